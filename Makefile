@@ -1,0 +1,42 @@
+# Two commands matter to a newcomer: `make demo` and `make test`. Both set everything up.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test check run bench clean setup
+.DEFAULT_GOAL := help
+
+help:            ## say what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The stamps make setup incremental: a changed pyproject.toml installs again, nothing else does.
+$(VENV)/.runtime: pyproject.toml scripts/make-venv
+	@scripts/make-venv "$(PYTHON)" "$(VENV)" .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@scripts/make-venv "$(PYTHON)" "$(VENV)" '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.dev  ## make the environment for development
+
+demo: $(VENV)/.runtime  ## live text from the bundled sample through the real daemon
+	@$(BIN)/sttd demo
+
+run: $(VENV)/.runtime  ## a daemon that stays, on this user's sockets
+	$(BIN)/sttd serve
+
+check: $(VENV)/.dev  ## ruff, mypy strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: check  ## everything that needs no GPU and no network
+	$(BIN)/pytest
+
+bench: $(VENV)/.dev  ## the benchmarks; tables on the terminal, JSON under build/bench
+	$(BIN)/python -m benchmarks
+
+clean:           ## remove what was made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
