@@ -1,0 +1,70 @@
+"""What a client may ask of a session, after the wire has validated it and the configuration has filled the gaps."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from sttd.core.types import Task
+
+Kind = Literal["live", "file"]
+Encoding = Literal["pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container"]
+Overflow = Literal["wait", "drop"]
+
+ENCODINGS: tuple[Encoding, ...] = ("pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container")
+
+
+@attrs.frozen(kw_only=True)
+class Endpointing:
+    """When an utterance ends by itself."""
+
+    silence_ms_min: int = 400
+    silence_ms_max: int = 700
+    max_utterance_s: float = 28.0  # below Whisper's 30 s window, so that an utterance with its pre-roll always fits
+    aggressiveness: int = 2  # of WebRTC VAD, 0..3
+
+
+@attrs.frozen(kw_only=True)
+class SessionOptions:
+    """The effective options of a session, as `started` reports them."""
+
+    kind: Kind = "live"
+    sample_rate: int = 16_000
+    lang: str | None = None  # None: detect once and pin
+    encoding: Encoding = "pcm_s16le"
+    channels: int = 1
+    channel_select: int | None = None
+    interim: bool = True
+    task: Task = "transcribe"
+    model: str = ""
+    interim_model: str = ""
+    words: bool = False
+    prompt: str = ""
+    hotwords: tuple[str, ...] = ()
+    endpointing: Endpointing | None = Endpointing()  # None: the client finalizes
+    max_utterance_s: float = 28.0  # cuts also when the client finalizes
+    overflow: Overflow = "wait"
+    lock_stable: bool = False
+    label: str = ""
+
+
+class Unchanged:
+    """The type of `UNCHANGED`: a field that `configure` did not name."""
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED = Unchanged()
+
+
+@attrs.frozen(kw_only=True)
+class SessionChanges:
+    """What `configure` changes, from the next utterance on."""
+
+    lang: str | None | Unchanged = UNCHANGED
+    prompt: str | Unchanged = UNCHANGED
+    hotwords: tuple[str, ...] | Unchanged = UNCHANGED
+    interim: bool | Unchanged = UNCHANGED
+    endpointing: Endpointing | None | Unchanged = UNCHANGED

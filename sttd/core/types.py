@@ -1,0 +1,211 @@
+"""The values that the parts of sttd hand to each other. All are frozen; none knows IO.
+
+Audio time is an integer sample index at 16 kHz since the first sample of the session; `_s` values are that
+index divided by `SAMPLE_RATE`. Audio itself is a read-only float32 numpy array in [-1, 1], mono, 16 kHz.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Literal
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+FRAME_MS = 20
+FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 320
+
+Samples = npt.NDArray[np.float32]
+Task = Literal["transcribe", "translate"]
+FinalReason = Literal["endpoint", "finalize", "max_length", "stop", "disconnect", "drain"]
+
+
+def seconds(samples: int) -> float:
+    """Samples on the 16 kHz clock as seconds."""
+    return samples / SAMPLE_RATE
+
+
+class JobClass(enum.IntEnum):
+    """The four classes of decoding work, most urgent first."""
+
+    FINAL = 0
+    SPECULATIVE = 1
+    INTERIM = 2
+    FILE = 3
+
+
+# ---------------------------------------------------------------- decoding: what goes in, what comes out
+
+
+@attrs.frozen(kw_only=True)
+class DecodeOptions:
+    """How one piece of audio is to be decoded. Hashable: it is part of the batch key."""
+
+    language: str | None = None  # ISO 639-1; None detects
+    task: Task = "transcribe"
+    words: bool = False  # word timestamps asked for
+    prompt: str = ""
+    hotwords: tuple[str, ...] = ()
+    prefix: str = ""  # text that the result must start with (`lock_stable`)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class DecodeItem:
+    """One piece of audio on its way to the engine.
+
+    `samples` is at most 30 s: whoever cuts utterances and files sees to that.
+    """
+
+    samples: Samples
+    options: DecodeOptions
+    job_class: JobClass
+
+
+@attrs.frozen(kw_only=True)
+class Word:
+    """One word with its place; times in seconds from the start of the decoded audio."""
+
+    word: str
+    start_s: float
+    end_s: float
+    probability: float
+
+
+@attrs.frozen(kw_only=True)
+class Segment:
+    """A timed piece of a hypothesis; times in seconds from the start of the decoded audio."""
+
+    text: str
+    start_s: float
+    end_s: float
+    avg_logprob: float = 0.0
+    no_speech_prob: float = 0.0
+    compression_ratio: float = 1.0
+    words: tuple[Word, ...] = ()
+
+
+@attrs.frozen(kw_only=True)
+class Hypothesis:
+    """What the engine heard: raw text, before any guard or stabiliser."""
+
+    text: str
+    segments: tuple[Segment, ...] = ()
+    language: str = ""
+    language_probability: float = 0.0
+    avg_logprob: float = 0.0  # mean over tokens; confidence is its exponential
+    no_speech_prob: float = 0.0
+    compression_ratio: float = 1.0
+    temperature: float = 0.0  # above 0: the first tries were rejected by the engine's own thresholds
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """All words of all segments, in order."""
+        return tuple(word for segment in self.segments for word in segment.words)
+
+
+# ---------------------------------------------------------------- what a session tells its client
+
+
+@attrs.frozen(kw_only=True)
+class SpeechStart:
+    """An utterance was opened; from here on it is owed exactly one `Final`."""
+
+    utterance: int
+    at_s: float
+
+
+@attrs.frozen(kw_only=True)
+class Interim:
+    """Text so far; its first `stable_chars` code points never change in later interims."""
+
+    utterance: int
+    seq: int
+    text: str
+    stable_chars: int
+    start_s: float
+    end_s: float
+
+
+@attrs.frozen(kw_only=True)
+class SpeechEnd:
+    """Where the speech ended (not where that was decided). `silence_ms` is the wait that decided it."""
+
+    utterance: int
+    at_s: float
+    silence_ms: int
+
+
+@attrs.frozen(kw_only=True)
+class Timing:
+    """Where the time between end of speech and final went."""
+
+    endpoint_ms: float
+    queue_ms: float
+    decode_ms: float
+    speculative: bool
+
+
+@attrs.frozen(kw_only=True)
+class Final:
+    """The text of an utterance. Nothing follows it."""
+
+    utterance: int
+    text: str
+    start_s: float
+    end_s: float
+    language: str
+    confidence: float
+    reason: FinalReason
+    model: str
+    words: tuple[Word, ...] | None  # None: not asked for
+    timing: Timing
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """How far a file is."""
+
+    done_s: float
+    total_s: float | None
+
+
+@attrs.frozen(kw_only=True)
+class Gap:
+    """Audio that was dropped, on the audio clock."""
+
+    from_s: float
+    to_s: float
+    reason: str
+
+
+@attrs.frozen(kw_only=True)
+class Warn:
+    """Something the client should know and can live with."""
+
+    code: str
+    message: str
+    lag_s: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Failure:
+    """An error of this session; fatal ends it."""
+
+    code: str
+    message: str
+    retryable: bool
+    fatal: bool
+
+
+@attrs.frozen(kw_only=True)
+class Stopped:
+    """The last event of a session that ended in good order."""
+
+    audio_s: float
+    utterances: int
+    dropped_s: float
+
+
+SessionEvent = SpeechStart | Interim | SpeechEnd | Final | Progress | Gap | Warn | Failure | Stopped

@@ -1,0 +1,132 @@
+"""What a recogniser must offer to be served by sttd, and the presets that name recognisers.
+
+A `Backend` finds and loads models of its kind; a `Model` decodes. Both are synchronous: the pool and the
+dispatcher call them in worker threads, several at once. Nothing here may touch a Trio object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+
+from sttd.core.types import DecodeItem, Hypothesis
+from sttd.errors import DecodeError, ModelError
+
+
+@attrs.frozen(kw_only=True)
+class Preset:
+    """A name for a model and the way to run it.
+
+    `options` are the backend's own (for `fake`: `decode_ms`, `word_ms`; for `whisper`: beam sizes, windows, ...).
+    """
+
+    name: str
+    backend: str  # "whisper" or "fake"
+    model: str = ""  # a Hugging Face id, a directory, or "" where the backend needs none
+    revision: str | None = None
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    compute_type: str = "auto"  # auto: float16 on CUDA, int8 on CPU
+    cpu_threads: int = 0  # 0: chosen from the machine
+    num_workers: int = 1
+    smaller: str | None = None  # the preset to fall back to when memory runs out, if the configuration allows it
+    summary: str = ""
+    options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+
+
+@attrs.frozen(kw_only=True)
+class ModelKey:
+    """What a loaded model is cached by."""
+
+    preset: str
+    cpu_threads: int
+    num_workers: int
+
+    def __str__(self) -> str:
+        return f"{self.preset}|threads={self.cpu_threads}|workers={self.num_workers}"
+
+
+class Model(Protocol):
+    """A loaded model. `decode` is called from up to `workers` threads at once."""
+
+    @property
+    def device(self) -> str:
+        """Where it really runs: "cpu", "cuda:0"."""
+
+    @property
+    def compute_type(self) -> str:
+        """What it really computes in."""
+
+    @property
+    def workers(self) -> int:
+        """How many calls make progress at the same time."""
+
+    @property
+    def ram_bytes(self) -> int:
+        """Main memory that the weights take; an estimate is fine."""
+
+    @property
+    def vram_bytes(self) -> int:
+        """GPU memory that the weights take; 0 on CPU."""
+
+    def batch_key(self, item: DecodeItem) -> Hashable:
+        """Items with equal keys may share one `decode` call. Cheap, pure, called on the event loop."""
+
+    def max_batch(self, key: Hashable) -> int:
+        """How many items of that key one call may take, by memory."""
+
+    def decode(self, batch: Sequence[DecodeItem]) -> list[Hypothesis | DecodeError]:
+        """Decode a batch; one outcome an item, in order. One bad item fails alone. Blocks; cannot be cancelled."""
+
+    def park(self) -> bool:
+        """Move the weights out of GPU memory, keeping them in RAM. False where that means nothing (CPU)."""
+
+    def unpark(self) -> None:
+        """Bring parked weights back. Raises ModelError."""
+
+    def close(self) -> None:
+        """Give everything back. Called once, with no decode running."""
+
+
+class Backend(Protocol):
+    """A kind of recogniser."""
+
+    @property
+    def name(self) -> str:
+        """What presets call it."""
+
+    def locate(self, preset: Preset) -> Path | None:
+        """Where the model is on disk, or None. Touches no network. A backend without files returns Path()."""
+
+    def estimate_bytes(self, preset: Preset) -> int:
+        """Memory that loading it will take, from its files; 0 when unknown."""
+
+    def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> Model:
+        """Load. Blocks. Raises ModelError with `model_not_local`, `model_load_failed` or `out_of_memory`."""
+
+
+class Lease(Protocol):
+    """The right to use a loaded model. While one lease lives, the model is neither evicted nor unloaded."""
+
+    @property
+    def key(self) -> ModelKey:
+        """Which entry of the pool this is."""
+
+    @property
+    def preset(self) -> str:
+        """The preset that was loaded; differs from the one asked for only after a fallback."""
+
+    @property
+    def model(self) -> Model:
+        """The model itself."""
+
+    def duplicate(self) -> Lease:
+        """A second lease on the same model: whoever runs a decode holds one of his own. Never waits."""
+
+    def release(self) -> None:
+        """Give it back. Synchronous and idempotent, so that it may stand in any `finally`."""
+
+
+__all__ = ["Backend", "DecodeError", "Lease", "Model", "ModelError", "ModelKey", "Preset"]
