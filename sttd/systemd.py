@@ -147,7 +147,5 @@ def _adopt(fd: int, *, name: str) -> socket.socket:
     listening = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     if sock.family not in families or not listening:
         sock.close()
-        raise ConfigError(
-            f"inherited descriptor {fd} ({name!r}) is not a listening stream socket: the socket unit needs ListenStream="
-        )
+        raise ConfigError(f"inherited descriptor {fd} ({name!r}) does not listen: its socket unit needs ListenStream=")
     return sock
