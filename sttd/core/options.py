@@ -63,8 +63,8 @@ UNCHANGED = Unchanged()
 class SessionChanges:
     """What `configure` changes, from the next utterance on."""
 
-    lang: str | None | Unchanged = UNCHANGED
+    lang: str | Unchanged | None = UNCHANGED
     prompt: str | Unchanged = UNCHANGED
     hotwords: tuple[str, ...] | Unchanged = UNCHANGED
     interim: bool | Unchanged = UNCHANGED
-    endpointing: Endpointing | None | Unchanged = UNCHANGED
+    endpointing: Endpointing | Unchanged | None = UNCHANGED
