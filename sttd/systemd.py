@@ -5,6 +5,7 @@ Both are stable and small (sd_notify(3), sd_listen_fds(3)): a datagram of ``NAME
 ``LISTEN_FDNAMES``. Every variable is taken *out* of the environment, so that no child takes itself for the daemon.
 """
 
+import contextlib
 import os
 import socket
 from collections.abc import MutableMapping
@@ -29,7 +30,8 @@ class Notifier:
 
     def __init__(self, *, address: str | None = None, watchdog_interval_s: float | None = None) -> None:
         self.watchdog_interval_s = watchdog_interval_s if address else None
-        self._socket = _connect(address) if address else None
+        # A leading @ stands for the NUL byte of the abstract namespace.
+        self._address = "\0" + address[1:] if address and address.startswith("@") else address
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> "Notifier":
@@ -42,8 +44,8 @@ class Notifier:
 
     @property
     def enabled(self) -> bool:
-        """True when a service manager listens."""
-        return self._socket is not None
+        """True when there is a service manager to tell."""
+        return self._address is not None
 
     def ready(self, status: str | None = None) -> None:
         """The daemon answers on its listeners; also the end of a reload."""
@@ -74,28 +76,19 @@ class Notifier:
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def _send(self, *lines: str, status: str | None = None) -> None:
-        if self._socket is None:
+        if self._address is None:
             return
         if status is not None:
             # A line break would begin another assignment.
             lines = (*lines, "STATUS=" + " ".join(status.split()))
-        try:
-            self._socket.send("\n".join(lines).encode())
-        except OSError:
-            # The manager went away or does not read. There is nobody to tell, and serving matters more.
-            return
-
-
-def _connect(address: str) -> socket.socket | None:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-    sock.settimeout(_SEND_TIMEOUT_S)
-    try:
-        # A leading @ stands for the NUL byte of the abstract namespace.
-        sock.connect("\0" + address[1:] if address.startswith("@") else address)
-    except OSError:
-        sock.close()
-        return None
-    return sock
+        with (
+            # A manager that went away, or does not read: there is nobody to tell, and serving matters more.
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+        ):
+            sock.settimeout(_SEND_TIMEOUT_S)
+            sock.connect(self._address)
+            sock.sendall("\n".join(lines).encode())
 
 
 @attrs.frozen(kw_only=True)
