@@ -1,0 +1,405 @@
+"""What the audio plane's messages are: each op of a client and each event of the daemon, declared once.
+
+The daemon parses ops and writes events, clients do the reverse, and the reference pages list both: all from the
+classes below. The control plane's verbs are in `verbs.py`. The wire knows nothing of the core: the audio plane maps
+ops to session options and core events to these names.
+
+A field that is None was omitted, and the daemon's configuration decides; `lang` is "auto" where the client asked for
+detection in so many words.
+"""
+
+# ruff: noqa: RUF009  (the functions of `schema` make attrs fields, which is what ruff cannot see)
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import attrs
+
+from sttd.errors import ProtocolError
+from sttd.wire.common import LANGUAGES, MAX_NAME_CHARS
+from sttd.wire.jsontext import read_object, write_object
+from sttd.wire.schema import base64, clip, dump, flag, integer, nested, number, parse, refuse, rows, string, strings
+
+ENCODINGS = ("pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container")
+
+# Whisper's prompt takes 224 tokens, about 1000 letters; what is longer is cut by the engine. The bound keeps a
+# session's options small, not short.
+MAX_PROMPT_CHARS = 4000
+MAX_HOTWORDS = 200
+MAX_HOTWORD_CHARS = 100
+
+FINAL_REASONS = ("endpoint", "finalize", "max_length", "stop", "disconnect", "drain")
+
+
+# ---------------------------------------------------------------- from the client
+
+
+def _lang() -> Any:
+    return string(
+        "language of the speech, ISO 639-1; `auto` detects it once and keeps it",
+        choices=("auto", *LANGUAGES),
+        omitted="auto",
+    )
+
+
+def _prompt() -> Any:
+    return string(
+        "text that the speech is likely to go on from: names, style", max_chars=MAX_PROMPT_CHARS, omitted="none"
+    )
+
+
+def _hotwords() -> Any:
+    return strings(
+        "words that are likely to be said", max_items=MAX_HOTWORDS, max_chars=MAX_HOTWORD_CHARS, omitted="none"
+    )
+
+
+@attrs.frozen(kw_only=True)
+class EndpointingFields:
+    """When an utterance ends by itself. An omitted field keeps the daemon's configured value."""
+
+    # Below 100 ms every stop consonant would end an utterance.
+    silence_ms_min: int | None = integer(
+        "shortest silence that ends an utterance", minimum=100, maximum=10_000, omitted="400, configurable"
+    )
+    silence_ms_max: int | None = integer(
+        "silence that ends an utterance in any case", minimum=100, maximum=10_000, omitted="700, configurable"
+    )
+    # An utterance with its pre-roll (up to 0.5 s) must fit into Whisper's window of 30 s.
+    max_utterance_s: float | None = number(
+        "longest utterance; a longer one is cut at a pause", minimum=1, maximum=29, omitted="28, configurable"
+    )
+    aggressiveness: int | None = integer(
+        "of the WebRTC voice detector: 0 lets most through, 3 least", minimum=0, maximum=3, omitted="2, configurable"
+    )
+
+    def __attrs_post_init__(self) -> None:
+        low, high = self.silence_ms_min, self.silence_ms_max
+        if low is not None and high is not None and low > high:
+            refuse("endpointing.silence_ms_max", "`endpointing.silence_ms_max` is below `endpointing.silence_ms_min`")
+
+
+def _endpointing() -> Any:
+    return nested(
+        EndpointingFields,
+        "when an utterance ends by itself; false: only the client's `finalize` ends it, and `max_utterance_s`",
+        or_false=True,
+        omitted="as configured",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Start:
+    """Opens the session. The first message of a client, once."""
+
+    op: ClassVar[str] = "start"
+
+    kind: str | None = string(
+        "`live`; `file`: in the class of file work, no interims unless asked for, with `progress`",
+        choices=("live", "file"),
+        omitted="live",
+    )
+    sample_rate: int | None = integer("samples per second and channel", minimum=8000, maximum=192_000, omitted="16000")
+    lang: str | None = _lang()
+    encoding: str | None = string(
+        "of the audio; `container`: a WAV, FLAC, MP3, Ogg, Opus, WebM or M4A byte stream",
+        choices=ENCODINGS,
+        omitted="pcm_s16le",
+    )
+    channels: int | None = integer("interleaved channels, mixed down", minimum=1, maximum=8, omitted="1")
+    channel_select: int | None = integer(
+        "the one channel to take, counted from 0", minimum=0, maximum=7, omitted="all, mixed"
+    )
+    interim: bool | None = flag("send text while it is spoken", omitted="true; false for `file`")
+    task: str | None = string("`translate` writes English", choices=("transcribe", "translate"), omitted="transcribe")
+    model: str | None = string("preset for finals", max_chars=MAX_NAME_CHARS, one_line=True, omitted="as configured")
+    interim_model: str | None = string(
+        "preset for interims", max_chars=MAX_NAME_CHARS, one_line=True, omitted="as configured"
+    )
+    words: bool | None = flag("finals list their words with times", omitted="false")
+    prompt: str | None = _prompt()
+    hotwords: tuple[str, ...] | None = _hotwords()
+    endpointing: EndpointingFields | Literal[False] | None = _endpointing()
+    overflow: str | None = string(
+        "when the session is behind: `wait` reads more slowly and loses nothing, `drop` stays live",
+        choices=("wait", "drop"),
+        omitted="wait",
+    )
+    lock_stable: bool | None = flag("the final keeps what interims called stable", omitted="false")
+    label: str | None = string(
+        "what `sessions` shows for this session", max_chars=MAX_NAME_CHARS, one_line=True, omitted="empty"
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.channel_select is None or self.encoding == "container":  # a container says itself how many it has
+            return
+        if self.channel_select >= (self.channels or 1):
+            refuse("channel_select", "`channel_select` must be below `channels`; the first channel is 0")
+
+
+@attrs.frozen(kw_only=True)
+class Audio:
+    """Audio inside a text message; the same as a binary message with these bytes."""
+
+    op: ClassVar[str] = "audio"
+
+    payload: bytes = base64("audio in the encoding of `start`", required=True)
+
+
+@attrs.frozen(kw_only=True)
+class Finalize:
+    """Ends the current utterance now, as push-to-talk does at its release."""
+
+    op: ClassVar[str] = "finalize"
+
+
+@attrs.frozen(kw_only=True)
+class Configure:
+    """Changes options from the next utterance on; what it does not name stays."""
+
+    op: ClassVar[str] = "configure"
+
+    lang: str | None = _lang()
+    prompt: str | None = _prompt()
+    hotwords: tuple[str, ...] | None = _hotwords()
+    interim: bool | None = flag("send text while it is spoken")
+    endpointing: EndpointingFields | Literal[False] | None = _endpointing()
+
+
+@attrs.frozen(kw_only=True)
+class Stop:
+    """No more audio: everything pending is finalized and sent, then `stopped`, then the connection closes."""
+
+    op: ClassVar[str] = "stop"
+
+
+Op: TypeAlias = Start | Audio | Finalize | Configure | Stop
+
+OPS: Mapping[str, type[Op]] = {cls.op: cls for cls in (Start, Audio, Finalize, Configure, Stop)}
+
+
+def parse_client(message: str | bytes | Mapping[str, Any]) -> Op:
+    """The op that a client's text message is. Nothing of a refused message may take effect.
+
+    Raises:
+        ProtocolError: `bad_request` (no JSON, no object), `too_large`, `unknown_op`, or `bad_option` naming the field.
+    """
+    fields = dict(message if isinstance(message, Mapping) else read_object(message))
+    name = fields.pop("op", None)
+    cls = OPS.get(name) if isinstance(name, str) else None
+    if cls is None:
+        shown = f"`{clip(name)}`" if isinstance(name, str) else "a message without `op`"
+        raise ProtocolError(f"unknown op {shown}; known: {', '.join(OPS)}", code="unknown_op")
+    return parse(cls, fields)
+
+
+def encode_op(op: Op) -> str:
+    """The text message that says `op`."""
+    return write_object({"op": op.op, **dump(op)})
+
+
+# ---------------------------------------------------------------- from the daemon
+
+
+@attrs.frozen(kw_only=True)
+class Hello:
+    """The daemon's first message on a connection."""
+
+    type: ClassVar[str] = "hello"
+
+    server: str = string("name and version of the daemon", required=True)
+    protocol: int = integer("version of this protocol", required=True)
+    encodings: tuple[str, ...] = strings("what `start` may name", required=True)
+    presets: tuple[str, ...] = strings("presets that `start` may name", required=True)
+
+
+@attrs.frozen(kw_only=True)
+class Started:
+    """The session is open; the options as they are in effect, under the names of `start`."""
+
+    type: ClassVar[str] = "started"
+
+    session: str = string("id of the session", required=True)
+    kind: str | None = string("`live` or `file`")
+    sample_rate: int | None = integer("samples per second and channel")
+    lang: str | None = string("language; `auto` until it is detected")
+    encoding: str | None = string("of the audio")
+    channels: int | None = integer("interleaved channels")
+    channel_select: int | None = integer("the one channel taken", omitted="all, mixed")
+    interim: bool | None = flag("interims are sent")
+    task: str | None = string("`transcribe` or `translate`")
+    model: str | None = string("preset for finals")
+    interim_model: str | None = string("preset for interims")
+    words: bool | None = flag("finals list their words")
+    prompt: str | None = string("as given")
+    hotwords: tuple[str, ...] | None = strings("as given")
+    endpointing: EndpointingFields | Literal[False] | None = nested(
+        EndpointingFields, "when an utterance ends by itself", or_false=True, ignore_unknown=True
+    )
+    overflow: str | None = string("`wait` or `drop`")
+    lock_stable: bool | None = flag("the final keeps what interims called stable")
+    label: str | None = string("as given")
+
+
+@attrs.frozen(kw_only=True)
+class SpeechStart:
+    """An utterance was opened; exactly one `final` will end it."""
+
+    type: ClassVar[str] = "speech_start"
+
+    utterance: int = integer("number of the utterance, from 1", required=True)
+    at_s: float = number("where the speech began on the audio clock", required=True)
+
+
+@attrs.frozen(kw_only=True)
+class Interim:
+    """Text so far of the open utterance."""
+
+    type: ClassVar[str] = "interim"
+
+    utterance: int = integer("number of the utterance", required=True)
+    seq: int = integer("rises within the utterance", required=True)
+    text: str = string("the whole text so far", required=True)
+    stable_chars: int = integer("so many leading characters never change in later interims", required=True)
+    start_s: float = number("start of the utterance", required=True)
+    end_s: float = number("end of the audio that was heard for this text", required=True)
+
+
+@attrs.frozen(kw_only=True)
+class SpeechEnd:
+    """The speech of an utterance ended; its `final` follows."""
+
+    type: ClassVar[str] = "speech_end"
+
+    utterance: int = integer("number of the utterance", required=True)
+    at_s: float = number("where the speech ended, not where that was decided", required=True)
+    silence_ms: int = integer("the silence that decided it; 0 unless the endpointer did", required=True)
+
+
+@attrs.frozen(kw_only=True)
+class WordFields:
+    """One word of a final."""
+
+    word: str = string("the word", required=True)
+    start_s: float = number("its start on the audio clock", required=True)
+    end_s: float = number("its end", required=True)
+    probability: float = number("0 to 1", required=True)
+
+
+@attrs.frozen(kw_only=True)
+class TimingFields:
+    """Where the time between the end of speech and the final went."""
+
+    endpoint_ms: float | None = number("decision minus end of speech")
+    queue_ms: float | None = number("the decode waited")
+    decode_ms: float | None = number("the decode that made the text ran")
+    speculative: bool | None = flag("it ran before the decision")
+
+
+@attrs.frozen(kw_only=True)
+class Final:
+    """The text of an utterance. Nothing follows it; `text` is "" where the sound was no speech."""
+
+    type: ClassVar[str] = "final"
+
+    utterance: int = integer("number of the utterance", required=True)
+    text: str = string("the text", required=True)
+    start_s: float = number("start of the utterance", required=True)
+    end_s: float = number("end of the utterance", required=True)
+    language: str | None = string("ISO 639-1, as detected or asked for")
+    confidence: float | None = number("0 to 1: exp of the mean log probability of a token")
+    reason: str = string(f"what ended it: {', '.join(FINAL_REASONS)}", required=True)
+    model: str | None = string("the preset that made the text")
+    words: tuple[WordFields, ...] | None = rows(
+        WordFields, "the words", ignore_unknown=True, omitted="absent unless asked for"
+    )
+    timing: TimingFields | None = nested(TimingFields, "where the time went", ignore_unknown=True)
+
+
+@attrs.frozen(kw_only=True)
+class Progress:
+    """How far a file is; at least every second of work."""
+
+    type: ClassVar[str] = "progress"
+
+    done_s: float = number("audio that is done", required=True)
+    total_s: float | None = number("all of it", omitted="null while unknown")
+
+
+@attrs.frozen(kw_only=True)
+class Gap:
+    """Audio that was dropped; the audio clock counts it."""
+
+    type: ClassVar[str] = "gap"
+
+    from_s: float = number("start of what is missing", required=True)
+    to_s: float = number("its end", required=True)
+    reason: str = string("why", required=True)
+
+
+@attrs.frozen(kw_only=True)
+class Warn:
+    """Something that the client should know and can live with."""
+
+    type: ClassVar[str] = "warning"
+
+    code: str = string("what it is", required=True)
+    message: str = string("in words", required=True)
+    lag_s: float | None = number("how far the session is behind", omitted="absent in other warnings")
+
+
+@attrs.frozen(kw_only=True)
+class Failure:
+    """An error. A fatal one ends the session; otherwise it goes on as if the message had not been sent."""
+
+    type: ClassVar[str] = "error"
+
+    code: str = string("one of the documented codes", required=True)
+    message: str = string("for a person", required=True)
+    retryable: bool = flag("the same may succeed later", default=False)
+    fatal: bool = flag("the session is over", default=False)
+
+
+@attrs.frozen(kw_only=True)
+class Stopped:
+    """The last message of a session that ended well."""
+
+    type: ClassVar[str] = "stopped"
+
+    audio_s: float = number("audio that arrived, dropped audio included", required=True)
+    utterances: int = integer("utterances that got a final", required=True)
+    dropped_s: float = number("audio that was dropped", required=True)
+
+
+Event: TypeAlias = (
+    Hello | Started | SpeechStart | Interim | SpeechEnd | Final | Progress | Gap | Warn | Failure | Stopped
+)
+
+EVENTS: Mapping[str, type[Event]] = {
+    cls.type: cls
+    for cls in (Hello, Started, SpeechStart, Interim, SpeechEnd, Final, Progress, Gap, Warn, Failure, Stopped)
+}
+
+
+def encode_event(name: str, fields: Mapping[str, Any]) -> str:
+    """The text message of the daemon's event `name`. The caller is trusted to give the declared fields.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return write_object({"type": name, **fields})
+
+
+def parse_event(message: str | bytes | Mapping[str, Any]) -> Event | None:
+    """The event that a daemon's text message is; None for a type that this version does not know.
+
+    Unknown fields are skipped: within one protocol version the daemon may add some.
+
+    Raises:
+        ProtocolError: the message breaks the protocol.
+    """
+    fields = message if isinstance(message, Mapping) else read_object(message)
+    cls = EVENTS.get(str(fields.get("type")))
+    return None if cls is None else parse(cls, fields, ignore_unknown=True)
