@@ -1,0 +1,131 @@
+"""What the process and the machine have of memory, read from /proc and, where there is one, from the NVIDIA driver.
+
+All functions are cheap (tens of microseconds), never raise for want of a GPU, and return bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen(kw_only=True)
+class GpuMemory:
+    """One GPU as its driver sees it."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+def process_rss_bytes() -> int:
+    """Resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_bytes() -> int:
+    """Main memory that can be taken without swapping: the kernel's estimate, or less where a cgroup allows less."""
+    return min(_available_of_machine(), _available_of_cgroup())
+
+
+def usable_cores() -> int:
+    """Physical cores among the CPUs that this process may run on; hyper-threads share one and don't count."""
+    cpus = os.sched_getaffinity(0)
+    siblings = {_siblings(cpu) for cpu in cpus}
+    return max(1, len(siblings))
+
+
+def trim() -> bool:
+    """Give freed heap back to the kernel. False where the C library has no `malloc_trim`."""
+    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if malloc_trim is None:
+        return False
+    malloc_trim(0)
+    return True
+
+
+def gpu_memory(index: int) -> GpuMemory | None:
+    """Total and free memory of a GPU; None without one or without the `gpu` extra (nvidia-ml-py)."""
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    try:
+        info = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(_nvml_index(index)))
+    except nvml.NVMLError:
+        return None
+    return GpuMemory(total_bytes=int(info.total), free_bytes=int(info.free))
+
+
+def process_vram_bytes() -> int | None:
+    """GPU memory that this process holds on all GPUs; None where that cannot be known."""
+    nvml = _nvml()
+    if nvml is None:
+        return None
+    used = 0
+    try:
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+            used += sum(int(process.usedGpuMemory or 0) for process in running if process.pid == os.getpid())
+    except nvml.NVMLError:
+        return None
+    return used
+
+
+def _available_of_machine() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError("Linux since 3.14 has MemAvailable")
+
+
+def _available_of_cgroup() -> int:
+    """What `MemoryMax=` of the service leaves (cgroup v2); file cache counts as free, since the kernel reclaims it."""
+    try:
+        path = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().split("::", 1)[1].split("\n")[0].lstrip(
+            "/"
+        )
+        limit = (path / "memory.max").read_text().strip()
+        if limit == "max":
+            return 1 << 62
+        used = int((path / "memory.current").read_text())
+        cached = next(
+            int(line.split()[1])
+            for line in (path / "memory.stat").read_text().splitlines()
+            if line.startswith("inactive_file ")
+        )
+    except (OSError, IndexError, StopIteration, ValueError):
+        return 1 << 62
+    return max(0, int(limit) - used + cached)
+
+
+def _siblings(cpu: int) -> str:
+    try:
+        return Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+@functools.cache
+def _nvml() -> Any | None:
+    """The NVML module, initialised once; it loads the driver's library, which takes some milliseconds."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    return pynvml
+
+
+def _nvml_index(index: int) -> int:
+    """NVML counts all GPUs; CUDA only those in CUDA_VISIBLE_DEVICES, where they are given by number."""
+    visible = [item.strip() for item in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if item.strip()]
+    return int(visible[index]) if index < len(visible) and visible[index].isdigit() else index

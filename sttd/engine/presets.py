@@ -1,0 +1,206 @@
+"""The presets that sttd knows without configuration, and what `auto` means on a given machine.
+
+Rules of `auto`, in order:
+
+1. device `auto` is the first GPU that CTranslate2 can use, else the CPU; a device asked for by name must exist.
+2. model `auto` is `large-v3-turbo` on a GPU and `base` on a CPU.
+3. compute type `auto` is `float16` on a GPU, `int8_float16` on one below `SMALL_GPU_BYTES`, `int8` on a CPU.
+4. workers 0 and threads 0 share out the cores that the process may use: one worker for every four cores,
+   since a call gains little beyond four threads, and never more threads in all than cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import attrs
+
+from sttd.engine.backend import Preset
+from sttd.errors import ConfigError, ModelError
+
+CORES_PER_WORKER: Final = 4
+MAX_WORKERS: Final = 8  # as the control plane's `num_workers` allows
+# large-v3-turbo in float16 takes about 2.5 GB with its workspace, large-v3 4.5 GB (faster-whisper README).
+SMALL_GPU_BYTES: Final = 6 * 1024**3
+
+# What to try, in order, when the memory does not suffice for a compute type. Weights shrink with each step.
+COMPUTE_LADDER: Final[Mapping[str, str]] = {
+    "float32": "int8",
+    "float16": "int8_float16",
+    "bfloat16": "int8_bfloat16",
+    "int16": "int8",
+    "int8_float32": "int8",
+}
+
+# The repositories of the converted models; faster-whisper's own table, checked against it by a test.
+REPOSITORIES: Final[Mapping[str, str]] = {
+    "tiny.en": "Systran/faster-whisper-tiny.en",
+    "tiny": "Systran/faster-whisper-tiny",
+    "base.en": "Systran/faster-whisper-base.en",
+    "base": "Systran/faster-whisper-base",
+    "small.en": "Systran/faster-whisper-small.en",
+    "small": "Systran/faster-whisper-small",
+    "medium.en": "Systran/faster-whisper-medium.en",
+    "medium": "Systran/faster-whisper-medium",
+    "large-v1": "Systran/faster-whisper-large-v1",
+    "large-v2": "Systran/faster-whisper-large-v2",
+    "large-v3": "Systran/faster-whisper-large-v3",
+    "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
+    "distil-small.en": "Systran/faster-distil-whisper-small.en",
+    "distil-medium.en": "Systran/faster-distil-whisper-medium.en",
+    "distil-large-v2": "Systran/faster-distil-whisper-large-v2",
+    "distil-large-v3": "Systran/faster-distil-whisper-large-v3",
+    "distil-large-v3.5": "distil-whisper/distil-large-v3.5-ct2",
+}
+
+_SMALLER: Final[Mapping[str, str]] = {
+    "base.en": "tiny.en",
+    "base": "tiny",
+    "small.en": "base.en",
+    "small": "base",
+    "medium.en": "small.en",
+    "medium": "small",
+    "large-v1": "medium",
+    "large-v2": "medium",
+    "large-v3": "large-v3-turbo",
+    "large-v3-turbo": "small",
+    "distil-small.en": "base.en",
+    "distil-medium.en": "distil-small.en",
+    "distil-large-v2": "distil-medium.en",
+    "distil-large-v3": "distil-medium.en",
+    "distil-large-v3.5": "distil-medium.en",
+    "auto": "base",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Machine:
+    """What the process may compute on."""
+
+    cores: int
+    gpu_bytes: tuple[int, ...] = ()  # total memory of each usable GPU; 0 where it cannot be read
+
+
+def builtin_presets() -> dict[str, Preset]:
+    """The built-in table, name → preset, smallest first."""
+    presets = [
+        Preset(name="demo", backend="whisper", model="demo", summary="the embedded demo voice model, English, 3 MB"),
+        Preset(
+            name="fake", backend="fake", summary="no recogniser: counts words by time, for tests and client authors"
+        ),
+        Preset(
+            name="auto",
+            backend="whisper",
+            model="auto",
+            smaller=_SMALLER["auto"],
+            summary="large-v3-turbo on a GPU, base on a CPU",
+        ),
+    ]
+    presets += [
+        Preset(
+            name=name,
+            backend="whisper",
+            model=name,
+            smaller=_SMALLER.get(name),
+            summary=f"Whisper {name}, {'English' if name.endswith('.en') else 'many languages'}",
+        )
+        for name in REPOSITORIES
+    ]
+    return {preset.name: preset for preset in presets}
+
+
+def resolve(preset: Preset, *, machine: Machine) -> Preset:
+    """The same preset with every `auto` decided for this machine.
+
+    Raises:
+        ConfigError: a GPU is asked for by name and is not there.
+    """
+    device = _device(preset, machine)
+    on_gpu = device != "cpu"
+    model = preset.model
+    if model == "auto":
+        model = "large-v3-turbo" if on_gpu else "base"
+    compute_type = preset.compute_type
+    if compute_type == "auto":
+        compute_type = _gpu_compute_type(machine.gpu_bytes[_index(device)]) if on_gpu else "int8"
+    workers, threads = share_cores(
+        machine.cores, num_workers=preset.num_workers, cpu_threads=preset.cpu_threads, on_gpu=on_gpu
+    )
+    return attrs.evolve(
+        preset, device=device, model=model, compute_type=compute_type, num_workers=workers, cpu_threads=threads
+    )
+
+
+def share_cores(cores: int, *, num_workers: int, cpu_threads: int, on_gpu: bool) -> tuple[int, int]:
+    """Workers and threads of each, where 0 means: choose.
+
+    On a GPU a second worker gains next to nothing and the threads only prepare input, so both stay at one.
+    """
+    workers = num_workers or (1 if on_gpu else min(MAX_WORKERS, max(1, cores // CORES_PER_WORKER)))
+    threads = cpu_threads or (1 if on_gpu else max(1, cores // workers))
+    return workers, threads
+
+
+def smaller_presets(preset: Preset, presets: Mapping[str, Preset]) -> Sequence[Preset]:
+    """What may stand in for a preset that does not fit, next largest first; follows `smaller` without looping."""
+    chain: list[Preset] = []
+    seen = {preset.name}
+    name = preset.smaller
+    while name is not None and name not in seen and name in presets:
+        seen.add(name)
+        chain.append(presets[name])
+        name = presets[name].smaller
+    return chain
+
+
+def compute_types(first: str) -> list[str]:
+    """The compute type and those to fall back to when memory runs out."""
+    ladder = [first]
+    while ladder[-1] in COMPUTE_LADDER:
+        ladder.append(COMPUTE_LADDER[ladder[-1]])
+    return ladder
+
+
+def not_found(name: str, known: Sequence[str]) -> ModelError:
+    """The error for a preset that nobody defined."""
+    return ModelError(f"There is no preset {name!r}; there are: {', '.join(sorted(known))}.", code="model_not_found")
+
+
+def not_local(preset: Preset) -> ModelError:
+    """The error for a model that is not on disk, with the command that gets it."""
+    if "/" in preset.model and preset.model.startswith((".", "/", "~")):
+        remedy = f"Put a CTranslate2 Whisper model (model.bin, config.json, tokenizer.json) into {preset.model}."
+    else:
+        remedy = f"Get it with: sttctl pull {preset.name}"
+    return ModelError(
+        f"The model of preset {preset.name!r} is not on disk. {remedy}",
+        code="model_not_local",
+        data={"preset": preset.name, "model": preset.model},
+    )
+
+
+def _device(preset: Preset, machine: Machine) -> str:
+    if preset.device == "cpu":
+        return "cpu"
+    if preset.device == "auto":
+        return "cuda:0" if machine.gpu_bytes else "cpu"
+    kind, _, index = preset.device.partition(":")
+    if kind != "cuda" or not (index or "0").isdigit():
+        raise ConfigError(f"Preset {preset.name!r}: device {preset.device!r} is none of auto, cpu, cuda, cuda:N.")
+    number = int(index or "0")
+    if number >= len(machine.gpu_bytes):
+        found = f"only {len(machine.gpu_bytes)} GPU(s)" if machine.gpu_bytes else "no usable NVIDIA GPU"
+        raise ConfigError(
+            f"Preset {preset.name!r} asks for {preset.device}, but this machine has {found}. "
+            'Set device = "auto" or "cpu", or see `nvidia-smi` for what is wrong with the driver.'
+        )
+    return f"cuda:{number}"
+
+
+def _index(device: str) -> int:
+    return int(device.partition(":")[2])
+
+
+def _gpu_compute_type(total_bytes: int) -> str:
+    return "int8_float16" if 0 < total_bytes < SMALL_GPU_BYTES else "float16"

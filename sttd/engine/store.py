@@ -1,0 +1,209 @@
+"""Models on disk: where they are, how large they are, and how to get them.
+
+A preset's `model` is looked for in this order, without ever touching the network:
+
+1. `demo`: the model embedded in the package;
+2. a directory, when it is written as a path (`/…`, `./…`, `~/…`);
+3. `models_dir/<name>`, when the configuration names such a directory;
+4. the Hugging Face cache, under the repository of that name.
+
+A directory counts only when it is complete. That includes `tokenizer.json`: without it faster-whisper would
+fetch one from the network while loading.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import trio
+
+from sttd.engine.presets import REPOSITORIES
+from sttd.errors import AccessError, ModelError
+
+REQUIRED: Final = ("model.bin", "config.json", "tokenizer.json")
+# faster-whisper's list; preprocessor_config.json is absent from older conversions and defaults to 80 mel bands.
+WANTED: Final = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json", "vocabulary.*")
+
+Report = Callable[[int, int | None, str], None]  # bytes done, bytes in all (None: not yet known), file name
+
+_MAX_DOWNLOADS = trio.CapacityLimiter(2)
+
+
+@attrs.frozen(kw_only=True)
+class ModelStore:
+    """The places where models lie.
+
+    Args:
+        models_dir: a directory with one subdirectory a model; `pull` writes there when it is set.
+        cache_dir: the Hugging Face cache; None for the one that huggingface_hub itself would use.
+        network: False where the service is denied the network, so that `pull` can say so at once.
+    """
+
+    models_dir: Path | None = None
+    cache_dir: Path | None = None
+    network: bool = True
+
+    def locate(self, model: str, *, revision: str | None = None) -> Path | None:
+        """The complete directory of a model, or None. A few `stat` calls."""
+        candidates = [embedded_model() if model == "demo" else None]
+        if is_path(model):
+            candidates.append(Path(model).expanduser())
+        else:
+            if self.models_dir is not None:
+                candidates.append(self.models_dir / model.replace("/", "--"))
+            candidates.append(self._cached(model, revision))
+        return next((path for path in candidates if path is not None and is_complete(path)), None)
+
+    async def pull(self, model: str, *, revision: str | None = None, progress: Report | None = None) -> Path:
+        """Download a model, or complete one that an earlier call left unfinished.
+
+        Args:
+            model: a name such as `base`, or a repository `owner/name`.
+            revision: branch, tag or commit; None for the newest.
+            progress: called on the event loop as bytes arrive, at most every 100 ms a file.
+
+        Raises:
+            ModelError: `model_not_found` for an unknown name, `model_load_failed` when the download fails.
+            AccessError: the service may not use the network.
+
+        Cancellation: takes effect at the next block received; what has come stays for the next call.
+        """
+        repository = repository_of(model)
+        if not self.network:
+            raise AccessError(
+                f"This service has no network. Download with: systemctl start sttd-pull@{model}.service",
+                data={"model": model},
+            )
+        download = functools.partial(self._download, repository, revision=revision, progress=progress)
+        path = await trio.to_thread.run_sync(download, limiter=_MAX_DOWNLOADS)
+        if not is_complete(path):
+            missing = ", ".join(name for name in REQUIRED if not (path / name).is_file())
+            raise ModelError(f"{repository} is no CTranslate2 Whisper model: it lacks {missing}.")
+        return path
+
+    def _cached(self, model: str, revision: str | None) -> Path | None:
+        """The snapshot in the Hugging Face cache, found by its documented layout so that nothing is imported."""
+        repository = REPOSITORIES.get(model, model)
+        folder = (self.cache_dir or default_cache_dir()) / f"models--{repository.replace('/', '--')}"
+        revision = revision or "main"
+        try:
+            commit = (folder / "refs" / revision).read_text().strip()
+        except OSError:
+            commit = revision
+        return folder / "snapshots" / commit
+
+    def _download(self, repository: str, *, revision: str | None, progress: Report | None) -> Path:
+        """Runs in a thread."""
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+        target = None if self.models_dir is None else self.models_dir / _folder_name(repository)
+        try:
+            path = huggingface_hub.snapshot_download(
+                repository,
+                revision=revision,
+                cache_dir=self.cache_dir,
+                local_dir=target,
+                allow_patterns=list(WANTED),
+                tqdm_class=_reporter(progress),
+            )
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            wanted = repository if revision is None else f"{repository} at {revision}"
+            raise ModelError(f"Hugging Face has no {wanted}.", code="model_not_found") from error
+        except (HfHubHTTPError, OSError, RuntimeError) as error:
+            # Resuming is huggingface_hub's: blobs that are whole stay, and their checksums are compared.
+            raise ModelError(
+                f"Downloading {repository} failed: {_first_line(error)} What has arrived is kept; try again."
+            ) from error
+        return Path(path)
+
+
+def is_path(model: str) -> bool:
+    """Whether a model is named by its directory."""
+    return model.startswith(("/", "./", "../", "~"))
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a directory holds all that loading needs."""
+    return all((path / name).is_file() for name in REQUIRED)
+
+
+def size_bytes(path: Path) -> int:
+    """Size of the weights on disk."""
+    return (path / "model.bin").stat().st_size
+
+
+def embedded_model() -> Path:
+    """The demo model that the package carries."""
+    return Path(str(resources.files("sttd"))) / "assets" / "demo-model"
+
+
+def default_cache_dir() -> Path:
+    """Where huggingface_hub keeps its cache, by its own environment variables."""
+    if cache := os.environ.get("HF_HUB_CACHE"):
+        return Path(cache)
+    home = os.environ.get("HF_HOME")
+    if home is None:
+        home = str(Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface")
+    return Path(home).expanduser() / "hub"
+
+
+def repository_of(model: str) -> str:
+    """The repository to download.
+
+    Raises:
+        ModelError: the name is no repository and none of the known models.
+    """
+    if model in REPOSITORIES:
+        return REPOSITORIES[model]
+    if model.count("/") == 1 and not is_path(model):
+        return model
+    raise ModelError(
+        f"{model!r} cannot be downloaded; give a repository as owner/name, or one of: {', '.join(REPOSITORIES)}.",
+        code="model_not_found",
+    )
+
+
+def _folder_name(repository: str) -> str:
+    """The directory below `models_dir`: the short name where there is one, as `locate` looks for it."""
+    short = next((name for name, known in REPOSITORIES.items() if known == repository), repository)
+    return short.replace("/", "--")
+
+
+def _reporter(progress: Report | None) -> type[Any]:
+    """A tqdm class that draws nothing and reports to `progress`, and through which a cancelled pull ends."""
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    class Reporter(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)  # huggingface_hub's own bars take it
+            super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere(), "mininterval": 0.1})
+
+        def display(self, *args: Any, **kwargs: Any) -> None:
+            trio.from_thread.check_cancelled()
+            if progress is not None and self.unit == "B":
+                total = None if self.total is None else int(self.total)
+                trio.from_thread.run_sync(progress, int(self.n), total, str(self.desc or "").strip())
+
+    return Reporter
+
+
+class _Nowhere:
+    """What a progress bar writes to that nobody sees."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,92 @@
+"""Audio to what the encoder takes: log-mel windows of a fixed length, and the encoded batch.
+
+Three facts about CTranslate2 shape this module (shown in its `layers/whisper.h` and by experiment):
+
+- The encoder has no length mask, so a result depends on the window length. Windows are therefore a few fixed
+  sizes, and one batch has one size.
+- Padding is zeros after the mel spectrum is normalised, as faster-whisper 1.2 and OpenAI do. Another padding
+  value costs words.
+- Encoder output as long as the number of mel bands is taken for a spectrum and encoded again, silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from sttd.core.types import SAMPLE_RATE, Samples
+
+FULL_WINDOW: Final = 3000  # mel frames of 10 ms
+WINDOW_BUCKETS: Final = (1000, 1500, 2000, FULL_WINDOW)
+WINDOW_SLACK: Final = 250  # frames of silence that must follow the audio in a short window: it ends texts cleanly
+HOP: Final = SAMPLE_RATE // 100
+MAX_SAMPLES: Final = FULL_WINDOW * HOP
+MIN_SAMPLES: Final = 400  # one Fourier window; less cannot be analysed
+
+Features = npt.NDArray[np.float32]  # (mels, frames)
+
+
+def content_frames(samples: int) -> int:
+    """Mel frames that an audio of so many samples fills, at most one full window."""
+    return min(samples // HOP, FULL_WINDOW)
+
+
+def window_for(samples: int, *, allowed: Sequence[int]) -> int:
+    """The smallest allowed window that holds the audio and the slack; the full one when none does."""
+    needed = content_frames(samples) + WINDOW_SLACK
+    return next((window for window in sorted(allowed) if window >= needed), FULL_WINDOW)
+
+
+def log_mel(extractor: Any, samples: Samples, *, window: int) -> Features:
+    """The normalised log-mel spectrum in a window, exactly as faster-whisper pads it.
+
+    Args:
+        extractor: faster-whisper's `FeatureExtractor`.
+        samples: mono, 16 kHz; what exceeds the window is left out, less than 25 ms is filled up with zeros.
+        window: frames of the result.
+    """
+    if len(samples) < MIN_SAMPLES:
+        samples = np.pad(samples, (0, MIN_SAMPLES - len(samples)))
+    spectrum = extractor(samples)
+    frames = min(content_frames(len(samples)), window)  # the extractor's last frame lies in its own padding
+    features = np.zeros((spectrum.shape[0], window), np.float32)
+    features[:, :frames] = spectrum[:, :frames]
+    return features
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Encoded:
+    """A batch after the encoder. Its output is used for language detection, every temperature and the alignment."""
+
+    whisper: Any  # ctranslate2.models.Whisper
+    features: Features  # (items, mels, frames)
+    output: Any  # ctranslate2.StorageView, (items, frames / 2, width)
+
+    def take(self, items: Sequence[int]) -> Encoded:
+        """The same for some of the items.
+
+        On a CPU the rows are copied; on a GPU a view cannot be cut from Python, and encoding a few items
+        again costs less than a way round through main memory for every batch.
+        """
+        if list(items) == list(range(len(self.features))):
+            return self
+        features = self.features[list(items)]
+        if self.whisper.device != "cpu":
+            return encode(self.whisper, features)
+        return Encoded(whisper=self.whisper, features=features, output=_view(np.asarray(self.output)[list(items)]))
+
+
+def encode(whisper: Any, features: Features) -> Encoded:
+    """Run the encoder on a batch of equal windows."""
+    assert features.shape[-1] // 2 != whisper.n_mels, "this window length would be encoded twice"
+    return Encoded(whisper=whisper, features=features, output=whisper.encode(_view(features)))
+
+
+def _view(array: npt.NDArray[Any]) -> Any:
+    import ctranslate2
+
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(array))

@@ -1,0 +1,129 @@
+"""Between text and tokens: prompts that can share a batch, languages, and the texts that come out.
+
+All items of one CTranslate2 call must have `<|startoftranscript|>` at the same place, so the part before it
+(hotwords and earlier text) has one of a few lengths: up to 32 tokens any, above that cut to a step of
+`PROMPT_STEPS`. Text is only ever cut, never invented to fill up. A cut keeps the hotwords, then the end of the
+prompt, because what was said last matters most.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+from sttd.core.types import DecodeOptions, Task
+from sttd.errors import DecodeError
+
+PROMPT_STEPS: Final = (*range(33), 48, 64, 96, 128)
+MAX_TOKENS: Final = 448  # decoder positions of every Whisper model
+MAX_PREFIX: Final = MAX_TOKENS // 2 - 1
+
+
+class TextCodec:
+    """Tokens of one loaded model. Stateless but for caches, so calls from several threads are safe."""
+
+    def __init__(self, tokenizer: Any, *, multilingual: bool, languages: Sequence[str]) -> None:
+        """`tokenizer` is a `tokenizers.Tokenizer`; `languages` are those that the model has a token for."""
+        self._tokenizer = tokenizer
+        self._multilingual = multilingual
+        self.languages = tuple(languages)
+        self.context = functools.lru_cache(maxsize=256)(self._context)
+        self.tokenizer_for = functools.lru_cache(maxsize=256)(self._tokenizer_for)
+        any_language = self.tokenizer_for(self.languages[0], "transcribe")
+        self.eot: int = any_language.eot
+        self.timestamp_begin: int = any_language.timestamp_begin
+        self.no_timestamps: int = any_language.no_timestamps
+        self._sot_prev: int = any_language.sot_prev
+        self.suppressed = _suppressed(any_language)
+
+    @property
+    def detects(self) -> bool:
+        """Whether there is more than one language to tell apart."""
+        return self._multilingual
+
+    def language(self, wanted: str | None) -> str | None:
+        """The language to decode in; None means that it must be detected.
+
+        A model of one language takes every request as that language, as faster-whisper does for `.en` models.
+
+        Raises:
+            DecodeError: `bad_option`; the model does not know the language.
+        """
+        if len(self.languages) == 1:
+            return self.languages[0]
+        if wanted is not None and wanted not in self.languages:
+            raise DecodeError(f"The model does not know the language {wanted!r}.", code="bad_option")
+        return wanted
+
+    def prompt(
+        self, options: DecodeOptions, *, language: str, timestamps: bool, with_context: bool = True
+    ) -> list[int]:
+        """All tokens that go before the text, the forced prefix included."""
+        tokens: list[int] = []
+        if with_context:
+            tokens += self.context(options.prompt, options.hotwords)
+        tokens += self.tokenizer_for(language, options.task).sot_sequence
+        if not timestamps:
+            tokens.append(self.no_timestamps)
+        prefix = self.prefix(options)
+        if prefix and timestamps:
+            tokens.append(self.timestamp_begin)
+        return tokens + prefix
+
+    def prefix(self, options: DecodeOptions) -> list[int]:
+        """Tokens of the text that the result must start with."""
+        text = options.prefix.strip()
+        return self._encode(" " + text)[:MAX_PREFIX] if text else []
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of the tokens, specials left out."""
+        return str(self._tokenizer.decode([token for token in tokens if token < self.eot]))
+
+    def _context(self, prompt: str, hotwords: tuple[str, ...]) -> tuple[int, ...]:
+        """`<|startofprev|>` and the earlier text, or nothing."""
+        words = self._encode(" " + ", ".join(hotwords)) if hotwords else []
+        text = self._encode(" " + prompt.strip()) if prompt.strip() else []
+        length = max(step for step in PROMPT_STEPS if step <= len(words) + len(text))
+        if length == 0:
+            return ()
+        words = words[:length]
+        kept = length - len(words)
+        return (self._sot_prev, *words, *text[len(text) - kept :])
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _tokenizer_for(self, language: str, task: Task) -> Any:
+        from faster_whisper.tokenizer import Tokenizer
+
+        return Tokenizer(self._tokenizer, self._multilingual, task=task, language=language)
+
+
+def languages_of(tokenizer: Any, *, multilingual: bool) -> list[str]:
+    """The languages that a model has tokens for."""
+    if not multilingual:
+        return ["en"]
+    from faster_whisper.tokenizer import _LANGUAGE_CODES
+
+    return [code for code in _LANGUAGE_CODES if tokenizer.token_to_id(f"<|{code}|>") is not None]
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of the text over bytes of its zlib form: above 2.4 it repeats itself (OpenAI's threshold)."""
+    encoded = text.encode()
+    return len(encoded) / len(zlib.compress(encoded))
+
+
+def _suppressed(tokenizer: Any) -> list[int]:
+    """faster-whisper's default: brackets, notes and other signs of what nobody spoke, and the specials."""
+    specials = (
+        tokenizer.transcribe,
+        tokenizer.translate,
+        tokenizer.sot,
+        tokenizer.sot_prev,
+        tokenizer.sot_lm,
+        tokenizer.no_speech,
+    )
+    return sorted({*tokenizer.non_speech_tokens, *(token for token in specials if token is not None)})
