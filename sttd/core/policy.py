@@ -1,0 +1,435 @@
+"""Which job runs next, with whom, and on which worker: the scheduling rules of sttd, all of them.
+
+A *job* is one piece of audio to decode. A *model* has `workers`, each of which runs one call at a time; a call takes
+a *batch* of jobs and cannot be interrupted. Models do not share workers. The rules:
+
+ 1. **Class.** A free worker takes from the highest class that waits for its model: final, speculative, interim, file.
+ 2. **Deadline.** Within a class the earliest deadline goes first. A deadline lies between the job's submission and
+    `slack_s` after it, whatever was asked.
+ 3. **Fairness.** In that comparison a job yields by as many seconds as its uid, and again its session, have lately
+    held workers in that class, each at most `fairness_s`. So the one who used less goes first, and yet whoever has
+    waited `2 * fairness_s + slack_s` goes before everything submitted later: nobody starves within a class.
+ 4. **One interim.** A session has at most one interim waiting, the newest, and at most one in flight; the same for
+    waiting speculations. What a newer one replaces is dropped (`coalesced`).
+ 5. **Batches.** A worker never waits for company. The most urgent job takes along those of its class that have its
+    batch key, most urgent first; speculations may ride with finals, as they share a key. A job joins while the batch
+    is within what the model's memory allows, and while the call's expected time is within the `hold` of the job's
+    class. A single job always runs: no call takes longer than its hold or its first job, whichever is more.
+    Expected times are learned from finished calls, per key.
+ 6. **Files.** They wait for everything else, with one exception: while files wait and had less than `file_share` of
+    the time that the model's workers were lately busy, a file goes before interims. Interims are thinned by that;
+    finals and speculations never are. When no live job has come for `quiet_s`, a call of files may hold longer.
+ 7. **Limits.** Finals are always taken (the pipeline stops reading its client when too many wait). A speculation is
+    refused while a final would wait longer than `speculation_wait_s`; a file when its session has `waiting_files`
+    waiting; any of these and interims when their uid has `waiting_per_uid` waiting.
+ 8. **Leaving.** A cancelled job that waits is removed. One that runs is decoded to its end, for a call cannot be
+    stopped, and counts as in flight until then.
+ 9. **Memory.** After an out-of-memory error the batches of that key are halved for `shrunk_s`.
+
+Nothing here depends on the passage of time alone: a decision can change only when a job comes, goes or finishes, so
+there is no wake-up to ask for.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, OrderedDict
+from collections.abc import Hashable, Iterable, Iterator
+
+import attrs
+
+from sttd.core.accounting import CallCost, Ledger
+from sttd.core.types import JobClass
+from sttd.errors import OverloadedError
+
+
+@attrs.frozen(kw_only=True)
+class PolicyOptions:
+    """The numbers in the rules above. Holds are seconds that one call may keep a worker busy."""
+
+    final_hold_s: float = 2.0  # finals behind it would queue anyway; batching shortens that queue
+    speculative_hold_s: float = 0.5  # about the rest of the pause that a speculation runs in
+    interim_hold_s: float = 0.3  # what a final may find in front of it; one interim step of 350 ms stays possible
+    file_hold_s: float = 1.0
+    quiet_file_hold_s: float = 4.0  # room for batches of 8 windows, as faster-whisper's own pipeline has
+    quiet_s: float = 10.0
+    file_share: float = 0.10
+    fairness_s: float = 10.0
+    slack_s: float = 30.0
+    speculation_wait_s: float = 1.0
+    waiting_files: int = 16  # two calls of 8 windows: one runs, one waits
+    waiting_per_uid: int = 64
+    shrunk_s: float = 300.0
+    first_call_s: float = 1.0  # guess before a model's first call
+    max_calls: int = 32  # over all models: the number of threads
+
+    def hold_s(self, job_class: JobClass, *, quiet: bool) -> float:
+        """How long a call may be expected to take for a job of this class to join it."""
+        match job_class:
+            case JobClass.FINAL:
+                return self.final_hold_s
+            case JobClass.SPECULATIVE:
+                return self.speculative_hold_s
+            case JobClass.INTERIM:
+                return self.interim_hold_s
+            case JobClass.FILE:
+                return self.quiet_file_hold_s if quiet else self.file_hold_s
+
+
+@attrs.define(eq=False, kw_only=True)
+class Entry:
+    """A job as the policy sees it. Only the policy changes it."""
+
+    id: int
+    job_class: JobClass
+    session: str
+    uid: int
+    deadline: float
+    model: Hashable
+    workers: int  # of that model
+    key: Hashable  # entries of one model with equal keys may share a call
+    max_batch: int  # by memory, for that key
+    submitted: float = attrs.field(default=0.0, init=False)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Batch:
+    """One call to make: at least one entry, one model, one key."""
+
+    entries: tuple[Entry, ...]
+    started: float
+    estimate_s: float
+
+    @property
+    def head(self) -> Entry:
+        """The job that the call is made for; the others ride with it."""
+        return self.entries[0]
+
+
+@attrs.define(eq=False)
+class _Model:
+    """What waits for one model and what it runs."""
+
+    workers: int
+    waiting: dict[JobClass, dict[int, Entry]] = attrs.field(factory=lambda: {each: {} for each in JobClass}, init=False)
+    running: list[Batch] = attrs.field(factory=list, init=False)
+
+    @property
+    def idle(self) -> bool:
+        return not self.running and not any(self.waiting.values())
+
+
+@attrs.define(eq=False)
+class _Key:
+    """What is known about the calls of one batch key, or of one class where the key is new."""
+
+    cost: CallCost
+    cap: int | None = attrs.field(default=None, init=False)
+    cap_until: float = attrs.field(default=0.0, init=False)
+
+
+@attrs.define(eq=False)
+class SchedulingPolicy:
+    """The queue of all models. Synchronous; time comes in as `now`, monotonic seconds."""
+
+    options: PolicyOptions = attrs.field(factory=PolicyOptions)
+    _models: dict[Hashable, _Model] = attrs.field(factory=dict, init=False)
+    _waiting: dict[int, Entry] = attrs.field(factory=dict, init=False)
+    _newest: dict[tuple[JobClass, str], Entry] = attrs.field(factory=dict, init=False)  # rule 4: the one that waits
+    _interim_runs: set[str] = attrs.field(factory=set, init=False)  # sessions with an interim in flight
+    _counts: Counter[Hashable] = attrs.field(factory=Counter, init=False)  # waiting, per account of rule 7
+    _used: Ledger = attrs.field(factory=lambda: Ledger(_FADE_S), init=False)
+    _keys: OrderedDict[Hashable, _Key] = attrs.field(factory=OrderedDict, init=False)  # least recently used first
+    _last_live: float = attrs.field(default=float("-inf"), init=False)
+
+    # ---------------------------------------------------------------- jobs come and go
+
+    def submit(self, entry: Entry, *, now: float) -> list[int]:
+        """Queue a job; returns the ids of those that it replaces.
+
+        Raises:
+            OverloadedError: rule 7; `data["retry_after_s"]` says when to come again. Nothing was queued.
+        """
+        replaced = self._newest.get((entry.job_class, entry.session))
+        self._admit(entry, replacing=replaced is not None, now=now)
+        if replaced is not None:
+            self._remove(replaced)
+        entry.submitted = now
+        entry.deadline = self._clamp(entry.deadline, now)
+        if entry.job_class is not JobClass.FILE:
+            self._last_live = now
+        self._add(entry)
+        return [replaced.id] if replaced is not None else []
+
+    def promote(self, job_id: int, *, deadline: float, now: float) -> None:
+        """The endpoint confirmed a speculation: while it still waits, it waits as a final from here on."""
+        entry = self._waiting.get(job_id)
+        if entry is None:
+            return
+        self._remove(entry)
+        entry.job_class = JobClass.FINAL
+        entry.deadline = self._clamp(deadline, now)
+        entry.submitted = now
+        self._add(entry)
+
+    def cancel(self, job_id: int) -> bool:
+        """Remove a job that waits. False: it runs, or is gone already."""
+        entry = self._waiting.get(job_id)
+        if entry is None:
+            return False
+        self._remove(entry)
+        return True
+
+    def forget(self, session: str) -> list[int]:
+        """Remove all that waits for a session that is gone; returns the ids."""
+        gone = [entry for entry in self._waiting.values() if entry.session == session]
+        for entry in gone:
+            self._remove(entry)
+        return [entry.id for entry in gone]
+
+    # ---------------------------------------------------------------- calls begin and end
+
+    def next_batch(self, *, now: float) -> Batch | None:
+        """The next call to make, or None when no worker is free or nothing may run. It counts as running at once."""
+        if self.in_flight >= self.options.max_calls:
+            return None
+        heads = [
+            (urgency, self._rank(head, now), head)
+            for name, model in self._models.items()
+            if len(model.running) < model.workers
+            for urgency, head in self._head(name, now)
+        ]
+        if not heads:
+            return None
+        head = min(heads, key=lambda row: row[:2])[2]
+        entries = self._company(head, now)
+        batch = Batch(entries=tuple(entries), started=now, estimate_s=self._cost(head).estimate(len(entries)))
+        for entry in entries:
+            self._remove(entry)
+            if entry.job_class is JobClass.INTERIM:
+                self._interim_runs.add(entry.session)
+        self._models[head.model].running.append(batch)
+        self._charge(batch, batch.estimate_s, now)
+        return batch
+
+    def complete(self, batch: Batch, *, now: float, seconds: float | None) -> None:
+        """A call ended after `seconds`; None if it failed, which teaches nothing about its cost."""
+        self._models[batch.head.model].running.remove(batch)
+        self._interim_runs.difference_update(
+            entry.session for entry in batch.entries if entry.job_class is JobClass.INTERIM
+        )
+        self._charge(batch, now - batch.started - batch.estimate_s, now)
+        if seconds is not None:
+            for known in (self._known((batch.head.model, batch.head.key)), self._known(_class_account(batch.head))):
+                known.cost.observe(len(batch.entries), seconds)
+
+    def shrink(self, batch: Batch, *, now: float) -> None:
+        """The call ran out of memory: rule 9."""
+        known = self._known((batch.head.model, batch.head.key))
+        known.cap = max(1, len(batch.entries) // 2)
+        known.cap_until = now + self.options.shrunk_s
+
+    # ---------------------------------------------------------------- what others want to know
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that run."""
+        return sum(len(model.running) for model in self._models.values())
+
+    @property
+    def workers(self) -> int:
+        """Workers of all models that have work."""
+        return sum(model.workers for model in self._models.values() if not model.idle)
+
+    def queued(self, job_class: JobClass) -> int:
+        """Jobs of a class that wait."""
+        return self._counts[job_class]
+
+    def queued_finals(self, session: str) -> int:
+        """Finals of a session that wait."""
+        return self._counts[JobClass.FINAL, session]
+
+    def final_wait_s(self, name: Hashable, *, now: float) -> float:
+        """How long a final for that model, submitted now, would probably wait for a worker.
+
+        A call that is overdue is expected to need as long again as it is overdue.
+        """
+        model = self._models.get(name)
+        if model is None:
+            return 0.0
+        finals = model.waiting[JobClass.FINAL].values()
+        calls: dict[Hashable, list[Entry]] = {}
+        for entry in finals:
+            calls.setdefault(entry.key, []).append(entry)
+        backlog_s = sum(self._drain_s(entries, now) for entries in calls.values())
+        ends = [abs(batch.started + batch.estimate_s - now) for batch in model.running]
+        return backlog_s / model.workers + (min(ends) if len(ends) >= model.workers else 0.0)
+
+    def worst_final_wait_s(self, *, now: float) -> float:
+        """`final_wait_s` of the model where it is longest."""
+        return max((self.final_wait_s(name, now=now) for name in self._models), default=0.0)
+
+    def load(self, *, now: float) -> float:
+        """How busy the busiest model's workers were lately, 0 to 1."""
+        return max(
+            (
+                min(1.0, self._used.value(name, now=now) / (_FADE_S * model.workers))
+                for name, model in self._models.items()
+            ),
+            default=0.0,
+        )
+
+    # ---------------------------------------------------------------- inside
+
+    def _admit(self, entry: Entry, *, replacing: bool, now: float) -> None:
+        if entry.job_class is JobClass.FINAL:
+            return
+        wait_s = self.final_wait_s(entry.model, now=now)
+        windows = self._counts[JobClass.FILE, entry.session]
+        if entry.job_class is JobClass.SPECULATIVE and wait_s > self.options.speculation_wait_s:
+            refusal = "finals wait too long for speculation"
+        elif entry.job_class is JobClass.FILE and windows >= self.options.waiting_files:
+            refusal = "the session has as many file windows waiting as it may"
+        elif not replacing and self._counts[_uid_account(entry)] >= self.options.waiting_per_uid:
+            refusal = "the user has as many jobs waiting as one user may"
+        else:
+            return
+        raise OverloadedError(refusal, data={"retry_after_s": max(_RETRY_S, wait_s)})
+
+    def _clamp(self, deadline: float, now: float) -> float:
+        return min(max(deadline, now), now + self.options.slack_s)
+
+    def _add(self, entry: Entry) -> None:
+        model = self._models.get(entry.model)
+        if model is None:
+            if len(self._models) >= _MODELS_KEPT:
+                self._models = {name: kept for name, kept in self._models.items() if not kept.idle}
+            model = self._models[entry.model] = _Model(entry.workers)
+        model.workers = entry.workers
+        model.waiting[entry.job_class][entry.id] = entry
+        self._waiting[entry.id] = entry
+        if entry.job_class in (JobClass.SPECULATIVE, JobClass.INTERIM):
+            self._newest[entry.job_class, entry.session] = entry
+        self._counts.update(_accounts(entry))
+
+    def _remove(self, entry: Entry) -> None:
+        del self._waiting[entry.id]
+        del self._models[entry.model].waiting[entry.job_class][entry.id]
+        self._newest.pop((entry.job_class, entry.session), None)
+        for account in _accounts(entry):
+            self._counts[account] -= 1
+            if not self._counts[account]:
+                del self._counts[account]
+
+    def _head(self, name: Hashable, now: float) -> Iterator[tuple[JobClass, Entry]]:
+        """At most one: what a free worker of this model would take, and the class it goes as (rules 1, 4 and 6)."""
+        for job_class, waiting in self._models[name].waiting.items():
+            ready = self._ready(waiting.values())
+            if not ready:
+                continue
+            if job_class is JobClass.INTERIM and self._owes_files(name, now):
+                ready = list(self._models[name].waiting[JobClass.FILE].values())
+            yield job_class, min(ready, key=lambda entry: self._rank(entry, now))
+            return
+
+    def _ready(self, entries: Iterable[Entry]) -> list[Entry]:
+        return [
+            entry
+            for entry in entries
+            if entry.job_class is not JobClass.INTERIM or entry.session not in self._interim_runs
+        ]
+
+    def _owes_files(self, name: Hashable, now: float) -> bool:
+        if not self._models[name].waiting[JobClass.FILE]:
+            return False
+        busy_s = self._used.value(name, now=now)
+        return self._used.value((name, JobClass.FILE), now=now) < self.options.file_share * busy_s
+
+    def _rank(self, entry: Entry, now: float) -> float:
+        """The deadline, moved by what the job's owners have had (rules 2 and 3). Lower goes first."""
+        yields = (min(self.options.fairness_s, self._used.value(owner, now=now)) for owner in _owners(entry))
+        return entry.deadline + sum(yields)
+
+    def _company(self, head: Entry, now: float) -> list[Entry]:
+        """The batch that `head` leads (rule 5)."""
+        classes = [head.job_class]
+        if head.job_class is JobClass.FINAL:
+            classes.append(JobClass.SPECULATIVE)
+        cap = self._cap(head, now)
+        cost = self._cost(head)
+        quiet = now - self._last_live > self.options.quiet_s
+        batch = [head]
+        for job_class in classes:
+            hold_s = self.options.hold_s(job_class, quiet=quiet)
+            same = [
+                entry
+                for entry in self._ready(self._models[head.model].waiting[job_class].values())
+                if entry.key == head.key and entry is not head
+            ]
+            for entry in heapq.nsmallest(cap - len(batch), same, key=lambda entry: self._rank(entry, now)):
+                if cost.estimate(len(batch) + 1) > hold_s:
+                    break
+                batch.append(entry)
+        return batch
+
+    def _cap(self, entry: Entry, now: float) -> int:
+        known = self._known((entry.model, entry.key))
+        if known.cap is None or now >= known.cap_until:
+            return entry.max_batch
+        return min(entry.max_batch, known.cap)
+
+    def _cost(self, entry: Entry) -> CallCost:
+        """What is known about calls like this one: by its key, else by its class on this model."""
+        cost = self._known((entry.model, entry.key)).cost
+        return cost if cost.learned else self._known(_class_account(entry)).cost
+
+    def _known(self, account: Hashable) -> _Key:
+        known = self._keys.get(account)
+        if known is None:
+            known = self._keys[account] = _Key(CallCost(self.options.first_call_s))
+            if len(self._keys) > _KEYS_KEPT:
+                self._keys.popitem(last=False)
+        self._keys.move_to_end(account)
+        return known
+
+    def _drain_s(self, entries: list[Entry], now: float) -> float:
+        """Worker seconds that finals of one key will take."""
+        cost, cap = self._cost(entries[0]), self._cap(entries[0], now)
+        size = 1
+        while size < min(cap, len(entries)) and cost.estimate(size + 1) <= self.options.final_hold_s:
+            size += 1
+        return len(entries) / size * cost.estimate(size)
+
+    def _charge(self, batch: Batch, seconds: float, now: float) -> None:
+        """Book worker time on the model, on the model's files, and on each owner's share of the batch."""
+        self._used.charge(batch.head.model, seconds, now=now)
+        if batch.head.job_class is JobClass.FILE:
+            self._used.charge((batch.head.model, JobClass.FILE), seconds, now=now)
+        for entry in batch.entries:
+            for owner in _owners(entry):
+                self._used.charge(owner, seconds / len(batch.entries), now=now)
+
+
+_FADE_S = 10.0  # how far back "lately" reaches: a few utterances
+_RETRY_S = 0.5
+_MODELS_KEPT = 32  # idle models beyond are forgotten; what they cost is kept with the keys
+_KEYS_KEPT = 512
+
+
+def _uid_account(entry: Entry) -> Hashable:
+    return "uid", entry.uid
+
+
+def _class_account(entry: Entry) -> Hashable:
+    return entry.model, "class", JobClass.FINAL if entry.job_class is JobClass.SPECULATIVE else entry.job_class
+
+
+def _accounts(entry: Entry) -> list[Hashable]:
+    """Where a waiting job is counted; finals do not count against their uid."""
+    accounts: list[Hashable] = [entry.job_class, (entry.job_class, entry.session)]
+    return accounts if entry.job_class is JobClass.FINAL else [*accounts, _uid_account(entry)]
+
+
+def _owners(entry: Entry) -> tuple[Hashable, Hashable]:
+    """Who is charged for a job, in its class."""
+    return (entry.job_class, "uid", entry.uid), (entry.job_class, "session", entry.session)

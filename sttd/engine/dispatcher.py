@@ -1,0 +1,406 @@
+"""Carries decoding jobs to the models and their outcomes back. Which job runs when is `core/policy.py`'s business.
+
+    submit ──► SchedulingPolicy ──► a task per running call ──► trio.to_thread ──► Model.decode
+      │                                                                                  │
+      └── Ticket ◄───────────────────────── outcome, one-shot ◄──────────────────────────┘
+
+Everything that changes the queue is synchronous and runs on Trio's thread, so there is no lock. A call in a thread
+cannot be stopped: cancelling whoever waits for it discards its outcome, and cancelling `run` takes as long as the
+longest running call. Each call holds its own lease, so a model is never unloaded under it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal
+
+import attrs
+import trio
+
+from sttd.core.accounting import LatencyWindow, Ledger
+from sttd.core.policy import Batch, Entry, PolicyOptions, SchedulingPolicy
+from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
+from sttd.engine.backend import Lease, Model, ModelKey
+from sttd.errors import DecodeError, OverloadedError, SttdError
+
+logger = logging.getLogger(__name__)
+
+DropReason = Literal["coalesced", "cancelled", "session_gone", "shutting_down"]
+
+_STATISTICS_S = 300.0
+_RETRY_WHILE_DRAINING_S = 5.0  # about what a restart of the service takes
+
+
+class JobDropped(Exception):
+    """The job was taken out of the queue before it ran, or its outcome is no longer wanted."""
+
+    def __init__(self, reason: DropReason) -> None:
+        super().__init__(reason)
+        self.reason: DropReason = reason
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Job:
+    """One piece of audio to decode, for whom, and until when."""
+
+    item: DecodeItem
+    session: str
+    uid: int
+    deadline: float  # on the dispatcher's clock
+    lease: Lease  # stays the submitter's, who keeps it until the ticket is done
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of a job, and where its time went."""
+
+    hypothesis: Hypothesis
+    queue_s: float
+    decode_s: float
+    batch_size: int
+
+
+@attrs.frozen
+class QueueWait:
+    """Milliseconds that jobs of a class waited for a worker; None without samples."""
+
+    p50: float | None
+    p95: float | None
+
+
+@attrs.frozen(kw_only=True)
+class DispatcherStatistics:
+    """A snapshot. Waits and factors are of the last 5 minutes; counts are since the start."""
+
+    queued: dict[str, int]
+    in_flight: int  # calls
+    workers: int  # of the models that have work
+    batches: int
+    batch_size_mean: float | None
+    queue_wait_ms: dict[str, QueueWait]
+    coalesced: int
+    rejected: int
+    failed: int  # jobs whose decode failed
+    realtime_factor: float | None  # worker seconds per second of audio
+    load: float  # 0..1, of the busiest model's workers
+    estimated_wait_s: float  # of a final that came now
+    oldest_call_s: float | None  # age of the longest running call, for a watchdog; None: nothing runs
+
+
+@attrs.define(eq=False)
+class Ticket:
+    """The claim on one job's outcome. Keep it and wait, or cancel it."""
+
+    job: Job
+    _dispatcher: Dispatcher
+    _entry: Entry
+    _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _result: Outcome | DecodeError | JobDropped | None = attrs.field(default=None, init=False)
+
+    @property
+    def done(self) -> bool:
+        """Whether `wait` would return, or raise, at once."""
+        return self._result is not None
+
+    @property
+    def started(self) -> bool:
+        """Whether the job has left the queue: it runs, or it ran, or it was dropped."""
+        return self._entry.id not in self._dispatcher._tickets
+
+    async def wait(self) -> Outcome:
+        """Wait for the outcome; may be called again and gives the same.
+
+        Cancellation cancels the job: a decode that nobody waits for is not started.
+
+        Raises:
+            DecodeError: the engine failed on this item.
+            JobDropped: a newer job replaced it, it was cancelled, or the dispatcher ended.
+        """
+        try:
+            await self._settled.wait()
+        except trio.Cancelled:
+            self.cancel()
+            raise
+        if isinstance(self._result, Outcome):
+            return self._result
+        assert self._result is not None
+        raise self._result
+
+    def cancel(self) -> None:
+        """Give the job up: removed if it waits, its outcome discarded if it runs. Does nothing when done."""
+        self._dispatcher._cancel(self)
+
+    def promote(self, *, deadline: float) -> None:
+        """The endpoint confirmed this speculation: if it still waits, it goes on waiting as a final."""
+        self._dispatcher._promote(self, deadline)
+
+    def _settle(self, result: Outcome | DecodeError | JobDropped) -> None:
+        if self._result is None:
+            self._result = result
+            self._settled.set()
+
+
+@attrs.frozen(eq=False)
+class _Call:
+    """A batch and the tickets of its entries, in the same order."""
+
+    batch: Batch
+    tickets: list[Ticket]
+
+    @property
+    def items(self) -> list[DecodeItem]:
+        return [ticket.job.item for ticket in self.tickets]
+
+
+@attrs.define(eq=False, kw_only=True)
+class Dispatcher:
+    """Owns the queue and the calls. Nothing is decoded before `run` runs.
+
+    `clock` must be the one that deadlines are on.
+    """
+
+    options: PolicyOptions = attrs.field(factory=PolicyOptions)
+    clock: Callable[[], float] = trio.current_time
+    _policy: SchedulingPolicy = attrs.field(init=False)
+    _limiter: trio.CapacityLimiter = attrs.field(init=False)  # never waited for: the policy stays within it
+    _ids: Iterator[int] = attrs.field(factory=itertools.count, init=False)
+    _tickets: dict[int, Ticket] = attrs.field(factory=dict, init=False)  # of the jobs that wait
+    _calls: list[_Call] = attrs.field(factory=list, init=False)  # that run
+    _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _drains: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _draining: bool = attrs.field(default=False, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+    _counts: Counter[str] = attrs.field(factory=Counter, init=False)
+    _waits_ms: dict[JobClass, LatencyWindow] = attrs.field(
+        factory=lambda: {job_class: LatencyWindow(_STATISTICS_S) for job_class in JobClass}, init=False
+    )
+    _done: Ledger = attrs.field(factory=lambda: Ledger(_STATISTICS_S), init=False)  # "decode" and "audio" seconds
+
+    @_policy.default
+    def _build_policy(self) -> SchedulingPolicy:
+        return SchedulingPolicy(self.options)
+
+    @_limiter.default
+    def _build_limiter(self) -> trio.CapacityLimiter:
+        return trio.CapacityLimiter(self.options.max_calls)
+
+    # ---------------------------------------------------------------- for sessions
+
+    def submit(self, job: Job) -> Ticket:
+        """Queue a job. Synchronous, so that no decision about the queue is ever half made.
+
+        After the end of `run` the ticket comes back settled with `JobDropped`.
+
+        Raises:
+            OverloadedError: the policy refuses (never a final), or the dispatcher drains; has `retry_after_s`.
+        """
+        model, job_class = job.lease.model, job.item.job_class
+        key = model.batch_key(job.item)
+        entry = Entry(
+            id=next(self._ids),
+            job_class=job_class,
+            session=job.session,
+            uid=job.uid,
+            deadline=job.deadline,
+            model=job.lease.key,
+            workers=model.workers,
+            key=key,
+            max_batch=model.max_batch(key),
+        )
+        ticket = Ticket(job, self, entry)
+        if self._closed:
+            ticket._settle(JobDropped("shutting_down"))
+            return ticket
+        replaced = self._admit(entry)
+        self._tickets[entry.id] = ticket
+        self._drop(replaced, "coalesced")
+        self._wake.set()
+        return ticket
+
+    def forget(self, session: str) -> None:
+        """The session is gone: drop what waits for it."""
+        self._drop(self._policy.forget(session), "session_gone")
+
+    def queued_finals(self, session: str) -> int:
+        """Finals of a session that wait for a worker."""
+        return self._policy.queued_finals(session)
+
+    def estimated_wait_s(self, key: ModelKey) -> float:
+        """How long a final for that model would now wait for a worker; for admission."""
+        return self._policy.final_wait_s(key, now=self.clock())
+
+    # ---------------------------------------------------------------- for the daemon
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Decode what is submitted until cancelled.
+
+        Cancellation: calls that run are waited for, and their outcomes delivered; what waits is dropped.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    while (call := self._next_call()) is not None:
+                        nursery.start_soon(self._perform, call)
+                    self._wake = trio.Event()
+                    await self._wake.wait()
+        finally:
+            self._closed = True
+            self._drop(list(self._tickets), "shutting_down")
+
+    async def drain(self) -> None:
+        """Take nothing but finals from now on, and wait until nothing waits and nothing runs."""
+        self._draining = True
+        await trio.lowlevel.checkpoint()
+        while self._tickets or self._calls:
+            await self._drains.park()
+
+    def statistics(self) -> DispatcherStatistics:
+        """What goes on now, and went on in the last minutes."""
+        now = self.clock()
+        decoded_s = self._done.value("audio", now=now)
+        batches = self._counts["batches"]
+        return DispatcherStatistics(
+            queued={job_class.name.lower(): self._policy.queued(job_class) for job_class in JobClass},
+            in_flight=len(self._calls),
+            workers=self._policy.workers,
+            batches=batches,
+            batch_size_mean=self._counts["batched"] / batches if batches else None,
+            queue_wait_ms={
+                job_class.name.lower(): QueueWait(*window.percentiles((0.5, 0.95), now=now))
+                for job_class, window in self._waits_ms.items()
+            },
+            coalesced=self._counts["coalesced"],
+            rejected=self._counts["rejected"],
+            failed=self._counts["failed"],
+            realtime_factor=self._done.value("decode", now=now) / decoded_s if decoded_s else None,
+            load=self._policy.load(now=now),
+            estimated_wait_s=self._policy.worst_final_wait_s(now=now),
+            oldest_call_s=max((now - call.batch.started for call in self._calls), default=None),
+        )
+
+    # ---------------------------------------------------------------- the queue
+
+    def _admit(self, entry: Entry) -> list[int]:
+        try:
+            if self._draining and entry.job_class is not JobClass.FINAL:
+                raise OverloadedError(
+                    "the daemon is stopping", code="shutting_down", data={"retry_after_s": _RETRY_WHILE_DRAINING_S}
+                )
+            return self._policy.submit(entry, now=self.clock())
+        except OverloadedError:
+            self._counts["rejected"] += 1
+            raise
+
+    def _drop(self, ids: Iterable[int], reason: DropReason) -> None:
+        for job_id in ids:
+            self._counts[reason] += 1
+            self._tickets.pop(job_id)._settle(JobDropped(reason))
+        self._drains.unpark_all()
+
+    def _cancel(self, ticket: Ticket) -> None:
+        if self._policy.cancel(ticket._entry.id):
+            self._drop([ticket._entry.id], "cancelled")
+        else:
+            ticket._settle(JobDropped("cancelled"))  # if it runs, its outcome comes too late for this ticket
+
+    def _promote(self, ticket: Ticket, deadline: float) -> None:
+        self._policy.promote(ticket._entry.id, deadline=deadline, now=self.clock())
+        self._wake.set()
+
+    def _next_call(self) -> _Call | None:
+        batch = self._policy.next_batch(now=self.clock())
+        if batch is None:
+            return None
+        tickets = [self._tickets.pop(entry.id) for entry in batch.entries]
+        for entry in batch.entries:
+            self._waits_ms[entry.job_class].add(1000 * (batch.started - entry.submitted), now=batch.started)
+        call = _Call(batch, tickets)
+        self._calls.append(call)
+        return call
+
+    # ---------------------------------------------------------------- the calls
+
+    async def _perform(self, call: _Call) -> None:
+        """Run one call and settle its tickets, whatever happens."""
+        results: list[Hypothesis | DecodeError] | None = None
+        try:
+            results = await self._decode(call)
+        finally:
+            self._finish(call, results)
+
+    async def _decode(self, call: _Call) -> list[Hypothesis | DecodeError]:
+        try:
+            lease = call.tickets[0].job.lease.duplicate()
+        except Exception as error:  # the submitter broke his promise; that must hurt nobody else's jobs
+            return _failures(call.items, error)
+        try:
+            results = await self._in_thread(lease, call.items)
+            if any(isinstance(result, DecodeError) and result.code == "out_of_memory" for result in results):
+                self._policy.shrink(call.batch, now=self.clock())
+                half = (len(call.items) + 1) // 2
+                results = await self._in_thread(lease, call.items[:half])
+                if call.items[half:]:
+                    results += await self._in_thread(lease, call.items[half:])
+            return results
+        finally:
+            lease.release()
+
+    async def _in_thread(self, lease: Lease, items: list[DecodeItem]) -> list[Hypothesis | DecodeError]:
+        return await trio.to_thread.run_sync(_decode_items, lease.model, items, limiter=self._limiter)
+
+    def _finish(self, call: _Call, results: list[Hypothesis | DecodeError] | None) -> None:
+        """Account for a call and settle its tickets; no results: it was cancelled before its thread began."""
+        now = self.clock()
+        decode_s = now - call.batch.started
+        failed = results is None or any(isinstance(result, DecodeError) for result in results)
+        self._policy.complete(call.batch, now=now, seconds=None if failed else decode_s)
+        self._calls.remove(call)
+        self._counts["batches"] += 1
+        self._counts["batched"] += len(call.tickets)
+        self._done.charge("decode", decode_s, now=now)
+        for index, ticket in enumerate(call.tickets):
+            self._done.charge("audio", seconds(len(ticket.job.item.samples)), now=now)
+            result = JobDropped("shutting_down") if results is None else results[index]
+            if isinstance(result, Hypothesis):
+                ticket._settle(
+                    Outcome(
+                        hypothesis=result,
+                        queue_s=call.batch.started - ticket._entry.submitted,
+                        decode_s=decode_s,
+                        batch_size=len(call.tickets),
+                    )
+                )
+            else:
+                self._counts["failed"] += 1
+                ticket._settle(result)
+        self._wake.set()
+        self._drains.unpark_all()
+
+
+def _decode_items(model: Model, items: list[DecodeItem]) -> list[Hypothesis | DecodeError]:
+    """In the thread: one result an item. The failure boundary of the engine: whatever a model raises ends here."""
+    try:
+        results = model.decode(items)
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(results)} results for {len(items)} items")
+    except Exception as error:
+        return _failures(items, error)
+    return results
+
+
+def _failures(items: list[DecodeItem], error: Exception) -> list[Hypothesis | DecodeError]:
+    """The same failure for each item; logged once, without a word of what was said."""
+    code = "out_of_memory" if _is_out_of_memory(error) else "decode_failed"
+    logger.error("decoding %d item(s) failed: %s", len(items), code, exc_info=error)
+    return [DecodeError("the engine failed on this audio", code=code) for _ in items]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CTranslate2 tells it by the text of a RuntimeError alone."""
+    if isinstance(error, SttdError):
+        return error.code == "out_of_memory"
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()

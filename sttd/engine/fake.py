@@ -1,0 +1,112 @@
+"""A recogniser that hears as many words as the audio is long. For tests, load runs and authors of clients.
+
+An utterance of `n` seconds is heard as `floor(1000 * n / word_ms)` words, "w1 w2 w3 ...", each `word_ms` long; a
+call takes `decode_ms`, whatever its batch. Nothing is random and nothing is kept: equal audio gives equal text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+import attrs
+
+from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Segment, Word
+from sttd.engine.backend import Preset
+from sttd.errors import DecodeError, ModelError
+
+_MAX_BATCH = 16
+_LOGPROB = -0.1  # a confidence of 0.9
+
+
+@attrs.frozen(kw_only=True)
+class FakeOptions:
+    """The options of a preset with `backend = "fake"`."""
+
+    decode_ms: float = 0.0
+    word_ms: float = 300.0
+
+
+@attrs.frozen(kw_only=True)
+class FakeModel:
+    """A loaded fake: a `Model` without weights."""
+
+    options: FakeOptions
+    workers: int = 1
+    device: str = "cpu"
+    compute_type: str = "fake"
+    ram_bytes: int = 0
+    vram_bytes: int = 0
+
+    def batch_key(self, item: DecodeItem) -> Hashable:
+        """Speculative and confirmed finals share a key; interims and files have their own."""
+        return JobClass.FINAL if item.job_class is JobClass.SPECULATIVE else item.job_class
+
+    def max_batch(self, key: Hashable) -> int:
+        """The same for every key."""
+        return _MAX_BATCH
+
+    def decode(self, batch: Sequence[DecodeItem]) -> list[Hypothesis | DecodeError]:
+        """Sleep `decode_ms`, then hear every item."""
+        if self.options.decode_ms:
+            time.sleep(self.options.decode_ms / 1000)
+        return [self._hear(item) for item in batch]
+
+    def park(self) -> bool:
+        """There is nothing to move."""
+        return False
+
+    def unpark(self) -> None:
+        """There is nothing to bring back."""
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+    def _hear(self, item: DecodeItem) -> Hypothesis:
+        word_s = self.options.word_ms / 1000
+        count = int(1000 * len(item.samples) / SAMPLE_RATE // self.options.word_ms)
+        spoken = item.options.prefix.split()
+        spoken += [f"w{number}" for number in range(len(spoken) + 1, count + 1)]
+        words = tuple(
+            Word(word=word, start_s=index * word_s, end_s=(index + 1) * word_s, probability=0.9)
+            for index, word in enumerate(spoken)
+        )
+        text = " ".join(spoken)
+        segment = Segment(text=text, start_s=0.0, end_s=len(words) * word_s, avg_logprob=_LOGPROB, words=words)
+        return Hypothesis(
+            text=text,
+            segments=(segment,) if words else (),
+            language=item.options.language or "en",
+            language_probability=1.0,
+            avg_logprob=_LOGPROB,
+        )
+
+
+@attrs.frozen
+class FakeBackend:
+    """Loads `FakeModel`s; always has them at hand."""
+
+    name: str = "fake"
+
+    def locate(self, preset: Preset) -> Path | None:
+        """A fake needs no files."""
+        return Path()
+
+    def estimate_bytes(self, preset: Preset) -> int:
+        """A fake needs no memory."""
+        return 0
+
+    def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> FakeModel:
+        """Check the options and be ready at once.
+
+        Raises:
+            ModelError: an option is unknown, not a number, or out of range.
+        """
+        try:
+            options = FakeOptions(**{name: float(value) for name, value in preset.options.items()})
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"preset {preset.name!r}: {error}") from None
+        if options.decode_ms < 0 or options.word_ms <= 0:
+            raise ModelError(f"preset {preset.name!r}: decode_ms must be at least 0 and word_ms above 0")
+        return FakeModel(options=options, workers=num_workers)
