@@ -27,6 +27,7 @@ from typing import Any, Literal, TextIO
 
 Format = Literal["auto", "text", "json", "journal"]
 
+_PACKAGES = ("sttd", "sttd_client")
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
 _SPEECH_FIELDS = frozenset({"audio", "hotwords", "payload", "prompt", "text", "transcript", "words"})
 _LOGGING_KEYWORDS = ("exc_info", "stack_info", "stacklevel")
@@ -48,8 +49,9 @@ class Log(logging.LoggerAdapter[logging.Logger]):
 
 
 def get(name: str) -> Log:
-    """The logger of a module: ``log = logs.get(__name__)``."""
-    return Log(logging.getLogger(name), {})
+    """The logger of a module: ``logs.get(__name__)``, or a short name: ``logs.get("service")`` is ``sttd.service``."""
+    ours = name.partition(".")[0] in _PACKAGES
+    return Log(logging.getLogger(name if ours else f"sttd.{name}"), {})
 
 
 def configure(*, level: str = "info", format: Format = "auto", stream: TextIO | None = None) -> None:  # noqa: A002
@@ -73,7 +75,7 @@ def configure(*, level: str = "info", format: Format = "auto", stream: TextIO | 
             old.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
-    for package in ("sttd", "sttd_client"):
+    for package in _PACKAGES:
         logging.getLogger(package).setLevel(level.upper())
 
 

@@ -84,6 +84,14 @@ def test_levels_hold_for_sttd_and_libraries_are_held_to_warnings(log):
     assert text_lines(stream) == ["debug   shown", "warning also shown"]
 
 
+def test_a_short_name_is_sttd_s():
+    stream = io.StringIO()
+    logs.configure(format="text", stream=stream)
+    logs.get("service").info("shown")
+    assert text_lines(stream) == ["info    shown"]
+    assert logs.get("service").logger is logs.get("sttd.service").logger
+
+
 def test_configuring_again_replaces(log):
     first, second = io.StringIO(), io.StringIO()
     logs.configure(format="text", stream=first)
