@@ -1,0 +1,81 @@
+"""A socket stream as the WebSocket library needs it: with the handshake put before what will be received."""
+
+from __future__ import annotations
+
+import trio
+
+RECEIVE_BYTES = 64 * 1024
+
+
+class UpgradedStream(trio.abc.Stream):
+    """The rest of a connection whose first bytes were already read.
+
+    Differs from the stream it wraps in two ways:
+
+    - A cancelled `send_all` does not tear what it was sending: the remainder goes out before the next bytes. So a
+      client that reads again after it was given up finds whole frames, and the reason of the close after them.
+    - `aclose` ends the sending direction only. Closing a socket with unread data makes the kernel send a reset, which can
+      overtake the close frame; whoever owns the socket reads on for a while and then closes it (`linger`).
+    """
+
+    def __init__(self, stream: trio.SocketStream, *, first: bytes) -> None:
+        self._stream = stream
+        self._first = first
+        self._unsent = memoryview(b"")
+        self._closed = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """As trio.abc.ReceiveStream; raises ClosedResourceError after `aclose`."""
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._first:
+            await trio.lowlevel.checkpoint()
+            size = max_bytes or len(self._first)
+            data, self._first = self._first[:size], self._first[size:]
+            return data
+        return bytes(await self._stream.receive_some(max_bytes or RECEIVE_BYTES))
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send; one caller at a time. After a cancellation the remainder is kept and sent first the next time."""
+        if self._closed:
+            raise trio.ClosedResourceError
+        self._unsent = memoryview(bytes(self._unsent) + bytes(data))
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._unsent:
+            try:
+                sent = await self._stream.socket.send(self._unsent)
+            except OSError as error:
+                raise trio.BrokenResourceError("the peer is gone") from error
+            self._unsent = self._unsent[sent:]
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """As trio.abc.SendStream."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """End the sending direction. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            await send_eof(self._stream)
+        await trio.lowlevel.checkpoint()
+
+
+async def send_eof(stream: trio.SocketStream) -> None:
+    """Tell the peer that nothing more will come; nothing happens if it is gone."""
+    try:
+        await stream.send_eof()
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        await trio.lowlevel.checkpoint()
+
+
+async def linger(stream: trio.SocketStream, *, timeout_s: float) -> None:
+    """Give the peer time to read our last bytes: throw away what it still sends until it closes too, then close."""
+    try:
+        with trio.move_on_after(timeout_s):
+            await send_eof(stream)
+            while await stream.receive_some(RECEIVE_BYTES):
+                pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+    finally:
+        await trio.aclose_forcefully(stream)
