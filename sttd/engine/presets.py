@@ -30,7 +30,6 @@ COMPUTE_LADDER: Final[Mapping[str, str]] = {
     "float16": "int8_float16",
     "bfloat16": "int8_bfloat16",
     "int16": "int8",
-    "int8_float32": "int8",
 }
 
 # The repositories of the converted models; faster-whisper's own table, checked against it by a test.
@@ -152,14 +151,6 @@ def smaller_presets(preset: Preset, presets: Mapping[str, Preset]) -> Sequence[P
         chain.append(presets[name])
         name = presets[name].smaller
     return chain
-
-
-def compute_types(first: str) -> list[str]:
-    """The compute type and those to fall back to when memory runs out."""
-    ladder = [first]
-    while ladder[-1] in COMPUTE_LADDER:
-        ladder.append(COMPUTE_LADDER[ladder[-1]])
-    return ladder
 
 
 def not_found(name: str, known: Sequence[str]) -> ModelError:

@@ -121,6 +121,10 @@ class LoadedWhisper:
         """`loaded` is a `faster_whisper.WhisperModel`; `preset` is resolved. Warms the model up."""
         self._whisper = loaded.model
         self._device = preset.device
+        # Asked once: CTranslate2 answers under a lock that `unpark` holds, and `status` runs on the event loop.
+        self._compute_type = str(loaded.model.compute_type)
+        self._workers = int(loaded.model.num_workers)
+        self._parked = False
         self._weight_bytes = weight_bytes
         multilingual = loaded.model.is_multilingual
         languages = languages_of(loaded.hf_tokenizer, multilingual=multilingual)
@@ -143,23 +147,22 @@ class LoadedWhisper:
     @property
     def compute_type(self) -> str:
         """What CTranslate2 made of the compute type asked for, such as "int8_float32"."""
-        return str(self._whisper.compute_type)
+        return self._compute_type
 
     @property
     def workers(self) -> int:
         """Calls that make progress at the same time."""
-        return int(self._whisper.num_workers)
+        return self._workers
 
     @property
     def ram_bytes(self) -> int:
         """Main memory of the weights, estimated."""
-        parked = self._device != "cpu" and not self._whisper.model_is_loaded
-        return self._weight_bytes if self._device == "cpu" or parked else 0
+        return self._weight_bytes if self._device == "cpu" or self._parked else 0
 
     @property
     def vram_bytes(self) -> int:
         """GPU memory of the weights, estimated."""
-        return self._weight_bytes if self._device != "cpu" and self._whisper.model_is_loaded else 0
+        return 0 if self._device == "cpu" or self._parked else self._weight_bytes
 
     def batch_key(self, item: DecodeItem) -> Hashable:
         """Items with equal keys may share a call."""
@@ -201,7 +204,8 @@ class LoadedWhisper:
         if self._device == "cpu":
             return False
         self._whisper.unload_model(to_cpu=True)
-        return not self._whisper.model_is_loaded  # CTranslate2 silently does nothing while a call is active
+        self._parked = not self._whisper.model_is_loaded  # CTranslate2 silently does nothing while a call is active
+        return self._parked
 
     def unpark(self) -> None:
         """Bring them back. Raises ModelError; the model then stays parked and may be tried again."""
@@ -212,6 +216,7 @@ class LoadedWhisper:
                 f"The parked model does not come back: {_first_line(error)}",
                 code="out_of_memory" if is_out_of_memory(error) else "model_load_failed",
             ) from error
+        self._parked = False
 
     def close(self) -> None:
         """Free the weights and the worker threads."""

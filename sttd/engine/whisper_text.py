@@ -27,21 +27,17 @@ class TextCodec:
     def __init__(self, tokenizer: Any, *, multilingual: bool, languages: Sequence[str]) -> None:
         """`tokenizer` is a `tokenizers.Tokenizer`; `languages` are those that the model has a token for."""
         self._tokenizer = tokenizer
-        self._multilingual = multilingual
         self.languages = tuple(languages)
-        self.context = functools.lru_cache(maxsize=256)(self._context)
-        self.tokenizer_for = functools.lru_cache(maxsize=256)(self._tokenizer_for)
+        # Module functions with what they need, not methods: a cache of bound methods would keep itself alive.
+        self.tokenizer_for = functools.lru_cache(maxsize=256)(
+            functools.partial(_tokenizer_for, tokenizer, multilingual)
+        )
         any_language = self.tokenizer_for(self.languages[0], "transcribe")
         self.eot: int = any_language.eot
         self.timestamp_begin: int = any_language.timestamp_begin
         self.no_timestamps: int = any_language.no_timestamps
-        self._sot_prev: int = any_language.sot_prev
+        self.context = functools.lru_cache(maxsize=256)(functools.partial(_context, tokenizer, any_language.sot_prev))
         self.suppressed = _suppressed(any_language)
-
-    @property
-    def detects(self) -> bool:
-        """Whether there is more than one language to tell apart."""
-        return self._multilingual
 
     def language(self, wanted: str | None) -> str | None:
         """The language to decode in; None means that it must be detected.
@@ -75,30 +71,11 @@ class TextCodec:
     def prefix(self, options: DecodeOptions) -> list[int]:
         """Tokens of the text that the result must start with."""
         text = options.prefix.strip()
-        return self._encode(" " + text)[:MAX_PREFIX] if text else []
+        return _encode(self._tokenizer, " " + text)[:MAX_PREFIX] if text else []
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of the tokens, specials left out."""
         return str(self._tokenizer.decode([token for token in tokens if token < self.eot]))
-
-    def _context(self, prompt: str, hotwords: tuple[str, ...]) -> tuple[int, ...]:
-        """`<|startofprev|>` and the earlier text, or nothing."""
-        words = self._encode(" " + ", ".join(hotwords)) if hotwords else []
-        text = self._encode(" " + prompt.strip()) if prompt.strip() else []
-        length = max(step for step in PROMPT_STEPS if step <= len(words) + len(text))
-        if length == 0:
-            return ()
-        words = words[:length]
-        kept = length - len(words)
-        return (self._sot_prev, *words, *text[len(text) - kept :])
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def _tokenizer_for(self, language: str, task: Task) -> Any:
-        from faster_whisper.tokenizer import Tokenizer
-
-        return Tokenizer(self._tokenizer, self._multilingual, task=task, language=language)
 
 
 def languages_of(tokenizer: Any, *, multilingual: bool) -> list[str]:
@@ -108,6 +85,28 @@ def languages_of(tokenizer: Any, *, multilingual: bool) -> list[str]:
     from faster_whisper.tokenizer import _LANGUAGE_CODES
 
     return [code for code in _LANGUAGE_CODES if tokenizer.token_to_id(f"<|{code}|>") is not None]
+
+
+def _context(tokenizer: Any, sot_prev: int, prompt: str, hotwords: tuple[str, ...]) -> tuple[int, ...]:
+    """`<|startofprev|>` and the earlier text, or nothing."""
+    words = _encode(tokenizer, " " + ", ".join(hotwords)) if hotwords else []
+    text = _encode(tokenizer, " " + prompt.strip()) if prompt.strip() else []
+    length = max(step for step in PROMPT_STEPS if step <= len(words) + len(text))
+    if length == 0:
+        return ()
+    words = words[:length]
+    kept = length - len(words)
+    return (sot_prev, *words, *text[len(text) - kept :])
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _tokenizer_for(tokenizer: Any, multilingual: bool, language: str, task: Task) -> Any:
+    from faster_whisper.tokenizer import Tokenizer
+
+    return Tokenizer(tokenizer, multilingual, task=task, language=language)
 
 
 def compression_ratio(text: str) -> float:

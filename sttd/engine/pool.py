@@ -1,0 +1,530 @@
+"""The loaded models: the Trio shell around `core.pool_policy`.
+
+The policy decides, in synchronous code, at every request, release and timeout; `run` owns the tasks that carry
+its operations out, each in a thread of the pool's own limiter, so the event loop never waits for a model. Two
+things are added here that a policy without IO cannot know:
+
+- **Memory.** A load that does not fit (the backend refuses by its estimate, or runs out on the way) closes idle
+  models one after the other and tries again; if only leased ones are left it waits up to `load_wait_s` for
+  one. Then it goes down the ladder: the next smaller compute type, then, if the configuration allows it, the
+  preset's `smaller` one.
+- **What is on disk.** A lease on a model that is absent fails before anything is evicted for it.
+
+Overflow: there is at most one operation an entry, so the queue of operations is bounded by the entries; waiters
+are bounded by who calls, which the session limit bounds.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+import trio
+
+from sttd.core.pool_policy import (
+    PINNED,
+    Action,
+    Close,
+    EntryView,
+    Grant,
+    Load,
+    Park,
+    PoolLimits,
+    PoolPolicy,
+    Refuse,
+    State,
+    Unpark,
+)
+from sttd.engine import memory
+from sttd.engine.backend import Backend, Model, ModelKey, Preset
+from sttd.engine.pool_values import LoadResult, PoolEntry, PoolStatistics, UnloadResult
+from sttd.engine.presets import COMPUTE_LADDER, not_found, not_local, smaller_presets
+from sttd.errors import ModelError, OverloadedError, ProtocolError, SttdError
+
+log = logging.getLogger(__name__)
+
+THREADS: Final = 4  # one loads; the others park and free
+MAX_CPU_THREADS: Final = 64
+MAX_WORKERS: Final = 8
+
+OnEvent = Callable[[str, dict[str, Any]], None]
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Loaded:
+    asked: Preset
+    preset: Preset  # differs from `asked` after a fallback
+    model: Model
+    load_seconds: float
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Waiter:
+    number: int
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    lease: PoolLease | None = None
+    error: SttdError | None = None
+
+
+class PoolLease:
+    """The right to use a loaded model (`engine.backend.Lease`). Made by `ModelPool.lease` alone."""
+
+    def __init__(self, pool: ModelPool, key: ModelKey, *, loaded: _Loaded) -> None:
+        self._pool = pool
+        self._key = key
+        self._loaded = loaded
+        self._held = True
+
+    @property
+    def key(self) -> ModelKey:
+        """Which entry this is."""
+        return self._key
+
+    @property
+    def preset(self) -> str:
+        """The preset that runs; differs from the one asked for after a fallback."""
+        return self._loaded.preset.name
+
+    @property
+    def model(self) -> Model:
+        """The model. Not to be used after `release`."""
+        assert self._held
+        return self._loaded.model
+
+    def duplicate(self) -> PoolLease:
+        """A second lease on the same model."""
+        assert self._held
+        return self._pool._duplicate(self._key, self._loaded)
+
+    def release(self) -> None:
+        """Give it back; a second call does nothing."""
+        if self._held:
+            self._held = False
+            self._pool._release(self._key)
+
+
+class ModelPool:
+    """Loads, keeps and frees models, and leases them.
+
+    Args:
+        presets: name → preset.
+        backends: name → backend.
+        limits: slots and times.
+        on_event: called on the event loop with `loading`, `loaded`, `unloaded` or `load_failed`, and the entry.
+        clock: seconds; a test's own where it wants one.
+    """
+
+    def __init__(
+        self,
+        *,
+        presets: Mapping[str, Preset],
+        backends: Mapping[str, Backend],
+        limits: PoolLimits,
+        on_event: OnEvent | None = None,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._presets = dict(presets)
+        self._backends = dict(backends)
+        self._policy: PoolPolicy[ModelKey] = PoolPolicy(limits)
+        self._on_event = on_event
+        self._clock = clock
+        self._limiter = trio.CapacityLimiter(THREADS)
+        self._loaded: dict[ModelKey, _Loaded] = {}
+        self._chosen: dict[str, tuple[int, int]] = {}  # threads and workers that `load` gave a preset
+        self._waiters: dict[int, _Waiter] = {}
+        self._numbers = itertools.count()
+        self._operations: deque[Action[ModelKey]] = deque()
+        self._changed = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry out the policy's operations, for ever.
+
+        Cancellation: waits for the thread that is loading or freeing a model, since no thread can be stopped.
+        """
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                while self._operations:
+                    nursery.start_soon(self._perform, self._operations.popleft())
+                wakeup = self._policy.next_wakeup()
+                with trio.move_on_after(math.inf if wakeup is None else max(0.0, wakeup - self._clock())):
+                    await self._changed.wait()
+                self._apply(self._policy.tick(self._clock()))
+
+    # ------------------------------------------------------------ what the service calls
+
+    async def lease(self, preset: str, *, cpu_threads: int | None = None, num_workers: int | None = None) -> PoolLease:
+        """The right to use a model, loaded first if need be.
+
+        Args:
+            preset: its name.
+            cpu_threads: None for what `load` last gave, or else the preset's own.
+            num_workers: likewise.
+
+        Raises:
+            ModelError: unknown, absent, or does not load.
+            OverloadedError: no slot came free within `load_wait_s`.
+
+        Cancellation: safe at any point; a load that nobody else waits for is discarded when it returns.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        key = self._key(preset, cpu_threads=cpu_threads, num_workers=num_workers)
+        waiter, _ = self._request(key)
+        return await self._collect(waiter)
+
+    async def load(
+        self,
+        preset: str,
+        *,
+        cpu_threads: int | None = None,
+        num_workers: int | None = None,
+        keep_alive_s: float | None = None,
+    ) -> LoadResult:
+        """Load a model and keep it; threads and workers given become those of the preset's sessions.
+
+        Args:
+            preset: its name.
+            cpu_threads: 0..64, 0 chooses from the machine.
+            num_workers: 1..8.
+            keep_alive_s: how long it stays when idle; 0 frees it as soon as it is idle, -1 pins it, None leaves
+                the configured time.
+
+        Raises, Cancellation: as `lease`; ProtocolError `bad_option` for values out of range.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        _check_range("cpu_threads", cpu_threads, low=0, high=MAX_CPU_THREADS)
+        _check_range("num_workers", num_workers, low=1, high=MAX_WORKERS)
+        if keep_alive_s is not None and keep_alive_s < 0 and keep_alive_s != PINNED:
+            raise ProtocolError("keep_alive_s is a number of seconds, 0, or -1 to pin.", code="bad_option")
+        key = self._key(preset, cpu_threads=cpu_threads, num_workers=num_workers)
+        waiter, hit = self._request(key)
+        lease = await self._collect(waiter)
+        try:
+            self._chosen[preset] = (key.cpu_threads, key.num_workers)
+            seconds = self._loaded[key].load_seconds
+            if keep_alive_s is not None:
+                self._apply(self._policy.keep_alive(key, seconds=keep_alive_s, now=self._clock()))
+        finally:
+            lease.release()
+        entry = next(entry for entry in self._entries() if entry.cache_key == str(key))
+        return LoadResult(cache_hit=hit, load_seconds=0.0 if hit else seconds, entry=entry)
+
+    async def unload(self, preset: str | None = None, *, wait: bool = True) -> UnloadResult:
+        """Free a preset's models, or all; those in use when their leases end.
+
+        Args:
+            preset: None for all.
+            wait: until they are gone. Otherwise `unloaded` counts those being freed now.
+
+        Raises:
+            ModelError: no preset of that name.
+
+        Cancellation: ends the waiting; the models are freed all the same.
+        """
+        await trio.lowlevel.checkpoint()
+        if preset is not None and preset not in self._presets:
+            raise not_found(preset, list(self._presets))
+        asked = {
+            view.serial: view.key
+            for view in self._policy.entries(now=self._clock())
+            if preset is None or view.key.preset == preset
+        }
+        self._apply(self._policy.unload(asked.values(), now=self._clock()))
+        while wait and any(view.serial in asked for view in self._policy.entries(now=self._clock())):
+            await self._changed.wait()
+        left = tuple(
+            self._entry(view)
+            for view in self._policy.entries(now=self._clock())
+            if view.serial in asked and view.state is not State.CLOSING
+        )
+        return UnloadResult(
+            unloaded=len(asked) - len(left),
+            entries=left,
+            native_trim_attempted=bool(asked) and not left,
+            process_rss_bytes=memory.process_rss_bytes(),
+            vram_bytes=memory.process_vram_bytes(),
+        )
+
+    def configure(self, presets: Mapping[str, Preset], limits: PoolLimits) -> None:
+        """Apply a new configuration: models of changed or vanished presets drain, what `load` chose is forgotten."""
+        stale = [
+            view.key
+            for view in self._policy.entries(now=self._clock())
+            if presets.get(view.key.preset) != self._presets.get(view.key.preset)
+        ]
+        self._presets = dict(presets)
+        self._chosen.clear()
+        self._apply(self._policy.configure(limits, now=self._clock()))
+        still_there = {view.key for view in self._policy.entries(now=self._clock())}
+        self._apply(self._policy.unload(still_there.intersection(stale), now=self._clock()))
+
+    def statistics(self) -> PoolStatistics:
+        """A snapshot."""
+        return PoolStatistics(
+            loaded=len(self._loaded),
+            max_loaded=self._policy.limits.max_loaded_models,
+            entries=tuple(self._entries()),
+            hits=self._policy.hits,
+            misses=self._policy.misses,
+            load_failures=self._policy.load_failures,
+            idle_ttl_seconds=self._policy.limits.idle_ttl_s,
+            process_rss_bytes=memory.process_rss_bytes(),
+            workers=sum(loaded.model.workers for loaded in self._loaded.values()),
+        )
+
+    def presets(self) -> list[dict[str, Any]]:
+        """The rows of `models`, but for `default_for`, which the service knows."""
+        loaded = {key.preset: loaded for key, loaded in self._loaded.items()}
+        return [
+            {
+                "preset": name,
+                "backend": preset.backend,
+                "model": preset.model,
+                "device": loaded[name].model.device if name in loaded else preset.device,
+                "compute_type": loaded[name].model.compute_type if name in loaded else preset.compute_type,
+                "loaded": name in loaded,
+                "local": self.is_local(name),
+                "summary": preset.summary,
+            }
+            for name, preset in self._presets.items()
+        ]
+
+    def is_local(self, preset: str) -> bool:
+        """Whether the model of a preset is on disk. Some `stat` calls."""
+        found = self._preset(preset)
+        return self._backends[found.backend].locate(found) is not None
+
+    # ------------------------------------------------------------ leases
+
+    def _preset(self, name: str) -> Preset:
+        if name not in self._presets:
+            raise not_found(name, list(self._presets))
+        return self._presets[name]
+
+    def _key(self, preset: str, *, cpu_threads: int | None, num_workers: int | None) -> ModelKey:
+        found = self._preset(preset)
+        threads, workers = self._chosen.get(preset, (found.cpu_threads, found.num_workers))
+        key = ModelKey(
+            preset=preset,
+            cpu_threads=threads if cpu_threads is None else cpu_threads,
+            num_workers=workers if num_workers is None else num_workers,
+        )
+        if key not in self._loaded and not self.is_local(preset):
+            raise not_local(found)
+        return key
+
+    def _request(self, key: ModelKey) -> tuple[_Waiter, bool]:
+        """Ask the policy; the second value says whether the model was there."""
+        waiter = _Waiter(number=next(self._numbers))
+        self._waiters[waiter.number] = waiter
+        hits = self._policy.hits
+        actions = self._policy.request(waiter.number, key, now=self._clock())
+        hit = self._policy.hits > hits
+        self._apply(actions)
+        return waiter, hit
+
+    async def _collect(self, waiter: _Waiter) -> PoolLease:
+        try:
+            await waiter.answered.wait()
+        except trio.Cancelled:
+            if waiter.lease is not None:
+                waiter.lease.release()
+            elif waiter.error is None:
+                del self._waiters[waiter.number]
+                self._apply(self._policy.cancel(waiter.number, now=self._clock()))
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+        assert waiter.lease is not None
+        return waiter.lease
+
+    def _duplicate(self, key: ModelKey, loaded: _Loaded) -> PoolLease:
+        self._policy.duplicate(key)
+        return PoolLease(self, key, loaded=loaded)
+
+    def _release(self, key: ModelKey) -> None:
+        self._apply(self._policy.release(key, now=self._clock()))
+
+    # ------------------------------------------------------------ the policy's actions
+
+    def _apply(self, actions: list[Action[ModelKey]]) -> None:
+        """Answer waiters at once, leave operations to `run`."""
+        for action in actions:
+            match action:
+                case Grant(waiter=number, key=key):
+                    waiter = self._waiters.pop(number)
+                    waiter.lease = PoolLease(self, key, loaded=self._loaded[key])
+                    waiter.answered.set()
+                case Refuse(waiter=number, error=error):
+                    waiter = self._waiters.pop(number)
+                    waiter.error = self._overloaded() if error is None else _copy(error)
+                    waiter.answered.set()
+                case _:
+                    self._operations.append(action)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _overloaded(self) -> OverloadedError:
+        wait_s = self._policy.limits.load_wait_s
+        return OverloadedError(
+            f"All {self._policy.limits.max_loaded_models} model slots are in use. Try again later, or raise "
+            "models.max_loaded_models.",
+            data={"retry_after_s": wait_s},
+        )
+
+    async def _perform(self, operation: Action[ModelKey]) -> None:
+        match operation:
+            case Load(key=key):
+                await self._load(key)
+            case Close(key=key):
+                await self._close(key)
+            case Park(key=key):
+                done = await self._in_thread(self._loaded[key].model.park)
+                self._apply(self._policy.parked(key, done=done, now=self._clock()))
+            case Unpark(key=key):
+                await self._unpark(key)
+
+    async def _load(self, key: ModelKey) -> None:
+        self._emit("loading", key)
+        started = self._clock()
+        try:
+            asked = self._preset(key.preset)  # a reload may have taken it away meanwhile
+            preset, model = await self._load_what_fits(key, asked)
+        except Exception as error:  # the boundary between a backend and the pool: everything reaches the waiters
+            failure = error if isinstance(error, SttdError) else _unexpected(key, error)
+            self._emit("load_failed", key, error=failure)
+            self._apply(self._policy.load_failed(key, error=failure, now=self._clock()))
+            return
+        self._loaded[key] = _Loaded(asked=asked, preset=preset, model=model, load_seconds=self._clock() - started)
+        self._apply(self._policy.loaded(key, parkable=model.device != "cpu", now=self._clock()))
+        self._emit("loaded", key)
+
+    async def _load_what_fits(self, key: ModelKey, asked: Preset) -> tuple[Preset, Model]:
+        """Load, making room and going down the ladder as the module's header says."""
+        deadline = self._clock() + self._policy.limits.load_wait_s
+        rungs = [asked]
+        while True:
+            preset = rungs.pop(0)
+            backend = self._backends[preset.backend]
+            load = functools.partial(backend.load, preset, cpu_threads=key.cpu_threads, num_workers=key.num_workers)
+            try:
+                return preset, await self._in_thread(load)
+            except ModelError as error:
+                if error.code != "out_of_memory":
+                    raise
+                if await self._make_room(deadline):
+                    rungs.insert(0, preset)
+                    continue
+                smaller_type = COMPUTE_LADDER.get(error.data.get("compute_type", ""))
+                if smaller_type is not None:
+                    rungs.insert(0, attrs.evolve(preset, compute_type=smaller_type))
+                elif preset.name == asked.name and self._policy.limits.allow_smaller:
+                    rungs += [small for small in smaller_presets(asked, self._presets) if self.is_local(small.name)]
+                if not rungs:
+                    raise
+                log.warning("%s; trying %s in %s", error.message, rungs[0].name, rungs[0].compute_type)
+
+    async def _make_room(self, deadline: float) -> bool:
+        """Close an idle model and wait until it is gone; False when none gets idle in time."""
+        while not (actions := self._policy.make_room()):
+            if not self._loaded or self._clock() >= deadline:
+                return False
+            with trio.move_on_after(deadline - self._clock()):
+                await self._changed.wait()
+        self._apply(actions)
+        closing = {action.key for action in actions if isinstance(action, Close)}
+        while any(view.key in closing for view in self._policy.entries(now=self._clock())):
+            await self._changed.wait()
+        return True
+
+    async def _unpark(self, key: ModelKey) -> None:
+        deadline = self._clock() + self._policy.limits.load_wait_s
+        while True:
+            try:
+                await self._in_thread(self._loaded[key].model.unpark)
+            except ModelError as error:
+                if error.code == "out_of_memory" and await self._make_room(deadline):
+                    continue
+                self._emit("load_failed", key, error=error)
+                self._apply(self._policy.unpark_failed(key, error=error, now=self._clock()))
+                return
+            self._apply(self._policy.unparked(key, now=self._clock()))
+            return
+
+    async def _close(self, key: ModelKey) -> None:
+        self._emit("unloaded", key)
+        loaded = self._loaded.pop(key)
+        try:
+            await self._in_thread(functools.partial(_free, loaded.model))
+        finally:
+            self._apply(self._policy.closed(key, now=self._clock()))
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+
+    # ------------------------------------------------------------ views
+
+    def _emit(self, event: str, key: ModelKey, *, error: SttdError | None = None) -> None:
+        if self._on_event is None:
+            return
+        view = next(view for view in self._policy.entries(now=self._clock()) if view.key == key)
+        row = attrs.asdict(self._entry(view))
+        if error is not None:
+            row["error"] = error.as_map()
+        self._on_event(event, row)
+
+    def _entries(self) -> list[PoolEntry]:
+        return [self._entry(view) for view in self._policy.entries(now=self._clock())]
+
+    def _entry(self, view: EntryView[ModelKey]) -> PoolEntry:
+        loaded = self._loaded.get(view.key)
+        preset = self._presets.get(view.key.preset)
+        return PoolEntry(
+            preset=view.key.preset,
+            cpu_threads=view.key.cpu_threads,
+            num_workers=view.key.num_workers,
+            cache_key=str(view.key),
+            state=view.state.value,
+            loaded_for_seconds=view.loaded_for_s,
+            idle_for_seconds=view.idle_for_s,
+            hits=view.hits,
+            leases=view.leases,
+            pinned=view.pinned,
+            draining=view.draining,
+            expires_in_s=view.expires_in_s,
+            device=loaded.model.device if loaded else preset.device if preset else "",
+            compute_type=loaded.model.compute_type if loaded else preset.compute_type if preset else "",
+            ram_bytes=loaded.model.ram_bytes if loaded else 0,
+            vram_bytes=loaded.model.vram_bytes if loaded else 0,
+        )
+
+
+def _free(model: Model) -> None:
+    """Close a model and give its memory back to the kernel. Runs in a thread."""
+    try:
+        model.close()
+    except Exception:  # a model that does not close must not keep its slot for ever
+        log.exception("a model did not close cleanly")
+    memory.trim()
+
+
+def _copy(error: Exception) -> SttdError:
+    """A fresh exception for each waiter: one object raised in many tasks would collect all their tracebacks."""
+    assert isinstance(error, SttdError)
+    return type(error)(error.message, code=error.code, data=error.data, retryable=error.retryable)
+
+
+def _unexpected(key: ModelKey, error: Exception) -> ModelError:
+    log.error("preset %s does not load", key.preset, exc_info=error)
+    return ModelError(f"Preset {key.preset!r} does not load: {str(error) or type(error).__name__}")
+
+
+def _check_range(name: str, value: int | None, *, low: int, high: int) -> None:
+    if value is not None and not low <= value <= high:
+        raise ProtocolError(f"{name} is {low} to {high}, not {value}.", code="bad_option")
