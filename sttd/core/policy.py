@@ -9,8 +9,8 @@ a *batch* of jobs and cannot be interrupted. Models do not share workers. The ru
  3. **Fairness.** In that comparison a job yields by as many seconds as its uid, and again its session, have lately
     held workers in that class, each at most `fairness_s`. So the one who used less goes first, and yet whoever has
     waited `2 * fairness_s + slack_s` goes before everything submitted later: nobody starves within a class.
- 4. **One interim.** A session has at most one interim waiting, the newest, and at most one in flight; the same for
-    waiting speculations. What a newer one replaces is dropped (`coalesced`).
+ 4. **One interim.** A session has at most one interim waiting, the newest, and at most one in flight. A newer one
+    takes the place of the one that waits, with its deadline; that is dropped (`coalesced`). Waiting speculations alike.
  5. **Batches.** A worker never waits for company. The most urgent job takes along those of its class that have its
     batch key, most urgent first; speculations may ride with finals, as they share a key. A job joins while the batch
     is within what the model's memory allows, and while the call's expected time is within the `hold` of the job's
@@ -156,6 +156,8 @@ class SchedulingPolicy:
             self._remove(replaced)
         entry.submitted = now
         entry.deadline = self._clamp(entry.deadline, now)
+        if replaced is not None:
+            entry.deadline = min(entry.deadline, replaced.deadline)
         if entry.job_class is not JobClass.FILE:
             self._last_live = now
         self._add(entry)

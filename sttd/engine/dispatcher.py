@@ -110,6 +110,11 @@ class Ticket:
         """Whether the job has left the queue: it runs, or it ran, or it was dropped."""
         return self._entry.id not in self._dispatcher._tickets
 
+    @property
+    def started(self) -> bool:
+        """Whether it is past the queue: it runs, or is done."""
+        return self._entry.id not in self._dispatcher._tickets
+
     async def wait(self) -> Outcome:
         """Wait for the outcome; may be called again and gives the same.
 
@@ -171,6 +176,7 @@ class Dispatcher:
     _calls: list[_Call] = attrs.field(factory=list, init=False)  # that run
     _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
     _drains: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+    _paused: bool = attrs.field(default=False, init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
     _counts: Counter[str] = attrs.field(factory=Counter, init=False)
@@ -232,6 +238,11 @@ class Dispatcher:
         """How long a final for that model would now wait for a worker; for admission."""
         return self._policy.final_wait_s(key, now=self.clock())
 
+    @property
+    def load(self) -> float:
+        """How busy the busiest model's workers were in the last seconds, 0 to 1; for the cadence of interims."""
+        return self._policy.load(now=self.clock())
+
     # ---------------------------------------------------------------- for the daemon
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -250,6 +261,24 @@ class Dispatcher:
         finally:
             self._closed = True
             self._drop(list(self._tickets), "shutting_down")
+
+    def configure(self, options: PolicyOptions) -> None:
+        """Other numbers for the rules, from the next decision on."""
+        self.options = options
+        self._policy.options = options
+        self._wake.set()
+
+    async def quiesce(self) -> None:
+        """Begin no call until `resume`, and wait until none runs: the machine is about to sleep."""
+        self._paused = True
+        await trio.lowlevel.checkpoint()
+        while self._calls:
+            await self._drains.park()
+
+    def resume(self) -> None:
+        """Begin calls again."""
+        self._paused = False
+        self._wake.set()
 
     async def drain(self) -> None:
         """Take nothing but finals from now on, and wait until nothing waits and nothing runs."""
@@ -277,7 +306,7 @@ class Dispatcher:
             rejected=self._counts["rejected"],
             failed=self._counts["failed"],
             realtime_factor=self._done.value("decode", now=now) / decoded_s if decoded_s else None,
-            load=self._policy.load(now=now),
+            load=self.load,
             estimated_wait_s=self._policy.worst_final_wait_s(now=now),
             oldest_call_s=max((now - call.batch.started for call in self._calls), default=None),
         )
@@ -312,6 +341,8 @@ class Dispatcher:
         self._wake.set()
 
     def _next_call(self) -> _Call | None:
+        if self._paused:
+            return None
         batch = self._policy.next_batch(now=self.clock())
         if batch is None:
             return None

@@ -172,6 +172,8 @@ async def test_a_newer_interim_replaces_the_one_that_waits():
         older = dispatcher.submit(job(lease, job_class=JobClass.INTERIM))
         newer = dispatcher.submit(job(lease, job_class=JobClass.INTERIM, audio_s=0.9))
         assert older.done
+        assert in_flight.started
+        assert not newer.started
         assert await dropped(older) == "coalesced"
         model.gate.set()
         await in_flight.wait()

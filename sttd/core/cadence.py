@@ -1,0 +1,61 @@
+"""When the next interim is due.
+
+1. After `interim_min_ms` of new audio since the last one was submitted.
+2. Not while the last one is being decoded. One that still waits in the queue is no hindrance: the newer takes its place.
+3. The wish yields to the load. Under load, or when decodes are slow, interims come at longer intervals on the clock:
+   one may take half of the time between two, and from a load of one half on the interval grows, up to `_STRETCH`
+   times at full load. So finals, which come when they come, find free workers.
+4. Never longer than `max_ms` (unless rule 2 holds): live text that stands still for longer looks broken.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+_SHARE = 0.5  # of the time between two interims may go into decoding one
+_BUSY = 0.5  # the load from which on interims yield
+_STRETCH = 8.0
+_NEWEST = 0.3  # weight of the newest decode time in the running mean
+
+
+@attrs.define(eq=False, kw_only=True)
+class Cadence:
+    """The interims of one utterance or, after `restart`, of the next."""
+
+    interim_min_ms: float = 350.0
+    max_ms: float = 3000.0
+    _audio_s: float = attrs.field(default=0.0, init=False)  # of the last one submitted
+    _submitted: float = attrs.field(default=float("-inf"), init=False)
+    _decode_s: float = attrs.field(default=0.0, init=False)  # a running mean
+    _in_flight: bool = attrs.field(default=False, init=False)
+
+    def due(self, *, audio_s: float, now: float, waiting: bool = False, load: float = 0.0) -> bool:
+        """Whether to submit one now. `audio_s` is where the audio ends; `waiting`: the last one is still queued."""
+        if self._in_flight and not waiting:
+            return False
+        if 1000 * (audio_s - self._audio_s) < self.interim_min_ms:
+            return False
+        return 1000 * (now - self._submitted) >= self._pause_ms(load)
+
+    def submitted(self, *, audio_s: float, now: float) -> None:
+        """One was submitted, of audio up to `audio_s`."""
+        self._audio_s, self._submitted, self._in_flight = audio_s, now, True
+
+    def completed(self, *, seconds: float | None, now: float) -> None:
+        """It came back after `seconds` of decoding; None: it was dropped, or failed."""
+        self._in_flight = False
+        if seconds is not None:
+            newest = _NEWEST if self._decode_s else 1.0
+            self._decode_s += newest * (seconds - self._decode_s)
+
+    def restart(self, *, audio_s: float) -> None:
+        """Another utterance begins there; what is known of decode times stays."""
+        self._audio_s, self._in_flight = audio_s, False
+
+    def _pause_ms(self, load: float) -> float:
+        """The least time on the clock between two (rules 3 and 4)."""
+        stretch = 1 + (_STRETCH - 1) * max(0.0, min(1.0, load) - _BUSY) / (1 - _BUSY)
+        wanted_ms = 1000 * self._decode_s / _SHARE
+        if stretch > 1:
+            wanted_ms = max(wanted_ms, self.interim_min_ms) * stretch
+        return min(wanted_ms, self.max_ms)

@@ -1,0 +1,314 @@
+"""What may be concluded from text alone: its words, loops in it, whether it was invented, whether a sentence ended.
+
+The guards of a final, cheapest first. *Doubt* means weak evidence from the VAD (less than `_SPEECH_S` of speech, or
+a mean probability below `_SPEECH_PROBABILITY`), or from the decoder (`no_speech_prob` above 0.6, or `avg_logprob`
+below -1). A mean probability of NaN means that no VAD listened: its evidence is then unknown, not weak.
+
+ 1. Both of the decoder's signs together: nothing was said (as Whisper's own decoders decide).
+ 2. A run of equal n-grams is a decoding loop: one of them stays. A compression ratio above 2.4 lowers the bar.
+ 3. The text is the prompt, or all the hotwords, and nothing else: it leaked. A single word may also be meant, and
+    needs doubt.
+ 4. In doubt: a phrase that Whisper is known to invent on noise and music, and nothing else.
+ 5. In doubt: more words than anybody says in that much speech.
+ 6. No word at all, only punctuation.
+
+What a guard rejects becomes the empty text. The thresholds are Whisper's. Why phrases: large-v3 puts text on 40 % of
+non-speech clips, and much of it is a few dozen phrases (Barański et al., arXiv 2501.11378).
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+
+import attrs
+
+from sttd.core.endpointer import TurnHint
+from sttd.core.phrases import (
+    CONTINUING,
+    FILLERS,
+    HALF_NUMBERS,
+    INVENTED,
+    OPEN_ENDS,
+    QUESTIONS_AND_CALLS,
+    SENTENCE_ENDS,
+    SHORTENED,
+)
+from sttd.core.types import Hypothesis, Segment, Word
+
+_NO_SPEECH = 0.6
+_LOGPROB = -1.0
+_COMPRESSION = 2.4
+_SPEECH_S = 0.25
+_SPEECH_PROBABILITY = 0.5
+_WORDS_PER_S = 8.0  # fast speech has 5 words or, where characters count as words, 7 to 8
+_WORDS_FREE = 3  # the VAD's measure of speech is short by its edges
+
+
+# ---------------------------------------------------------------- words
+
+
+@attrs.frozen(kw_only=True)
+class Token:
+    """A word, or one character of a script without spaces. The pieces of a text's tokens, joined, are the text."""
+
+    space: str  # before it: "" or " "
+    core: str
+    tail: str  # punctuation after it
+    key: str  # what it is compared by: no case, no punctuation
+    until: int  # characters of the text up to the token's end, spaces not counted
+
+    @property
+    def piece(self) -> str:
+        """The token as it stands in the text."""
+        return self.space + self.core + self.tail
+
+
+def tidy(text: str) -> str:
+    """One space between words and none around; no control characters, no remains of half a character."""
+    return " ".join("".join(" " if char.isspace() else char for char in text if not _is_debris(char)).split())
+
+
+def tokenise(text: str) -> list[Token]:
+    """The tokens of a tidy text. Punctuation that stands alone belongs to the token before it.
+
+    At the very start it belongs to the first token; a text of nothing else has no tokens.
+    """
+    tokens: list[Token] = []
+    until = 0
+    lead = ""  # punctuation before the first token
+    for index, word in enumerate(text.split(" ")):
+        space = " " if index else ""
+        for chunk in _chunks(word):
+            until += len(chunk)
+            core = chunk.rstrip("".join({char for char in chunk if _is_punctuation(char)}))
+            key = _key(core)
+            if not key and tokens:
+                tokens[-1] = attrs.evolve(tokens[-1], tail=tokens[-1].tail + space + chunk, until=until)
+            elif not key:
+                lead += space + chunk
+            else:
+                whole, space = (lead + space + core, "") if lead else (core, space)
+                tokens.append(Token(space=space, core=whole, tail=chunk[len(core) :], key=key, until=until))
+                lead = ""
+            space = ""
+    return tokens
+
+
+def joined(tokens: Iterable[Token]) -> str:
+    """The text of tokens."""
+    return "".join(token.piece for token in tokens).strip()
+
+
+def cut_loops(tokens: Sequence[Token], *, eager: bool = False) -> list[Token]:
+    """Without the repetitions of decoding loops: of a run of equal n-grams the first stays.
+
+    A single word must come six times to be a loop, since people do say "no, no, no, no"; longer ones three times.
+    When `eager`, three and two are enough.
+    """
+    keys = [token.key for token in tokens]
+    if len(set(keys)) == len(keys):
+        return list(tokens)
+    kept: list[Token] = []
+    at = 0
+    while at < len(keys):
+        size, times = _run(keys, at, eager=eager)
+        kept += tokens[at : at + size]
+        at += size * times
+    return kept
+
+
+def _run(keys: Sequence[str], at: int, *, eager: bool) -> tuple[int, int]:
+    """The size and count of the loop that begins there; 1 and 1 if none does."""
+    for size in range(1, min(_LONGEST_LOOP, (len(keys) - at) // 2) + 1):
+        if keys[at + size] != keys[at]:
+            continue
+        gram = keys[at : at + size]
+        times = 1
+        while keys[at + times * size : at + (times + 1) * size] == gram:
+            times += 1
+        needed = (3 if eager else 6) if size == 1 else (2 if eager else 3)
+        if times >= needed:
+            return size, times
+    return 1, 1
+
+
+_LONGEST_LOOP = 32  # tokens: a sentence
+
+
+def _chunks(word: str) -> list[str]:
+    """A word without spaces, cut round every character of a script that puts none between words."""
+    if word.isascii():
+        return [word] if word else []
+    chunks: list[str] = []
+    for char in word:
+        spaceless = _is_spaceless(char)
+        if not chunks or spaceless or (_is_spaceless(chunks[-1][0]) and char.isalnum()):
+            chunks.append(char)
+        else:
+            chunks[-1] += char
+    return chunks
+
+
+def _is_spaceless(char: str) -> bool:
+    """Whether the character is a letter of Chinese, Japanese, Thai, Lao, Burmese or Khmer."""
+    code = ord(char)
+    if code < 0x0E00:
+        return False
+    inside = any(first <= code <= last for first, last in _SPACELESS)
+    return inside and not unicodedata.category(char).startswith(("M", "P"))
+
+
+_SPACELESS = (
+    (0x0E00, 0x0EFF),  # Thai, Lao
+    (0x1000, 0x109F),  # Burmese
+    (0x1780, 0x17FF),  # Khmer
+    (0x3005, 0x30FF),  # kana, iteration marks
+    (0x3400, 0x4DBF),  # Han
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0xFF66, 0xFF9D),  # narrow kana
+    (0x20000, 0x3FFFF),
+)
+
+
+def _is_punctuation(char: str) -> bool:
+    return char not in "%&@#*/\\" and unicodedata.category(char).startswith("P")
+
+
+def _is_debris(char: str) -> bool:
+    return char in "\ufffd\ufeff" or (unicodedata.category(char) in ("Cc", "Cs") and not char.isspace())
+
+
+def _key(core: str) -> str:
+    folded = unicodedata.normalize("NFKC", core).casefold()
+    return "".join(char for char in folded if not unicodedata.category(char).startswith("P"))
+
+
+def _keys(text: str) -> list[str]:
+    return [token.key for token in tokenise(tidy(text))]
+
+
+# ---------------------------------------------------------------- guards
+
+
+def guard(
+    hypothesis: Hypothesis,
+    *,
+    speech_s: float,
+    mean_probability: float,
+    prompt: str = "",
+    hotwords: Sequence[str] = (),
+) -> Hypothesis:
+    """The hypothesis with loops cut and text tidied; without text or segments where it is judged no speech.
+
+    `speech_s` and `mean_probability` are what the VAD says of the utterance.
+    """
+    tokens = tokenise(tidy(hypothesis.text))
+    looped = hypothesis.compression_ratio > _COMPRESSION
+    kept = cut_loops(tokens, eager=looped)
+    if _is_invented(
+        hypothesis,
+        [token.key for token in kept],
+        speech_s=speech_s,
+        mean_probability=mean_probability,
+        prompts=(prompt, " ".join(hotwords)),
+    ):
+        return attrs.evolve(hypothesis, text="", segments=())
+    if len(kept) == len(tokens):
+        return attrs.evolve(hypothesis, text=tidy(hypothesis.text))
+    return attrs.evolve(hypothesis, text=joined(kept), segments=_segments_of(hypothesis, tokens=tokens, kept=kept))
+
+
+def _is_invented(
+    hypothesis: Hypothesis,
+    keys: Sequence[str],
+    *,
+    speech_s: float,
+    mean_probability: float,
+    prompts: Sequence[str],
+) -> bool:
+    silent = hypothesis.no_speech_prob > _NO_SPEECH
+    unsure = hypothesis.avg_logprob < _LOGPROB
+    known = not math.isnan(mean_probability)
+    weak = known and (speech_s < _SPEECH_S or mean_probability < _SPEECH_PROBABILITY)
+    doubt = silent or unsure or weak
+    if not keys or (silent and unsure):
+        return True
+    if any(list(keys) == _keys(prompt) for prompt in prompts) and (doubt or len(keys) > 1):
+        return True
+    if not doubt:
+        return False
+    too_many = known and len(keys) > _WORDS_PER_S * speech_s + _WORDS_FREE
+    return too_many or "".join(keys) in _INVENTED["en"] | _INVENTED.get(hypothesis.language, frozenset())
+
+
+_INVENTED: Mapping[str, frozenset[str]] = {
+    language: frozenset("".join(_keys(phrase)) for phrase in phrases) for language, phrases in INVENTED.items()
+}
+
+
+def _segments_of(hypothesis: Hypothesis, *, tokens: Sequence[Token], kept: Sequence[Token]) -> tuple[Segment, ...]:
+    """One segment with what is left after a loop was cut from the segments."""
+    if not hypothesis.segments:
+        return ()
+    first, last = hypothesis.segments[0], hypothesis.segments[-1]
+    place_of = dict(zip((token.until for token in tokens), word_places(tokens, hypothesis.words), strict=False))
+    words = tuple(hypothesis.words[place] for place in sorted({place_of[token.until] for token in kept if place_of}))
+    end_s = words[-1].end_s if words else last.end_s
+    return (attrs.evolve(first, text=joined(kept), end_s=end_s, words=words),)
+
+
+def word_places(tokens: Sequence[Token], words: Sequence[Word]) -> list[int]:
+    """Which of the decoder's words each token of the uncut text ends in; empty if they are not of the same text."""
+    ends = list(itertools.accumulate(len(tidy(word.word).replace(" ", "")) for word in words))
+    if not tokens or not ends or ends[-1] != tokens[-1].until:
+        return []
+    return [bisect.bisect_left(ends, token.until) for token in tokens]
+
+
+# ---------------------------------------------------------------- turns
+
+
+def turn_hint(previous_text: str, text: str, *, language: str = "en") -> TurnHint:
+    """What two hypotheses running say about whether the speaker is done.
+
+    ENDED when both end the same sentence; CONTINUES when the later stops at a comma or dash, at a filler, at a word
+    that hardly ends a sentence, or in the middle of a number; else NEUTRAL. Word lists exist for a few languages;
+    for others punctuation alone decides.
+    """
+    tokens = tokenise(tidy(text))
+    if not tokens:
+        return TurnHint.NEUTRAL
+    if _goes_on(tokens[-1], language):
+        return TurnHint.CONTINUES
+    before = tokenise(tidy(previous_text))
+    same = [token.key for token in tokens] == [token.key for token in before]
+    if same and _ends_sentence(tokens[-1], language) and _ends_sentence(before[-1], language):
+        return TurnHint.ENDED
+    return TurnHint.NEUTRAL
+
+
+def _goes_on(last: Token, language: str) -> bool:
+    tail = last.tail.rstrip(_CLOSING)
+    seeking = last.key in FILLERS.get(language, ()) or last.key in CONTINUING.get(language, ())
+    if seeking and not QUESTIONS_AND_CALLS.intersection(tail):
+        return True
+    if tail:
+        return tail[-1] in OPEN_ENDS or tail.endswith("..")
+    return last.key[-1].isdigit() or last.key in HALF_NUMBERS.get(language, ())
+
+
+def _ends_sentence(last: Token, language: str) -> bool:
+    tail = last.tail.rstrip(_CLOSING)
+    if tail[-1:] not in SENTENCE_ENDS:
+        return False
+    initial = len(last.key) == 1 and last.key.isascii()  # "J." or "3."
+    shortened = last.key in SHORTENED.get(language, ())
+    return tail != "." or not (initial or shortened or last.key.isdigit())
+
+
+_CLOSING = "\"'»”’)]」』 "  # noqa: RUF001
