@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check run bench clean setup
+.PHONY: help demo test check run bench deb clean setup
 .DEFAULT_GOAL := help
 
 help:            ## say what can be made
@@ -37,6 +37,9 @@ test: check  ## everything that needs no GPU and no network
 
 bench: $(VENV)/.dev  ## the benchmarks; tables on the terminal, JSON under build/bench
 	$(BIN)/python -m benchmarks
+
+deb:             ## a Debian package for this release, in dist/
+	packaging/build-deb dist
 
 clean:           ## remove what was made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -39,10 +39,11 @@ done <"$dir/binds"
 
 # systemd 252 fails sandboxed user units with 226/NAMESPACE when /run/credentials is missing.
 mkdir -p "$root/run/systemd/system" "$root/run/credentials" "$root/run/user"
-# The smallest target that has a journal and a bus, and nothing of the host.
-for unit in dbus.socket dbus.service; do
-    mkdir -p "$root/run/systemd/system/$unit.d"
-    printf '[Unit]\nDefaultDependencies=no\n' >"$root/run/systemd/system/$unit.d/lab.conf"
+# The smallest target that has a journal and a bus. No service pulls in sysinit.target, which would apply the
+# machine's own sysctls, kernel modules, mounts and swap.
+for type in service socket; do
+    mkdir -p "$root/run/systemd/system/$type.d"
+    printf '[Unit]\nDefaultDependencies=no\n' >"$root/run/systemd/system/$type.d/lab.conf"
 done
 cat >"$root/run/systemd/system/lab.target" <<'UNIT'
 [Unit]

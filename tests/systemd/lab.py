@@ -50,35 +50,35 @@ def why_not():
 class Lab:
     """One running system. `systemctl`, `run` and `python` act inside; paths of the inside are under `root`."""
 
-    def __init__(self, directory, *, cgroup, pid):
-        self.directory, self.cgroup, self.pid = directory, cgroup, pid
+    def __init__(self, *, pid, config):
+        self.pid, self._config = pid, config
 
     @classmethod
     @contextlib.contextmanager
-    def up(cls, directory, *, files=None, user_units=False, config=None, gpu=False):
-        """Boot with sttd installed by `install-units`.
+    def up(cls, directory, *, config="", units_installed=True, files=None):
+        """Boot with the units of the system installed and `config` as /etc/sttd/sttd.toml.
 
-        `files` maps more absolute paths to their text; `config` is the text of /etc/sttd/sttd.toml.
+        `files` maps more absolute paths to their text; they can be executed.
         """
         tree = directory / "tree"
-        (directory / "binds").write_text(_program(tree))
         directory.chmod(0o755)
-        for scope in (units.Scope(bindir=OPT / "bin", destdir=tree, gpu=gpu),) + (
-            (units.Scope(bindir=OPT / "bin", destdir=tree, prefix=Path("/usr"), user=True),) if user_units else ()
-        ):
-            units.install(scope, environ={})
-        if config is not None:
+        (directory / "binds").write_text(_program(tree))
+        if units_installed:
+            units.install(units.Scope(bindir=OPT / "bin", destdir=tree), environ={})
             (tree / "etc/sttd/sttd.toml").write_text(config)
         for path, text in (files or {}).items():
             target = tree / str(path).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
+            target.chmod(0o755)
         with _cgroup(directory) as cgroup:
             process = _boot(directory, cgroup)
             try:
-                lab = cls(directory, cgroup=cgroup, pid=_wait_until_up(directory, cgroup, process))
-                lab.run("systemd-sysusers")
-                lab.run("systemd-tmpfiles", "--create", "sttd.conf")
+                pid = _wait_until_up(directory, process)
+                lab = cls(pid=pid, config=config)
+                if units_installed:
+                    lab.run("systemd-sysusers")
+                    lab.run("systemd-tmpfiles", "--create", "sttd.conf")
                 yield lab
             finally:
                 # Killing the process 1 of a namespace kills all in it, and its mounts go with it.
@@ -91,13 +91,45 @@ class Lab:
         """The file system of the inside, as seen from here; its Unix sockets can be connected to."""
         return Path(f"/proc/{self.pid}/root")
 
+    @property
+    def control(self):
+        return self.root / "run/sttd/control.sock"
+
+    @property
+    def audio(self):
+        return self.root / "run/sttd/audio.sock"
+
+    def configure(self, text):
+        """Replace /etc/sttd/sttd.toml; None is the one of the start."""
+        (self.root / "etc/sttd/sttd.toml").write_text(self._config if text is None else text)
+
+    def drop_in(self, text, *, unit="sttd.service"):
+        """Add a drop-in to a unit until the next `reset`."""
+        directory = self.root / f"run/systemd/system/{unit}.d"
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "test.conf").write_text(text)
+        self.systemctl("daemon-reload")
+
+    def reset(self):
+        """Everything of sttd stopped, no failure remembered, the configuration and the units as installed."""
+        self.systemctl("stop", "sttd.socket", "sttd-audio.socket", "sttd-tcp.socket", "sttd.service")
+        for drop_in in (self.root / "run/systemd/system").glob("sttd*.d/test.conf"):
+            drop_in.unlink()
+        self.systemctl("daemon-reload")
+        self.systemctl("reset-failed")
+        self.configure(None)
+
+    def main_pid(self, unit="sttd"):
+        """The number of the daemon's process, inside."""
+        return int(self.show(unit, "MainPID"))
+
     def argv(self, *argv, user=None):
         """The command line that runs `argv` inside, as root or as `user`."""
         inside = ["nsenter", "-t", str(self.pid), "-m", "-p", "-C", "-i", "-u", "-n", "-r", "-w"]
         path = "PATH=/opt/sttd/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         as_user = ["runuser", "-u", user, "--"] if user else []
-        runtime = [f"XDG_RUNTIME_DIR=/run/user/{self.uid(user)}"] if user else []
-        return [*inside, *as_user, "env", "-i", path, "LANG=C.UTF-8", *_library_path(), *runtime, *map(str, argv)]
+        own = [f"XDG_RUNTIME_DIR=/run/user/{self.uid(user)}", f"HOME=/home/{user}"] if user else ["HOME=/root"]
+        return [*inside, *as_user, "env", "-i", path, "LANG=C.UTF-8", *_library_path(), *own, *map(str, argv)]
 
     def run(self, *argv, user=None, check=True, timeout_s=COMMAND_TIMEOUT_S, **options):
         """Run a command inside and return it with its output; a failure shows the output too."""
@@ -132,7 +164,7 @@ class Lab:
         return subprocess.run(command, capture_output=True, text=True).stdout
 
     def wait_until(self, condition, *, what, timeout_s=20):
-        """Poll `condition` until it is true; `what` is for the failure."""
+        """Poll `condition` until it is true; a failure shows `what` and the journal."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}\n{self.log()}"
@@ -221,7 +253,7 @@ def _boot(directory, cgroup):
         )
 
 
-def _wait_until_up(directory, cgroup, process):
+def _wait_until_up(directory, process):
     """The process 1 of the inside, by its number here, once it says that the system runs."""
     deadline = time.monotonic() + BOOT_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
