@@ -6,7 +6,7 @@ some 50 ms late. Without Silero (NaN) WebRTC speaks for both.
 Rules:
  1. **Start.** WebRTC in at least 8 of the last 12 frames, and Silero at `SPEECH_ON` or above in at least 4 of the
     last 7 (which is 2 of its last 4 steps). The onset lies where Silero's run began, less its delay; or where WebRTC's
-    run began, if that is at most 300 ms before. Never before the end of the utterance before.
+    run began, if that is at most 300 ms before.
  2. WebRTC without Silero is not believed in its first 500 ms: its noise model is untrained and fires on near-silence.
  3. **End of speech.** Silero's edge: the last frame at `SPEECH_OFF` or above, less Silero's delay. WebRTC's edge, its
     last frame less its hangover, takes its place where it lies up to 200 ms later: final consonants are too faint for
@@ -216,8 +216,8 @@ class Endpointer:
         self._paused_end = self._silero_end = None
         self._voiced = self._confirmed = 0
 
-    def carry(self, onset_sample: int) -> None:
-        """The open utterance was cut; its rest goes on as the next, which is not paused yet."""
+    def anchor(self, onset_sample: int) -> None:
+        """The open utterance begins here: its onset had to yield to another's audio, or it is the rest after a cut."""
         self._onset = onset_sample
         self._paused_end = None
 

@@ -31,7 +31,6 @@ from sttd.core.endpointer import (
     Activity,
     Endpointer,
     EndpointerEvent,
-    SpeechEnded,
     SpeechPaused,
     SpeechResumed,
     SpeechStarted,
@@ -274,11 +273,12 @@ class UtteranceAssembler:
                 return self._pause(end)
             case SpeechResumed():
                 return Resumed(utterance=self._numbers)
-            case SpeechEnded(end_sample=end, silence_ms=silence_ms):
-                return self._close(end, audio_end=end + _POST_ROLL, reason="endpoint", silence_ms=silence_ms)
+        audio_end = event.end_sample + _POST_ROLL
+        return self._close(event.end_sample, audio_end=audio_end, reason="endpoint", silence_ms=event.silence_ms)
 
     def _begin(self, onset: int, *, start: int) -> Opened:
         self._open = _Open(number=self.next_number(), onset=max(onset, self._floor), start=max(start, self._floor))
+        self._endpointer.anchor(self._open.onset)
         return Opened(utterance=self._open.number, at_sample=self._open.onset, start_sample=self._open.start)
 
     def _pause(self, end: int) -> Paused:
@@ -321,18 +321,16 @@ class UtteranceAssembler:
         events: list[UtteranceEvent] = [self._close(place.end, audio_end=audio_end, reason="max_length")]
         if everything:
             events.append(self._begin(audio_end, start=audio_end))
-            self._endpointer.carry(audio_end)
         elif place.onset is not None:
             events.append(self._begin(place.onset, start=place.onset - self._pre_roll))
-            self._endpointer.carry(place.onset)
         else:
             self._endpointer.close()
         return events
 
     def _best_cut(self, cutting: _Open) -> _Cut:
-        limit = self._limit // FRAME_SAMPLES * FRAME_SAMPLES
-        end = min(self._position, cutting.start + limit)
-        begin = cutting.start + limit * 2 // 3 // FRAME_SAMPLES * FRAME_SAMPLES
+        # The frame grid is that of the newest frame's end: utterances need not begin on it.
+        end = self._position + min((cutting.start + self._limit - self._position) // FRAME_SAMPLES, 0) * FRAME_SAMPLES
+        begin = end - self._limit // 3 // FRAME_SAMPLES * FRAME_SAMPLES
         pause = _longest_run(self._tape.speech(begin, end) < SPEECH_OFF)
         if pause is None:
             frames = self._tape.audio(begin, end).reshape(-1, FRAME_SAMPLES)

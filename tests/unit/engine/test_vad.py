@@ -1,0 +1,175 @@
+"""The two detectors: what Silero is asked, when, and that grouping frames into pushes changes nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import attrs
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sttd.core.types import FRAME_SAMPLES
+from sttd.engine import vad
+from sttd.engine.vad import CATCH_UP, CONTEXT_SAMPLES, LAZY_AFTER, STEP_SAMPLES, SileroModel, VoiceDetector
+
+SECOND = 50  # frames
+
+
+@attrs.define(eq=False)
+class RecordingSilero:
+    """Answers with the last sample of each step, so that an answer tells which step it is of."""
+
+    steps: list[np.ndarray] = attrs.field(factory=list)
+
+    def run(self, steps, *, h, c):
+        self.steps += list(steps)
+        return np.clip(steps[:, -1], 0, 1), h + len(steps), c
+
+
+def noise(frames: int, *, level: float = 0.3, seed: int = 1) -> np.ndarray:
+    samples = np.random.default_rng(seed).normal(0, level, (frames, FRAME_SAMPLES)).clip(-1, 1)
+    return samples.astype(np.float32)
+
+
+def silence(frames: int) -> np.ndarray:
+    return np.zeros((frames, FRAME_SAMPLES), np.float32)
+
+
+def detector(silero=None, **options) -> VoiceDetector:
+    return VoiceDetector(**{"aggressiveness": 2, "silero": silero} | options)
+
+
+def listen(machine: VoiceDetector, frames: np.ndarray, *, cuts: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    pieces = [machine.push(piece) for piece in np.split(frames, sorted(cuts))]
+    return (
+        np.concatenate([piece.webrtc for piece in pieces]),
+        np.concatenate([piece.probability for piece in pieces]),
+    )
+
+
+def test_silero_gets_every_sample_with_the_context_before_it():
+    silero = RecordingSilero()
+    frames = noise(2 * SECOND)
+    listen(detector(silero), frames, cuts=list(range(1, 2 * SECOND)))
+    padded = np.concatenate([np.zeros(CONTEXT_SAMPLES, np.float32), frames.reshape(-1)])
+    assert len(silero.steps) == frames.size // STEP_SAMPLES
+    for index, step in enumerate(silero.steps):
+        np.testing.assert_array_equal(step, padded[index * STEP_SAMPLES :][: CONTEXT_SAMPLES + STEP_SAMPLES])
+
+
+def test_a_frame_shows_the_newest_step_that_it_completes():
+    frames = noise(20)
+    probability = detector(RecordingSilero()).push(frames).probability
+    flat = np.clip(frames.reshape(-1), 0, 1)
+    for index, value in enumerate(probability):
+        steps = (index + 1) * FRAME_SAMPLES // STEP_SAMPLES
+        assert value == (flat[steps * STEP_SAMPLES - 1] if steps else 0.0)
+
+
+def test_silero_sleeps_while_webrtc_hears_nothing_and_catches_up_when_it_does():
+    silero = RecordingSilero()
+    machine = detector(silero)
+    frames = np.concatenate([silence(20 * SECOND), noise(10)])
+    machine.push(frames[: 20 * SECOND])
+    assert len(silero.steps) == LAZY_AFTER
+    machine.push(frames[20 * SECOND :])
+    asleep = silero.steps[LAZY_AFTER:]
+    missed = frames.size // STEP_SAMPLES - 20 * SECOND * FRAME_SAMPLES // STEP_SAMPLES
+    assert len(asleep) == CATCH_UP + missed
+    flat = frames.reshape(-1)[: frames.size // STEP_SAMPLES * STEP_SAMPLES]
+    np.testing.assert_array_equal(
+        np.concatenate([step[CONTEXT_SAMPLES:] for step in asleep]), flat[-len(asleep) * STEP_SAMPLES :]
+    )
+
+
+def test_silero_stays_awake_while_it_hears_speech_itself():
+    silero = RecordingSilero()
+    machine = detector(silero)
+    loud = silence(5 * SECOND)
+    loud[:] = 0.9  # WebRTC hears nothing in a constant but its beginning
+    assert not machine.push(loud).webrtc[10:].any()
+    assert len(silero.steps) == loud.size // STEP_SAMPLES
+
+
+def test_silero_can_be_kept_awake():
+    silero = RecordingSilero()
+    detector(silero, lazy=False).push(silence(20 * SECOND))
+    assert len(silero.steps) == 20 * SECOND * FRAME_SAMPLES // STEP_SAMPLES
+
+
+@given(
+    runs=st.lists(st.tuples(st.booleans(), st.integers(1, 3 * SECOND)), min_size=1, max_size=8),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_grouping_changes_nothing(runs, seed, data):
+    frames = np.concatenate([noise(n, seed=seed) if loud else silence(n) for loud, n in runs])
+    cuts = data.draw(st.lists(st.integers(0, len(frames)), max_size=30))
+    one, other = RecordingSilero(), RecordingSilero()
+    whole, cut = listen(detector(one), frames, cuts=[]), listen(detector(other), frames, cuts=cuts)
+    np.testing.assert_array_equal(whole[0], cut[0])
+    np.testing.assert_array_equal(whole[1], cut[1])
+    np.testing.assert_array_equal(one.steps, other.steps)
+
+
+def test_without_silero_the_probability_is_unknown():
+    activity = detector().push(noise(SECOND))
+    assert np.isnan(activity.probability).all()
+    assert activity.webrtc[10:].all()
+
+
+def test_full_scale_does_not_wrap():
+    square = np.where(np.arange(SECOND * FRAME_SAMPLES) // 40 % 2, 1.0, -1.0).astype(np.float32).reshape(SECOND, -1)
+    activity = detector(aggressiveness=0).push(square * 1.2)  # what a resampler makes of a clipped recording
+    assert activity.webrtc.any()
+
+
+def test_aggressiveness_can_change_and_a_reset_forgets():
+    burst = np.concatenate([noise(20), silence(20)])
+    voiced = []
+    machine = detector(aggressiveness=0)
+    for aggressiveness in (0, 3):
+        machine.configure(aggressiveness=aggressiveness)
+        machine.reset()
+        voiced.append(machine.push(burst).webrtc.sum())
+    assert machine.aggressiveness == 3
+    assert voiced[0] > voiced[1]  # the hangover of mode 0 is 40 ms longer
+
+
+def test_the_real_network_hears_no_speech_in_noise():
+    silero = SileroModel()
+    silero.load()
+    silero.load()  # does nothing
+    frames = np.concatenate([noise(2 * SECOND), silence(SECOND), noise(SECOND, level=0.01)])
+    whole = detector(silero, lazy=False).push(frames)
+    assert whole.webrtc[:SECOND].any()
+    assert (whole.probability < 0.35).all()
+    _, cut = listen(detector(silero, lazy=False), frames, cuts=list(range(0, len(frames), 3)))
+    np.testing.assert_allclose(cut, whole.probability, atol=1e-5)
+
+
+def test_a_missing_network_says_what_brings_it(monkeypatch):
+    monkeypatch.setattr(vad.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="faster-whisper is not installed"):
+        SileroModel().load()
+
+
+def test_a_package_without_the_network_is_named(monkeypatch, tmp_path):
+    spec = vad.util.find_spec("attrs")
+    monkeypatch.setattr(spec, "submodule_search_locations", [str(tmp_path)])
+    monkeypatch.setattr(vad.util, "find_spec", lambda name: spec)
+    with pytest.raises(FileNotFoundError, match="silero_vad_v6"):
+        SileroModel().load()
+
+
+def test_loading_stays_quiet_on_the_network_and_off_the_heavy_imports():
+    script = (
+        "import os, sys; from sttd.engine.vad import SileroModel; SileroModel().load();"
+        "print(os.environ['ORT_DISABLE_TELEMETRY'], 'faster_whisper' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.split() == ["1", "False"]
