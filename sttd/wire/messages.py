@@ -20,7 +20,21 @@ import attrs
 from sttd.errors import ProtocolError
 from sttd.wire.common import LANGUAGES, MAX_NAME_CHARS
 from sttd.wire.jsontext import read_object, write_object
-from sttd.wire.schema import base64, clip, dump, flag, integer, nested, number, parse, refuse, rows, string, strings
+from sttd.wire.schema import (
+    base64,
+    clip,
+    dump,
+    flag,
+    integer,
+    nested,
+    number,
+    parse,
+    refuse,
+    rows,
+    rules_of,
+    string,
+    strings,
+)
 
 ENCODINGS = ("pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container")
 
@@ -403,3 +417,8 @@ def parse_event(message: str | bytes | Mapping[str, Any]) -> Event | None:
     fields = message if isinstance(message, Mapping) else read_object(message)
     cls = EVENTS.get(str(fields.get("type")))
     return None if cls is None else parse(cls, fields, ignore_unknown=True)
+
+
+def fields_of(cls: type[Op | Event]) -> tuple[str, ...]:
+    """The names of a message's fields, without `op` or `type`."""
+    return tuple(rules_of(cls))

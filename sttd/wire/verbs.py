@@ -294,15 +294,21 @@ NOTIFICATIONS: Mapping[str, Notification] = {
 }
 
 
+def verb_named(name: str) -> Verb:
+    """The declaration of a method. Raises ProtocolError: `unknown_method`."""
+    verb = VERBS.get(name)
+    if verb is None:
+        raise ProtocolError(f"there is no method `{clip(name)}`; `describe` lists them", code="unknown_method")
+    return verb
+
+
 def parse_params(verb: str, params: Any) -> Any:
     """The parameters of a request to `verb`, as its params class. Nothing of a refused request may take effect.
 
     Raises:
         ProtocolError: `unknown_method`; `bad_request` where `params` is neither `[]` nor `[{...}]`; `bad_option`.
     """
-    declared = VERBS.get(verb)
-    if declared is None:
-        raise ProtocolError(f"there is no method `{clip(verb)}`; `describe` lists them", code="unknown_method")
+    declared = verb_named(verb)
     if not isinstance(params, list) or len(params) > 1 or not all(isinstance(item, dict) for item in params):
         raise ProtocolError("params must be [] or [{...}], one map of named parameters", code="bad_request")
     return parse(declared.params, params[0] if params else {})
