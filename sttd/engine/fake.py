@@ -14,7 +14,7 @@ import attrs
 
 from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Segment, Word
 from sttd.engine.backend import Preset
-from sttd.errors import DecodeError, ModelError
+from sttd.errors import ConfigError, DecodeError
 
 _MAX_BATCH = 16
 _LOGPROB = -0.1  # a confidence of 0.9
@@ -89,6 +89,17 @@ class FakeBackend:
 
     name: str = "fake"
 
+    def resolve(self, preset: Preset) -> Preset:
+        """A fake runs on the CPU, everywhere. Raises ConfigError where an option is wrong."""
+        _options(preset)
+        return attrs.evolve(
+            preset,
+            device="cpu",
+            compute_type="none",
+            cpu_threads=preset.cpu_threads or 1,
+            num_workers=preset.num_workers or 1,
+        )
+
     def locate(self, preset: Preset) -> Path | None:
         """A fake needs no files."""
         return Path()
@@ -98,15 +109,15 @@ class FakeBackend:
         return 0
 
     def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> FakeModel:
-        """Check the options and be ready at once.
+        """Ready at once. Raises ConfigError where an option is wrong."""
+        return FakeModel(options=_options(preset), workers=num_workers)
 
-        Raises:
-            ModelError: an option is unknown, not a number, or out of range.
-        """
-        try:
-            options = FakeOptions(**{name: float(value) for name, value in preset.options.items()})
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"preset {preset.name!r}: {error}") from None
-        if options.decode_ms < 0 or options.word_ms <= 0:
-            raise ModelError(f"preset {preset.name!r}: decode_ms must be at least 0 and word_ms above 0")
-        return FakeModel(options=options, workers=num_workers)
+
+def _options(preset: Preset) -> FakeOptions:
+    try:
+        options = FakeOptions(**{name: float(value) for name, value in preset.options.items()})
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"preset {preset.name!r}: {error}") from None
+    if options.decode_ms < 0 or options.word_ms <= 0:
+        raise ConfigError(f"preset {preset.name!r}: decode_ms must be at least 0 and word_ms above 0")
+    return options

@@ -395,6 +395,35 @@ async def test_draining_takes_finals_alone_and_waits_for_all_that_is_queued():
         assert all(ticket.done for ticket in tickets)
 
 
+async def test_nothing_begins_between_quiesce_and_resume():
+    model = gated()
+    lease = FakeLease(model)
+    async with running() as dispatcher:
+        runs = dispatcher.submit(job(lease))
+        await model.wait_entered()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dispatcher.quiesce)
+            await trio.testing.wait_all_tasks_blocked()
+            assert nursery.child_tasks
+            model.gate.set()
+        assert runs.done
+        waits = dispatcher.submit(job(lease))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(model.calls) == 1
+        dispatcher.resume()
+        assert (await waits.wait()).queue_s > 0
+
+
+async def test_options_change_while_it_runs():
+    lease = FakeLease(gated())
+    async with running() as dispatcher:
+        dispatcher.submit(job(lease, job_class=JobClass.FILE))
+        dispatcher.configure(PolicyOptions(waiting_files=0))
+        with pytest.raises(OverloadedError):
+            dispatcher.submit(job(lease, job_class=JobClass.FILE))
+        lease.model.gate.set()
+
+
 async def test_the_end_waits_for_running_calls_and_drops_the_rest():
     model = gated()
     lease = FakeLease(model)

@@ -9,7 +9,7 @@ import pytest
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
 from sttd.engine.backend import Preset
 from sttd.engine.fake import FakeBackend
-from sttd.errors import ModelError
+from sttd.errors import ConfigError
 
 
 def load(**options):
@@ -78,6 +78,11 @@ def test_a_preset_decides_the_workers_and_needs_no_files():
 
 
 @pytest.mark.parametrize("options", [{"words_ms": 1}, {"decode_ms": "soon"}, {"decode_ms": -1}, {"word_ms": 0}])
-def test_a_wrong_option_is_a_model_error(options):
-    with pytest.raises(ModelError, match="fake"):
+def test_a_wrong_option_is_an_error_of_the_configuration(options):
+    with pytest.raises(ConfigError, match="fake"):
         load(**options)
+
+
+def test_a_fake_resolves_to_the_cpu():
+    resolved = FakeBackend().resolve(Preset(name="fake", backend="fake", num_workers=2))
+    assert (resolved.device, resolved.num_workers) == ("cpu", 2)
