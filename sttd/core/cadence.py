@@ -1,7 +1,7 @@
 """When the next interim is due.
 
 1. After `interim_min_ms` of new audio since the last one was submitted.
-2. Not while the last one is being decoded. One that still waits in the queue is no hindrance: the newer takes its place.
+2. Not while the last one is being decoded. One that still waits in the queue is no hindrance: it will be replaced.
 3. The wish yields to the load. Under load, or when decodes are slow, interims come at longer intervals on the clock:
    one may take half of the time between two, and from a load of one half on the interval grows, up to `_STRETCH`
    times at full load. So finals, which come when they come, find free workers.

@@ -105,6 +105,11 @@ class Ticket:
         """Whether `wait` would return, or raise, at once."""
         return self._result is not None
 
+    @property
+    def started(self) -> bool:
+        """Whether the job has left the queue: it runs, or it ran, or it was dropped."""
+        return self._entry.id not in self._dispatcher._tickets
+
     async def wait(self) -> Outcome:
         """Wait for the outcome; may be called again and gives the same.
 
@@ -224,6 +229,11 @@ class Dispatcher:
         """Finals of a session that wait for a worker."""
         return self._policy.queued_finals(session)
 
+    @property
+    def load(self) -> float:
+        """How busy the busiest model's workers were in the last seconds, 0 to 1; for the cadence of interims."""
+        return self._policy.load(now=self.clock())
+
     def estimated_wait_s(self, key: ModelKey) -> float:
         """How long a final for that model would now wait for a worker; for admission."""
         return self._policy.final_wait_s(key, now=self.clock())
@@ -291,7 +301,7 @@ class Dispatcher:
             rejected=self._counts["rejected"],
             failed=self._counts["failed"],
             realtime_factor=self._done.value("decode", now=now) / decoded_s if decoded_s else None,
-            load=self.load(),
+            load=self.load,
             estimated_wait_s=self._policy.worst_final_wait_s(now=now),
             oldest_call_s=max((now - call.batch.started for call in self._calls), default=None),
         )
