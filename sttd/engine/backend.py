@@ -97,6 +97,9 @@ class Backend(Protocol):
     def name(self) -> str:
         """What presets call it."""
 
+    def resolve(self, preset: Preset) -> Preset:
+        """The preset with every `auto` decided for this machine. Raises ConfigError where it cannot hold here."""
+
     def locate(self, preset: Preset) -> Path | None:
         """Where the model is on disk, or None. Touches no network. A backend without files returns Path()."""
 

@@ -4,10 +4,8 @@ The policy decides, in synchronous code, at every request, release and timeout; 
 its operations out, each in a thread of the pool's own limiter, so the event loop never waits for a model. Two
 things are added here that a policy without IO cannot know:
 
-- **Memory.** A load that does not fit (the backend refuses by its estimate, or runs out on the way) closes idle
-  models one after the other and tries again; if only leased ones are left it waits up to `load_wait_s` for
-  one. Then it goes down the ladder: the next smaller compute type, then, if the configuration allows it, the
-  preset's `smaller` one.
+- **Memory.** A load that does not fit closes idle models one after the other and tries again; if only leased
+  ones are left it waits up to `load_wait_s` for one. Then it goes down the ladder of `pool_loading`.
 - **What is on disk.** A lease on a model that is absent fails before anything is evicted for it.
 
 Overflow: there is at most one operation an entry, so the queue of operations is bounded by the entries; waiters
@@ -27,41 +25,20 @@ from typing import Any, Final
 import attrs
 import trio
 
-from sttd.core.pool_policy import (
-    PINNED,
-    Action,
-    Close,
-    EntryView,
-    Grant,
-    Load,
-    Park,
-    PoolLimits,
-    PoolPolicy,
-    Refuse,
-    State,
-    Unpark,
-)
+from sttd.core.pool_actions import Action, Close, EntryView, Grant, Load, Park, Refuse, State, Unpark
+from sttd.core.pool_policy import PoolLimits, PoolPolicy
 from sttd.engine import memory
-from sttd.engine.backend import Backend, Model, ModelKey, Preset
-from sttd.engine.pool_values import LoadResult, PoolEntry, PoolStatistics, UnloadResult
-from sttd.engine.presets import COMPUTE_LADDER, not_found, not_local, smaller_presets
-from sttd.errors import ModelError, OverloadedError, ProtocolError, SttdError
+from sttd.engine.backend import Backend, ModelKey, Preset
+from sttd.engine.pool_loading import check_load_options, free, fresh, load_failure, load_what_fits
+from sttd.engine.pool_values import Loaded, LoadResult, PoolEntry, PoolLease, PoolStatistics, UnloadResult, entry_of
+from sttd.engine.presets import not_found, not_local, smaller_presets
+from sttd.errors import OverloadedError, SttdError
 
 log = logging.getLogger(__name__)
 
 THREADS: Final = 4  # one loads; the others park and free
-MAX_CPU_THREADS: Final = 64
-MAX_WORKERS: Final = 8
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class _Loaded:
-    asked: Preset
-    preset: Preset  # differs from `asked` after a fallback
-    model: Model
-    load_seconds: float
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -70,43 +47,6 @@ class _Waiter:
     answered: trio.Event = attrs.field(factory=trio.Event)
     lease: PoolLease | None = None
     error: SttdError | None = None
-
-
-class PoolLease:
-    """The right to use a loaded model (`engine.backend.Lease`). Made by `ModelPool.lease` alone."""
-
-    def __init__(self, pool: ModelPool, key: ModelKey, *, loaded: _Loaded) -> None:
-        self._pool = pool
-        self._key = key
-        self._loaded = loaded
-        self._held = True
-
-    @property
-    def key(self) -> ModelKey:
-        """Which entry this is."""
-        return self._key
-
-    @property
-    def preset(self) -> str:
-        """The preset that runs; differs from the one asked for after a fallback."""
-        return self._loaded.preset.name
-
-    @property
-    def model(self) -> Model:
-        """The model. Not to be used after `release`."""
-        assert self._held
-        return self._loaded.model
-
-    def duplicate(self) -> PoolLease:
-        """A second lease on the same model."""
-        assert self._held
-        return self._pool._duplicate(self._key, self._loaded)
-
-    def release(self) -> None:
-        """Give it back; a second call does nothing."""
-        if self._held:
-            self._held = False
-            self._pool._release(self._key)
 
 
 class ModelPool:
@@ -135,7 +75,7 @@ class ModelPool:
         self._on_event = on_event
         self._clock = clock
         self._limiter = trio.CapacityLimiter(THREADS)
-        self._loaded: dict[ModelKey, _Loaded] = {}
+        self._loaded: dict[ModelKey, Loaded] = {}
         self._chosen: dict[str, tuple[int, int]] = {}  # threads and workers that `load` gave a preset
         self._waiters: dict[int, _Waiter] = {}
         self._numbers = itertools.count()
@@ -198,10 +138,7 @@ class ModelPool:
         Raises, Cancellation: as `lease`; ProtocolError `bad_option` for values out of range.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        _check_range("cpu_threads", cpu_threads, low=0, high=MAX_CPU_THREADS)
-        _check_range("num_workers", num_workers, low=1, high=MAX_WORKERS)
-        if keep_alive_s is not None and keep_alive_s < 0 and keep_alive_s != PINNED:
-            raise ProtocolError("keep_alive_s is a number of seconds, 0, or -1 to pin.", code="bad_option")
+        check_load_options(cpu_threads=cpu_threads, num_workers=num_workers, keep_alive_s=keep_alive_s)
         key = self._key(preset, cpu_threads=cpu_threads, num_workers=num_workers)
         waiter, hit = self._request(key)
         lease = await self._collect(waiter)
@@ -212,8 +149,7 @@ class ModelPool:
                 self._apply(self._policy.keep_alive(key, seconds=keep_alive_s, now=self._clock()))
         finally:
             lease.release()
-        entry = next(entry for entry in self._entries() if entry.cache_key == str(key))
-        return LoadResult(cache_hit=hit, load_seconds=0.0 if hit else seconds, entry=entry)
+        return LoadResult(cache_hit=hit, load_seconds=0.0 if hit else seconds, entry=self._row(key))
 
     async def unload(self, preset: str | None = None, *, wait: bool = True) -> UnloadResult:
         """Free a preset's models, or all; those in use when their leases end.
@@ -344,9 +280,13 @@ class ModelPool:
         assert waiter.lease is not None
         return waiter.lease
 
-    def _duplicate(self, key: ModelKey, loaded: _Loaded) -> PoolLease:
+    def _lease(self, key: ModelKey) -> PoolLease:
+        """A lease that the policy has counted."""
+        return PoolLease(key, loaded=self._loaded[key], on_duplicate=self._duplicate, on_release=self._release)
+
+    def _duplicate(self, key: ModelKey) -> PoolLease:
         self._policy.duplicate(key)
-        return PoolLease(self, key, loaded=loaded)
+        return self._lease(key)
 
     def _release(self, key: ModelKey) -> None:
         self._apply(self._policy.release(key, now=self._clock()))
@@ -359,11 +299,11 @@ class ModelPool:
             match action:
                 case Grant(waiter=number, key=key):
                     waiter = self._waiters.pop(number)
-                    waiter.lease = PoolLease(self, key, loaded=self._loaded[key])
+                    waiter.lease = self._lease(key)
                     waiter.answered.set()
                 case Refuse(waiter=number, error=error):
                     waiter = self._waiters.pop(number)
-                    waiter.error = self._overloaded() if error is None else _copy(error)
+                    waiter.error = self._overloaded() if error is None else fresh(error)
                     waiter.answered.set()
                 case _:
                     self._operations.append(action)
@@ -371,11 +311,10 @@ class ModelPool:
         self._changed = trio.Event()
 
     def _overloaded(self) -> OverloadedError:
-        wait_s = self._policy.limits.load_wait_s
+        limits = self._policy.limits
         return OverloadedError(
-            f"All {self._policy.limits.max_loaded_models} model slots are in use. Try again later, or raise "
-            "models.max_loaded_models.",
-            data={"retry_after_s": wait_s},
+            f"All {limits.max_loaded_models} model slots are in use. Try again, or raise models.max_loaded_models.",
+            data={"retry_after_s": limits.load_wait_s},
         )
 
     async def _perform(self, operation: Action[ModelKey]) -> None:
@@ -385,55 +324,44 @@ class ModelPool:
             case Close(key=key):
                 await self._close(key)
             case Park(key=key):
-                done = await self._in_thread(self._loaded[key].model.park)
-                self._apply(self._policy.parked(key, done=done, now=self._clock()))
+                await self._park(key)
             case Unpark(key=key):
                 await self._unpark(key)
 
     async def _load(self, key: ModelKey) -> None:
-        self._emit("loading", key)
+        self._emit("loading", self._row(key))
         started = self._clock()
         try:
             asked = self._preset(key.preset)  # a reload may have taken it away meanwhile
-            preset, model = await self._load_what_fits(key, asked)
+            deadline = started + self._policy.limits.load_wait_s
+            preset, model = await load_what_fits(
+                key,
+                asked,
+                backends=self._backends,
+                smaller=self._smaller(asked),
+                make_room=functools.partial(self._make_room, deadline),
+                limiter=self._limiter,
+            )
         except Exception as error:  # the boundary between a backend and the pool: everything reaches the waiters
-            failure = error if isinstance(error, SttdError) else _unexpected(key, error)
-            self._emit("load_failed", key, error=failure)
+            failure = load_failure(key, error)
+            self._emit("load_failed", self._row(key), error=failure)
             self._apply(self._policy.load_failed(key, error=failure, now=self._clock()))
             return
-        self._loaded[key] = _Loaded(asked=asked, preset=preset, model=model, load_seconds=self._clock() - started)
+        self._loaded[key] = Loaded(preset=preset, model=model, load_seconds=self._clock() - started)
         self._apply(self._policy.loaded(key, parkable=model.device != "cpu", now=self._clock()))
-        self._emit("loaded", key)
+        self._emit("loaded", self._row(key))
 
-    async def _load_what_fits(self, key: ModelKey, asked: Preset) -> tuple[Preset, Model]:
-        """Load, making room and going down the ladder as the module's header says."""
-        deadline = self._clock() + self._policy.limits.load_wait_s
-        rungs = [asked]
-        while True:
-            preset = rungs.pop(0)
-            backend = self._backends[preset.backend]
-            load = functools.partial(backend.load, preset, cpu_threads=key.cpu_threads, num_workers=key.num_workers)
-            try:
-                return preset, await self._in_thread(load)
-            except ModelError as error:
-                if error.code != "out_of_memory":
-                    raise
-                if await self._make_room(deadline):
-                    rungs.insert(0, preset)
-                    continue
-                smaller_type = COMPUTE_LADDER.get(error.data.get("compute_type", ""))
-                if smaller_type is not None:
-                    rungs.insert(0, attrs.evolve(preset, compute_type=smaller_type))
-                elif preset.name == asked.name and self._policy.limits.allow_smaller:
-                    rungs += [small for small in smaller_presets(asked, self._presets) if self.is_local(small.name)]
-                if not rungs:
-                    raise
-                log.warning("%s; trying %s in %s", error.message, rungs[0].name, rungs[0].compute_type)
+    def _smaller(self, asked: Preset) -> list[Preset]:
+        """What may stand in for a preset: only what is on disk, and only if the configuration allows it."""
+        if not self._policy.limits.allow_smaller:
+            return []
+        return [small for small in smaller_presets(asked, self._presets) if self.is_local(small.name)]
 
     async def _make_room(self, deadline: float) -> bool:
         """Close an idle model and wait until it is gone; False when none gets idle in time."""
         while not (actions := self._policy.make_room()):
-            if not self._loaded or self._clock() >= deadline:
+            coming = any(view.leases or view.state is State.CLOSING for view in self._policy.entries(now=self._clock()))
+            if not coming or self._clock() >= deadline:
                 return False
             with trio.move_on_after(deadline - self._clock()):
                 await self._changed.wait()
@@ -443,88 +371,49 @@ class ModelPool:
             await self._changed.wait()
         return True
 
+    async def _park(self, key: ModelKey) -> None:
+        try:
+            done = await trio.to_thread.run_sync(self._loaded[key].model.park, limiter=self._limiter)
+        except Exception:  # like every backend error: it costs this model, not the daemon
+            log.exception("preset %s does not park", key.preset)
+            done = False
+        self._apply(self._policy.parked(key, done=done, now=self._clock()))
+
     async def _unpark(self, key: ModelKey) -> None:
         deadline = self._clock() + self._policy.limits.load_wait_s
         while True:
             try:
-                await self._in_thread(self._loaded[key].model.unpark)
-            except ModelError as error:
-                if error.code == "out_of_memory" and await self._make_room(deadline):
+                await trio.to_thread.run_sync(self._loaded[key].model.unpark, limiter=self._limiter)
+            except Exception as error:  # as in `_load`
+                failure = load_failure(key, error)
+                if failure.code == "out_of_memory" and await self._make_room(deadline):
                     continue
-                self._emit("load_failed", key, error=error)
-                self._apply(self._policy.unpark_failed(key, error=error, now=self._clock()))
+                self._emit("load_failed", self._row(key), error=failure)
+                self._apply(self._policy.unpark_failed(key, error=failure, now=self._clock()))
                 return
             self._apply(self._policy.unparked(key, now=self._clock()))
             return
 
     async def _close(self, key: ModelKey) -> None:
-        self._emit("unloaded", key)
+        row = self._row(key)
         loaded = self._loaded.pop(key)
         try:
-            await self._in_thread(functools.partial(_free, loaded.model))
+            await trio.to_thread.run_sync(free, loaded.model, limiter=self._limiter)
         finally:
             self._apply(self._policy.closed(key, now=self._clock()))
-
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        return await trio.to_thread.run_sync(work, limiter=self._limiter)
+        self._emit("unloaded", row)
 
     # ------------------------------------------------------------ views
 
-    def _emit(self, event: str, key: ModelKey, *, error: SttdError | None = None) -> None:
-        if self._on_event is None:
-            return
-        view = next(view for view in self._policy.entries(now=self._clock()) if view.key == key)
-        row = attrs.asdict(self._entry(view))
-        if error is not None:
-            row["error"] = error.as_map()
-        self._on_event(event, row)
+    def _emit(self, event: str, entry: PoolEntry, *, error: SttdError | None = None) -> None:
+        if self._on_event is not None:
+            self._on_event(event, attrs.asdict(entry) | ({} if error is None else {"error": error.as_map()}))
+
+    def _row(self, key: ModelKey) -> PoolEntry:
+        return next(entry for entry in self._entries() if entry.cache_key == str(key))
 
     def _entries(self) -> list[PoolEntry]:
         return [self._entry(view) for view in self._policy.entries(now=self._clock())]
 
     def _entry(self, view: EntryView[ModelKey]) -> PoolEntry:
-        loaded = self._loaded.get(view.key)
-        preset = self._presets.get(view.key.preset)
-        return PoolEntry(
-            preset=view.key.preset,
-            cpu_threads=view.key.cpu_threads,
-            num_workers=view.key.num_workers,
-            cache_key=str(view.key),
-            state=view.state.value,
-            loaded_for_seconds=view.loaded_for_s,
-            idle_for_seconds=view.idle_for_s,
-            hits=view.hits,
-            leases=view.leases,
-            pinned=view.pinned,
-            draining=view.draining,
-            expires_in_s=view.expires_in_s,
-            device=loaded.model.device if loaded else preset.device if preset else "",
-            compute_type=loaded.model.compute_type if loaded else preset.compute_type if preset else "",
-            ram_bytes=loaded.model.ram_bytes if loaded else 0,
-            vram_bytes=loaded.model.vram_bytes if loaded else 0,
-        )
-
-
-def _free(model: Model) -> None:
-    """Close a model and give its memory back to the kernel. Runs in a thread."""
-    try:
-        model.close()
-    except Exception:  # a model that does not close must not keep its slot for ever
-        log.exception("a model did not close cleanly")
-    memory.trim()
-
-
-def _copy(error: Exception) -> SttdError:
-    """A fresh exception for each waiter: one object raised in many tasks would collect all their tracebacks."""
-    assert isinstance(error, SttdError)
-    return type(error)(error.message, code=error.code, data=error.data, retryable=error.retryable)
-
-
-def _unexpected(key: ModelKey, error: Exception) -> ModelError:
-    log.error("preset %s does not load", key.preset, exc_info=error)
-    return ModelError(f"Preset {key.preset!r} does not load: {str(error) or type(error).__name__}")
-
-
-def _check_range(name: str, value: int | None, *, low: int, high: int) -> None:
-    if value is not None and not low <= value <= high:
-        raise ProtocolError(f"{name} is {low} to {high}, not {value}.", code="bad_option")
+        return entry_of(view, loaded=self._loaded.get(view.key), preset=self._presets.get(view.key.preset))

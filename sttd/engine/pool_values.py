@@ -1,8 +1,13 @@
-"""What the pool reports: the values behind `status`, `load` and `unload`."""
+"""What the pool hands out: leases, and the values behind `status`, `load` and `unload`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
+
+from sttd.core.pool_actions import EntryView
+from sttd.engine.backend import Model, ModelKey, Preset
 
 
 @attrs.frozen(kw_only=True)
@@ -60,3 +65,79 @@ class PoolStatistics:
     idle_ttl_seconds: float
     process_rss_bytes: int
     workers: int
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Loaded:
+    """A model that is there."""
+
+    preset: Preset  # differs from the one asked for after a fallback
+    model: Model
+    load_seconds: float
+
+
+class PoolLease:
+    """The right to use a loaded model (`engine.backend.Lease`)."""
+
+    def __init__(
+        self,
+        key: ModelKey,
+        *,
+        loaded: Loaded,
+        on_duplicate: Callable[[ModelKey], PoolLease],
+        on_release: Callable[[ModelKey], None],
+    ) -> None:
+        self._key = key
+        self._loaded = loaded
+        self._on_duplicate = on_duplicate
+        self._on_release = on_release
+        self._held = True
+
+    @property
+    def key(self) -> ModelKey:
+        """Which entry this is."""
+        return self._key
+
+    @property
+    def preset(self) -> str:
+        """The preset that runs; differs from the one asked for after a fallback."""
+        return self._loaded.preset.name
+
+    @property
+    def model(self) -> Model:
+        """The model. Not to be used after `release`."""
+        assert self._held
+        return self._loaded.model
+
+    def duplicate(self) -> PoolLease:
+        """A second lease on the same model."""
+        assert self._held
+        return self._on_duplicate(self._key)
+
+    def release(self) -> None:
+        """Give it back; a second call does nothing."""
+        if self._held:
+            self._held = False
+            self._on_release(self._key)
+
+
+def entry_of(view: EntryView[ModelKey], *, loaded: Loaded | None, preset: Preset | None) -> PoolEntry:
+    """The row of an entry; what only a loaded model knows is the preset's word until then."""
+    return PoolEntry(
+        preset=view.key.preset,
+        cpu_threads=view.key.cpu_threads,
+        num_workers=view.key.num_workers,
+        cache_key=str(view.key),
+        state=view.state.value,
+        loaded_for_seconds=view.loaded_for_s,
+        idle_for_seconds=view.idle_for_s,
+        hits=view.hits,
+        leases=view.leases,
+        pinned=view.pinned,
+        draining=view.draining,
+        expires_in_s=view.expires_in_s,
+        device=loaded.model.device if loaded else preset.device if preset else "",
+        compute_type=loaded.model.compute_type if loaded else preset.compute_type if preset else "",
+        ram_bytes=loaded.model.ram_bytes if loaded else 0,
+        vram_bytes=loaded.model.vram_bytes if loaded else 0,
+    )

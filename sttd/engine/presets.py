@@ -117,9 +117,6 @@ def resolve(preset: Preset, *, machine: Machine) -> Preset:
     """
     device = _device(preset, machine)
     on_gpu = device != "cpu"
-    model = preset.model
-    if model == "auto":
-        model = "large-v3-turbo" if on_gpu else "base"
     compute_type = preset.compute_type
     if compute_type == "auto":
         compute_type = _gpu_compute_type(machine.gpu_bytes[_index(device)]) if on_gpu else "int8"
@@ -127,8 +124,21 @@ def resolve(preset: Preset, *, machine: Machine) -> Preset:
         machine.cores, num_workers=preset.num_workers, cpu_threads=preset.cpu_threads, on_gpu=on_gpu
     )
     return attrs.evolve(
-        preset, device=device, model=model, compute_type=compute_type, num_workers=workers, cpu_threads=threads
+        preset,
+        device=device,
+        model=model_of(preset, machine=machine),
+        compute_type=compute_type,
+        num_workers=workers,
+        cpu_threads=threads,
     )
+
+
+def model_of(preset: Preset, *, machine: Machine) -> str:
+    """Rule 2 alone: which model a preset means. Never fails, so that a list of presets can always be shown."""
+    if preset.model != "auto":
+        return preset.model
+    on_gpu = preset.device.startswith("cuda") or (preset.device == "auto" and bool(machine.gpu_bytes))
+    return "large-v3-turbo" if on_gpu else "base"
 
 
 def share_cores(cores: int, *, num_workers: int, cpu_threads: int, on_gpu: bool) -> tuple[int, int]:

@@ -22,7 +22,7 @@ import numpy as np
 from sttd.core.types import DecodeItem, Hypothesis
 from sttd.engine import memory
 from sttd.engine.backend import Preset
-from sttd.engine.presets import Machine, not_local, resolve
+from sttd.engine.presets import Machine, model_of, not_local, resolve
 from sttd.engine.store import ModelStore, size_bytes
 from sttd.engine.whisper_audio import encode
 from sttd.engine.whisper_decoding import BatchKey, Decoder, Settings
@@ -75,7 +75,7 @@ class WhisperBackend:
 
     def locate(self, preset: Preset) -> Path | None:
         """Where the model is on disk, or None. No network."""
-        return self._store.locate(self.resolve(preset).model, revision=preset.revision)
+        return self._store.locate(model_of(preset, machine=self._machine()), revision=preset.revision)
 
     def estimate_bytes(self, preset: Preset) -> int:
         """Memory that the weights will take, from the size of the file and the compute type; 0 when it is absent."""

@@ -14,8 +14,8 @@ class UpgradedStream(trio.abc.Stream):
 
     - A cancelled `send_all` does not tear what it was sending: the remainder goes out before the next bytes. So a
       client that reads again after it was given up finds whole frames, and the reason of the close after them.
-    - `aclose` ends the sending direction only. Closing a socket with unread data makes the kernel send a reset, which can
-      overtake the close frame; whoever owns the socket reads on for a while and then closes it (`linger`).
+    - `aclose` ends the sending direction only. Closing a socket with unread data makes the kernel send a reset, which
+      can overtake the close frame; whoever owns the socket reads on for a while and then closes it (`linger`).
     """
 
     def __init__(self, stream: trio.SocketStream, *, first: bytes) -> None:

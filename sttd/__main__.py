@@ -1,0 +1,7 @@
+"""`python -m sttd`."""
+
+import sys
+
+from sttd.cli import main
+
+sys.exit(main())

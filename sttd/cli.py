@@ -1,0 +1,211 @@
+"""`sttd`: starts the daemon and looks after its installation. `sttctl` talks to a daemon that runs.
+
+Nothing heavy is imported before the arguments are understood, so that `--help` and a typo answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import sttd
+from sttd.errors import EXIT_FAILED, EXIT_OK, SttdError
+
+_EPILOG = """\
+Options come from /etc/sttd/sttd.toml, then $XDG_CONFIG_HOME/sttd/sttd.toml, then STTD_SECTION__KEY variables, then
+these flags. `sttd check-config` shows the result and where each value comes from.
+
+examples:
+  sttd serve                                 a daemon for this user, on $XDG_RUNTIME_DIR/sttd
+  sttd serve --model demo --tcp off          the embedded demonstration model, Unix sockets only
+  sttd serve --set endpointing.silence_ms_max=900
+  sttd demo                                  live text from the bundled sample, on private sockets
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit status; an error is one line that says what to do."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except SttdError as exc:
+        print(f"sttd: {exc.message}", file=sys.stderr)
+        return exc.row.exit_status
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sttd",
+        description="The speech-to-text daemon of a Linux workstation.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"sttd {sttd.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser(
+        "serve", help="run the daemon in the foreground", epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    _add_config_options(serve)
+    serve.set_defaults(run=_serve)
+
+    demo = commands.add_parser("demo", help="show live text from the bundled sample through a real daemon")
+    demo.add_argument("--say", metavar="TEXT", help="speak these words with espeak-ng instead of the sample")
+    demo.add_argument("--fast", action="store_true", help="do not wait for real time")
+    demo.set_defaults(run=_demo)
+
+    check = commands.add_parser("check-config", help="read the configuration, say what is wrong or what holds")
+    _add_config_options(check)
+    check.set_defaults(run=_check_config)
+
+    pull = commands.add_parser(
+        "pull", help="download a model without a daemon; `sttctl pull` asks the daemon to do it",
+    )  # fmt: skip
+    pull.add_argument("model", metavar="PRESET|OWNER/NAME")
+    pull.add_argument("--config", type=Path, metavar="FILE", help="read this file and no other")
+    pull.set_defaults(run=_pull)
+
+    install = commands.add_parser(
+        "install-units", help="put the systemd units in place",
+        description="Put the systemd units in place with the right ExecStart, and say what was done. "
+        "DESTDIR is honoured; running it again changes nothing.",
+    )  # fmt: skip
+    install.add_argument("--user", action="store_true", help="units of this user instead of the system's")
+    install.add_argument("--prefix", type=Path, help="where sttd is installed, if not where this command lies")
+    install.add_argument("--bindir", type=Path, help="where sttd and sttctl lie, if not in PREFIX/bin")
+    install.add_argument("--gpu", action="store_true", help="also the drop-in that lets the service use an NVIDIA GPU")
+    install.add_argument("--uninstall", action="store_true", help="take them away again")
+    install.add_argument("--dry-run", action="store_true", help="say what would be done")
+    install.set_defaults(run=_install_units)
+
+    version = commands.add_parser("version", help="print the version")
+    version.set_defaults(run=_version)
+    return parser
+
+
+def _add_config_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="read this file and no other")
+    parser.add_argument("--runtime-dir", metavar="DIR", help="put control.sock and audio.sock there")
+    parser.add_argument("--tcp", metavar="HOST:PORT|off", help="where HTTP and WebSocket listen over TCP")
+    parser.add_argument("--model", metavar="PRESET", help="preset that decodes finals")
+    parser.add_argument("--interim-model", metavar="PRESET", help="preset that decodes interims")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="section.key=value", help="any option of the configuration"
+    )
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, str]:
+    from sttd.config import parse_set
+
+    flags = dict(parse_set(text) for text in arguments.set)
+    named = {
+        "server.runtime_dir": arguments.runtime_dir,
+        "server.tcp": arguments.tcp,
+        "models.model": arguments.model,
+        "models.interim_model": arguments.interim_model,
+    }
+    return flags | {key: value for key, value in named.items() if value is not None}
+
+
+def _serve(arguments: argparse.Namespace) -> NoReturn:
+    import faulthandler
+
+    from sttd import logs
+    from sttd.systemd import Notifier, listen_fds
+
+    faulthandler.enable()  # the watchdog's SIGABRT then prints every thread's stack
+    logs.configure()
+    # Taken out of the environment before anything could inherit it.
+    notifier = Notifier.from_environment(os.environ)
+    inherited = listen_fds(os.environ)
+    flags = _flags(arguments)
+    import trio
+
+    from sttd.daemon import Sources, serve
+
+    sources = Sources(config_file=arguments.config, environ=dict(os.environ), flags=flags)
+    status = EXIT_OK
+    try:
+        trio.run(functools.partial(serve, sources, notifier=notifier, inherited=inherited))
+    except* SttdError as group:
+        exc = _leaf(group)
+        print(f"sttd: {exc.message}", file=sys.stderr)
+        status = exc.row.exit_status
+    except* Exception as group:
+        logs.get("daemon").critical("the daemon failed", exc_info=group)
+        status = EXIT_FAILED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # CTranslate2's threads crash an interpreter that is being finalised around them; everything is closed by now.
+    os._exit(status)
+
+
+def _leaf(exc: BaseException) -> SttdError:
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    assert isinstance(exc, SttdError)
+    return exc
+
+
+def _demo(arguments: argparse.Namespace) -> NoReturn:
+    """The demo is a client like any other, so it runs as a program of its own."""
+    command = [sys.executable, "-m", "sttd_client.demo"]
+    command += ["--say", arguments.say] if arguments.say else []
+    command += ["--fast"] if arguments.fast else []
+    os.execv(sys.executable, command)
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from sttd.daemon import Sources, make_plan
+
+    plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags=_flags(arguments)))
+    for key, row in plan.loaded.values().items():
+        print(f"{key} = {row['value']!r}  ({row['origin']})")
+    return EXIT_OK
+
+
+def _pull(arguments: argparse.Namespace) -> int:
+    """What sttd-pull@PRESET.service runs: the service itself has no network."""
+    import trio
+
+    from sttd.daemon import Sources, make_plan
+
+    plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags={}))
+    preset = plan.presets.get(arguments.model)
+    if preset is not None:
+        preset = plan.backends[preset.backend].resolve(preset)
+    model = preset.model if preset is not None else arguments.model
+    revision = preset.revision if preset is not None else None
+    print(trio.run(functools.partial(plan.store.pull, model, revision=revision)))
+    return EXIT_OK
+
+
+def _install_units(arguments: argparse.Namespace) -> int:
+    from sttd import units
+
+    destdir = os.environ.get("DESTDIR")
+    scope = units.Scope(
+        user=arguments.user,
+        prefix=arguments.prefix,
+        bindir=arguments.bindir,
+        gpu=arguments.gpu,
+        destdir=Path(destdir) if destdir else None,
+    )
+    act = units.uninstall if arguments.uninstall else units.install
+    for line in act(scope, environ=os.environ, dry_run=arguments.dry_run):
+        print(line)
+    return EXIT_OK
+
+
+def _version(_: argparse.Namespace) -> int:
+    print(f"sttd {sttd.__version__}")
+    return EXIT_OK

@@ -1,0 +1,425 @@
+"""The composition root: builds the parts, wires the planes to the service, starts, reloads, drains, stops.
+
+Nurseries, outermost first; each layer outlives those inside it:
+
+    engine   pool, dispatcher, event-loop watch
+      └ duties   signals, watchdog, status line, idle exit, suspend
+          └ planes   control, HTTP and WebSocket on the Unix socket, the same on TCP
+
+Stopping goes the other way: the listeners close; sessions get their finals and say goodbye; the dispatcher runs
+dry; models are freed; and the process leaves by `os._exit`, because CTranslate2's threads may crash an
+interpreter that takes itself apart around them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+import sttd
+from sttd import logs, sockets
+from sttd.config import Config, Loaded, changed, load, parse_tcp, suggestion
+from sttd.core.policy import PolicyOptions
+from sttd.core.pool_policy import PoolLimits
+from sttd.engine.backend import Backend, Preset
+from sttd.engine.dispatcher import Dispatcher
+from sttd.engine.fake import FakeBackend
+from sttd.engine.pool import ModelPool
+from sttd.engine.preset_config import configured_presets
+from sttd.engine.store import ModelStore
+from sttd.engine.vad import SileroModel
+from sttd.engine.whisper import WhisperBackend
+from sttd.errors import ConfigError, SttdError
+from sttd.hub import Hub
+from sttd.looplag import LoopWatch
+from sttd.metrics import Metrics
+from sttd.planes.control import serve_control
+from sttd.planes.drain import Drain
+from sttd.planes.http import serve_http
+from sttd.service import Service
+from sttd.session.registry import Registry
+from sttd.suspend import watch_sleep
+from sttd.systemd import InheritedSocket, Notifier
+from sttd.wire.http import AccessRules
+
+log = logs.get("daemon")
+
+_STATUS_EVERY_S = 2.0
+_LOAD_EXTENDS_S = 60.0  # asked of systemd while a model loads; large-v3 from a slow disk takes about that
+
+
+@attrs.frozen(kw_only=True)
+class Sources:
+    """Where the configuration comes from; a reload reads the same again."""
+
+    config_file: Path | None
+    environ: Mapping[str, str]
+    flags: Mapping[str, str]
+
+    def read(self) -> Loaded:
+        """Read everything. Raises ConfigError."""
+        return load(config_file=self.config_file, environ=self.environ, flags=self.flags)
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """A configuration that holds: read, and checked against the presets and this machine."""
+
+    loaded: Loaded
+    store: ModelStore
+    backends: Mapping[str, Backend]
+    presets: Mapping[str, Preset]
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.loaded.config
+
+
+def make_plan(sources: Sources) -> Plan:
+    """Read the configuration and check all of it. Raises ConfigError; changes nothing."""
+    loaded = sources.read()
+    config = loaded.config
+    models_dir = Path(config.models.models_dir).expanduser() if config.models.models_dir else None
+    # The system service is denied the network (its unit says so); downloads are a unit of their own.
+    network = sources.environ.get("HF_HUB_OFFLINE", "0") not in ("1", "true", "yes", "on")
+    store = ModelStore(models_dir=models_dir, network=network)
+    backends: dict[str, Backend] = {"whisper": WhisperBackend(store=store), "fake": FakeBackend()}
+    presets = configured_presets(
+        config.presets,
+        backends=backends,
+        device=config.models.device,
+        compute_type=config.models.compute_type,
+        cpu_threads=config.models.cpu_threads,
+    )
+    defaults = dict.fromkeys((config.models.model, config.models.interim_model or config.models.model))
+    for name in (*defaults, *config.presets):
+        if name not in presets:
+            raise ConfigError(f"unknown preset {name!r}{suggestion(name, list(presets))} `sttctl models` lists them")
+        backends[presets[name].backend].resolve(presets[name])
+    return Plan(loaded=loaded, store=store, backends=backends, presets=presets)
+
+
+def pool_limits(config: Config) -> PoolLimits:
+    """The pool's part of the configuration."""
+    models = config.models
+    return PoolLimits(
+        max_loaded_models=models.max_loaded_models,
+        idle_ttl_s=models.model_idle_ttl_seconds,
+        load_wait_s=models.load_wait_s,
+        allow_smaller=models.allow_smaller,
+    )
+
+
+def policy_options(config: Config) -> PolicyOptions:
+    """The scheduler's part of the configuration."""
+    scheduler = config.scheduler
+    return PolicyOptions(
+        final_hold_s=scheduler.final_hold_s,
+        interim_hold_s=scheduler.interim_hold_s,
+        file_hold_s=scheduler.file_hold_s,
+        file_share=scheduler.file_share,
+    )
+
+
+def read_token(config: Config) -> str:
+    """The token of the TCP plane, or "". Raises ConfigError."""
+    if not config.server.token_file:
+        return config.server.token
+    try:
+        token = Path(config.server.token_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"`server.token_file`: {config.server.token_file}: {exc}") from None
+    if not token:
+        raise ConfigError(f"`server.token_file`: {config.server.token_file} is empty")
+    return token
+
+
+@attrs.define(eq=False)
+class Daemon:
+    """One run of the daemon."""
+
+    sources: Sources
+    plan: Plan
+    notifier: Notifier
+    listeners: sockets.Listeners
+    service: Service = attrs.field(init=False)
+    _stopping: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _drain_s: float | None = attrs.field(default=None, init=False)
+    _drains: list[Drain] = attrs.field(factory=list, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        config = self.plan.config
+        hub = Hub()
+        self.service = Service(
+            loaded=self.plan.loaded,
+            preset_table=self.plan.presets,
+            pool=ModelPool(
+                presets=self.plan.presets,
+                backends=self.plan.backends,
+                limits=pool_limits(config),
+                on_event=self._note_model,
+            ),
+            dispatcher=Dispatcher(options=policy_options(config)),
+            store=self.plan.store,
+            registry=Registry(config.limits.sessions, config.limits.sessions_per_uid),
+            hub=hub,
+            meters=Metrics(),
+            health=LoopWatch(),
+            silero=SileroModel(),
+            on_reload=self.reload,
+            on_shutdown=self.stop,
+            listeners=self.listeners.names,
+        )
+
+    # ------------------------------------------------------------------ life
+
+    async def run(self) -> None:
+        """Serve until told to stop, then drain. Cancellation ends everything at once."""
+        service = self.service
+        async with trio.open_nursery() as engine:
+            await engine.start(service.pool.run)
+            await engine.start(service.dispatcher.run)
+            engine.start_soon(service.health.run)
+            async with trio.open_nursery() as duties:
+                await duties.start(self._heed_signals)
+                for duty in (self._beat, self._report, self._exit_when_idle):
+                    duties.start_soon(duty)
+                await duties.start(self._mind_sleep)
+                async with trio.open_nursery() as planes:
+                    await self._open_planes(planes)
+                    service.state = "ready"
+                    self.notifier.ready(self._summary())
+                    log.info("ready", listeners=", ".join(self.listeners.names), preset=self.plan.config.models.model)
+                    self._warn_if_not_ready()
+                    await self._stopping.wait()
+                    await self._drain()
+                duties.cancel_scope.cancel()
+            with trio.move_on_after(self._patience_s()):
+                await service.pool.unload(wait=True)
+            engine.cancel_scope.cancel()
+        log.info("stopped")
+
+    def stop(self, drain_s: float | None = None) -> None:
+        """Begin to stop; `drain_s` None is the configured time. Idempotent."""
+        if not self._stopping.is_set():
+            self._drain_s = drain_s
+            self._stopping.set()
+
+    async def _open_planes(self, planes: trio.Nursery) -> None:
+        config, service = self.plan.config, self.service
+        control, unix = Drain(), Drain()
+        await planes.start(_bind(serve_control, self.listeners.control, service, drain=control))
+        await planes.start(_bind(serve_http, self.listeners.audio, service, access=None, drain=unix))
+        self._drains += [control, unix]
+        if self.listeners.tcp:
+            server = config.server
+            access = AccessRules(
+                allowed_hosts=server.allowed_hosts, allowed_origins=server.allowed_origins, token=read_token(config)
+            )
+            tcp = Drain()
+            await planes.start(_bind(serve_http, self.listeners.tcp, service, access=access, drain=tcp))
+            self._drains.append(tcp)
+
+    async def _drain(self) -> None:
+        """Finals for everybody, then goodbye; whoever is not done in time is cut."""
+        patience_s = self._patience_s()
+        deadline = trio.current_time() + patience_s
+        sessions = self.service.registry.all()
+        log.info("stopping", sessions=len(sessions), drain_s=patience_s)
+        self.service.state = "draining"
+        self.notifier.stopping(f"Stopping; {len(sessions)} session(s) get their last words")
+        for drain in self._drains:
+            drain.stop_accepting()
+            drain.close_at(deadline)
+        for session in sessions:
+            session.end("drain", close_code=1001)
+        with trio.move_on_at(deadline):
+            for session in sessions:
+                await session.wait_finished()
+        with trio.move_on_at(deadline):
+            await self.service.dispatcher.drain()
+        # The planes end by themselves once the last messages are written, at the deadline at the latest.
+
+    def _patience_s(self) -> float:
+        return self.plan.config.server.drain_s if self._drain_s is None else self._drain_s
+
+    # ------------------------------------------------------------------ reload
+
+    async def reload(self) -> dict[str, Any]:
+        """Read the configuration again and take what can change while running. Raises ConfigError, changing nothing."""
+        self.notifier.reloading(time.monotonic_ns() // 1000)
+        try:
+            plan = make_plan(self.sources)
+            now, restart = changed(self.plan.config, plan.config)
+            self._apply(plan)
+        except SttdError as exc:
+            log.error("reload refused", reason=exc.message)
+            raise
+        finally:
+            self.notifier.ready(self._summary())  # in any case: systemd would wait for it for ever
+        log.info("reloaded", changed=", ".join(now), needs_restart=", ".join(restart))
+        await trio.lowlevel.checkpoint()
+        return {"changed": now, "needs_restart": restart}
+
+    def _apply(self, plan: Plan) -> None:
+        """All of it synchronous, so that nobody sees half a configuration."""
+        config, service = plan.config, self.service
+        self.plan = plan
+        service.loaded, service.preset_table, service.store = plan.loaded, plan.presets, plan.store
+        service.pool.configure(plan.presets, pool_limits(config))
+        service.dispatcher.configure(policy_options(config))
+        service.registry.limit = config.limits.sessions
+        service.registry.limit_per_uid = config.limits.sessions_per_uid
+        logs.configure(level=config.log.level, format=config.log.format)
+
+    # ------------------------------------------------------------------ duties
+
+    async def _heed_signals(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    await self._reload_by_signal()
+                elif self._stopping.is_set():
+                    log.warning("stopping at once", signal=signal.Signals(number).name)
+                    self.listeners.remove_files()
+                    os._exit(128 + number)
+                else:
+                    self.stop()
+
+    async def _reload_by_signal(self) -> None:
+        try:
+            await self.reload()
+        except SttdError:
+            return  # said in the log; a signal has nobody to answer
+
+    async def _beat(self) -> None:
+        """Feed the watchdog for as long as the loop turns and no decode hangs."""
+        interval_s = self.notifier.watchdog_interval_s
+        if interval_s is None:
+            return
+        while True:
+            oldest_s = self.service.dispatcher.statistics().oldest_call_s
+            if oldest_s is None or oldest_s < self.plan.config.scheduler.decode_timeout_s:
+                self.notifier.watchdog()
+            else:
+                log.error("a decode hangs; the watchdog is no longer fed", seconds=round(oldest_s))
+            await trio.sleep(interval_s)
+
+    async def _report(self) -> None:
+        """Keep the line that `systemctl status` shows."""
+        if not self.notifier.enabled:
+            return
+        said = ""
+        while True:
+            summary = self._summary()
+            if summary != said and not self._stopping.is_set():
+                self.notifier.status(summary)
+                said = summary
+            await trio.sleep(_STATUS_EVERY_S)
+
+    async def _exit_when_idle(self) -> None:
+        """With sockets that systemd holds, the next connection starts the daemon again."""
+        idle_since = trio.current_time()
+        while True:
+            idle_s = self.plan.config.server.idle_exit_s
+            if not (idle_s and self.listeners.inherited) or len(self.service.registry):
+                idle_since = trio.current_time()
+            elif trio.current_time() - idle_since >= idle_s:
+                log.info("idle, leaving; the next connection starts sttd again", idle_s=idle_s)
+                self.stop()
+                return
+            await trio.sleep(min(1.0, idle_s / 4) if idle_s else 5.0)
+
+    async def _mind_sleep(self, *, task_status: trio.TaskStatus[None]) -> None:
+        await watch_sleep(on_sleep=self._before_sleep, on_resume=self._after_sleep, task_status=task_status)
+
+    async def _before_sleep(self) -> None:
+        """Let running decodes end: a GPU may be gone when the machine wakes."""
+        log.info("the machine is about to sleep")
+        await self.service.dispatcher.quiesce()
+
+    async def _after_sleep(self) -> None:
+        """A GPU may have lost what was on it: its models go, and the next utterance loads them afresh."""
+        log.info("the machine is awake again")
+        for entry in self.service.pool.statistics().entries:
+            if entry.device != "cpu":
+                await self.service.pool.unload(entry.preset, wait=False)
+                self.service.engine_restarts += 1
+        self.service.dispatcher.resume()
+
+    # ------------------------------------------------------------------ what it says
+
+    def _note_model(self, event: str, entry: dict[str, Any]) -> None:
+        """A model is loading, loaded, unloaded, or failed to load."""
+        if event == "loading":
+            self.notifier.extend_timeout(_LOAD_EXTENDS_S)
+        if event == "load_failed":
+            self.service.last_error = str(entry["error"]["message"])
+        log.info(f"model {event}", **{key: entry[key] for key in ("preset", "device", "compute_type") if entry[key]})
+        self.service.hub.publish("models", {"event": event, **entry})
+
+    def _summary(self) -> str:
+        service = self.service
+        statistics = service.dispatcher.statistics()
+        waiting = sum(statistics.queued.values())
+        loaded = ", ".join(entry.preset for entry in service.pool.statistics().entries) or "no model loaded"
+        return f"{len(service.registry)} session(s); {loaded}; {waiting} waiting, {statistics.in_flight} decoding"
+
+    def _warn_if_not_ready(self) -> None:
+        ready, reason = self.service.readiness()
+        if not ready:
+            log.warning("not ready to transcribe", reason=reason)
+        if self.plan.config.models.model == "demo":
+            log.warning(
+                "`demo` is a demonstration model for synthetic voices; "
+                "get one for people with `sttctl pull base` and start with `--model base`"
+            )
+
+
+def _bind(function: Any, *args: Any, **kwargs: Any) -> Any:
+    """`nursery.start` passes positional arguments only."""
+
+    async def start(*, task_status: trio.TaskStatus[Any]) -> None:
+        await function(*args, **kwargs, task_status=task_status)
+
+    return start
+
+
+async def serve(sources: Sources, *, notifier: Notifier, inherited: list[InheritedSocket]) -> None:
+    """Run a daemon to its end. Raises SttdError where it cannot start."""
+    plan = make_plan(sources)
+    config = plan.config
+    logs.configure(level=config.log.level, format=config.log.format)
+    log.info("starting", version=sttd.__version__, config=plan.loaded.path or "defaults")
+    directory = sockets.runtime_dir(config.server.runtime_dir, sources.environ)
+    tcp = config.server.tcp
+    tcp_is_default = plan.loaded.origins.get("server.tcp", "default") == "default"
+    if tcp_is_default and directory == sockets.SYSTEM_DIR:
+        tcp = "off"  # every local user reaches TCP, so the system service opens it only when told to
+    _check_token(config, tcp)
+    with sockets.owned(directory):
+        listeners = await sockets.open_listeners(directory, tcp=tcp, tcp_is_default=tcp_is_default, inherited=inherited)
+        try:
+            await Daemon(sources, plan, notifier, listeners).run()
+        finally:
+            listeners.remove_files()
+
+
+def _check_token(config: Config, tcp: str) -> None:
+    """Beyond loopback nobody gets in without a token."""
+    address = parse_tcp(tcp)
+    if address is None or address[0] in ("localhost", "::1") or address[0].startswith("127."):
+        return
+    if not read_token(config):
+        raise ConfigError(
+            f"`server.tcp` {tcp} is reachable from other machines; set `server.token_file`, or bind to 127.0.0.1"
+        )

@@ -1,0 +1,221 @@
+"""The front of the audio sockets: reads a request head, and refuses it, answers it or upgrades to the WebSocket.
+
+One request a connection. TCP and Unix sockets differ in the access rules alone (wire/http.py): a Unix peer is known by
+its credentials, a TCP peer counts as the daemon's own user.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Sequence
+from functools import cache, partial
+from importlib.resources import files
+
+import attrs
+import trio
+
+from sttd import logs
+from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
+from sttd.planes.audio import AudioLimits, serve_audio
+from sttd.planes.drain import Drain, serve_connections
+from sttd.planes.peers import unix_peer
+from sttd.planes.streams import RECEIVE_BYTES, linger
+from sttd.planes.supervise import Supervisor
+from sttd.service import Peer, Service
+from sttd.wire.http import (
+    AccessRules,
+    Decision,
+    Get,
+    HeadReader,
+    Request,
+    Response,
+    Route,
+    Upgrade,
+    decide,
+    json_response,
+    refusal,
+)
+
+log = logs.get(__name__)
+
+# What lies in the kernel's buffer is in front of a client's next ping (planes/intake.py), so it is kept small: 4 s of
+# 16 kHz speech. The kernel doubles the number for its own needs.
+_RECEIVE_BUFFER_BYTES = 128 * 1024
+# A client may write a whole recording before it reads its first event. Trio lets 16 KiB wait in the kernel, which is
+# good for a minute of interims; this is good for half an hour.
+_SEND_BUFFER_BYTES = 1024 * 1024
+
+
+@attrs.frozen(kw_only=True)
+class HttpLimits:
+    """Bounds of the plane. Times in seconds."""
+
+    connections: int = 512  # WebSockets; as many again may be in the middle of a plain request
+    head_s: float = 5.0  # to send a request head
+    answer_s: float = 10.0  # to take the answer
+    linger_s: float = 2.0  # to read the last bytes, while it may still be writing
+    audio: AudioLimits = attrs.field(factory=AudioLimits)
+
+
+def configured_limits(service: Service) -> HttpLimits:
+    """The limits that the configuration sets, the rest by default."""
+    limits = service.settings.limits
+    audio = AudioLimits(start_s=limits.start_timeout_s, idle_s=limits.idle_timeout_s)
+    return HttpLimits(connections=limits.connections, audio=audio)
+
+
+async def serve_http(
+    listeners: Sequence[trio.SocketListener],
+    service: Service,
+    *,
+    access: AccessRules | None,
+    drain: Drain,
+    limits: HttpLimits | None = None,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve HTTP and WebSockets on the listeners until drained; closes them.
+
+    Args:
+        access: the rules for TCP listeners; None for Unix sockets.
+        limits: None takes those of the configuration.
+
+    No client can end it or disturb another one: whatever a connection raises is logged and counted, and ends that
+    connection alone. Cancellation cuts all connections at once.
+    """
+    plane = _Plane(
+        service=service,
+        access=access,
+        drain=drain,
+        limits=limits or configured_limits(service),
+        supervisor=Supervisor("audio", partial(service.meters.count_failure, "audio")),
+    )
+    await serve_connections(listeners, plane.handle, drain=drain, task_status=task_status)
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Plane:
+    """What the connections share."""
+
+    service: Service
+    access: AccessRules | None
+    drain: Drain
+    limits: HttpLimits
+    supervisor: Supervisor
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        """One connection, from accept to close. Raises nothing but Cancelled."""
+        self.service.meters.count_connection("audio")
+        await self.supervisor.run(partial(self._serve, stream))
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        if self.supervisor.active > 2 * self.limits.connections:
+            return
+        try:
+            _set_buffers(stream)
+            decision = await self._decide(stream)
+            if isinstance(decision, Upgrade):
+                await serve_audio(
+                    stream,
+                    decision,
+                    service=self.service,
+                    peer=self._peer(stream),
+                    drain=self.drain,
+                    limits=self.limits.audio,
+                )
+        finally:
+            await linger(stream, timeout_s=self.limits.linger_s)
+
+    async def _decide(self, stream: trio.SocketStream) -> Decision | None:
+        """Read the head and answer it. None if the client went away; an upgrade is not answered here."""
+        request = await self._read_head(stream)
+        if request is None or isinstance(request, Response):
+            decision: Decision | None = request
+            request = None
+        else:
+            port = 0 if self.access is None else stream.socket.getsockname()[1]
+            decision = decide(request, access=self.access, port=port)
+        if isinstance(decision, Upgrade) and self.supervisor.active > self.limits.connections:
+            decision = refusal("overloaded", f"all {self.limits.connections} connections are taken; come again later")
+        if isinstance(decision, Get) and request is not None:
+            decision = self._answer(decision.route, request)
+        if isinstance(decision, Response):
+            self.service.meters.count_response(decision.status)
+            with trio.move_on_after(self.limits.answer_s):
+                await stream.send_all(decision.to_bytes(body=request is None or request.method != "HEAD"))
+        return decision
+
+    async def _read_head(self, stream: trio.SocketStream) -> Request | Response | None:
+        reader = HeadReader()
+        with trio.move_on_after(self.limits.head_s):
+            while data := await stream.receive_some(RECEIVE_BYTES):
+                if (result := reader.push(data)) is not None:
+                    return result
+            return None
+        return refusal("idle_timeout", f"no request within {self.limits.head_s:g} s")
+
+    def _answer(self, route: Route, request: Request) -> Response:
+        """The content of a path. Bodies are made in memory: the largest is the page."""
+        match route:
+            case "ready":
+                ready, reason = self.service.readiness()
+                content = {"status": "ok" if ready else "unavailable", "reason": reason}
+                return json_response(content, status=200 if ready else 503)
+            case "status":
+                return json_response(self.service.status())
+            case "metrics":
+                return Response(status=200, body=self.service.metrics(), content_type=METRICS_TYPE)
+            case "page":
+                return _page_response(request)
+
+    def _peer(self, stream: trio.SocketStream) -> Peer:
+        if self.access is None:
+            return unix_peer(stream)
+        return Peer(uid=os.geteuid(), privileged=True, transport="tcp")
+
+
+def _set_buffers(stream: trio.SocketStream) -> None:
+    """Small towards us, large towards the client. Trio has set TCP_NODELAY."""
+    if stream.socket.family == socket.AF_UNIX:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    else:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _SEND_BUFFER_BYTES)
+
+
+# ---------------------------------------------------------------- the live-caption page
+
+
+@cache
+def page() -> tuple[bytes, str]:
+    """The page, and the sources that its own inline style and script have in a Content-Security-Policy."""
+    html = files("sttd").joinpath("assets/page/index.html").read_text(encoding="utf-8")
+    hashes = {
+        tag: " ".join(
+            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", html, flags=re.DOTALL)
+        )
+        for tag in ("style", "script")
+    }
+    return html.encode(), f"style-src {hashes['style']}; script-src {hashes['script']} blob:"
+
+
+def _page_response(request: Request) -> Response:
+    """The page may run its own script, open its own WebSocket and listen, and nothing else."""
+    body, sources = page()
+    hosts = request.values(b"host")  # checked by then, where it matters; older browsers' 'self' is not for ws:
+    origin = f" ws://{hosts[0].decode('ascii')}" if hosts and re.fullmatch(rb"[A-Za-z0-9.:_\[\]-]+", hosts[0]) else ""
+    policy = (
+        f"default-src 'none'; {sources}; connect-src 'self'{origin}; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    headers = (
+        ("Cache-Control", "no-store"),
+        ("Content-Security-Policy", policy),
+        ("Permissions-Policy", "microphone=(self)"),
+        ("Referrer-Policy", "no-referrer"),
+    )
+    return Response(status=200, body=body, content_type="text/html; charset=utf-8", headers=headers)

@@ -1,0 +1,114 @@
+"""Between the words of the audio protocol and the values of the core: options in, events out.
+
+Neither side knows the other. What a client left out comes from the daemon's configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from sttd.core import types as core
+from sttd.core.options import UNCHANGED, Endpointing, SessionChanges, SessionOptions
+from sttd.wire.messages import Configure, EndpointingFields, Start, encode_event
+
+_EVENT_NAMES: dict[type[Any], str] = {
+    core.SpeechStart: "speech_start",
+    core.Interim: "interim",
+    core.SpeechEnd: "speech_end",
+    core.Final: "final",
+    core.Progress: "progress",
+    core.Gap: "gap",
+    core.Warn: "warning",
+    core.Failure: "error",
+    core.Stopped: "stopped",
+}
+_FIELDS = {kind: tuple(field.name for field in attrs.fields(kind)) for kind in (*_EVENT_NAMES, core.Word, core.Timing)}
+_NULLABLE = frozenset({"total_s"})  # None is said as null; other fields that are None stay out
+
+
+def session_options(start: Start, *, defaults: SessionOptions) -> SessionOptions:
+    """The options that a client asked for with `start`, the rest from `defaults` for sessions of that kind."""
+    asked = _given(start)
+    for special in ("lang", "endpointing"):
+        asked.pop(special, None)
+    if start.lang is not None:
+        asked["lang"] = _language(start.lang)
+    if start.model is not None:
+        asked.setdefault("interim_model", start.model)
+    if start.endpointing is not None:
+        asked["endpointing"] = _endpointing(start.endpointing, defaults=defaults.endpointing)
+        if asked["endpointing"] is not None:
+            asked["max_utterance_s"] = asked["endpointing"].max_utterance_s
+    return attrs.evolve(defaults, **asked)
+
+
+def session_changes(configure: Configure, *, current: Endpointing | None) -> SessionChanges:
+    """What `configure` names; `current` fills the endpointing fields that it does not."""
+    changes: dict[str, Any] = {name: value for name, value in _given(configure).items() if name != "lang"}
+    if configure.lang is not None:
+        changes["lang"] = _language(configure.lang)
+    if configure.endpointing is not None:
+        changes["endpointing"] = _endpointing(configure.endpointing, defaults=current)
+    return SessionChanges(**changes)
+
+
+def endpointing_after(changes: SessionChanges, *, current: Endpointing | None) -> Endpointing | None:
+    """The endpointing that holds once `changes` are in effect."""
+    return current if changes.endpointing is UNCHANGED else changes.endpointing  # type: ignore[return-value]
+
+
+def started_fields(session: str, options: SessionOptions) -> dict[str, Any]:
+    """The fields of `started`: the effective options, under the names of `start`."""
+    fields = {field.name: getattr(options, field.name) for field in attrs.fields(Start)}
+    fields["lang"] = options.lang or "auto"
+    fields["hotwords"] = list(options.hotwords)
+    fields["endpointing"] = attrs.asdict(options.endpointing) if options.endpointing else False
+    return {"session": session, **fields}
+
+
+def event_message(event: core.SessionEvent) -> str:
+    """A session's event as the text message for its client. Times are rounded to milliseconds."""
+    return encode_event(_EVENT_NAMES[type(event)], _plain_fields(event))
+
+
+def bytes_per_second(options: SessionOptions) -> float:
+    """How much the declared audio is; for containers a guess on the high side (they are compressed, mostly)."""
+    width = {"pcm_s16le": 2, "pcm_s32le": 4, "pcm_f32le": 4, "mulaw": 1, "alaw": 1, "container": 2}[options.encoding]
+    return float(width * options.sample_rate * options.channels)
+
+
+def _given(message: Start | Configure) -> dict[str, Any]:
+    return {f.name: value for f in attrs.fields(type(message)) if (value := getattr(message, f.name)) is not None}
+
+
+def _language(lang: str) -> str | None:
+    return None if lang == "auto" else lang
+
+
+def _endpointing(asked: EndpointingFields | bool, *, defaults: Endpointing | None) -> Endpointing | None:
+    """None means that the client finalizes. A bound that the client did not name gives way to one that it did."""
+    if not isinstance(asked, EndpointingFields):
+        return None
+    merged = attrs.evolve(defaults or Endpointing(), **_given_fields(asked))
+    if asked.silence_ms_max is None:
+        return attrs.evolve(merged, silence_ms_max=max(merged.silence_ms_min, merged.silence_ms_max))
+    return attrs.evolve(merged, silence_ms_min=min(merged.silence_ms_min, merged.silence_ms_max))
+
+
+def _given_fields(asked: EndpointingFields) -> dict[str, Any]:
+    return {name: value for name, value in attrs.asdict(asked).items() if value is not None}
+
+
+def _plain_fields(value: Any) -> dict[str, Any]:
+    fields = {name: _plain(getattr(value, name)) for name in _FIELDS[type(value)]}
+    return {name: plain for name, plain in fields.items() if plain is not None or name in _NULLABLE}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, tuple):
+        return [_plain_fields(item) for item in value]
+    return _plain_fields(value) if type(value) in _FIELDS else value

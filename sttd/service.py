@@ -1,0 +1,401 @@
+"""The one API that all planes use: sessions, models, status, configuration, events.
+
+A plane translates bytes to these calls and back, and knows nothing behind them. Results are maps in the shape
+that the protocol gives them; errors are `SttdError`s with their code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Literal, Protocol
+
+import attrs
+import trio
+
+import sttd
+from sttd import logs
+from sttd.config import Config, Loaded
+from sttd.core.accounting import LatencyWindow
+from sttd.core.options import Endpointing, SessionOptions
+from sttd.core.types import Final, Interim
+from sttd.engine.backend import Preset
+from sttd.engine.dispatcher import Dispatcher
+from sttd.engine.pool import ModelPool
+from sttd.engine.presets import not_found, not_local
+from sttd.engine.store import ModelStore
+from sttd.engine.vad import SileroModel
+from sttd.errors import OverloadedError, SessionError
+from sttd.hub import Hub, Subscription
+from sttd.metrics import Metrics
+from sttd.session.pipeline import Session
+from sttd.session.registry import Registry
+from sttd.session.transcriber import Tuning, Voice
+
+log = logs.get("service")
+
+State = Literal["starting", "ready", "draining"]
+
+_LATENCY_S = 300.0  # latencies in `status` are of the last 5 minutes
+# A file has no listener: windows as long as Whisper takes them cost least, so only a real pause cuts one.
+_FILE_ENDPOINTING = Endpointing(silence_ms_min=2000, silence_ms_max=2000)
+
+
+@attrs.frozen(kw_only=True)
+class Peer:
+    """Who is at the other end of a connection.
+
+    Privileged (root, the daemon's own uid): sees everybody's sessions, may change the daemon itself.
+    """
+
+    uid: int
+    privileged: bool
+    transport: Literal["unix", "tcp"]
+    pid: int | None = None
+
+    @property
+    def sees(self) -> int | None:
+        """The uid whose things this peer sees; None for all."""
+        return None if self.privileged else self.uid
+
+
+class LoopHealth(Protocol):
+    """What watches the event loop."""
+
+    def lag_ms_p99(self) -> float | None:
+        """How late the loop was, 99th percentile of the last 10 s."""
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+
+
+@attrs.define(eq=False, kw_only=True)
+class Service:
+    """The daemon as its planes see it. Owned by the daemon, which also runs the pool and the dispatcher."""
+
+    loaded: Loaded
+    preset_table: Mapping[str, Preset]
+    pool: ModelPool
+    dispatcher: Dispatcher
+    store: ModelStore
+    registry: Registry
+    hub: Hub
+    meters: Metrics
+    health: LoopHealth
+    silero: SileroModel | None
+    on_reload: Callable[[], Awaitable[dict[str, Any]]]
+    on_shutdown: Callable[[float | None], None]
+    clock: Callable[[], float] = trio.current_time
+    state: State = "starting"
+    listeners: list[str] = attrs.field(factory=list)
+    engine_restarts: int = 0
+    last_error: str | None = None
+    audio_dropped_s: float = 0.0
+    _started_at: float = attrs.field(init=False)
+    _latency_ms: dict[str, LatencyWindow] = attrs.field(
+        factory=lambda: {"final": LatencyWindow(_LATENCY_S), "interim": LatencyWindow(_LATENCY_S)}, init=False
+    )
+
+    def __attrs_post_init__(self) -> None:
+        self._started_at = self.clock()
+
+    @property
+    def settings(self) -> Config:
+        """The configuration in effect."""
+        return self.loaded.config
+
+    @property
+    def draining(self) -> bool:
+        """Whether the daemon is on its way out."""
+        return self.state == "draining"
+
+    # ------------------------------------------------------------------ sessions
+
+    def presets(self) -> list[str]:
+        """Presets that a session may name."""
+        allowed = self.settings.models.selectable
+        return [name for name in self.preset_table if "*" in allowed or name in allowed]
+
+    def defaults(self, *, kind: Literal["live", "file"] = "live") -> SessionOptions:
+        """What a session gets where its client does not say."""
+        config = self.settings
+        endpointing = Endpointing(
+            silence_ms_min=config.endpointing.silence_ms_min,
+            silence_ms_max=config.endpointing.silence_ms_max,
+            max_utterance_s=config.endpointing.max_utterance_s,
+            aggressiveness=config.vad.aggressiveness,
+        )
+        window_s = config.endpointing.max_utterance_s
+        if kind == "file":
+            endpointing = attrs.evolve(
+                _FILE_ENDPOINTING, max_utterance_s=window_s, aggressiveness=config.vad.aggressiveness
+            )
+        return SessionOptions(
+            kind=kind,
+            interim=kind == "live",
+            endpointing=endpointing,
+            max_utterance_s=window_s,
+            model=config.models.model,
+            interim_model=config.models.interim_model,
+        )
+
+    @asynccontextmanager
+    async def open_session(self, options: SessionOptions, *, peer: Peer) -> AsyncIterator[Session]:
+        """A session for as long as the block runs.
+
+        Leaving the block without `stop` is a dropped connection: the finals still owed are made and go to
+        subscribers before the block is left. Cancellation ends the session at once.
+
+        Raises:
+            ModelError: `model_not_found`, `model_not_local`.
+            OverloadedError, SessionError: no room, or the daemon is stopping.
+        """
+        options = attrs.evolve(options, interim_model=options.interim_model or options.model)
+        self._admit(options, peer)
+        session = self._new_session(options, peer)
+        self.registry.add(session)
+        self._tell_session("opened", session)
+        try:
+            async with _session_task(session):
+                yield session
+        finally:
+            self.registry.remove(session)
+            self.dispatcher.forget(session.id)
+            self.audio_dropped_s += session.dropped_s
+            self._tell_session("closed", session)
+
+    def _admit(self, options: SessionOptions, peer: Peer) -> None:
+        """Refuse early: a session that would be served too late is better told so at once."""
+        if self.draining:
+            raise SessionError("the daemon is stopping", code="shutting_down")
+        for name in dict.fromkeys((options.model, options.interim_model)):
+            self.check_model(name)
+        self.registry.check_room(peer.uid)
+        wait_s = self.dispatcher.statistics().estimated_wait_s
+        if wait_s > self.settings.scheduler.admission_wait_s and options.kind == "live":
+            raise OverloadedError(
+                f"a final would wait {wait_s:.1f} s now; come again later", data={"retry_after_s": round(wait_s, 1)}
+            )
+
+    def check_model(self, name: str) -> Preset:
+        """The preset, if it may be named and its model is on disk. Raises ModelError."""
+        preset = self.preset_table.get(name)
+        allowed = self.settings.models.selectable
+        defaults = (self.settings.models.model, self.settings.models.interim_model)
+        if preset is None or not ("*" in allowed or name in allowed or name in defaults):
+            raise not_found(name, self.presets())
+        if not self.pool.is_local(name):
+            raise not_local(preset)
+        return preset
+
+    def _new_session(self, options: SessionOptions, peer: Peer) -> Session:
+        config = self.settings
+        voice = Voice(
+            session=self.registry.new_id(),
+            uid=peer.uid,
+            options=options,
+            tuning=Tuning(
+                speculate_ms=config.endpointing.speculate_ms,
+                pre_roll_ms=config.endpointing.pre_roll_ms,
+                interim_min_ms=config.interim.interim_min_ms,
+                hold_back_s=config.interim.hold_back_ms / 1000,
+                lag_warning_s=config.limits.lag_warning_s,
+            ),
+            models=self.pool,
+            dispatcher=self.dispatcher,
+            emit=lambda event: None,  # the session puts itself here
+            clock=self.clock,
+            language=options.lang,
+        )
+        return Session(
+            id=voice.session,
+            uid=peer.uid,
+            voice=voice,
+            silero=self.silero if config.vad.silero else None,
+            on_final=self._note_final,
+            on_written=self._note_written,
+        )
+
+    def _note_final(self, session: Session, final: Final) -> None:
+        if self.hub.wanted("transcripts"):
+            event = {"event": "final", "session": session.id, **attrs.asdict(final)}
+            self.hub.publish("transcripts", event, uid=session.uid)
+
+    def _note_written(self, event: Interim | Final, latency_s: float) -> None:
+        kind: Literal["final", "interim"] = "final" if isinstance(event, Final) else "interim"
+        self._latency_ms[kind].add(latency_s * 1000, now=self.clock())
+        self.meters.observe_latency(kind, latency_s)
+
+    def _tell_session(self, event: str, session: Session) -> None:
+        log.info(f"session {event}", session=session.id, uid=session.uid, preset=session.options.model)
+        self.hub.publish("sessions", {"event": event, **session.row()}, uid=session.uid)
+
+    def sessions(self, *, peer: Peer, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
+        """One page of the sessions that this peer may see."""
+        page, following = self.registry.page(uid=peer.sees, limit=limit, cursor=cursor)
+        return {"sessions": [session.row() for session in page], "next": following}
+
+    async def close_session(self, *, peer: Peer, session: str, drain: bool = True) -> dict[str, Any]:
+        """End somebody's session. With `drain` what was said is still decoded. Raises NotFoundError."""
+        found = self.registry.find(session, uid=peer.sees)
+        if drain:
+            found.end("drain")
+        else:
+            found.abort()
+        await trio.lowlevel.checkpoint()
+        return {}
+
+    def subscribe(self, *, peer: Peer, topics: tuple[str, ...]) -> Subscription:
+        """Events from now on, of what this peer may see."""
+        return self.hub.subscribe(frozenset(topics), uid=peer.sees)
+
+    # ------------------------------------------------------------------ models
+
+    def models(self) -> dict[str, Any]:
+        """All presets."""
+        models = self.settings.models
+        uses = {"final": models.model, "interim": models.interim_model or models.model}
+        return {
+            "presets": [
+                {**row, "default_for": [use for use, preset in uses.items() if preset == row["preset"]]}
+                for row in self.pool.presets()
+            ]
+        }
+
+    async def load(
+        self,
+        *,
+        preset: str,
+        cpu_threads: int | None = None,
+        num_workers: int | None = None,
+        keep_alive_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Load a preset; see the pool."""
+        result = await self.pool.load(
+            preset, cpu_threads=cpu_threads, num_workers=num_workers, keep_alive_s=keep_alive_s
+        )
+        return attrs.asdict(result)
+
+    async def unload(self, *, preset: str | None = None, wait: bool = True) -> dict[str, Any]:
+        """Unload a preset or all; see the pool."""
+        return attrs.asdict(await self.pool.unload(preset, wait=wait))
+
+    async def pull(
+        self,
+        *,
+        model: str,
+        revision: str | None = None,
+        progress: Callable[[int, int | None, str], None],
+    ) -> dict[str, Any]:
+        """Download a model; `model` may be a preset's name."""
+        preset = self.preset_table.get(model)
+        name = preset.model if preset is not None else model
+        revision = revision or (preset.revision if preset is not None else None)
+        return {"path": str(await self.store.pull(name, revision=revision, progress=progress))}
+
+    # ------------------------------------------------------------------ the daemon itself
+
+    def config(self, *, peer: Peer) -> dict[str, Any]:
+        """Every option, its value and where it came from."""
+        return {"values": self.loaded.values()}
+
+    async def reload(self, *, peer: Peer) -> dict[str, Any]:
+        """Read the configuration again. Raises ConfigError, with the old one still in effect."""
+        log.info("reload", uid=peer.uid)
+        return await self.on_reload()
+
+    def shutdown(self, *, peer: Peer, drain_s: float | None = None) -> dict[str, Any]:
+        """Stop the daemon, gently for so long."""
+        log.info("shutdown", uid=peer.uid)
+        self.on_shutdown(drain_s)
+        return {}
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the default preset could serve a session now, and why not."""
+        if self.draining:
+            return False, "the daemon is stopping"
+        models = self.settings.models
+        for name in dict.fromkeys((models.model, models.interim_model or models.model)):
+            preset = self.preset_table[name]
+            if not self.pool.is_local(name):
+                return False, not_local(preset).message
+        return True, "ok"
+
+    def status(self) -> dict[str, Any]:
+        """The state of the daemon in one look (PROTOCOL 2.1)."""
+        now = self.clock()
+        scheduler = self.dispatcher.statistics()
+        pool = self.pool.statistics()
+        final = self._latency_ms["final"].percentiles((0.5, 0.95, 0.99), now=now)
+        interim = self._latency_ms["interim"].percentiles((0.5, 0.95), now=now)
+        return {
+            "server": {
+                "version": sttd.__version__,
+                "pid": os.getpid(),
+                "uptime_s": round(now - self._started_at, 3),
+                "state": self.state,
+                "listeners": list(self.listeners),
+                "config_path": self.loaded.path,
+            },
+            "models": {
+                "loaded": pool.loaded,
+                "max_loaded": pool.max_loaded,
+                "entries": [attrs.asdict(entry) for entry in pool.entries],
+                "hits": pool.hits,
+                "misses": pool.misses,
+                "load_failures": pool.load_failures,
+                "idle_ttl_seconds": pool.idle_ttl_seconds,
+                "process_rss_bytes": pool.process_rss_bytes,
+            },
+            "sessions": {
+                "active": len(self.registry),
+                "peak": self.registry.peak,
+                "limit": self.registry.limit,
+                "total": self.registry.total,
+            },
+            "scheduler": {
+                "queued": scheduler.queued,
+                "in_flight": scheduler.in_flight,
+                "workers": pool.workers,
+                "batches": scheduler.batches,
+                "batch_size_mean": scheduler.batch_size_mean,
+                "queue_wait_ms": {name: attrs.asdict(wait) for name, wait in scheduler.queue_wait_ms.items()},
+                "coalesced": scheduler.coalesced,
+                "rejected": scheduler.rejected,
+                "realtime_factor": scheduler.realtime_factor,
+            },
+            "latency_ms": {
+                "final": dict(zip(("p50", "p95", "p99"), final, strict=True)),
+                "interim": dict(zip(("p50", "p95"), interim, strict=True)),
+            },
+            "health": {
+                "event_loop_lag_ms_p99": self.health.lag_ms_p99(),
+                "audio_dropped_s": round(self.audio_dropped_s + sum(s.dropped_s for s in self.registry.all()), 3),
+                "engine_restarts": self.engine_restarts,
+                "last_error": self.last_error,
+            },
+        }
+
+    def metrics(self) -> bytes:
+        """The metrics page."""
+        return self.meters.render(self.status())
+
+
+@asynccontextmanager
+async def _session_task(session: Session) -> AsyncIterator[None]:
+    """Run a session beside the block, and wait for it after.
+
+    `Session.run` raises nothing, so the only errors that can come out of this nursery are the block's own: they
+    leave it as they are, not wrapped in a group.
+    """
+    error: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        try:
+            yield
+        except Exception as exc:
+            error = exc
+        session.end("disconnect")  # changes nothing where the client had stopped
+    if error is not None:
+        raise error

@@ -1,0 +1,216 @@
+"""Audio in a container (WAV, FLAC, MP3, Ogg, Opus, WebM, M4A): PyAV pulls bytes in a thread, frames come out.
+
+PyAV reads a file and blocks, while our bytes arrive over a socket and must not block the loop. So one worker
+thread per such session reads through `_Source`, whose `read` waits for the session's channel by way of
+`trio.from_thread`. Cancelling the session cancels that wait, and with it the thread.
+
+Most formats are read strictly forwards. MP4 often keeps its index at the end, so a stream that begins like
+one is spooled (in memory, beyond 8 MiB in an unnamed file) and may be sought in.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+import trio
+
+from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE
+from sttd.errors import ProtocolError
+
+Frames = npt.NDArray[np.float32]
+
+MAX_CONTAINER_BYTES = 2 << 30
+_SPOOL_BYTES = 8 << 20
+_BLOCK_FRAMES = 25  # 0.5 s: what one hop from the thread to the loop carries
+
+# PyAV's thread of a session mostly waits for bytes, so the bound is on open containers, not on CPU.
+_threads = trio.CapacityLimiter(64)
+
+
+@attrs.frozen(kw_only=True)
+class ContainerInfo:
+    """What the container says of itself."""
+
+    duration_s: float | None
+
+
+@attrs.define(eq=False, slots=False)  # RawIOBase has slots of its own
+class _Source(io.RawIOBase):
+    """A file, as PyAV sees it, over a channel of bytes. Lives in the thread."""
+
+    receive: trio.MemoryReceiveChannel[bytes]
+    seekable_: bool
+    head: bytes
+    _at: int = attrs.field(default=0, init=False)
+    _size: int = attrs.field(default=0, init=False)
+    _ended: bool = attrs.field(default=False, init=False)
+    _pending: bytes = attrs.field(default=b"", init=False)
+    _spool: Any = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.seekable_:
+            self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 (closed in close)
+            self._store(self.head)
+        else:
+            self._pending = self.head
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self.seekable_
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        if self.seekable_:
+            return self._read_spooled(size)
+        if not self._pending and not self._ended:
+            self._pending = self._more()
+        piece, self._pending = self._pending[:size], self._pending[size:]
+        self._at += len(piece)
+        return piece
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if not self.seekable_:
+            raise io.UnsupportedOperation("seek")
+        if whence == io.SEEK_END:
+            while not self._ended:
+                self._store(self._more())
+            offset += self._size
+        elif whence == io.SEEK_CUR:
+            offset += self._at
+        self._at = offset
+        return offset
+
+    def close(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+        super().close()
+
+    def _read_spooled(self, size: int) -> bytes:
+        while self._size < self._at + size and not self._ended:
+            self._store(self._more())
+        self._spool.seek(self._at)
+        piece: bytes = self._spool.read(size)
+        self._at += len(piece)
+        return piece
+
+    def _store(self, data: bytes) -> None:
+        self._spool.seek(self._size)
+        self._spool.write(data)
+        self._size += len(data)
+        if self._size > MAX_CONTAINER_BYTES:
+            raise ProtocolError(f"the file is larger than {MAX_CONTAINER_BYTES >> 30} GiB", code="too_large")
+
+    def _more(self) -> bytes:
+        try:
+            return trio.from_thread.run(self.receive.receive)
+        except trio.EndOfChannel:
+            self._ended = True
+            return b""
+
+
+async def decode_container(
+    receive: trio.MemoryReceiveChannel[bytes],
+    send: trio.MemorySendChannel[Frames],
+    *,
+    channel_select: int | None,
+    live: bool,
+    on_info: Any = None,
+) -> None:
+    """Read a container from `receive` until its end, send frames of shape (n, 320) float32 at 16 kHz mono.
+
+    Raises ProtocolError with `bad_audio` or `too_large`. Cancelling it ends the thread at its next read or send.
+    """
+    head = await _head(receive)
+    if head:
+        await trio.to_thread.run_sync(_pull, receive, send, head, channel_select, live, on_info, limiter=_threads)
+
+
+async def _head(receive: trio.MemoryReceiveChannel[bytes]) -> bytes:
+    """Enough bytes to tell an MP4 from the rest."""
+    head = b""
+    while len(head) < 12:
+        try:
+            head += await receive.receive()
+        except trio.EndOfChannel:
+            break
+    return head
+
+
+def _pull(
+    receive: trio.MemoryReceiveChannel[bytes],
+    send: trio.MemorySendChannel[Frames],
+    head: bytes,
+    channel_select: int | None,
+    live: bool,
+    on_info: Any,
+) -> None:
+    """The thread: open, demux, decode, resample, hand over."""
+    import av
+
+    source = _Source(receive=receive, seekable_=head[4:8] == b"ftyp", head=head)
+    # A live stream must not wait for five seconds of itself before its first sample is decoded.
+    options = {"probesize": "65536", "analyzeduration": "0"} if live else {}
+    try:
+        with av.open(source, mode="r", options=options, metadata_errors="ignore") as container:
+            if not container.streams.audio:
+                raise ProtocolError("the file has no audio stream", code="bad_audio")
+            stream = container.streams.audio[0]
+            if on_info is not None:
+                duration = container.duration / av.time_base if container.duration else None
+                trio.from_thread.run_sync(on_info, ContainerInfo(duration_s=duration))
+            _decode(container, stream, send, channel_select)
+    except trio.BrokenResourceError:
+        return  # the session has stopped listening
+    except av.FFmpegError as exc:
+        raise ProtocolError(f"the audio cannot be decoded: {exc.strerror}", code="bad_audio") from None
+    finally:
+        source.close()
+
+
+def _decode(container: Any, stream: Any, send: trio.MemorySendChannel[Frames], channel_select: int | None) -> None:
+    import av
+
+    # Resampling first and mixing after, ourselves: FFmpeg's own down-mix weighs channels by their layout.
+    resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
+    rest = np.zeros(0, np.float32)
+    for frame in container.decode(stream):
+        for block in resampler.resample(frame):
+            rest = _hand_over(np.concatenate((rest, _mix(block.to_ndarray(), channel_select))), send, whole=False)
+    for block in resampler.resample(None):
+        rest = np.concatenate((rest, _mix(block.to_ndarray(), channel_select)))
+    _hand_over(rest, send, whole=True)
+
+
+def _mix(planes: npt.NDArray[Any], channel_select: int | None) -> npt.NDArray[np.float32]:
+    """(channels, n) to (n,): the mean, or the channel that was asked for."""
+    if channel_select is not None:
+        if channel_select >= len(planes):
+            raise ProtocolError(
+                f"`channel_select` is {channel_select} and the file has {len(planes)} channel(s)", code="bad_option"
+            )
+        return np.asarray(planes[channel_select], np.float32)
+    mixed = planes.mean(axis=0, dtype=np.float32) if len(planes) > 1 else planes[0]
+    return np.asarray(mixed, np.float32)
+
+
+def _hand_over(samples: npt.NDArray[np.float32], send: trio.MemorySendChannel[Frames], *, whole: bool) -> Frames:
+    """Send as many whole blocks as there are; with `whole` everything, the last frame padded. Returns the rest."""
+    if whole and len(samples):
+        samples = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES))
+    step = _BLOCK_FRAMES * FRAME_SAMPLES
+    while len(samples) >= (FRAME_SAMPLES if whole else step):
+        count = min(len(samples), step) // FRAME_SAMPLES * FRAME_SAMPLES
+        block = np.clip(samples[:count], -1.0, 1.0).reshape(-1, FRAME_SAMPLES)
+        block.flags.writeable = False
+        trio.from_thread.run(send.send, block)
+        samples = samples[count:]
+    return samples

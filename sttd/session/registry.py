@@ -1,0 +1,80 @@
+"""Who is connected: the sessions that live now, counted by user, listed page by page."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import attrs
+
+from sttd.errors import NotFoundError, OverloadedError, ProtocolError
+from sttd.session.pipeline import Session
+
+# A client that comes back at once meets the same limit; one that waits this long probably does not.
+_RETRY_AFTER_S = 5.0
+
+
+@attrs.define(eq=False)
+class Registry:
+    """Live sessions by id, in the order in which they were opened. Ids sort in that order too."""
+
+    limit: int
+    limit_per_uid: int
+    peak: int = attrs.field(default=0, init=False)
+    total: int = attrs.field(default=0, init=False)
+    _sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
+    _per_uid: Counter[int] = attrs.field(factory=Counter, init=False)
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def all(self) -> tuple[Session, ...]:
+        """A copy: sessions come and go while the caller walks it."""
+        return tuple(self._sessions.values())
+
+    def check_room(self, uid: int) -> None:
+        """Raises OverloadedError where one more session of this user is one too many."""
+        retry = {"retry_after_s": _RETRY_AFTER_S}
+        if len(self._sessions) >= self.limit:
+            raise OverloadedError(f"all {self.limit} sessions are taken; come again later", data=retry)
+        if self._per_uid[uid] >= self.limit_per_uid:
+            raise OverloadedError(
+                f"user {uid} has {self._per_uid[uid]} sessions, and one user may have {self.limit_per_uid}", data=retry
+            )
+
+    def new_id(self) -> str:
+        """An id that no session of this daemon has had."""
+        self.total += 1
+        return f"s{self.total:06d}"
+
+    def add(self, session: Session) -> None:
+        """A session begins."""
+        self._sessions[session.id] = session
+        self._per_uid[session.uid] += 1
+        self.peak = max(self.peak, len(self._sessions))
+
+    def remove(self, session: Session) -> None:
+        """It has ended; idempotent."""
+        if self._sessions.pop(session.id, None) is not None:
+            self._per_uid[session.uid] -= 1
+            if not self._per_uid[session.uid]:
+                del self._per_uid[session.uid]
+
+    def visible(self, *, uid: int | None) -> list[Session]:
+        """Sessions of this user; with None all of them."""
+        return [session for session in self._sessions.values() if uid is None or session.uid == uid]
+
+    def find(self, session_id: str, *, uid: int | None) -> Session:
+        """One session. Raises NotFoundError, also where it belongs to another user than `uid`."""
+        session = self._sessions.get(session_id)
+        if session is None or (uid is not None and session.uid != uid):
+            raise NotFoundError(f"there is no session {session_id!r} of yours; `sttctl sessions` lists them")
+        return session
+
+    def page(self, *, uid: int | None, limit: int, cursor: str | None) -> tuple[list[Session], str | None]:
+        """Up to `limit` sessions after `cursor`, and the cursor of the next page. Raises ProtocolError."""
+        if cursor is not None and not (cursor.startswith("s") and cursor[1:].isdecimal()):
+            raise ProtocolError("`cursor` is not one that this daemon gave", code="bad_option")
+        after = int(cursor[1:]) if cursor else 0
+        rest = [session for session in self.visible(uid=uid) if int(session.id[1:]) > after]
+        page = rest[:limit]
+        return page, (page[-1].id if len(rest) > limit else None)

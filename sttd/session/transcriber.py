@@ -1,0 +1,384 @@
+"""One utterance, from its first sound to its final.
+
+The session's ear (`session/pipeline.py`) tells a transcriber synchronously what it hears: audio came, the
+speaker paused, went on, was done. The transcriber decides at once which decodes that asks for and submits
+them; short tasks in the session's nursery wait for the results. `serve` is the utterance's own task: it holds
+the lease on the model from the first sound to the final, and it ends with exactly one `Final`.
+
+What is decoded, and when:
+
+- an **interim** of the audio so far, when the cadence says so and none is running; one that still waits in the
+  queue is replaced there by the newer one;
+- a **speculative final** once the pause is long enough that the utterance has probably ended. If the speaker
+  goes on it is discarded; if the endpoint confirms, it is the final, and its decode was hidden in the pause;
+- a **final**, when there is no speculation that covers all the speech. It gets just the samples that a
+  speculation would have got (`core/utterance.py`, rule 4), so that both give the same text.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from sttd.core import text as text_rules
+from sttd.core.cadence import Cadence
+from sttd.core.endpointer import TurnHint
+from sttd.core.options import SessionOptions
+from sttd.core.stabiliser import Stabiliser
+from sttd.core.types import (
+    DecodeItem,
+    DecodeOptions,
+    Failure,
+    Final,
+    FinalReason,
+    Hypothesis,
+    Interim,
+    JobClass,
+    Samples,
+    SessionEvent,
+    SpeechEnd,
+    SpeechStart,
+    Timing,
+    Word,
+    seconds,
+)
+from sttd.core.utterance import Closed, Opened, Paused, Snapshot
+from sttd.engine.backend import Lease
+from sttd.engine.dispatcher import Dispatcher, Job, JobDropped, Outcome, Ticket
+from sttd.errors import DecodeError, OverloadedError, SttdError
+
+# When a job should have started, after it was submitted; orders jobs within a class.
+_DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
+
+# A language is pinned once this much speech was heard: below, Whisper's detection is a guess.
+_LANGUAGE_EVIDENCE_S = 2.0
+_LANGUAGE_PROBABILITY = 0.5
+
+_NO_TIMING = Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False)
+
+
+class Leasing(Protocol):
+    """The part of the model pool that sessions use."""
+
+    async def lease(self, preset: str) -> Lease:
+        """Wait for a loaded model. Raises ModelError, OverloadedError."""
+
+
+@attrs.frozen(kw_only=True)
+class Tuning:
+    """Settings of the configuration that shape a session; fixed when it starts."""
+
+    speculate_ms: int = 180
+    pre_roll_ms: int = 400
+    interim_min_ms: int = 350
+    hold_back_s: float = 0.4
+    silero: bool = True
+    lag_warning_s: float = 2.0
+
+
+@attrs.define(eq=False)
+class Voice:
+    """What the utterances of one session share."""
+
+    session: str
+    uid: int
+    options: SessionOptions
+    tuning: Tuning
+    models: Leasing
+    dispatcher: Dispatcher
+    emit: Callable[[SessionEvent], None]
+    clock: Callable[[], float]
+    language: str | None = None  # pinned: asked for, or detected once
+
+
+@attrs.define(eq=False)
+class _Speculation:
+    ticket: Ticket
+    submitted: float
+    covers_until: int  # sample
+
+
+@attrs.define(eq=False)
+class Transcriber:
+    """Decodes one utterance. Everything but `serve` is synchronous."""
+
+    voice: Voice
+    options: SessionOptions  # of this utterance: `configure` changes the next one
+    opened: Opened
+    nursery: trio.Nursery
+    snapshot: Callable[[], Snapshot | None]
+    on_hint: Callable[[TurnHint], None]
+    previous: trio.Event  # set when the final before this one was sent
+    sent: trio.Event = attrs.field(factory=trio.Event, init=False)
+    ended_at: float | None = attrs.field(default=None, init=False)  # when the endpoint was decided
+    _closed: Closed | None = attrs.field(default=None, init=False)
+    _closing: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _leases: list[Lease] = attrs.field(factory=list, init=False)  # [for finals, for interims]
+    _trouble: SttdError | None = attrs.field(default=None, init=False)
+    _interim: Ticket | None = attrs.field(default=None, init=False)
+    _speculation: _Speculation | None = attrs.field(default=None, init=False)
+    _seq: int = attrs.field(default=0, init=False)
+    _previous_text: str = attrs.field(default="", init=False)
+    _stabiliser: Stabiliser = attrs.field(init=False)
+    _cadence: Cadence = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        tuning = self.voice.tuning
+        self._stabiliser = Stabiliser(lock_stable=self.options.lock_stable, hold_back_s=tuning.hold_back_s)
+        self._cadence = Cadence(interim_min_ms=tuning.interim_min_ms)
+        self.voice.emit(SpeechStart(utterance=self.opened.utterance, at_s=seconds(self.opened.at_sample)))
+
+    # ------------------------------------------------------------------ what the ear tells it
+
+    def heard(self, position: int) -> None:
+        """More audio of this utterance arrived, up to `position`; submit an interim if one is due."""
+        if not self.options.interim or self._closed is not None or not self._leases:
+            return
+        waiting = self._interim is not None and not self._interim.started
+        if self._interim is not None and not waiting:
+            return  # one is being decoded; its result will ask again
+        now = self.voice.clock()
+        audio_s = seconds(position - self.opened.start_sample)
+        if not self._cadence.due(audio_s=audio_s, now=now, waiting=waiting, load=self.voice.dispatcher.load):
+            return
+        snapshot = self.snapshot()
+        if snapshot is None:
+            return
+        try:
+            ticket = self._submit(snapshot.samples, JobClass.INTERIM)
+        except OverloadedError:
+            return  # shed: the text comes with the final
+        self._cadence.submitted(audio_s=audio_s, now=now)
+        self._interim = ticket
+        self.nursery.start_soon(self._show_interim, ticket, snapshot)
+
+    def paused(self, pause: Paused) -> None:
+        """The speaker stopped for long enough that this may be the end: decode while waiting for certainty."""
+        if not self._leases or self._closed is not None or self.options.kind == "file":
+            return
+        try:
+            ticket = self._submit(pause.samples, JobClass.SPECULATIVE)
+        except OverloadedError:
+            return
+        covers = self.opened.start_sample + len(pause.samples)
+        self._speculation = _Speculation(ticket=ticket, submitted=self.voice.clock(), covers_until=covers)
+
+    def resumed(self) -> None:
+        """The speaker went on: what was decoded meanwhile is not the utterance."""
+        if self._speculation is not None:
+            self._speculation.ticket.cancel()
+            self._speculation = None
+
+    def close(self, closed: Closed) -> None:
+        """The utterance has ended. Tells the client where, and lets `serve` finish."""
+        self._closed = closed
+        self.ended_at = self.voice.clock()
+        if self._interim is not None:
+            self._interim.cancel()
+        self._emit_end(closed)
+        self._closing.set()
+
+    def _emit_end(self, closed: Closed) -> None:
+        self.voice.emit(
+            SpeechEnd(utterance=closed.utterance, at_s=seconds(closed.end_sample), silence_ms=closed.silence_ms)
+        )
+
+    # ------------------------------------------------------------------ the utterance's own task
+
+    async def serve(self) -> None:
+        """Hold the model, wait for the end, send the final. Cancelled, it still gives back what it holds."""
+        try:
+            await self._take_leases()
+            await self._closing.wait()
+            assert self._closed is not None
+            final = await self._decode_final(self._closed)
+            await self.previous.wait()
+            self.voice.emit(final)
+        finally:
+            for lease in self._leases:
+                lease.release()
+            if self._speculation is not None:
+                self._speculation.ticket.cancel()
+            if self._interim is not None:
+                self._interim.cancel()
+            self.sent.set()
+
+    def final_at_once(self, reason: FinalReason, *, position: int) -> Final:
+        """The final of an utterance that may not be decoded any more: the text that the client holds as stable."""
+        if self._closed is None:
+            end = max(position, self.opened.at_sample)
+            self.voice.emit(SpeechEnd(utterance=self.opened.utterance, at_s=seconds(end), silence_ms=0))
+        else:
+            end = self._closed.end_sample
+        return self._final(self._stabiliser.stable_text, end_sample=end, reason=reason, timing=_NO_TIMING)
+
+    async def _take_leases(self) -> None:
+        wants_interims = self.options.interim
+        try:
+            lease = await self.voice.models.lease(self.options.model)
+            self._leases.append(lease)
+            if wants_interims and self.options.interim_model != self.options.model:
+                self._leases.append(await self.voice.models.lease(self.options.interim_model))
+            elif wants_interims:
+                self._leases.append(lease.duplicate())
+        except SttdError as exc:
+            self._trouble = exc
+            self._report(exc)
+        else:
+            snapshot = self.snapshot()
+            if snapshot is not None and self._closed is None:
+                self.heard(snapshot.end_sample)  # the model may have taken a while to load
+
+    def _report(self, exc: SttdError) -> None:
+        self.voice.emit(Failure(code=exc.code, message=exc.message, retryable=exc.retryable, fatal=False))
+
+    # ------------------------------------------------------------------ decoding
+
+    def _submit(self, samples: Samples, job_class: JobClass) -> Ticket:
+        options = self.options
+        interim = job_class is JobClass.INTERIM
+        decode = DecodeOptions(
+            language=self.voice.language,
+            task=options.task,
+            words=options.words and not interim,
+            prompt=options.prompt,
+            hotwords=options.hotwords,
+            prefix=self._stabiliser.stable_text if options.lock_stable and not interim else "",
+        )
+        if job_class is JobClass.FINAL and options.kind == "file":
+            job_class = JobClass.FILE
+        return self.voice.dispatcher.submit(
+            Job(
+                item=DecodeItem(samples=samples, options=decode, job_class=job_class),
+                session=self.voice.session,
+                uid=self.voice.uid,
+                deadline=self.voice.clock() + _DEADLINE_S[job_class],
+                lease=self._leases[1 if interim else 0],
+            )
+        )
+
+    async def _show_interim(self, ticket: Ticket, snapshot: Snapshot) -> None:
+        try:
+            outcome = await ticket.wait()
+        except (JobDropped, DecodeError):
+            return  # superseded, or lost with nothing but an interim lost
+        finally:
+            if self._interim is ticket:
+                self._interim = None
+                self._cadence.completed(seconds=None, now=self.voice.clock())
+        self._cadence.completed(seconds=outcome.decode_s, now=self.voice.clock())
+        if self._closed is not None:
+            return  # nothing may be shown after speech_end but the final
+        self._pin_language(outcome.hypothesis, speech_s=seconds(len(snapshot.samples)))
+        text = text_rules.tidy(outcome.hypothesis.text)
+        if not text and self._seq == 0:
+            return
+        stable = self._stabiliser.push(text, words=outcome.hypothesis.words, audio_s=seconds(len(snapshot.samples)))
+        self._seq += 1
+        self.voice.emit(
+            Interim(
+                utterance=self.opened.utterance,
+                seq=self._seq,
+                text=stable.text,
+                stable_chars=stable.stable_chars,
+                start_s=seconds(self.opened.at_sample),
+                end_s=seconds(snapshot.end_sample),
+            )
+        )
+        self.on_hint(text_rules.turn_hint(self._previous_text, text))
+        self._previous_text = text
+        latest = self.snapshot()
+        if latest is not None:
+            self.heard(latest.end_sample)
+
+    async def _decode_final(self, closed: Closed) -> Final:
+        text, outcome, speculative = "", None, False
+        decided_at = self.voice.clock()
+        if self._trouble is None:
+            try:
+                outcome, speculative = await self._final_outcome(closed, decided_at=decided_at)
+            except SttdError as exc:
+                self._report(exc)
+                text = self._stabiliser.stable_text
+        if outcome is None:
+            return self._final(text, end_sample=closed.end_sample, reason=closed.reason, timing=_NO_TIMING)
+        hypothesis = text_rules.guard(
+            outcome.hypothesis,
+            speech_s=closed.speech_s,
+            mean_probability=closed.mean_probability,
+            prompt=self.options.prompt,
+            hotwords=self.options.hotwords,
+        )
+        self._pin_language(hypothesis, speech_s=closed.speech_s)
+        timing = Timing(
+            endpoint_ms=seconds(closed.decided_sample - closed.end_sample) * 1000,
+            queue_ms=outcome.queue_s * 1000,
+            decode_ms=outcome.decode_s * 1000,
+            speculative=speculative,
+        )
+        return self._final(
+            self._stabiliser.finalise(hypothesis.text),
+            end_sample=closed.end_sample,
+            reason=closed.reason,
+            timing=timing,
+            hypothesis=hypothesis,
+        )
+
+    async def _final_outcome(self, closed: Closed, *, decided_at: float) -> tuple[Outcome, bool]:
+        """The outcome of the speculation if it covers the speech, else of a new decode; and whether it ran before."""
+        speculation = self._speculation
+        if speculation is not None and speculation.covers_until >= closed.end_sample:
+            deadline = decided_at + _DEADLINE_S[JobClass.FINAL]
+            speculation.ticket.promote(deadline=deadline)
+            try:
+                outcome = await speculation.ticket.wait()
+            except JobDropped:
+                pass  # shed while it waited
+            else:
+                return outcome, speculation.submitted + outcome.queue_s < decided_at
+        return await self._submit(closed.samples, JobClass.FINAL).wait(), False
+
+    def _final(
+        self,
+        text: str,
+        *,
+        end_sample: int,
+        reason: FinalReason,
+        timing: Timing,
+        hypothesis: Hypothesis | None = None,
+    ) -> Final:
+        words: tuple[Word, ...] | None = None
+        if self.options.words:
+            offset_s = seconds(self.opened.start_sample)
+            heard = hypothesis.words if hypothesis is not None and text else ()
+            words = tuple(
+                attrs.evolve(word, start_s=word.start_s + offset_s, end_s=word.end_s + offset_s) for word in heard
+            )
+        confidence = math.exp(min(0.0, hypothesis.avg_logprob)) if hypothesis is not None and text else 0.0
+        language = (hypothesis.language if hypothesis is not None else "") or self.voice.language or ""
+        return Final(
+            utterance=self.opened.utterance,
+            text=text,
+            start_s=seconds(self.opened.at_sample),
+            end_s=seconds(max(end_sample, self.opened.at_sample)),
+            language=language,
+            confidence=confidence,
+            reason=reason,
+            model=self._leases[0].preset if self._leases else self.options.model,
+            words=words,
+            timing=timing,
+        )
+
+    def _pin_language(self, hypothesis: Hypothesis, *, speech_s: float) -> None:
+        """Detect once: switching language between interims is the worst flicker there is."""
+        if (
+            self.voice.language is None
+            and hypothesis.language
+            and speech_s >= _LANGUAGE_EVIDENCE_S
+            and hypothesis.language_probability >= _LANGUAGE_PROBABILITY
+        ):
+            self.voice.language = hypothesis.language

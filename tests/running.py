@@ -1,0 +1,175 @@
+"""A real daemon in a process of its own, and the shortest clients that can talk to it.
+
+The clients here are independent of sttd on purpose: `websockets` for the audio plane, `msgpack` over a plain
+socket for the control plane.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import attrs
+import msgpack
+from websockets.sync.client import ClientConnection, unix_connect
+
+START_S = 30.0
+
+
+@attrs.define
+class RunningDaemon:
+    """`sttd serve` on private sockets."""
+
+    directory: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def control(self) -> Path:
+        return self.directory / "control.sock"
+
+    @property
+    def audio(self) -> Path:
+        return self.directory / "audio.sock"
+
+    @classmethod
+    def start(cls, directory: Path, *arguments: str, env: dict[str, str] | None = None) -> RunningDaemon:
+        """Start it and wait until it answers `ping`."""
+        directory.mkdir(parents=True, exist_ok=True)
+        environ = {key: value for key, value in os.environ.items() if not key.startswith("STTD_")}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sttd", "serve", "--runtime-dir", str(directory), *arguments],
+            stderr=(directory / "log").open("w"),
+            text=True,
+            env={**environ, "XDG_CONFIG_HOME": str(directory / "no-config"), **(env or {})},
+        )
+        daemon = cls(directory, process)
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise RuntimeError(f"sttd ended with {process.returncode}: {daemon.log()}")
+            try:
+                daemon.call("ping")
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return daemon
+        raise TimeoutError(daemon.log())
+
+    def log(self) -> str:
+        return (self.directory / "log").read_text()
+
+    def stop(self, *, timeout_s: float = 30.0) -> int:
+        """SIGTERM, and the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+
+    def call(self, method: str, **params: object) -> dict:
+        """One request of the control plane. Raises RuntimeError with the error's map."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+            sock.settimeout(30)
+            sock.connect(str(self.control))
+            sock.sendall(msgpack.packb([0, 1, method, [params] if params else []]))
+            unpacker = msgpack.Unpacker()
+            while data := sock.recv(65536):
+                unpacker.feed(data)
+                for message in unpacker:
+                    if message[0] == 1:
+                        if message[2] is not None:
+                            raise RuntimeError(message[2])
+                        return message[3]
+        raise ConnectionError("the daemon closed the connection")
+
+    def connect(self) -> ClientConnection:
+        """A WebSocket to the audio plane."""
+        return unix_connect(str(self.audio), "ws://localhost/ws", max_size=None)
+
+
+def start(socket_: ClientConnection, **options: object) -> dict:
+    """Open a session; returns `started`."""
+    hello = json.loads(socket_.recv(timeout=10))
+    assert hello["type"] == "hello"
+    socket_.send(json.dumps({"op": "start", **options}))
+    started = json.loads(socket_.recv(timeout=10))
+    assert started["type"] == "started", started
+    return started
+
+
+def say(socket_: ClientConnection, op: str, **fields: object) -> None:
+    socket_.send(json.dumps({"op": op, **fields}))
+
+
+def read_until(socket_: ClientConnection, kind: str, *, timeout_s: float = 60.0) -> list[dict]:
+    """Events up to and with the first of this kind."""
+    events = []
+    while True:
+        events.append(json.loads(socket_.recv(timeout=timeout_s)))
+        if events[-1]["type"] == kind:
+            return events
+
+
+def read_to_end(socket_: ClientConnection, *, timeout_s: float = 60.0) -> list[dict]:
+    """All events until the daemon closes."""
+    return [json.loads(message) for message in iter_messages(socket_, timeout_s=timeout_s)]
+
+
+def iter_messages(socket_: ClientConnection, *, timeout_s: float):
+    from websockets.exceptions import ConnectionClosed
+
+    while True:
+        try:
+            yield socket_.recv(timeout=timeout_s)
+        except ConnectionClosed:
+            return
+
+
+def transcribe(daemon: RunningDaemon, pcm: bytes, *, chunk_bytes: int = 6400, **options: object) -> list[dict]:
+    """Send everything as fast as it goes, stop, and read to the end."""
+    with daemon.connect() as socket_:
+        start(socket_, **options)
+        for at in range(0, len(pcm), chunk_bytes):
+            socket_.send(pcm[at : at + chunk_bytes])
+        say(socket_, "stop")
+        return read_to_end(socket_)
+
+
+def check_promises(events: list[dict]) -> None:
+    """Promises 1 to 4 of PROTOCOL 3.3, on everything that one session was told."""
+    shown, finals, stable = [], [], {}
+    for event in events:
+        kind, number = event["type"], event.get("utterance")
+        if kind == "speech_start":
+            shown.append(number)
+        elif kind == "interim":
+            assert number not in finals, "an interim after its final"
+            before = stable.get(number, "")
+            assert event["stable_chars"] >= len(before), "stable_chars went back"
+            assert event["text"].startswith(before), "stable text changed"
+            stable[number] = event["text"][: event["stable_chars"]]
+        elif kind == "final":
+            assert number not in finals, "two finals"
+            finals.append(number)
+    assert finals == sorted(finals), "finals out of order"
+    assert set(shown) <= set(finals), "an utterance without its final"
+    assert events[-1]["type"] == "stopped", "stopped is not the last message"
+
+
+def read_pcm(path: Path, *, rate: int = 16_000, channels: int = 1) -> bytes:
+    """Any audio file as interleaved 16-bit PCM."""
+    import av
+
+    resampler = av.AudioResampler(format="s16", layout="mono" if channels == 1 else "stereo", rate=rate)
+    with av.open(str(path)) as container:
+        frames = [block for frame in container.decode(audio=0) for block in resampler.resample(frame)]
+        frames += resampler.resample(None)
+    return b"".join(frame.to_ndarray().tobytes() for frame in frames)
