@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sttd.core.types import FRAME_SAMPLES
 from sttd.engine import vad
-from sttd.engine.vad import CATCH_UP, CONTEXT_SAMPLES, LAZY_AFTER, STEP_SAMPLES, SileroModel, VoiceDetector
+from sttd.engine.vad import CONTEXT_SAMPLES, STEP_SAMPLES, SileroModel, VoiceDetector
 
 SECOND = 50  # frames
 
@@ -69,37 +69,6 @@ def test_a_frame_shows_the_newest_step_that_it_completes():
         assert value == (flat[steps * STEP_SAMPLES - 1] if steps else 0.0)
 
 
-def test_silero_sleeps_while_webrtc_hears_nothing_and_catches_up_when_it_does():
-    silero = RecordingSilero()
-    machine = detector(silero)
-    frames = np.concatenate([silence(20 * SECOND), noise(10)])
-    machine.push(frames[: 20 * SECOND])
-    assert len(silero.steps) == LAZY_AFTER
-    machine.push(frames[20 * SECOND :])
-    asleep = silero.steps[LAZY_AFTER:]
-    missed = frames.size // STEP_SAMPLES - 20 * SECOND * FRAME_SAMPLES // STEP_SAMPLES
-    assert len(asleep) == CATCH_UP + missed
-    flat = frames.reshape(-1)[: frames.size // STEP_SAMPLES * STEP_SAMPLES]
-    np.testing.assert_array_equal(
-        np.concatenate([step[CONTEXT_SAMPLES:] for step in asleep]), flat[-len(asleep) * STEP_SAMPLES :]
-    )
-
-
-def test_silero_stays_awake_while_it_hears_speech_itself():
-    silero = RecordingSilero()
-    machine = detector(silero)
-    loud = silence(5 * SECOND)
-    loud[:] = 0.9  # WebRTC hears nothing in a constant but its beginning
-    assert not machine.push(loud).webrtc[10:].any()
-    assert len(silero.steps) == loud.size // STEP_SAMPLES
-
-
-def test_silero_can_be_kept_awake():
-    silero = RecordingSilero()
-    detector(silero, lazy=False).push(silence(20 * SECOND))
-    assert len(silero.steps) == 20 * SECOND * FRAME_SAMPLES // STEP_SAMPLES
-
-
 @given(
     runs=st.lists(st.tuples(st.booleans(), st.integers(1, 3 * SECOND)), min_size=1, max_size=8),
     seed=st.integers(0, 99),
@@ -142,13 +111,11 @@ def test_aggressiveness_can_change_and_a_reset_forgets():
 
 def test_the_real_network_hears_no_speech_in_noise():
     silero = SileroModel()
-    silero.load()
-    silero.load()  # does nothing
     frames = np.concatenate([noise(2 * SECOND), silence(SECOND), noise(SECOND, level=0.01)])
-    whole = detector(silero, lazy=False).push(frames)
+    whole = detector(silero).push(frames)
     assert whole.webrtc[:SECOND].any()
     assert (whole.probability < 0.35).all()
-    _, cut = listen(detector(silero, lazy=False), frames, cuts=list(range(0, len(frames), 3)))
+    _, cut = listen(detector(silero), frames, cuts=list(range(0, len(frames), 3)))
     np.testing.assert_allclose(cut, whole.probability, atol=1e-5)
 
 
