@@ -29,10 +29,19 @@ from sttd.core.pool_actions import Action, Close, EntryView, Grant, Load, Park, 
 from sttd.core.pool_policy import PoolLimits, PoolPolicy
 from sttd.engine import memory
 from sttd.engine.backend import Backend, ModelKey, Preset
-from sttd.engine.pool_loading import check_load_options, free, fresh, load_failure, load_what_fits
-from sttd.engine.pool_values import Loaded, LoadResult, PoolEntry, PoolLease, PoolStatistics, UnloadResult, entry_of
+from sttd.engine.pool_loading import check_load_options, free, fresh, load_failure, load_what_fits, no_slot
+from sttd.engine.pool_values import (
+    Loaded,
+    LoadResult,
+    PoolEntry,
+    PoolLease,
+    PoolStatistics,
+    UnloadResult,
+    entry_of,
+    preset_row,
+)
 from sttd.engine.presets import not_found, not_local, smaller_presets
-from sttd.errors import OverloadedError, SttdError
+from sttd.errors import SttdError
 
 log = logging.getLogger(__name__)
 
@@ -218,16 +227,7 @@ class ModelPool:
         """The rows of `models`, but for `default_for`, which the service knows."""
         loaded = {key.preset: loaded for key, loaded in self._loaded.items()}
         return [
-            {
-                "preset": name,
-                "backend": preset.backend,
-                "model": preset.model,
-                "device": loaded[name].model.device if name in loaded else preset.device,
-                "compute_type": loaded[name].model.compute_type if name in loaded else preset.compute_type,
-                "loaded": name in loaded,
-                "local": self.is_local(name),
-                "summary": preset.summary,
-            }
+            preset_row(preset, loaded=loaded.get(name), local=self.is_local(name))
             for name, preset in self._presets.items()
         ]
 
@@ -303,19 +303,12 @@ class ModelPool:
                     waiter.answered.set()
                 case Refuse(waiter=number, error=error):
                     waiter = self._waiters.pop(number)
-                    waiter.error = self._overloaded() if error is None else fresh(error)
+                    waiter.error = no_slot(self._policy.limits) if error is None else fresh(error)
                     waiter.answered.set()
                 case _:
                     self._operations.append(action)
         self._changed.set()
         self._changed = trio.Event()
-
-    def _overloaded(self) -> OverloadedError:
-        limits = self._policy.limits
-        return OverloadedError(
-            f"All {limits.max_loaded_models} model slots are in use. Try again, or raise models.max_loaded_models.",
-            data={"retry_after_s": limits.load_wait_s},
-        )
 
     async def _perform(self, operation: Action[ModelKey]) -> None:
         match operation:

@@ -17,11 +17,11 @@ from typing import Final
 import attrs
 import trio
 
-from sttd.core.pool_policy import PINNED
+from sttd.core.pool_policy import PINNED, PoolLimits
 from sttd.engine import memory
 from sttd.engine.backend import Backend, Model, ModelKey, Preset
 from sttd.engine.presets import COMPUTE_LADDER
-from sttd.errors import ModelError, ProtocolError, SttdError
+from sttd.errors import ModelError, OverloadedError, ProtocolError, SttdError
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +92,14 @@ def fresh(error: Exception) -> SttdError:
     """A copy for each waiter: one object raised in many tasks would collect all their tracebacks."""
     assert isinstance(error, SttdError)
     return type(error)(error.message, code=error.code, data=error.data, retryable=error.retryable)
+
+
+def no_slot(limits: PoolLimits) -> OverloadedError:
+    """What those are told who waited for a slot in vain."""
+    return OverloadedError(
+        f"All {limits.max_loaded_models} model slots are in use. Try again, or raise models.max_loaded_models.",
+        data={"retry_after_s": limits.load_wait_s},
+    )
 
 
 def check_load_options(*, cpu_threads: int | None, num_workers: int | None, keep_alive_s: float | None) -> None:

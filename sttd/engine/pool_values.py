@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -141,3 +142,17 @@ def entry_of(view: EntryView[ModelKey], *, loaded: Loaded | None, preset: Preset
         ram_bytes=loaded.model.ram_bytes if loaded else 0,
         vram_bytes=loaded.model.vram_bytes if loaded else 0,
     )
+
+
+def preset_row(preset: Preset, *, loaded: Loaded | None, local: bool) -> dict[str, Any]:
+    """A row of `models`."""
+    return {
+        "preset": preset.name,
+        "backend": preset.backend,
+        "model": preset.model,
+        "device": loaded.model.device if loaded else preset.device,
+        "compute_type": loaded.model.compute_type if loaded else preset.compute_type,
+        "loaded": loaded is not None,
+        "local": local,
+        "summary": preset.summary,
+    }

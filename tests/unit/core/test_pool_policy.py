@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sttd.core.pool_policy import Close, Grant, Load, Park, PoolLimits, PoolPolicy, Refuse, State, Unpark
+from sttd.core.pool_actions import Close, Grant, Load, Park, Refuse, State, Unpark
+from sttd.core.pool_policy import PoolLimits, PoolPolicy
 
 LIMITS = PoolLimits(max_loaded_models=2, idle_ttl_s=300.0, parked_ttl_s=600.0, load_wait_s=10.0)
 
