@@ -338,11 +338,13 @@ class UtteranceAssembler:
             at = begin + (int(energy.argmin()) + _PAUSE_FRAMES // 2) * FRAME_SAMPLES
             return _Cut(end=at, at=at, onset=at)
         first, after = pause
-        silent_from = begin + max(first - _END_LAG, 0) * FRAME_SAMPLES
-        silent_to = begin + (after - _ONSET_LAG) * FRAME_SAMPLES
-        middle = (silent_from + silent_to) // (2 * FRAME_SAMPLES) * FRAME_SAMPLES
+        silent_from, silent_to = max(first - _END_LAG, 0), after - _ONSET_LAG
         goes_on = begin + after * FRAME_SAMPLES < self._position
-        return _Cut(end=silent_from, at=middle, onset=silent_to if goes_on else None)
+        return _Cut(
+            end=begin + silent_from * FRAME_SAMPLES,
+            at=begin + (silent_from + silent_to) // 2 * FRAME_SAMPLES,
+            onset=begin + silent_to * FRAME_SAMPLES if goes_on else None,
+        )
 
 
 @attrs.frozen(kw_only=True)

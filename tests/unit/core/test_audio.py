@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.core.audio import AudioDecoder
@@ -45,7 +45,6 @@ def decode(data: bytes, *, cuts: list[int] | None = None, **options) -> np.ndarr
     duration_ms=st.integers(0, 250),
     data=st.data(),
 )
-@settings(max_examples=120, deadline=None)
 def test_frames_do_not_depend_on_the_cuts(encoding, rate, channels, selects, seed, duration_ms, data):
     samples = np.random.default_rng(seed).uniform(-1, 1, rate * duration_ms // 1000 * channels)
     audio = encode(samples, encoding=encoding) + b"\x00" * (WIDTHS[encoding] - 1)  # an incomplete sample at the end
@@ -57,7 +56,6 @@ def test_frames_do_not_depend_on_the_cuts(encoding, rate, channels, selects, see
 
 
 @given(rate=rates, samples=st.integers(0, 20_000))
-@settings(max_examples=60, deadline=None)
 def test_the_last_frame_is_padded(rate, samples):
     frames = decode(bytes(2 * samples), encoding="pcm_s16le", sample_rate=rate)
     expected = samples * SAMPLE_RATE / rate

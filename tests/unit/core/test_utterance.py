@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.core.endpointer import Activity, TurnHint
@@ -313,7 +313,6 @@ def run(machine: UtteranceAssembler, steps: list) -> list:
     speculate_ms=st.integers(0, 400),
     steps=st.lists(actions, min_size=1, max_size=12),
 )
-@settings(max_examples=200, deadline=None)
 def test_promises_of_every_utterance(endpointing, limit, pre_roll_ms, speculate_ms, steps):
     machine = assembler(endpointing, max_utterance_s=limit, pre_roll_ms=pre_roll_ms, speculate_ms=speculate_ms)
     longest = max([limit, *(step.max_utterance_s for step in [endpointing, *steps] if isinstance(step, Endpointing))])
@@ -364,7 +363,6 @@ def key(event: Opened | Paused | Resumed | Closed) -> tuple:
 
 
 @given(endpointing=endpointings, script=scripts, data=st.data())
-@settings(max_examples=100, deadline=None)
 def test_utterances_do_not_depend_on_how_frames_are_grouped(endpointing, script, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(script)), max_size=20)))
     pieces = [script[a:b] for a, b in zip([0, *cuts], [*cuts, len(script)], strict=True)]

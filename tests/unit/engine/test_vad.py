@@ -8,7 +8,7 @@ import sys
 import attrs
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.core.types import FRAME_SAMPLES
@@ -74,7 +74,6 @@ def test_a_frame_shows_the_newest_step_that_it_completes():
     seed=st.integers(0, 99),
     data=st.data(),
 )
-@settings(max_examples=60, deadline=None)
 def test_grouping_changes_nothing(runs, seed, data):
     frames = np.concatenate([noise(n, seed=seed) if loud else silence(n) for loud, n in runs])
     cuts = data.draw(st.lists(st.integers(0, len(frames)), max_size=30))
