@@ -1,0 +1,188 @@
+"""The control plane alone: on a real Unix socket, before a service that only pretends.
+
+The client here knows msgpack and sockets, nothing of sttd's own codec.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgpack
+import trio
+
+from sttd.errors import ModelError, NotFoundError
+from sttd.hub import Hub
+from sttd.planes.control import ControlLimits, serve_control
+from sttd.planes.drain import Drain
+
+
+@attrs.define(eq=False)
+class FakeService:
+    """What the plane calls. `load` waits for `gate`; some names of presets and models make trouble."""
+
+    hub: Hub = attrs.field(factory=Hub)
+    gate: trio.Event = attrs.field(factory=trio.Event)
+    loading: int = 0
+    cancelled_loads: int = 0
+    shut_down: list[float | None] = attrs.field(factory=list)
+    calls: list[Any] = attrs.field(factory=list)
+
+    def status(self):
+        return {"server": {"state": "ready"}}
+
+    def models(self):
+        return {"presets": []}
+
+    async def load(self, *, preset, cpu_threads, num_workers, keep_alive_s):
+        if preset == "missing":
+            raise ModelError("there is no preset `missing`", code="model_not_found", data={"known": ["demo"]})
+        if preset == "bug":
+            raise ZeroDivisionError("a bug")
+        if preset == "unsendable":
+            return {"entry": object()}
+        self.loading += 1
+        try:
+            await self.gate.wait()
+        except trio.Cancelled:
+            self.cancelled_loads += 1
+            raise
+        finally:
+            self.loading -= 1
+        return {"cache_hit": False, "load_seconds": 0.0, "entry": {"preset": preset}}
+
+    async def unload(self, *, preset, wait):
+        self.calls.append(("unload", preset, wait))
+        return {"unloaded": 0, "entries": []}
+
+    async def pull(self, *, model, revision, progress):
+        for done in range(0, 101, 20):
+            progress(done, 100, "model.bin")
+            await trio.lowlevel.checkpoint()
+        if model == "missing":
+            raise ModelError("there is no such model", code="model_not_found")
+        progress(7, None, "config.json")
+        return {"path": "/models/" + model}
+
+    def sessions(self, *, peer, limit, cursor):
+        return {"sessions": [{"uid": peer.uid}][:limit], "next": cursor}
+
+    async def close_session(self, *, peer, session, drain):
+        raise NotFoundError(f"there is no session {session}")
+
+    def config(self, *, peer):
+        return {"values": {"models.model": {"value": "auto", "origin": "default"}}}
+
+    async def reload(self, *, peer):
+        return {"changed": [], "needs_restart": []}
+
+    def subscribe(self, *, peer, topics):
+        return self.hub.subscribe(frozenset(topics), uid=peer.sees)
+
+    def shutdown(self, *, peer, drain_s):
+        self.shut_down.append(drain_s)
+        return {}
+
+
+@attrs.define(eq=False)
+class Plane:
+    """A running control plane."""
+
+    path: Path
+    service: FakeService
+    drain: Drain
+    failures: int = 0
+
+    def failed(self) -> None:
+        self.failures += 1
+
+    @asynccontextmanager
+    async def connect(self):
+        async with await trio.open_unix_socket(self.path) as stream:
+            yield Peer(stream)
+
+    async def is_alive(self) -> bool:
+        """A newcomer is served."""
+        async with self.connect() as peer:
+            return await peer.call("ping") == {}
+
+
+@attrs.define(eq=False)
+class Peer:
+    """One connection, as another MessagePack-RPC library would have it."""
+
+    stream: trio.SocketStream
+    messages: list[Any] = attrs.field(factory=list)  # received and not asked for yet
+    _unpacker: msgpack.Unpacker = attrs.field(factory=msgpack.Unpacker)
+    _msgid: int = 0
+
+    async def send(self, *messages: Any) -> None:
+        await self.stream.send_all(b"".join(map(msgpack.packb, messages)))
+
+    async def receive(self) -> Any:
+        """The next message; trio.EndOfChannel at the end."""
+        with trio.fail_after(10):
+            while not self.messages:
+                data = await self.stream.receive_some(65536)
+                if not data:
+                    raise trio.EndOfChannel
+                self._unpacker.feed(data)
+                self.messages += self._unpacker
+        return self.messages.pop(0)
+
+    async def receive_all(self) -> list[Any]:
+        """Everything until the daemon closes."""
+        received = []
+        while True:
+            try:
+                received.append(await self.receive())
+            except trio.EndOfChannel:
+                return received
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """The result; an error's map raises Refused. Notifications that come in between are kept."""
+        self._msgid += 1
+        await self.send([0, self._msgid, method, [params] if params else []])
+        kept = []
+        while True:
+            message = await self.receive()
+            if message[0] == 1 and message[1] == self._msgid:
+                break
+            kept.append(message)
+        self.messages[:0] = kept
+        if message[2] is not None:
+            raise Refused(message[2])
+        return message[3]
+
+
+class Refused(Exception):
+    """The daemon's error map."""
+
+    @property
+    def code(self) -> str:
+        return self.args[0]["code"]
+
+
+@asynccontextmanager
+async def open_plane(directory: Path, *, limits: ControlLimits | None = None):
+    """A plane that ends with the block."""
+    path = directory / "control.sock"
+    socket = trio.socket.socket(trio.socket.AF_UNIX)
+    await socket.bind(str(path))
+    socket.listen(50)
+    plane = Plane(path, FakeService(), Drain())
+    async with trio.open_nursery() as nursery:
+        serve = partial(
+            serve_control,
+            [trio.SocketListener(socket)],
+            plane.service,
+            limits=limits or ControlLimits(),
+            drain=plane.drain,
+            on_failure=plane.failed,
+        )
+        await nursery.start(serve)
+        yield plane
+        nursery.cancel_scope.cancel()
