@@ -1,0 +1,82 @@
+"""Client library of sttd: speech in, text out, on Trio or without an event loop.
+
+    async with sttd_client.open_session(lang="en") as session: ...      # Trio
+    with sttd_client.blocking.open_session(lang="en") as session: ...   # no event loop
+    async with sttd_client.open_control() as control: ...               # status, models, events
+    with sttd_client.blocking.open_control() as control: ...
+
+Names are imported when they are first used: `sttctl`, which needs no Trio, starts without waiting for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sttd.errors import SttdError
+    from sttd_client import blocking
+    from sttd_client.addresses import ConnectionLostError, NoDaemonError, TcpAddress
+    from sttd_client.events import (
+        Event,
+        Failure,
+        Final,
+        Gap,
+        Hello,
+        Interim,
+        Progress,
+        Reconnected,
+        SpeechEnd,
+        SpeechStart,
+        Started,
+        Stopped,
+        Warn,
+        stable_and_tail,
+    )
+    from sttd_client.trio_control import Control, open_control
+    from sttd_client.trio_session import Session, open_session
+
+__all__ = [
+    "open_session",
+    "open_control",
+    "blocking",
+    "Session",
+    "Control",
+    "TcpAddress",
+    "Event",
+    "Hello",
+    "Started",
+    "SpeechStart",
+    "Interim",
+    "SpeechEnd",
+    "Final",
+    "Progress",
+    "Gap",
+    "Warn",
+    "Failure",
+    "Stopped",
+    "Reconnected",
+    "stable_and_tail",
+    "SttdError",
+    "NoDaemonError",
+    "ConnectionLostError",
+]
+
+_MODULES = {
+    "open_session": "sttd_client.trio_session",
+    "Session": "sttd_client.trio_session",
+    "open_control": "sttd_client.trio_control",
+    "Control": "sttd_client.trio_control",
+    "TcpAddress": "sttd_client.addresses",
+    "NoDaemonError": "sttd_client.addresses",
+    "ConnectionLostError": "sttd_client.addresses",
+    "SttdError": "sttd.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "blocking":
+        return importlib.import_module("sttd_client.blocking")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES.get(name, "sttd_client.events")), name)

@@ -1,0 +1,109 @@
+"""Where a daemon listens, and how to reach it: PROTOCOL section 1 seen from the client's side."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import attrs
+
+from sttd.errors import AccessError
+
+SYSTEM_DIRECTORY = Path("/run/sttd")
+DEFAULT_PORT = 7788
+
+Connection = TypeVar("Connection")
+
+
+class NoDaemonError(ConnectionError):
+    """Nothing answers where a daemon was looked for. The message says how to start one."""
+
+
+class ConnectionLostError(ConnectionError):
+    """The connection ended before what was asked for was done. Trying again may help."""
+
+
+@attrs.frozen(kw_only=True)
+class TcpAddress:
+    """The audio plane over TCP; `token` is needed where the daemon listens beyond loopback."""
+
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    token: str | None = attrs.field(default=None, repr=False)
+
+    @property
+    def authority(self) -> str:
+        """Host and port as a URL and the `Host` header write them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def control_sockets(explicit: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The control sockets to try, best first.
+
+    `--socket` and `STTD_SOCKET` name one and stop the search: a user who names a daemon does not want another one.
+    """
+    named = os.fspath(explicit) if explicit else os.environ.get("STTD_SOCKET")
+    if named:
+        path = Path(named)
+        return [path / "control.sock" if path.is_dir() else path]
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    user = [Path(runtime, "sttd", "control.sock")] if runtime else []
+    return [*user, SYSTEM_DIRECTORY / "control.sock"]
+
+
+def audio_sockets(explicit: str | os.PathLike[str] | None = None) -> list[Path]:
+    """The audio sockets to try: each lies beside its control socket."""
+    return [path.with_name("audio.sock") for path in control_sockets(explicit)]
+
+
+def connect_unix(path: Path) -> socket.socket:
+    """A blocking connection to one Unix socket; raises OSError."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(os.fspath(path))
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_first(paths: Sequence[Path], connect: Callable[[Path], Connection]) -> Connection:
+    """Connect to the first of `paths` that a daemon answers on.
+
+    Raises:
+        AccessError: no daemon answers, and at least one socket exists that this user may not open.
+        NoDaemonError: nobody listens on any of them.
+    """
+    denied: Path | None = None
+    for path in paths:
+        try:
+            return connect(path)
+        except PermissionError:
+            denied = denied or path
+        except OSError:  # absent, or left behind by a daemon that died: the next one may be alive
+            continue
+    raise nobody_answers(paths, denied=denied)
+
+
+def nobody_answers(paths: Sequence[Path], *, denied: Path | None) -> NoDaemonError | AccessError:
+    """The error after all `paths` were tried: says where, and how to get a daemon, or access to the one at `denied`."""
+    if denied is None:
+        places = " or ".join(str(path) for path in paths)
+        return NoDaemonError(
+            f"no sttd daemon answers on {places}\n"
+            "start one: `systemctl --user start sttd` where it is installed as a service, or `sttd serve` in a terminal"
+        )
+    advice = (
+        "join the group that owns it: `sudo usermod -aG sttd $USER`, then log in again"
+        if denied.parent == SYSTEM_DIRECTORY
+        else "it belongs to another user; start a daemon of your own with `sttd serve`"
+    )
+    return AccessError(f"permission denied on {denied}; {advice}")
+
+
+def lost_error() -> ConnectionLostError:
+    """The error of a daemon that went away in the middle."""
+    return ConnectionLostError("the daemon closed the connection; the journal may say why: `journalctl --user -u sttd`")

@@ -1,0 +1,181 @@
+"""One connection to the audio plane, sans IO: bytes in, events out; ops in, bytes out.
+
+    connection = AudioConnection()
+    send(connection.open())                      # the HTTP upgrade
+    for event in connection.receive(data): ...   # whatever arrived; b"" is the end of the stream
+    send(connection.data_to_send())              # answers to pings and to the close, after every receive
+    send(connection.audio(pcm))                  # or op(Finalize()), op(Stop())
+
+Rules:
+
+- Nothing but `open` is sent before the daemon's `Hello`; `receive` raises the daemon's refusal as the error it is.
+- After the end (`closed`) nothing is sent, and `receive` returns nothing more. How it ended stays readable:
+  `close_code` (1006: the stream ended without a close frame), `failure` (the fatal error), `stopped`.
+- `error()` is what whoever reads to the end has to raise: None after a session in good order.
+
+The blocking and the Trio session are shells round this one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from wsproto import ConnectionType, WSConnection
+from wsproto import events as ws
+from wsproto.utilities import LocalProtocolError, RemoteProtocolError
+
+from sttd.errors import SttdError, from_map
+from sttd.wire.jsontext import MAX_MESSAGE_BYTES
+from sttd.wire.messages import Op, encode_op
+from sttd_client.addresses import ConnectionLostError
+from sttd_client.events import Event, Failure, Stopped, parse_event
+
+LOST = 1006  # RFC 6455: the code of a connection that ended without a close frame
+_RETRYABLE_CLOSES = (1001, LOST, 1011, 1012, 1013)
+_RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # a restarted daemon listens again within about a second
+
+
+def retry_delay_s(attempt: int) -> float:
+    """How long to wait before the given attempt (0, 1, ...) at a new connection."""
+    return _RETRY_DELAYS_S[min(attempt, len(_RETRY_DELAYS_S) - 1)]
+
+
+class AudioConnection:
+    """The client's end of one WebSocket."""
+
+    def __init__(self, *, host: str = "localhost", token: str | None = None) -> None:
+        self._ws = WSConnection(ConnectionType.CLIENT)
+        self._host = host
+        self._headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+        self._out = b""
+        self._text: list[str] = []
+        self._refused_with = 0
+        self._refusal = b""
+        self.closed = False
+        self.close_code: int | None = None
+        self.failure: Failure | None = None
+        self.stopped: Stopped | None = None
+
+    # ---------------------------------------------------------------- out
+
+    def open(self) -> bytes:
+        """The upgrade request."""
+        return self._ws.send(ws.Request(host=self._host, target="/ws", extra_headers=self._headers))
+
+    def op(self, op: Op) -> bytes:
+        """One op as a text message."""
+        if self.closed:
+            return b""
+        return self._ws.send(ws.TextMessage(data=encode_op(op)))
+
+    def audio(self, data: bytes | bytearray | memoryview) -> bytes:
+        """A piece of audio of any length, in as many messages as the size limit needs."""
+        if self.closed:
+            return b""
+        view = memoryview(data).cast("B")
+        pieces = (bytes(view[at : at + MAX_MESSAGE_BYTES]) for at in range(0, len(view), MAX_MESSAGE_BYTES))
+        return b"".join(self._ws.send(ws.BytesMessage(data=piece)) for piece in pieces)
+
+    def close(self, code: int = 1000) -> bytes:
+        """The close frame that ends the connection from this side; b"" when there is nothing left to close."""
+        try:
+            return self._ws.send(ws.CloseConnection(code=code))
+        except LocalProtocolError:
+            return b""
+
+    def data_to_send(self) -> bytes:
+        """What the last `receive` wants answered; taken out."""
+        data, self._out = self._out, b""
+        return data
+
+    # ---------------------------------------------------------------- in
+
+    def receive(self, data: bytes) -> list[Event]:
+        """The events in `data`; b"" means that the stream ended.
+
+        Raises:
+            SttdError: the daemon refused the upgrade (`forbidden`, `unauthorized`, `overloaded`), or it broke the
+                protocol (`bad_request`).
+        """
+        if self.closed:
+            return []
+        try:
+            self._ws.receive_data(data or None)
+            events = self._collect()
+        except RemoteProtocolError as error:
+            self._end(LOST)
+            raise from_map({"code": "bad_request", "message": f"what answers is no sttd: {error}"}) from error
+        if not data:
+            self._end(LOST)
+        return events
+
+    def error(self) -> Exception | None:
+        """Why the session did not end in good order; None if it did, or has not ended."""
+        if not self.closed or self.stopped is not None:
+            return None
+        if self.failure is not None:
+            return failure_error(self.failure)
+        return ConnectionLostError(f"the connection to the daemon was lost (close code {self.close_code})")
+
+    @property
+    def worth_retrying(self) -> bool:
+        """Whether the same `start` may work on a new connection."""
+        if not self.closed or self.stopped is not None:
+            return False
+        return self.failure.retryable if self.failure is not None else self.close_code in _RETRYABLE_CLOSES
+
+    def _collect(self) -> list[Event]:
+        found: list[Event] = []
+        for event in self._ws.events():
+            if isinstance(event, ws.TextMessage):
+                self._text.append(event.data)
+                if event.message_finished:
+                    found += self._message()
+            elif isinstance(event, ws.Ping):
+                self._out += self._ws.send(event.response())
+            elif isinstance(event, ws.CloseConnection):
+                if event.code != LOST:  # wsproto makes a 1006 of a bare end of stream, which nobody can answer
+                    self._out += self.close(event.code)
+                self._end(event.code)
+            elif isinstance(event, ws.RejectConnection):
+                self._refused_with = event.status_code
+            elif isinstance(event, ws.RejectData):
+                self._refusal += event.data
+                if event.body_finished:
+                    self._end(LOST)
+                    raise _refusal_error(self._refused_with, self._refusal)
+        return found
+
+    def _message(self) -> list[Event]:
+        event = parse_event("".join(self._text))
+        self._text.clear()
+        if isinstance(event, Failure) and event.fatal:
+            self.failure = event
+        elif isinstance(event, Stopped):
+            self.stopped = event
+        return [event] if event is not None else []
+
+    def _end(self, code: int) -> None:
+        if not self.closed:
+            self.closed = True
+            self.close_code = code
+
+
+def failure_error(failure: Failure) -> SttdError:
+    """An error event as the exception of its code."""
+    return from_map({"code": failure.code, "message": failure.message, "retryable": failure.retryable})
+
+
+_REFUSALS: Mapping[int, str] = {401: "unauthorized", 403: "forbidden", 404: "not_found", 503: "overloaded"}
+
+
+def _refusal_error(status: int, body: bytes) -> SttdError:
+    """The daemon's refusal: its body is the error as JSON, unless something else answered in its place."""
+    try:
+        answer = json.loads(body)
+        error = answer.get("error", answer)
+        return from_map({"code": error["code"], "message": error["message"], "retryable": error.get("retryable")})
+    except (ValueError, KeyError, TypeError, AttributeError):
+        code = _REFUSALS.get(status, "bad_request")
+        return from_map({"code": code, "message": f"the daemon refused the connection with HTTP status {status}"})

@@ -1,0 +1,294 @@
+"""Every sub-command of sttctl, declared once: the parser, the help, the completions and the man page come from here.
+
+What a verb of the control plane takes is declared in `sttd.wire.verbs`; a command that stands for one derives its
+summary and its arguments from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+from sttd.wire.common import LANGUAGES
+from sttd.wire.schema import describe
+from sttd.wire.verbs import TOPICS, VERBS
+
+Kind = Literal["flag", "str", "int", "float"]
+Completes = Literal["", "file", "directory", "preset", "session"]
+
+FORMATS = ("txt", "srt", "vtt", "json", "tsv")
+SHELLS = ("bash", "zsh", "fish")
+
+
+@attrs.frozen(kw_only=True)
+class Argument:
+    """One argument of a command. Names that begin with a dash make an option, one without makes a positional."""
+
+    names: tuple[str, ...]
+    summary: str
+    dest: str = ""  # where the value lies in the namespace, if not under its longest name
+    kind: Kind = "str"
+    count: Literal["", "?", "*", "+"] = ""
+    choices: tuple[str, ...] = ()
+    metavar: str = ""
+    completes: Completes = ""
+    hidden: bool = False  # for tests and other programs; left out of help and man page
+
+    @property
+    def is_option(self) -> bool:
+        """Whether it is given by name."""
+        return self.names[0].startswith("-")
+
+    @property
+    def takes_value(self) -> bool:
+        """Whether something follows the option's name."""
+        return self.is_option and self.kind != "flag"
+
+    @property
+    def placeholder(self) -> str:
+        """What help shows in place of the value."""
+        return self.metavar or self.names[-1].lstrip("-").upper().replace("-", "_")
+
+
+@attrs.frozen(kw_only=True)
+class Command:
+    """One sub-command; `run` names the function as module:function, which is imported when it is needed."""
+
+    name: str
+    summary: str
+    run: str
+    arguments: tuple[Argument, ...] = ()
+    details: str = ""  # a paragraph for the man page and `sttctl COMMAND --help`
+
+
+COMMON = (
+    Argument(names=("--json",), kind="flag", summary="print JSON, for programs"),
+    Argument(
+        names=("--socket",),
+        metavar="PATH",
+        completes="file",
+        summary="the daemon's control socket; default: $STTD_SOCKET, else this user's daemon, else the system's",
+    ),
+)
+
+
+def _from_verb(verb: str, *, positional: str = "", without: tuple[str, ...] = ()) -> tuple[Argument, ...]:
+    """The arguments that a verb's parameters make.
+
+    A unit at the end of a name becomes the placeholder; what is on unless said otherwise becomes `--no-NAME`.
+    """
+    arguments = []
+    for name, row in describe(VERBS[verb].params).items():
+        if name in without:
+            continue
+        default = row.get("omitted", row.get("default"))
+        summary = row["summary"] + ("" if default in (None, True) else f" (default: {default})")
+        completes: Completes = {"preset": "preset", "model": "preset", "session": "session"}.get(name, "")  # type: ignore[assignment]  # a Literal that dict widens
+        if name == positional:
+            count: Literal["", "?"] = "" if row["required"] else "?"
+            arguments.append(
+                Argument(names=(name.upper(),), dest=name, summary=summary, count=count, completes=completes)
+            )
+        elif row["type"] == "bool":
+            arguments.append(Argument(names=(f"--no-{name}",), dest=f"no_{name}", kind="flag", summary=summary))
+        else:
+            flag = "--" + name.removesuffix("_s").replace("_", "-")
+            metavar = "SECONDS" if name.endswith("_s") else "N" if row["type"] == "int" else ""
+            arguments.append(
+                Argument(
+                    names=(flag,), dest=name, kind=row["type"], metavar=metavar, summary=summary, completes=completes
+                )
+            )
+    return tuple(arguments)
+
+
+_SPEECH = (
+    Argument(
+        names=("--language", "-l"),
+        choices=("auto", *LANGUAGES),
+        metavar="CODE",
+        summary="of the speech, ISO 639-1 (default: auto)",
+    ),
+    Argument(
+        names=("--model", "-m"),
+        metavar="PRESET",
+        completes="preset",
+        summary="the preset to use (default: the daemon's)",
+    ),
+    Argument(names=("--prompt",), metavar="TEXT", summary="text that the speech is likely to go on from: names, style"),
+    Argument(names=("--translate",), kind="flag", summary="write English, whatever is spoken"),
+)
+
+COMMANDS: Mapping[str, Command] = {
+    command.name: command
+    for command in (
+        Command(
+            name="status",
+            summary="Show the state of the daemon in one look.",
+            run="status:status",
+            arguments=(
+                Argument(names=("--watch", "-w"), kind="flag", summary="keep it on the screen, up to date"),
+                Argument(
+                    names=("--interval",),
+                    kind="float",
+                    metavar="SECONDS",
+                    summary="between two looks of --watch (default: 1)",
+                ),
+            ),
+        ),
+        Command(
+            name="models", summary="List the presets: which are on disk, loaded, the default.", run="models:models"
+        ),
+        Command(
+            name="load",
+            summary="Load a preset's model, so that the next session need not wait for it.",
+            run="models:load",
+            arguments=_from_verb("load", positional="preset"),
+            details="The options stay in force for sessions of this preset until the next load or reload.",
+        ),
+        Command(
+            name="unload",
+            summary="Unload models and give their memory back.",
+            run="models:unload",
+            arguments=(
+                *_from_verb("unload", positional="preset"),
+                Argument(names=("--all",), kind="flag", summary="unload every model; the same as naming none"),
+            ),
+            details="A model in use goes when its users are done: nobody's speech is cut.",
+        ),
+        Command(
+            name="pull",
+            summary="Download a model.",
+            run="models:pull",
+            arguments=_from_verb("pull", positional="model"),
+            details="The daemon downloads, into its own model directory. Interrupting leaves what has arrived; "
+            "the next pull goes on from there.",
+        ),
+        Command(
+            name="sessions",
+            summary="List the running sessions that you may see.",
+            run="sessions:sessions",
+            arguments=_from_verb("sessions", without=("cursor",)),
+        ),
+        Command(
+            name="close",
+            summary="End a session; its client gets its finals first.",
+            run="sessions:close",
+            arguments=_from_verb("close_session", positional="session"),
+        ),
+        Command(
+            name="config",
+            summary="Show the configuration in effect, and where each value comes from.",
+            run="configuration:config",
+            arguments=(Argument(names=("KEY",), dest="key", count="?", summary="show this section or value only"),),
+        ),
+        Command(
+            name="reload",
+            summary="Make the daemon read its configuration again.",
+            run="configuration:reload",
+            details="A file that does not hold changes nothing and is an error.",
+        ),
+        Command(
+            name="watch",
+            summary="Print what happens in the daemon, as it happens.",
+            run="watch:watch",
+            arguments=(
+                Argument(
+                    names=("TOPIC",),
+                    dest="topics",
+                    count="*",
+                    choices=TOPICS,
+                    summary="topics to hear about (default: all)",
+                ),
+            ),
+        ),
+        Command(
+            name="transcribe",
+            summary="Transcribe files: any audio or video that the daemon can decode.",
+            run="transcribe:transcribe",
+            arguments=(
+                Argument(
+                    names=("FILE",),
+                    dest="files",
+                    count="+",
+                    completes="file",
+                    summary="what to transcribe; - is standard input",
+                ),
+                Argument(
+                    names=("--format", "-f"),
+                    choices=FORMATS,
+                    summary="of the transcript (default: what -o ends in, else txt)",
+                ),
+                Argument(
+                    names=("--output", "-o"),
+                    metavar="PATH",
+                    completes="file",
+                    summary="write there; a directory where there are several files",
+                ),
+                *_SPEECH,
+                Argument(
+                    names=("--words",),
+                    kind="flag",
+                    summary="list words with their times in json, time subtitles by them",
+                ),
+                Argument(names=("--quiet", "-q"), kind="flag", summary="show no progress"),
+            ),
+            details="The file is sent as it is and decoded by the daemon, as work that never delays anybody's live "
+            "speech. Output files appear when they are complete; an interrupted run leaves none.",
+        ),
+        Command(
+            name="listen",
+            summary="Show live captions of what the microphone hears.",
+            run="listen:listen",
+            arguments=(
+                *_SPEECH,
+                Argument(
+                    names=("--device",),
+                    metavar="NAME",
+                    summary="the microphone, as pw-record, parec or arecord names it",
+                ),
+                Argument(names=("--once",), kind="flag", summary="stop after the first utterance"),
+                Argument(
+                    names=("--file",),
+                    metavar="WAV",
+                    completes="file",
+                    summary="hear this file instead, as fast as it was spoken",
+                    hidden=True,
+                ),
+            ),
+            details="Records through PipeWire, PulseAudio or ALSA, with whichever of pw-record, parec and arecord is "
+            "there. Ctrl-C ends it; what was being said is still transcribed.",
+        ),
+        Command(
+            name="doctor",
+            summary="Look for what is wrong, and say in plain words what to do.",
+            run="doctor:doctor",
+        ),
+        Command(
+            name="raw",
+            summary="Speak the control protocol by hand: JSON lines in, JSON lines out.",
+            run="raw:raw",
+            arguments=(
+                Argument(
+                    names=("METHOD",),
+                    dest="method",
+                    count="?",
+                    choices=tuple(VERBS),
+                    summary="call this one method and stop",
+                ),
+                Argument(names=("PARAMS",), dest="params", count="?", summary="its parameters, as a JSON object"),
+            ),
+            details='Without METHOD each line of standard input is a request such as {"method": "load", "params": '
+            '{"preset": "base"}}. Requests run at the same time; answers come as they are ready, under the "id" '
+            "of the request, or its number.",
+        ),
+        Command(
+            name="completion",
+            summary="Print the completion script of a shell.",
+            run="completion:completion",
+            arguments=(Argument(names=("SHELL",), dest="shell", choices=SHELLS, summary="the shell"),),
+        ),
+    )
+}

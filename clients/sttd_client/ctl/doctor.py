@@ -1,0 +1,232 @@
+"""`sttctl doctor`: what is wrong, in plain words, and what to do about it.
+
+Each examination looks at one thing and returns findings. It must work on a broken machine: what cannot be found out is
+left out or said, never guessed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import attrs
+
+from sttd import __version__
+from sttd.errors import EXIT_DENIED, EXIT_FAILED, EXIT_NO_DAEMON, EXIT_OK, AccessError, SttdError
+from sttd_client.addresses import ConnectionLostError, NoDaemonError
+from sttd_client.capture import recorder
+from sttd_client.control import Control, open_control
+from sttd_client.ctl import machine
+from sttd_client.ctl.outcome import words_of
+from sttd_client.ctl.status import TIMEOUT_S
+from sttd_client.ctl.terminal import duration, print_json, size, styled
+
+Verdict = Literal["good", "note", "bad"]
+_LAG_MS = 50.0  # a loop that is later than two frames delays every interim
+
+
+@attrs.frozen(kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    verdict: Verdict
+    about: str
+    text: str
+    advice: str = ""
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Examine daemon, models, GPU, sandbox and microphone; exit status 0 where nothing is bad."""
+    findings: list[Finding] = []
+    status = EXIT_OK
+    try:
+        with open_control(arguments.socket) as control:
+            findings += _daemon_findings(control)
+    except NoDaemonError as error:
+        findings.append(_from_error("daemon", error))
+        status = EXIT_NO_DAEMON
+    except AccessError as error:
+        findings.append(_from_error("daemon", error))
+        status = EXIT_DENIED
+    except (SttdError, ConnectionLostError, TimeoutError) as error:
+        findings.append(_from_error("daemon", error))
+    findings += microphone_findings()
+    if status == EXIT_OK and any(finding.verdict == "bad" for finding in findings):
+        status = EXIT_FAILED
+    if arguments.json:
+        print_json({"healthy": status == EXIT_OK, "findings": [attrs.asdict(finding) for finding in findings]})
+    else:
+        print("\n".join(_lines(findings)))
+    return status
+
+
+def _daemon_findings(control: Control) -> Iterator[Finding]:
+    report = control.call("status", timeout_s=TIMEOUT_S)
+    presets = control.call("models", timeout_s=TIMEOUT_S).get("presets", [])
+    pid = report.get("server", {}).get("pid")
+    yield from server_findings(report)
+    yield from model_findings(report, presets)
+    yield from gpu_findings(presets, machine.look_at_gpu(), machine.look_at_libraries())
+    if isinstance(pid, int):
+        yield from sandbox_findings(machine.look_at_process(pid))
+
+
+# ---------------------------------------------------------------- examinations
+
+
+def server_findings(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """The daemon itself."""
+    server, health = report.get("server", {}), report.get("health", {})
+    version, state = server.get("version"), server.get("state")
+    up = duration(server.get("uptime_s"))
+    verdict: Verdict = "good" if state == "ready" else "note"
+    yield Finding(verdict=verdict, about="daemon", text=f"sttd {version} is {state}, pid {server.get('pid')}, up {up}")
+    if version != __version__:
+        yield Finding(
+            verdict="note",
+            about="daemon",
+            text=f"the daemon is {version}, this sttctl is {__version__}",
+            advice="restart the daemon after an upgrade: `systemctl --user restart sttd`",
+        )
+    lag_ms = health.get("event_loop_lag_ms_p99")
+    if lag_ms is not None and lag_ms > _LAG_MS:
+        yield Finding(
+            verdict="bad",
+            about="daemon",
+            text=f"its loop is {lag_ms:.0f} ms late: captions come late for everybody",
+            advice="give the daemon more CPU time, or models fewer threads (`cpu_threads`)",
+        )
+    if health.get("last_error"):
+        yield Finding(
+            verdict="note",
+            about="daemon",
+            text=f"last error: {health['last_error']}",
+            advice="the journal has more: `journalctl --user -u sttd`",
+        )
+
+
+def model_findings(report: Mapping[str, Any], presets: list[dict[str, Any]]) -> Iterator[Finding]:
+    """The models: are the default ones on disk, do they load."""
+    for preset in presets:
+        name, roles = preset.get("preset"), preset.get("default_for") or []
+        if not roles:
+            continue
+        role = " and ".join(f"{role}s" for role in roles)
+        if preset.get("local"):
+            state = "loaded" if preset.get("loaded") else "on disk, loaded when it is needed"
+            yield Finding(verdict="good", about="model", text=f"{name} ({role}) is {state}")
+        else:
+            yield Finding(
+                verdict="bad",
+                about="model",
+                text=f"{name} ({role}) is not on disk: sessions that need it are refused",
+                advice=f"download it: `sttctl pull {name}`",
+            )
+    failures = report.get("models", {}).get("load_failures")
+    if failures:
+        yield Finding(
+            verdict="bad",
+            about="model",
+            text=f"{failures} loads failed since the daemon started",
+            advice="the journal says why: `journalctl --user -u sttd`; too little memory is the usual reason",
+        )
+
+
+def gpu_findings(
+    presets: list[dict[str, Any]], gpu: machine.Gpu, libraries: machine.CudaLibraries
+) -> Iterator[Finding]:
+    """The GPU: is there one, is it used, can it be used."""
+    on_gpu = any(preset.get("device") == "cuda" for preset in presets if preset.get("default_for"))
+    if not gpu.present:
+        verdict: Verdict = "bad" if on_gpu else "note"
+        yield Finding(
+            verdict=verdict,
+            about="gpu",
+            text="no NVIDIA GPU: models run on the CPU",
+            advice='set `device = "auto"` or "cpu" for the preset'
+            if on_gpu
+            else "small models keep up with speech there",
+        )
+        return
+    yield Finding(verdict="good", about="gpu", text=f"{gpu.name}, driver {gpu.driver}")
+    if libraries.missing:
+        yield Finding(
+            verdict="bad" if on_gpu else "note",
+            about="gpu",
+            text=f"not found where sttctl looked: {', '.join(libraries.missing)}",
+            advice="install them beside sttd: `pip install nvidia-cublas-cu12 nvidia-cudnn-cu12`, then restart the daemon",
+        )
+    if not on_gpu:
+        yield Finding(
+            verdict="note",
+            about="gpu",
+            text="the default presets do not use it",
+            advice='set `device = "auto"` for the preset, and see the journal for why CUDA was not taken',
+        )
+
+
+def sandbox_findings(process: machine.Process) -> Iterator[Finding]:
+    """What the service manager took from the daemon."""
+    if not process.readable:
+        yield Finding(
+            verdict="note",
+            about="sandbox",
+            text="the daemon's process cannot be looked at from here",
+            advice="run `sudo sttctl doctor`",
+        )
+        return
+    walls = [name for name, up in (("NoNewPrivs", process.no_new_privileges), ("seccomp", process.seccomp)) if up]
+    yield Finding(
+        verdict="good", about="sandbox", text=f"{' and '.join(walls) or 'none'}; {size(process.rss_bytes)} resident"
+    )
+    if process.private_users:
+        yield Finding(
+            verdict="bad",
+            about="sandbox",
+            text="PrivateUsers hides who connects: every peer is `nobody`, permissions by user cannot work",
+            advice="remove `PrivateUsers=yes` from the unit",
+        )
+    if process.gpu_hidden:
+        yield Finding(
+            verdict="bad",
+            about="sandbox",
+            text="the GPU's device files are hidden from the daemon",
+            advice="install the GPU drop-in of the unit, which allows /dev/nvidia*",
+        )
+
+
+def microphone_findings() -> Iterator[Finding]:
+    """Whether `sttctl listen` has something to record with."""
+    command = recorder()
+    if command:
+        yield Finding(verdict="good", about="microphone", text=f"{command[0]} records for `sttctl listen`")
+    else:
+        yield Finding(
+            verdict="note",
+            about="microphone",
+            text="nothing to record with: `sttctl listen` does not work",
+            advice="install pipewire-bin, pulseaudio-utils or alsa-utils",
+        )
+
+
+# ---------------------------------------------------------------- output
+
+
+def _from_error(about: str, error: Exception) -> Finding:
+    text, _, advice = words_of(error).partition("\n")
+    return Finding(verdict="bad", about=about, text=text, advice=advice)
+
+
+_MARKS: Mapping[Verdict, tuple[str, str]] = {"good": ("ok", "green"), "note": ("--", "yellow"), "bad": ("!!", "red")}
+
+
+def _lines(findings: list[Finding]) -> Iterator[str]:
+    for finding in findings:
+        mark, colour = _MARKS[finding.verdict]
+        yield f"{styled(mark, colour)}  {finding.about:11} {finding.text}"
+        if finding.advice:
+            yield f"{'':16}{styled(finding.advice, 'bold' if finding.verdict == 'bad' else 'dim')}"
+    bad = sum(finding.verdict == "bad" for finding in findings)
+    yield ""
+    yield "nothing is wrong" if not bad else f"{bad} thing{'s' if bad > 1 else ''} to mend"

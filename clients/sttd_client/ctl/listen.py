@@ -1,0 +1,85 @@
+"""`sttctl listen`: live captions of the microphone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console
+
+from sttd.errors import EXIT_OK
+from sttd_client.captions import captions
+from sttd_client.capture import LiveAudio, NoMicrophoneError, microphone, recording
+from sttd_client.events import Event, Final, as_message
+from sttd_client.options import StartOptions
+from sttd_client.session import Session, open_session
+
+_READ_BYTES = 4096  # an eighth of a second at 16 kHz: what a pipe holds after a hiccup goes out in one piece
+
+
+def listen(arguments: argparse.Namespace) -> int:
+    """Show what is said until Ctrl-C, the end of the recording, or (`--once`) the first utterance."""
+    signal.signal(signal.SIGTERM, _interrupt)  # an editor that stops its job means the same as Ctrl-C
+    source = recording(arguments.file) if arguments.file else microphone(arguments.device)
+    with source as audio, open_session(socket_path=arguments.socket, **_options(arguments, audio)) as session:
+        if sys.stderr.isatty() and not arguments.json:
+            print(f"listening to {audio.name}; Ctrl-C ends", file=sys.stderr)
+        with _output(as_json=arguments.json) as show:
+            try:
+                heard = _converse(audio, session, show, once=arguments.once)
+            except KeyboardInterrupt:
+                heard = True
+            session.stop()
+            for event in session:  # what was being said
+                show(event)
+    if not heard:
+        raise NoMicrophoneError(f"{audio.name} gave no sound; is there a microphone?")
+    return EXIT_OK
+
+
+def _options(arguments: argparse.Namespace, audio: LiveAudio) -> StartOptions:
+    return {
+        "lang": arguments.language,
+        "model": arguments.model,
+        "prompt": arguments.prompt,
+        "task": "translate" if arguments.translate else None,
+        "label": "sttctl listen",
+        **audio.options,
+    }
+
+
+def _converse(audio: LiveAudio, session: Session, show: Callable[[Event], None], *, once: bool) -> bool:
+    """Carry audio there and events back until the audio ends; False where there was none at all."""
+    heard = False
+    while True:
+        ready, _, _ = select.select([audio.descriptor, session.fileno()], [], [])
+        if audio.descriptor in ready:
+            data = os.read(audio.descriptor, _READ_BYTES)
+            if not data:
+                return heard
+            heard = True
+            session.send(data)
+        for event in session.poll():
+            show(event)
+            if once and isinstance(event, Final) and event.text:
+                return heard
+
+
+@contextmanager
+def _output(*, as_json: bool) -> Iterator[Callable[[Event], None]]:
+    if as_json:
+        yield lambda event: print(json.dumps(as_message(event), ensure_ascii=False), flush=True)
+    else:
+        with captions(Console(highlight=False)) as show:
+            yield show
+
+
+def _interrupt(_signal: int, _frame: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,33 @@
+"""The entry point of sttctl: parse, import the command, run it, turn errors into words and an exit status."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from sttd.errors import EXIT_FAILED, SttdError
+from sttd_client.ctl.commands import COMMANDS
+from sttd_client.ctl.outcome import exit_status_of, words_of
+from sttd_client.ctl.parser import parse_arguments
+
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run sttctl and return its exit status."""
+    arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
+    module, function = COMMANDS[arguments.command].run.split(":")
+    run = getattr(importlib.import_module(f"sttd_client.ctl.{module}"), function)
+    try:
+        status = run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` does; what is still buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except (SttdError, OSError) as error:
+        print(f"sttctl: {words_of(error)}", file=sys.stderr)
+        return exit_status_of(error)
+    return int(status or 0)

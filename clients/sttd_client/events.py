@@ -1,0 +1,78 @@
+"""What a session receives: the wire's own events, and one that only a client can know.
+
+Times are seconds on the audio clock, from the first sample of the session. A field or a type that this version does
+not know is skipped: a newer daemon may say more within the same protocol version.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeAlias
+
+import attrs
+
+from sttd.wire import messages
+from sttd.wire.messages import (
+    Failure,
+    Final,
+    Gap,
+    Hello,
+    Interim,
+    Progress,
+    SpeechEnd,
+    SpeechStart,
+    Started,
+    Stopped,
+    TimingFields,
+    Warn,
+    WordFields,
+    parse_event,
+)
+from sttd.wire.schema import dump
+
+__all__ = [
+    "Event",
+    "Failure",
+    "Final",
+    "Gap",
+    "Hello",
+    "Interim",
+    "Progress",
+    "Reconnected",
+    "SpeechEnd",
+    "SpeechStart",
+    "Started",
+    "Stopped",
+    "TimingFields",
+    "Warn",
+    "WordFields",
+    "as_message",
+    "parse_event",
+    "stable_and_tail",
+]
+
+
+@attrs.frozen(kw_only=True)
+class Reconnected:
+    """The connection was lost and a new session began; its utterances count from 1 again.
+
+    `lost_bytes` of the audio given to `send` meanwhile are gone; an utterance that was open gets no final.
+    """
+
+    type: ClassVar[str] = "reconnected"
+
+    session: str
+    lost_bytes: int
+
+
+Event: TypeAlias = messages.Event | Reconnected
+
+
+def stable_and_tail(interim: Interim) -> tuple[str, str]:
+    """The part of an interim that later interims keep, and the part that may still change."""
+    return interim.text[: interim.stable_chars], interim.text[interim.stable_chars :]
+
+
+def as_message(event: Event) -> dict[str, Any]:
+    """The event as the object that it was on the wire, for programs that print JSON."""
+    fields = attrs.asdict(event) if isinstance(event, Reconnected) else dump(event)
+    return {"type": event.type, **fields}

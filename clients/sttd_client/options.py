@@ -1,0 +1,45 @@
+"""The options of a session as keyword arguments of `open_session` and `configure`; PROTOCOL 3.1 has their meaning.
+
+What is left out gets the daemon's default. The names and types are those of the wire's `Start`; a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypedDict
+
+
+class Endpointing(TypedDict, total=False):
+    """When an utterance ends by itself."""
+
+    silence_ms_min: int
+    silence_ms_max: int
+    max_utterance_s: float
+    aggressiveness: int
+
+
+class ConfigureOptions(TypedDict, total=False):
+    """What `configure` changes, from the next utterance on."""
+
+    lang: str | None
+    prompt: str | None
+    hotwords: Sequence[str] | None
+    interim: bool | None
+    endpointing: Endpointing | Literal[False] | None
+
+
+class StartOptions(ConfigureOptions, total=False):
+    """What `start` declares."""
+
+    kind: Literal["live", "file"] | None
+    sample_rate: int | None
+    encoding: Literal["pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container"] | None
+    channels: int | None
+    channel_select: int | None
+    task: Literal["transcribe", "translate"] | None
+    model: str | None
+    interim_model: str | None
+    words: bool | None
+    overflow: Literal["wait", "drop"] | None
+    lock_stable: bool | None
+    label: str | None
