@@ -392,7 +392,7 @@ class Session:
             case SessionChanges():
                 self._change(control)
             case _Dropped():
-                self._skip(control.count)
+                self._skip(control.count, nursery)
 
     def _finalize(self, nursery: trio.Nursery) -> None:
         events = self._assembler.finalize(reason="finalize")
@@ -435,15 +435,17 @@ class Session:
             self.voice.language = given["lang"]
         if "endpointing" in given:
             self._assembler.configure(given["endpointing"])
+            if given["endpointing"] is not None:
+                self._detector.configure(aggressiveness=given["endpointing"].aggressiveness)
         self.voice.options = attrs.evolve(self.options, **given)
 
-    def _skip(self, count: int) -> None:
+    def _skip(self, count: int, nursery: trio.Nursery) -> None:
         assert self._decoder is not None
         options = self.options
         samples = count * SAMPLE_RATE // (_sample_bytes(options) * options.channels * options.sample_rate)
         samples = samples // FRAME_SAMPLES * FRAME_SAMPLES
         start_s = self.audio_s
-        self._assembler.skip(samples)
+        self._act(self._assembler.skip(samples), nursery)  # an open utterance ends at the hole
         self.dropped_s += seconds(samples)
         self._emit(Gap(from_s=start_s, to_s=self.audio_s, reason="overflow"))
 
