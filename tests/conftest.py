@@ -56,5 +56,5 @@ def serve(tmp_path):
         return daemon
 
     yield start
-    statuses = [daemon.stop() for daemon in daemons]
-    assert all(status in (0, -9) for status in statuses), [daemon.log() for daemon in daemons]
+    for daemon in daemons:
+        assert daemon.stop() == daemon.expected_status, daemon.log()

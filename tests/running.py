@@ -28,6 +28,8 @@ class RunningDaemon:
 
     directory: Path
     process: subprocess.Popen[str]
+    expected_status: int = 0
+    signalled: bool = False
 
     @property
     def control(self) -> Path:
@@ -42,12 +44,13 @@ class RunningDaemon:
         """Start it and wait until it answers `ping`."""
         directory.mkdir(parents=True, exist_ok=True)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("STTD_")}
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sttd", "serve", "--runtime-dir", str(directory), *arguments],
-            stderr=(directory / "log").open("w"),
-            text=True,
-            env={**environ, "XDG_CONFIG_HOME": str(directory / "no-config"), **(env or {})},
-        )
+        with (directory / "log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "sttd", "serve", "--runtime-dir", str(directory), *arguments],
+                stderr=log,
+                text=True,
+                env={**environ, "XDG_CONFIG_HOME": str(directory / "no-config"), **(env or {})},
+            )
         daemon = cls(directory, process)
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
@@ -64,10 +67,15 @@ class RunningDaemon:
     def log(self) -> str:
         return (self.directory / "log").read_text()
 
+    def terminate(self) -> None:
+        """SIGTERM; a second one makes it stop at once."""
+        self.signalled = True
+        self.process.send_signal(signal.SIGTERM)
+
     def stop(self, *, timeout_s: float = 30.0) -> int:
-        """SIGTERM, and the exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        """SIGTERM unless it had one, and the exit status."""
+        if self.process.poll() is None and not self.signalled:
+            self.terminate()
         try:
             return self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:

@@ -9,7 +9,6 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 
 TIMEOUT_S = 20
-SECOND = bytes(2 * 16_000)  # of silence, 16-bit at 16 kHz
 
 
 class Refused(Exception):
@@ -58,7 +57,8 @@ class Session:
         self.websocket.send(json.dumps(message))
 
     def speak(self, seconds=1.0):
-        self.websocket.send(SECOND[: int(seconds * 32_000) // 2 * 2])
+        """Send silence, 16-bit at 16 kHz."""
+        self.websocket.send(bytes(2 * round(seconds * 16_000)))
 
     def until(self, kind):
         """Read up to a message of that type, and return it."""

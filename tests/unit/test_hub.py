@@ -56,3 +56,14 @@ async def test_close_ends_a_waiting_reader_and_stops_the_queue():
         subscription.close()
         subscription.close()
     assert not hub.wanted("health")
+
+
+async def test_what_was_queued_before_the_close_can_still_be_read():
+    hub = Hub()
+    subscription = hub.subscribe(frozenset({"health"}), uid=None)
+    hub.publish("health", {"number": 1})
+    subscription.close()
+    hub.publish("health", {"number": 2})
+    assert (await subscription.receive())["number"] == 1
+    with pytest.raises(trio.EndOfChannel):
+        await subscription.receive()
