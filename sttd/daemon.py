@@ -153,7 +153,8 @@ class Daemon:
     service: Service = attrs.field(init=False)
     _stopping: trio.Event = attrs.field(factory=trio.Event, init=False)
     _drain_s: float | None = attrs.field(default=None, init=False)
-    _drains: list[Drain] = attrs.field(factory=list, init=False)
+    _control: Drain = attrs.field(factory=Drain, init=False)
+    _audio: list[Drain] = attrs.field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self.plan.config
@@ -215,10 +216,10 @@ class Daemon:
 
     async def _open_planes(self, planes: trio.Nursery) -> None:
         config, service = self.plan.config, self.service
-        control, unix = Drain(), Drain()
-        await planes.start(_bind(serve_control, self.listeners.control, service, drain=control))
+        unix = Drain()
+        await planes.start(_bind(serve_control, self.listeners.control, service, drain=self._control))
         await planes.start(_bind(serve_http, self.listeners.audio, service, access=None, drain=unix))
-        self._drains += [control, unix]
+        self._audio.append(unix)
         if self.listeners.tcp:
             server = config.server
             access = AccessRules(
@@ -226,7 +227,7 @@ class Daemon:
             )
             tcp = Drain()
             await planes.start(_bind(serve_http, self.listeners.tcp, service, access=access, drain=tcp))
-            self._drains.append(tcp)
+            self._audio.append(tcp)
 
     async def _drain(self) -> None:
         """Finals for everybody, then goodbye; whoever is not done in time is cut."""
@@ -236,9 +237,10 @@ class Daemon:
         log.info("stopping", sessions=len(sessions), drain_s=patience_s)
         self.service.state = "draining"
         self.notifier.stopping(f"Stopping; {len(sessions)} session(s) get their last words")
-        for drain in self._drains:
+        for drain in self._audio:
             drain.stop_accepting()
             drain.close_at(deadline)
+        self._control.close_at(deadline)
         for session in sessions:
             session.end("drain", close_code=1001)
         with trio.move_on_at(deadline):
@@ -246,6 +248,7 @@ class Daemon:
                 await session.wait_finished()
         with trio.move_on_at(deadline):
             await self.service.dispatcher.drain()
+        self._control.stop_accepting()  # last: subscribers hear of the finals, and `status` says what is going on
         # The planes end by themselves once the last messages are written, at the deadline at the latest.
 
     def _patience_s(self) -> float:

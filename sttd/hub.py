@@ -43,11 +43,11 @@ class Subscription:
         self._readable.unpark()
 
     async def receive(self) -> dict[str, Any]:
-        """The next event. Raises trio.EndOfChannel after `close`; cancelling loses nothing."""
+        """The next event. Raises trio.EndOfChannel once closed and empty; cancelling loses nothing."""
         await trio.lowlevel.checkpoint()
         while not self._queue and not self._closed:
             await self._readable.park()
-        if self._closed:
+        if not self._queue:
             raise trio.EndOfChannel
         if self.dropped:
             lost, self.dropped = self.dropped, 0
@@ -55,7 +55,7 @@ class Subscription:
         return self._queue.popleft()
 
     def close(self) -> None:
-        """No more events. Idempotent."""
+        """No more events; those in the queue can still be received. Idempotent."""
         if not self._closed:
             self._closed = True
             self._readable.unpark_all()
