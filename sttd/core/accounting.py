@@ -6,7 +6,7 @@ All three forget: a workstation's load of ten minutes ago says nothing about the
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Hashable, Sequence
 
 import attrs
@@ -91,6 +91,52 @@ _RIDGE = 0.25  # in squared items: one call of two items among singles outweighs
 _FIXED_SHARE = (
     0.2  # the encoder of `base` gains 1.2x at batch 8 on two cores: an extra item costs 0.8 of a first at most
 )
+
+
+@attrs.define(eq=False)
+class CostBook:
+    """What is known of every kind of call: its cost, and a cap on its items after memory ran out.
+
+    A kind belongs to a family, whose calls stand in for its own until it has any. Kinds that were not asked for
+    longest are forgotten.
+    """
+
+    first_call_s: float
+    _costs: OrderedDict[Hashable, CallCost] = attrs.field(factory=OrderedDict, init=False)  # least recently used first
+    _caps: dict[Hashable, tuple[int, float]] = attrs.field(factory=dict, init=False)  # items, and until when
+
+    def cost(self, kind: Hashable, *, family: Hashable) -> CallCost:
+        """What a call of that kind probably costs."""
+        cost = self._cost(kind)
+        return cost if cost.learned else self._cost(family)
+
+    def observe(self, kind: Hashable, *, family: Hashable, items: int, seconds: float) -> None:
+        """Learn from one finished call."""
+        self._cost(kind).observe(items, seconds)
+        self._cost(family).observe(items, seconds)
+
+    def shrink(self, kind: Hashable, *, items: int, until: float) -> None:
+        """Allow such calls no more than that many items for a while."""
+        self._caps[kind] = (items, until)
+
+    def cap(self, kind: Hashable, *, now: float) -> int | None:
+        """How many items memory allows, if less than usual."""
+        items, until = self._caps.get(kind, (0, now))
+        if now >= until:
+            self._caps.pop(kind, None)
+            return None
+        return items
+
+    def _cost(self, kind: Hashable) -> CallCost:
+        cost = self._costs.setdefault(kind, CallCost(self.first_call_s))
+        self._costs.move_to_end(kind)
+        if len(self._costs) > _KINDS_KEPT:
+            forgotten, _ = self._costs.popitem(last=False)
+            self._caps.pop(forgotten, None)
+        return cost
+
+
+_KINDS_KEPT = 512
 
 
 @attrs.define(eq=False)

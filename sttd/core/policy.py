@@ -33,12 +33,13 @@ there is no wake-up to ask for.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, OrderedDict
-from collections.abc import Hashable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterable
 
 import attrs
 
-from sttd.core.accounting import CallCost, Ledger
+from sttd.core.accounting import CallCost, CostBook, Ledger
+from sttd.core.jobs import Batch, Entry
 from sttd.core.types import JobClass
 from sttd.errors import OverloadedError
 
@@ -76,36 +77,6 @@ class PolicyOptions:
                 return self.quiet_file_hold_s if quiet else self.file_hold_s
 
 
-@attrs.define(eq=False, kw_only=True)
-class Entry:
-    """A job as the policy sees it. Only the policy changes it."""
-
-    id: int
-    job_class: JobClass
-    session: str
-    uid: int
-    deadline: float
-    model: Hashable
-    workers: int  # of that model
-    key: Hashable  # entries of one model with equal keys may share a call
-    max_batch: int  # by memory, for that key
-    submitted: float = attrs.field(default=0.0, init=False)
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Batch:
-    """One call to make: at least one entry, one model, one key."""
-
-    entries: tuple[Entry, ...]
-    started: float
-    estimate_s: float
-
-    @property
-    def head(self) -> Entry:
-        """The job that the call is made for; the others ride with it."""
-        return self.entries[0]
-
-
 @attrs.define(eq=False)
 class _Model:
     """What waits for one model and what it runs."""
@@ -120,15 +91,6 @@ class _Model:
 
 
 @attrs.define(eq=False)
-class _Key:
-    """What is known about the calls of one batch key, or of one class where the key is new."""
-
-    cost: CallCost
-    cap: int | None = attrs.field(default=None, init=False)
-    cap_until: float = attrs.field(default=0.0, init=False)
-
-
-@attrs.define(eq=False)
 class SchedulingPolicy:
     """The queue of all models. Synchronous; time comes in as `now`, monotonic seconds."""
 
@@ -138,9 +100,14 @@ class SchedulingPolicy:
     _newest: dict[tuple[JobClass, str], Entry] = attrs.field(factory=dict, init=False)  # rule 4: the one that waits
     _interim_runs: set[str] = attrs.field(factory=set, init=False)  # sessions with an interim in flight
     _counts: Counter[Hashable] = attrs.field(factory=Counter, init=False)  # waiting, per account of rule 7
-    _used: Ledger = attrs.field(factory=lambda: Ledger(_FADE_S), init=False)
-    _keys: OrderedDict[Hashable, _Key] = attrs.field(factory=OrderedDict, init=False)  # least recently used first
+    _used: Ledger = attrs.field(factory=lambda: Ledger(_LATELY_S), init=False)
+    _shares: Ledger = attrs.field(factory=lambda: Ledger(_SHARING_S), init=False)
+    _costs: CostBook = attrs.field(init=False)
     _last_live: float = attrs.field(default=float("-inf"), init=False)
+
+    @_costs.default
+    def _empty_book(self) -> CostBook:
+        return CostBook(self.options.first_call_s)
 
     # ---------------------------------------------------------------- jobs come and go
 
@@ -195,15 +162,11 @@ class SchedulingPolicy:
         """The next call to make, or None when no worker is free or nothing may run. It counts as running at once."""
         if self.in_flight >= self.options.max_calls:
             return None
-        heads = [
-            (urgency, self._rank(head, now), head)
-            for name, model in self._models.items()
-            if len(model.running) < model.workers
-            for urgency, head in self._head(name, now)
-        ]
-        if not heads:
+        heads = [self._head(name, now) for name, model in self._models.items() if len(model.running) < model.workers]
+        found = [head for head in heads if head is not None]
+        if not found:
             return None
-        head = min(heads, key=lambda row: row[:2])[2]
+        _, _, head = min(found, key=lambda place: place[:2])
         entries = self._company(head, now)
         batch = Batch(entries=tuple(entries), started=now, estimate_s=self._cost(head).estimate(len(entries)))
         for entry in entries:
@@ -222,14 +185,13 @@ class SchedulingPolicy:
         )
         self._charge(batch, now - batch.started - batch.estimate_s, now)
         if seconds is not None:
-            for known in (self._known((batch.head.model, batch.head.key)), self._known(_class_account(batch.head))):
-                known.cost.observe(len(batch.entries), seconds)
+            head = batch.head
+            self._costs.observe(head.kind, family=head.family, items=len(batch.entries), seconds=seconds)
 
     def shrink(self, batch: Batch, *, now: float) -> None:
         """The call ran out of memory: rule 9."""
-        known = self._known((batch.head.model, batch.head.key))
-        known.cap = max(1, len(batch.entries) // 2)
-        known.cap_until = now + self.options.shrunk_s
+        items = max(1, len(batch.entries) // 2)
+        self._costs.shrink(batch.head.kind, items=items, until=now + self.options.shrunk_s)
 
     # ---------------------------------------------------------------- what others want to know
 
@@ -275,7 +237,7 @@ class SchedulingPolicy:
         """How busy the busiest model's workers were lately, 0 to 1."""
         return max(
             (
-                min(1.0, self._used.value(name, now=now) / (_FADE_S * model.workers))
+                min(1.0, self._used.value(name, now=now) / (_LATELY_S * model.workers))
                 for name, model in self._models.items()
             ),
             default=0.0,
@@ -292,7 +254,7 @@ class SchedulingPolicy:
             refusal = "finals wait too long for speculation"
         elif entry.job_class is JobClass.FILE and windows >= self.options.waiting_files:
             refusal = "the session has as many file windows waiting as it may"
-        elif not replacing and self._counts[_uid_account(entry)] >= self.options.waiting_per_uid:
+        elif not replacing and self._counts[entry.uid_account] >= self.options.waiting_per_uid:
             refusal = "the user has as many jobs waiting as one user may"
         else:
             return
@@ -312,27 +274,28 @@ class SchedulingPolicy:
         self._waiting[entry.id] = entry
         if entry.job_class in (JobClass.SPECULATIVE, JobClass.INTERIM):
             self._newest[entry.job_class, entry.session] = entry
-        self._counts.update(_accounts(entry))
+        self._counts.update(entry.accounts)
 
     def _remove(self, entry: Entry) -> None:
         del self._waiting[entry.id]
         del self._models[entry.model].waiting[entry.job_class][entry.id]
         self._newest.pop((entry.job_class, entry.session), None)
-        for account in _accounts(entry):
+        for account in entry.accounts:
             self._counts[account] -= 1
             if not self._counts[account]:
                 del self._counts[account]
 
-    def _head(self, name: Hashable, now: float) -> Iterator[tuple[JobClass, Entry]]:
-        """At most one: what a free worker of this model would take, and the class it goes as (rules 1, 4 and 6)."""
+    def _head(self, name: Hashable, now: float) -> tuple[JobClass, float, Entry] | None:
+        """What a free worker of this model would take, with the class and rank it goes by (rules 1 to 4 and 6)."""
         for job_class, waiting in self._models[name].waiting.items():
             ready = self._ready(waiting.values())
             if not ready:
                 continue
             if job_class is JobClass.INTERIM and self._owes_files(name, now):
                 ready = list(self._models[name].waiting[JobClass.FILE].values())
-            yield job_class, min(ready, key=lambda entry: self._rank(entry, now))
-            return
+            rank, _, head = min((self._rank(entry, now), entry.id, entry) for entry in ready)
+            return job_class, rank, head
+        return None
 
     def _ready(self, entries: Iterable[Entry]) -> list[Entry]:
         return [
@@ -344,12 +307,12 @@ class SchedulingPolicy:
     def _owes_files(self, name: Hashable, now: float) -> bool:
         if not self._models[name].waiting[JobClass.FILE]:
             return False
-        busy_s = self._used.value(name, now=now)
-        return self._used.value((name, JobClass.FILE), now=now) < self.options.file_share * busy_s
+        busy_s = self._shares.value(name, now=now)
+        return self._shares.value((name, JobClass.FILE), now=now) < self.options.file_share * busy_s
 
     def _rank(self, entry: Entry, now: float) -> float:
         """The deadline, moved by what the job's owners have had (rules 2 and 3). Lower goes first."""
-        yields = (min(self.options.fairness_s, self._used.value(owner, now=now)) for owner in _owners(entry))
+        yields = (min(self.options.fairness_s, self._used.value(owner, now=now)) for owner in entry.owners)
         return entry.deadline + sum(yields)
 
     def _company(self, head: Entry, now: float) -> list[Entry]:
@@ -368,31 +331,18 @@ class SchedulingPolicy:
                 for entry in self._ready(self._models[head.model].waiting[job_class].values())
                 if entry.key == head.key and entry is not head
             ]
-            for entry in heapq.nsmallest(cap - len(batch), same, key=lambda entry: self._rank(entry, now)):
+            for entry in heapq.nsmallest(cap - len(batch), same, key=lambda entry: (self._rank(entry, now), entry.id)):
                 if cost.estimate(len(batch) + 1) > hold_s:
                     break
                 batch.append(entry)
         return batch
 
     def _cap(self, entry: Entry, now: float) -> int:
-        known = self._known((entry.model, entry.key))
-        if known.cap is None or now >= known.cap_until:
-            return entry.max_batch
-        return min(entry.max_batch, known.cap)
+        cap = self._costs.cap(entry.kind, now=now)
+        return entry.max_batch if cap is None else min(entry.max_batch, cap)
 
     def _cost(self, entry: Entry) -> CallCost:
-        """What is known about calls like this one: by its key, else by its class on this model."""
-        cost = self._known((entry.model, entry.key)).cost
-        return cost if cost.learned else self._known(_class_account(entry)).cost
-
-    def _known(self, account: Hashable) -> _Key:
-        known = self._keys.get(account)
-        if known is None:
-            known = self._keys[account] = _Key(CallCost(self.options.first_call_s))
-            if len(self._keys) > _KEYS_KEPT:
-                self._keys.popitem(last=False)
-        self._keys.move_to_end(account)
-        return known
+        return self._costs.cost(entry.kind, family=entry.family)
 
     def _drain_s(self, entries: list[Entry], now: float) -> float:
         """Worker seconds that finals of one key will take."""
@@ -404,34 +354,17 @@ class SchedulingPolicy:
 
     def _charge(self, batch: Batch, seconds: float, now: float) -> None:
         """Book worker time on the model, on the model's files, and on each owner's share of the batch."""
-        self._used.charge(batch.head.model, seconds, now=now)
+        model = batch.head.model
+        self._used.charge(model, seconds, now=now)
+        self._shares.charge(model, seconds, now=now)
         if batch.head.job_class is JobClass.FILE:
-            self._used.charge((batch.head.model, JobClass.FILE), seconds, now=now)
+            self._shares.charge((model, JobClass.FILE), seconds, now=now)
         for entry in batch.entries:
-            for owner in _owners(entry):
+            for owner in entry.owners:
                 self._used.charge(owner, seconds / len(batch.entries), now=now)
 
 
-_FADE_S = 10.0  # how far back "lately" reaches: a few utterances
+_LATELY_S = 10.0  # how far back the fairness and the load look: a few utterances
+_SHARING_S = 60.0  # and the share of files: long against one call, which would else overshoot it
 _RETRY_S = 0.5
-_MODELS_KEPT = 32  # idle models beyond are forgotten; what they cost is kept with the keys
-_KEYS_KEPT = 512
-
-
-def _uid_account(entry: Entry) -> Hashable:
-    return "uid", entry.uid
-
-
-def _class_account(entry: Entry) -> Hashable:
-    return entry.model, "class", JobClass.FINAL if entry.job_class is JobClass.SPECULATIVE else entry.job_class
-
-
-def _accounts(entry: Entry) -> list[Hashable]:
-    """Where a waiting job is counted; finals do not count against their uid."""
-    accounts: list[Hashable] = [entry.job_class, (entry.job_class, entry.session)]
-    return accounts if entry.job_class is JobClass.FINAL else [*accounts, _uid_account(entry)]
-
-
-def _owners(entry: Entry) -> tuple[Hashable, Hashable]:
-    """Who is charged for a job, in its class."""
-    return (entry.job_class, "uid", entry.uid), (entry.job_class, "session", entry.session)
+_MODELS_KEPT = 32  # idle models beyond are forgotten; what their calls cost is in the book

@@ -15,79 +15,22 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Literal
 
 import attrs
 import trio
 
 from sttd.core.accounting import LatencyWindow, Ledger
-from sttd.core.policy import Batch, Entry, PolicyOptions, SchedulingPolicy
+from sttd.core.jobs import Batch, Entry
+from sttd.core.policy import PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
 from sttd.engine.backend import Lease, Model, ModelKey
+from sttd.engine.dispatch_values import DispatcherStatistics, DropReason, Job, JobDropped, Outcome, QueueWait
 from sttd.errors import DecodeError, OverloadedError, SttdError
 
 logger = logging.getLogger(__name__)
 
-DropReason = Literal["coalesced", "cancelled", "session_gone", "shutting_down"]
-
 _STATISTICS_S = 300.0
 _RETRY_WHILE_DRAINING_S = 5.0  # about what a restart of the service takes
-
-
-class JobDropped(Exception):
-    """The job was taken out of the queue before it ran, or its outcome is no longer wanted."""
-
-    def __init__(self, reason: DropReason) -> None:
-        super().__init__(reason)
-        self.reason: DropReason = reason
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Job:
-    """One piece of audio to decode, for whom, and until when."""
-
-    item: DecodeItem
-    session: str
-    uid: int
-    deadline: float  # on the dispatcher's clock
-    lease: Lease  # stays the submitter's, who keeps it until the ticket is done
-
-
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """What became of a job, and where its time went."""
-
-    hypothesis: Hypothesis
-    queue_s: float
-    decode_s: float
-    batch_size: int
-
-
-@attrs.frozen
-class QueueWait:
-    """Milliseconds that jobs of a class waited for a worker; None without samples."""
-
-    p50: float | None
-    p95: float | None
-
-
-@attrs.frozen(kw_only=True)
-class DispatcherStatistics:
-    """A snapshot. Waits and factors are of the last 5 minutes; counts are since the start."""
-
-    queued: dict[str, int]
-    in_flight: int  # calls
-    workers: int  # of the models that have work
-    batches: int
-    batch_size_mean: float | None
-    queue_wait_ms: dict[str, QueueWait]
-    coalesced: int
-    rejected: int
-    failed: int  # jobs whose decode failed
-    realtime_factor: float | None  # worker seconds per second of audio
-    load: float  # 0..1, of the busiest model's workers
-    estimated_wait_s: float  # of a final that came now
-    oldest_call_s: float | None  # age of the longest running call, for a watchdog; None: nothing runs
 
 
 @attrs.define(eq=False)
@@ -430,3 +373,6 @@ def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, SttdError):
         return error.code == "out_of_memory"
     return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
+
+
+__all__ = ["Dispatcher", "DispatcherStatistics", "Job", "JobDropped", "Outcome", "QueueWait", "Ticket"]

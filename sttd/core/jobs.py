@@ -1,0 +1,65 @@
+"""A decoding job and a call as the scheduling policy sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import attrs
+
+from sttd.core.types import JobClass
+
+
+@attrs.define(eq=False, kw_only=True)
+class Entry:
+    """A job in the queue. Only the policy changes it."""
+
+    id: int  # rises with every job
+    job_class: JobClass
+    session: str
+    uid: int
+    deadline: float
+    model: Hashable
+    workers: int  # of that model
+    key: Hashable  # entries of one model with equal keys may share a call
+    max_batch: int  # by memory, for that key
+    submitted: float = attrs.field(default=0.0, init=False)
+
+    @property
+    def kind(self) -> Hashable:
+        """The kind of call that it needs, as the book of costs knows it."""
+        return self.model, self.key
+
+    @property
+    def family(self) -> Hashable:
+        """What stands in for a kind that is new."""
+        return self.model, JobClass.FINAL if self.job_class is JobClass.SPECULATIVE else self.job_class
+
+    @property
+    def uid_account(self) -> Hashable:
+        """Where its user's waiting jobs are counted."""
+        return "uid", self.uid
+
+    @property
+    def accounts(self) -> list[Hashable]:
+        """Where it is counted while it waits; finals do not count against their user."""
+        accounts: list[Hashable] = [self.job_class, (self.job_class, self.session)]
+        return accounts if self.job_class is JobClass.FINAL else [*accounts, self.uid_account]
+
+    @property
+    def owners(self) -> tuple[Hashable, Hashable]:
+        """Who is charged for its worker time, in its class."""
+        return (self.job_class, "uid", self.uid), (self.job_class, "session", self.session)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Batch:
+    """One call to make: at least one entry, one model, one key."""
+
+    entries: tuple[Entry, ...]
+    started: float
+    estimate_s: float
+
+    @property
+    def head(self) -> Entry:
+        """The job that the call is made for; the others ride with it."""
+        return self.entries[0]
