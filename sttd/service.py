@@ -153,6 +153,7 @@ class Service:
         """
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
         self._admit(options, peer)
+        options = _within_window(options, self.preset_table[options.model].max_window_s)
         session = self._new_session(options, peer)
         self.registry.add(session)
         self._tell_session("opened", session)
@@ -380,6 +381,16 @@ class Service:
     def metrics(self) -> bytes:
         """The metrics page."""
         return self.meters.render(self.status())
+
+
+def _within_window(options: SessionOptions, window_s: float) -> SessionOptions:
+    """No utterance may be longer than what its model can take in one call."""
+    longest_s = min(options.max_utterance_s, window_s)
+    endpointing = options.endpointing
+    if endpointing is not None:
+        longest_s = min(longest_s, endpointing.max_utterance_s)
+        endpointing = attrs.evolve(endpointing, max_utterance_s=longest_s)
+    return attrs.evolve(options, endpointing=endpointing, max_utterance_s=longest_s)
 
 
 @asynccontextmanager

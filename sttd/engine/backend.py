@@ -31,6 +31,7 @@ class Preset:
     compute_type: str = "auto"  # auto: float16 on CUDA, int8 on CPU
     cpu_threads: int = 0  # 0: chosen from the machine
     num_workers: int = 1
+    max_window_s: float = 29.0  # utterances and windows of files are cut before this; below Whisper's 30 s
     smaller: str | None = None  # the preset to fall back to when memory runs out, if the configuration allows it
     summary: str = ""
     options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)

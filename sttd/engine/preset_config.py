@@ -20,10 +20,11 @@ _FIELDS: Final[Mapping[str, type]] = {
     "compute_type": str,
     "cpu_threads": int,
     "num_workers": int,
+    "max_window_s": float,
     "smaller": str,
     "summary": str,
 }
-_RANGES: Final[Mapping[str, tuple[int, int]]] = {"cpu_threads": (0, 64), "num_workers": (1, 8)}
+_RANGES: Final[Mapping[str, tuple[int, int]]] = {"cpu_threads": (0, 64), "num_workers": (1, 8), "max_window_s": (2, 29)}
 
 
 def configured_presets(
@@ -63,11 +64,13 @@ def _changed(preset: Preset, table: Mapping[str, Any]) -> Preset:
             options[key] = value
             continue
         kind = _FIELDS[key]
+        if kind is float and type(value) is int:
+            value = float(value)
         if type(value) is not kind:
-            wanted = "a whole number" if kind is int else "text"
+            wanted = {int: "a whole number", float: "a number"}.get(kind, "text")
             raise ConfigError(f"`presets.{preset.name}.{key}` must be {wanted}, not {value!r}")
         low, high = _RANGES.get(key, (0, 0))
-        if isinstance(value, int) and not low <= value <= high:
+        if isinstance(value, int | float) and high and not low <= value <= high:
             raise ConfigError(f"`presets.{preset.name}.{key}` must be from {low} to {high}, not {value}")
         fields[key] = value
     return attrs.evolve(preset, options=options, **fields)

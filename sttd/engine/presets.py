@@ -84,7 +84,13 @@ class Machine:
 def builtin_presets() -> dict[str, Preset]:
     """The built-in table, name → preset, smallest first."""
     presets = [
-        Preset(name="demo", backend="whisper", model="demo", summary="the embedded demo voice model, English, 3 MB"),
+        Preset(
+            name="demo",
+            backend="whisper",
+            model="demo",
+            max_window_s=10.0,  # beyond, its errors rise steeply: it was trained on short sentences
+            summary="the embedded demo voice model, English, 3 MB",
+        ),
         Preset(
             name="fake", backend="fake", summary="no recogniser: counts words by time, for tests and client authors"
         ),
