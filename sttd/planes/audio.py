@@ -43,7 +43,6 @@ from sttd.service import Peer, Service
 from sttd.wire.common import PROTOCOL
 from sttd.wire.http import Upgrade
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
-from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 from sttd.wire.messages import (
     ENCODINGS,
     Audio,

@@ -109,25 +109,22 @@ class _Plane:
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
         self.service.meters.count_connection("audio")
-        await self.supervisor.run(partial(self._serve, stream))
+        if self.supervisor.active < 2 * self.limits.connections:
+            await self.supervisor.run(partial(self._serve, stream))
+            await linger(stream, timeout_s=self.limits.linger_s)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        if self.supervisor.active > 2 * self.limits.connections:
-            return
-        try:
-            _set_buffers(stream)
-            decision = await self._decide(stream)
-            if isinstance(decision, Upgrade):
-                await serve_audio(
-                    stream,
-                    decision,
-                    service=self.service,
-                    peer=self._peer(stream),
-                    drain=self.drain,
-                    limits=self.limits.audio,
-                )
-        finally:
-            await linger(stream, timeout_s=self.limits.linger_s)
+        _set_buffers(stream)
+        decision = await self._decide(stream)
+        if isinstance(decision, Upgrade):
+            await serve_audio(
+                stream,
+                decision,
+                service=self.service,
+                peer=self._peer(stream),
+                drain=self.drain,
+                limits=self.limits.audio,
+            )
 
     async def _decide(self, stream: trio.SocketStream) -> Decision | None:
         """Read the head and answer it. None if the client went away; an upgrade is not answered here."""

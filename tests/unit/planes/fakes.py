@@ -1,0 +1,161 @@
+"""A service and a session that do what a test tells them, and a plane that serves them on real sockets."""
+
+from contextlib import asynccontextmanager
+from functools import partial
+
+import attrs
+import trio
+
+from sttd.core.options import SessionOptions
+from sttd.core.types import Stopped
+from sttd.metrics import Metrics
+from sttd.planes.audio import AudioLimits
+from sttd.planes.drain import Drain
+from sttd.planes.http import HttpLimits, serve_http
+from sttd.wire.http import AccessRules
+
+LOOPBACK = AccessRules()
+
+
+@attrs.define(eq=False, slots=False)  # tests replace methods
+class FakeSession:
+    """Remembers what it was given; `say` is what it tells its client."""
+
+    options: SessionOptions
+    id: str = "s000001"
+    close_code: int | None = None
+    calls: list = attrs.field(factory=list)
+    left: trio.Event = attrs.field(factory=trio.Event)
+    stuck: bool = False  # take no audio
+    _resume: trio.Event = attrs.field(factory=trio.Event)
+    _events: tuple = attrs.field(factory=lambda: trio.open_memory_channel(5000))
+    ended: bool = False
+
+    def say(self, *events):
+        for event in events:
+            self._events[0].send_nowait(event)
+
+    def end(self, *events, close_code):
+        if not self.ended:
+            self.ended = True
+            self.say(*events)
+            self.close_code = close_code
+            self._events[0].close()
+
+    def unstick(self):
+        self.stuck = False
+        self._resume.set()
+
+    def named(self, name):
+        return [call[1] for call in self.calls if call[0] == name]
+
+    async def feed(self, data):
+        await trio.lowlevel.checkpoint()
+        if self.stuck:
+            await self._resume.wait()
+        self.calls.append(("feed", data))
+
+    async def finalize(self):
+        await trio.lowlevel.checkpoint()
+        self.calls.append(("finalize", None))
+
+    async def configure(self, changes):
+        await trio.lowlevel.checkpoint()
+        self.calls.append(("configure", changes))
+
+    def stop(self):
+        self.calls.append(("stop", None))
+        self.end(Stopped(audio_s=0.0, utterances=0, dropped_s=0.0), close_code=1000)
+
+    async def receive(self):
+        return await self._events[1].receive()
+
+
+@attrs.define(eq=False)
+class FakeService:
+    """Opens `FakeSession`s, or raises `refusals` in turn."""
+
+    meters: Metrics = attrs.field(factory=Metrics)
+    sessions: list = attrs.field(factory=list)
+    peers: list = attrs.field(factory=list)
+    refusals: list = attrs.field(factory=list)
+    ready: tuple = (True, "ok")
+    opened: trio.Event = attrs.field(factory=trio.Event)
+
+    def presets(self):
+        return ["auto", "fake"]
+
+    def defaults(self, *, kind="live"):
+        return SessionOptions(kind=kind, interim=kind == "live", model="fake")
+
+    @asynccontextmanager
+    async def open_session(self, options, *, peer):
+        await trio.lowlevel.checkpoint()
+        if self.refusals:
+            raise self.refusals.pop(0)
+        session = FakeSession(options)
+        self.sessions.append(session)
+        self.peers.append(peer)
+        self.opened.set()
+        try:
+            yield session
+        finally:
+            session.left.set()
+
+    def readiness(self):
+        return self.ready
+
+    def status(self):
+        return {"sessions": {"active": len(self.sessions)}}
+
+    def metrics(self):
+        return self.meters.render(self.status())
+
+
+@attrs.define(eq=False)
+class RunningPlane:
+    """A plane on one listener."""
+
+    service: FakeService
+    drain: Drain
+    address: tuple | str
+
+    async def connect(self):
+        if isinstance(self.address, str):
+            return await trio.open_unix_socket(self.address)
+        return await trio.open_tcp_stream(*self.address)
+
+    async def ask(self, request):
+        """Send bytes, and return all that comes back."""
+        async with await self.connect() as stream:
+            await stream.send_all(request)
+            return b"".join([chunk async for chunk in stream])
+
+    async def get(self, path, *, host="localhost", method="GET", headers=""):
+        answer = await self.ask(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n{headers}\r\n".encode())
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), head.decode("latin-1"), body
+
+
+@asynccontextmanager
+async def open_plane(*, access=LOOPBACK, path=None, limits=None, service=None, **audio):
+    """Serve fakes over TCP, or over a Unix socket at `path`; `audio` are fields of AudioLimits."""
+    service, drain = service or FakeService(), Drain()
+    limits = limits or HttpLimits(linger_s=0.5, audio=AudioLimits(**{"close_s": 1.0, **audio}))
+    if path is None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        address = listeners[0].socket.getsockname()
+    else:
+        access, address = None, str(path)
+        listener = trio.socket.socket(trio.socket.AF_UNIX)
+        await listener.bind(address)
+        listener.listen()
+        listeners = [trio.SocketListener(listener)]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_start, partial(serve_http, listeners, service, access=access, drain=drain, limits=limits))
+        yield RunningPlane(service, drain, address)
+        nursery.cancel_scope.cancel()
+
+
+async def _start(serve, *, task_status):
+    await serve(task_status=task_status)

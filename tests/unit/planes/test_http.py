@@ -1,0 +1,180 @@
+"""The front of the audio sockets, over real sockets: what is answered, what is refused, and that nobody waits."""
+
+import json
+import os
+import re
+
+import attrs
+import pytest
+import trio
+
+from sttd.planes import http
+from sttd.planes.http import HttpLimits, page
+from sttd.wire.http import AccessRules
+from tests.unit.planes.fakes import FakeService, open_plane
+
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+async def test_readiness_is_a_status_code_and_a_reason():
+    async with open_plane() as plane:
+        status, head, body = await plane.get("/ready")
+        assert (status, json.loads(body)["status"]) == (200, "ok")
+        assert "Connection: close" in head
+        plane.service.ready = (False, "the model `base` is not on disk")
+        status, _, body = await plane.get("/ready")
+        assert status == 503
+        assert json.loads(body)["reason"] == "the model `base` is not on disk"
+
+
+async def test_status_and_metrics_come_from_the_service():
+    async with open_plane() as plane:
+        status, _, body = await plane.get("/status")
+        assert (status, json.loads(body)) == (200, plane.service.status())
+        status, head, body = await plane.get("/metrics")
+        assert status == 200
+        assert "text/plain" in head
+        assert b'sttd_http_responses_total{status="200"} 1.0' in body
+        assert b"sttd_sessions_active 0.0" in body
+
+
+async def test_the_page_may_run_itself_and_talk_to_its_daemon_only():
+    async with open_plane() as plane:
+        status, head, body = await plane.get("/", host="127.0.0.1:7788")
+    policy = re.search("Content-Security-Policy: (.*)\r?", head)[1]
+    assert status == 200
+    assert body == page()[0]
+    assert "default-src 'none'" in policy
+    assert "connect-src 'self' ws://127.0.0.1:7788;" in policy
+    assert policy.count("'sha256-") == 2  # the page's own style and script
+    assert "unsafe" not in policy
+    assert b"http://" not in body.replace(b"http://www.w3.org", b"")  # loads nothing from anywhere
+
+
+async def test_head_gives_the_head():
+    async with open_plane() as plane:
+        status, head, body = await plane.get("/status", method="HEAD")
+        assert (status, body) == (200, b"")
+        assert "Content-Length: 0" not in head
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"POST /status HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nbody", 405),
+        (b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n", 426),
+        (b"GET /status HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403),
+        (b"GET /status HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n", 403),
+        (HANDSHAKE + b"Origin: null\r\n\r\n", 403),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000, 431),
+    ],
+)
+async def test_refusals_are_json_with_a_code(request_, status):
+    async with open_plane() as plane:
+        answer = await plane.ask(request_)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status
+    assert json.loads(body)["error"]["message"]
+
+
+async def test_the_own_origin_is_the_port_that_was_connected_to():
+    async with open_plane() as plane:
+        own = f"Origin: http://localhost:{plane.address[1]}\r\n"
+        assert (await plane.get("/status", headers=own))[0] == 200
+        assert (await plane.get("/status", headers="Origin: http://localhost:7788\r\n"))[0] == 403
+
+
+async def test_a_token_is_asked_for_before_any_upgrade():
+    async with open_plane(access=AccessRules(token="s3cret")) as plane:
+        assert (await plane.get("/status"))[0] == 401
+        assert (await plane.get("/status", headers="Authorization: Bearer s3cret\r\n"))[0] == 200
+        assert (await plane.ask(HANDSHAKE + b"\r\n")).startswith(b"HTTP/1.1 401 ")
+        assert (await plane.get("/"))[0] == 200
+
+
+async def test_a_unix_socket_has_no_rules_of_the_web(tmp_path):
+    async with open_plane(path=tmp_path / "audio.sock") as plane:
+        for host in ("evil.example", "xn--zzzzzzzzz99999", "\xff"):
+            status, _, _ = await plane.get("/status", host=host, headers="Origin: http://evil.example\r\n")
+            assert status == 200
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for(autojump_clock):
+    async with open_plane(limits=HttpLimits(head_s=5, linger_s=0.5)) as plane, await plane.connect() as stream:
+        began = trio.current_time()
+        await stream.send_all(b"GET / HTTP/1.1\r\nHo")
+        answer = await stream.receive_some()
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert trio.current_time() - began == pytest.approx(5)
+
+
+async def test_a_peer_that_leaves_without_a_word_is_no_failure(caplog):
+    async with open_plane() as plane:
+        for _ in range(3):
+            await (await plane.connect()).aclose()
+        assert (await plane.get("/ready"))[0] == 200
+    assert caplog.records == []
+
+
+async def test_full_is_said_to_websockets_while_plain_requests_are_answered():
+    async with open_plane(limits=HttpLimits(connections=1, linger_s=0.2)) as plane, await plane.connect() as first:
+        await first.send_all(HANDSHAKE + b"\r\n")
+        assert (await first.receive_some()).startswith(b"HTTP/1.1 101 ")
+        answer = await plane.ask(HANDSHAKE + b"\r\n")
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"overloaded"' in answer
+        assert (await plane.get("/ready"))[0] == 200
+
+
+async def test_far_too_many_connections_are_dropped_at_once():
+    async with open_plane(limits=HttpLimits(connections=1, linger_s=0.2)) as plane:
+        idle = [await plane.connect() for _ in range(2)]
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        async with await plane.connect() as third:
+            assert await third.receive_some() == b""
+        for stream in idle:
+            await stream.aclose()
+
+
+@attrs.define(eq=False)
+class BrokenService(FakeService):
+    def status(self):
+        raise RuntimeError("a bug")
+
+
+async def test_a_bug_ends_one_connection_is_counted_and_is_logged_once(caplog):
+    service = BrokenService()
+    async with open_plane(service=service) as plane:
+        for _ in range(3):
+            assert await plane.ask(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n") == b""
+        assert (await plane.get("/ready"))[0] == 200
+    (record,) = caplog.records
+    assert record.fields["kind"] == "RuntimeError"
+    assert b'sttd_connection_failures_total{plane="audio"} 3.0' in service.meters.render({})
+
+
+async def test_limits_come_from_the_configuration():
+    service = FakeService()
+    service = attrs.make_class("Configured", ["settings"])(
+        attrs.make_class("S", ["limits"])(
+            attrs.make_class("L", ["connections", "start_timeout_s", "idle_timeout_s"])(7, 8.0, 9.0)
+        )
+    )
+    limits = http.configured_limits(service)
+    assert (limits.connections, limits.audio.start_s, limits.audio.idle_s) == (7, 8.0, 9.0)
+
+
+async def test_file_descriptors_come_back():
+    async with open_plane() as plane:
+        await plane.get("/ready")
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(20):
+            await plane.get("/ready")
+            await plane.ask(HANDSHAKE + b"Origin: null\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert len(os.listdir("/proc/self/fd")) <= before
