@@ -36,7 +36,7 @@ from sttd.engine.preset_config import configured_presets
 from sttd.engine.store import ModelStore
 from sttd.engine.vad import SileroModel
 from sttd.engine.whisper import WhisperBackend
-from sttd.errors import ConfigError, SttdError
+from sttd.errors import EXIT_OK, ConfigError, SttdError
 from sttd.hub import Hub
 from sttd.looplag import LoopWatch
 from sttd.metrics import Metrics
@@ -193,7 +193,7 @@ class Daemon:
                 await duties.start(self._heed_signals)
                 for duty in (self._beat, self._report, self._exit_when_idle):
                     duties.start_soon(duty)
-                await duties.start(self._mind_sleep)
+                duties.start_soon(self._mind_sleep)  # logind may take its time to answer
                 async with trio.open_nursery() as planes:
                     await self._open_planes(planes)
                     service.state = "ready"
@@ -203,6 +203,11 @@ class Daemon:
                     await self._stopping.wait()
                     await self._drain()
                 duties.cancel_scope.cancel()
+            if service.dispatcher.statistics().in_flight:
+                # A decode cannot be cancelled; one that outlasts the drain would keep the process until it is killed.
+                log.warning("leaving with a decode under way", drain_s=self._patience_s())
+                self.listeners.remove_files()
+                os._exit(EXIT_OK)
             with trio.move_on_after(self._patience_s()):
                 await service.pool.unload(wait=True)
             engine.cancel_scope.cancel()
@@ -342,8 +347,8 @@ class Daemon:
                 return
             await trio.sleep(min(1.0, idle_s / 4) if idle_s else 5.0)
 
-    async def _mind_sleep(self, *, task_status: trio.TaskStatus[None]) -> None:
-        await watch_sleep(on_sleep=self._before_sleep, on_resume=self._after_sleep, task_status=task_status)
+    async def _mind_sleep(self) -> None:
+        await watch_sleep(on_sleep=self._before_sleep, on_resume=self._after_sleep)
 
     async def _before_sleep(self) -> None:
         """Let running decodes end: a GPU may be gone when the machine wakes."""
