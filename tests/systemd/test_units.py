@@ -103,7 +103,8 @@ def test_the_example_configuration_is_the_code_s():
     lines = []
     script["main"].__globals__["print"] = lambda text="": lines.append(text)
     script["main"]()
-    assert "\n".join(lines) + "\n" == (REPOSITORY / "systemd/sttd.toml").read_text()
+    text = "\n".join(lines) + "\n"
+    assert text == (REPOSITORY / "systemd/sttd.toml").read_text(), "scripts/make-config-example > systemd/sttd.toml"
 
 
 def test_the_example_configuration_holds_as_it_is_and_with_every_comment_taken_off(tmp_path):
