@@ -6,9 +6,10 @@ a *batch* of jobs and cannot be interrupted. Models do not share workers. The ru
  1. **Class.** A free worker takes from the highest class that waits for its model: final, speculative, interim, file.
  2. **Deadline.** Within a class the earliest deadline goes first. A deadline lies between the job's submission and
     `slack_s` after it, whatever was asked.
- 3. **Fairness.** In that comparison a job yields by as many seconds as its uid, and again its session, have lately
-    held workers in that class, each at most `fairness_s`. So the one who used less goes first, and yet whoever has
-    waited `2 * fairness_s + slack_s` goes before everything submitted later: nobody starves within a class.
+ 3. **Fairness.** In that comparison a job yields by twice the seconds for which its uid has lately held workers in
+    that class, and half those of its session; each at most `fairness_s`. So whoever used less goes first, first among
+    users and then among a user's sessions; and yet a job that is `2 * fairness_s + slack_s` old goes before everything
+    submitted since: nobody starves within a class.
  4. **One interim.** A session has at most one interim waiting, the newest, and at most one in flight. A newer one
     takes the place of the one that waits, with its deadline; that is dropped (`coalesced`). Waiting speculations alike.
  5. **Batches.** A worker never waits for company. The most urgent job takes along those of its class that have its
@@ -55,7 +56,7 @@ class PolicyOptions:
     quiet_file_hold_s: float = 4.0  # room for batches of 8 windows, as faster-whisper's own pipeline has
     quiet_s: float = 10.0
     file_share: float = 0.10
-    fairness_s: float = 10.0
+    fairness_s: float = 20.0
     slack_s: float = 30.0
     speculation_wait_s: float = 1.0
     waiting_files: int = 16  # two calls of 8 windows: one runs, one waits
@@ -73,7 +74,7 @@ class PolicyOptions:
                 return self.speculative_hold_s
             case JobClass.INTERIM:
                 return self.interim_hold_s
-            case JobClass.FILE:
+            case _:
                 return self.quiet_file_hold_s if quiet else self.file_hold_s
 
 
@@ -312,8 +313,11 @@ class SchedulingPolicy:
 
     def _rank(self, entry: Entry, now: float) -> float:
         """The deadline, moved by what the job's owners have had (rules 2 and 3). Lower goes first."""
-        yields = (min(self.options.fairness_s, self._used.value(owner, now=now)) for owner in entry.owners)
-        return entry.deadline + sum(yields)
+        uid, session = entry.owners
+        limit = self.options.fairness_s
+        by_uid = min(limit, _UID_WEIGHT * self._used.value(uid, now=now))
+        by_session = min(limit, _SESSION_WEIGHT * self._used.value(session, now=now))
+        return entry.deadline + by_uid + by_session
 
     def _company(self, head: Entry, now: float) -> list[Entry]:
         """The batch that `head` leads (rule 5)."""
@@ -365,6 +369,8 @@ class SchedulingPolicy:
 
 
 _LATELY_S = 10.0  # how far back the fairness and the load look: a few utterances
+_UID_WEIGHT = 2.0  # strong enough that seven sessions of one user get hardly more than the one of another
+_SESSION_WEIGHT = 0.5
 _SHARING_S = 60.0  # and the share of files: long against one call, which would else overshoot it
 _RETRY_S = 0.5
 _MODELS_KEPT = 32  # idle models beyond are forgotten; what their calls cost is in the book
