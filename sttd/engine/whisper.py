@@ -25,7 +25,8 @@ from sttd.engine.backend import Preset
 from sttd.engine.presets import Machine, model_of, not_local, resolve
 from sttd.engine.store import ModelStore, size_bytes
 from sttd.engine.whisper_audio import encode
-from sttd.engine.whisper_decoding import BatchKey, Decoder, Settings
+from sttd.engine.whisper_decoding import BatchKey, Decoder
+from sttd.engine.whisper_options import Settings
 from sttd.engine.whisper_text import TextCodec, languages_of
 from sttd.errors import DecodeError, ModelError, SttdError
 

@@ -14,9 +14,8 @@ loops); the ladder has three steps where OpenAI's has six, for the same reason a
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
@@ -26,61 +25,20 @@ from sttd.core.types import DecodeItem, Hypothesis, JobClass, Segment, Word, sec
 from sttd.engine.whisper_audio import (
     FULL_WINDOW,
     MAX_SAMPLES,
-    WINDOW_BUCKETS,
     Encoded,
     content_frames,
     encode,
     log_mel,
     window_for,
 )
-from sttd.engine.whisper_segments import Piece, align, split_at_timestamps
+from sttd.engine.whisper_options import Settings
+from sttd.engine.whisper_segments import Piece, align, split_at_timestamps, start_at_sound
 from sttd.engine.whisper_text import MAX_TOKENS, TextCodec, compression_ratio
-from sttd.errors import ConfigError
 
 BEST_OF: Final = 5  # samples drawn at a temperature above 0
 MAX_INITIAL_TIMESTAMP: Final = 50  # 1 s, as faster-whisper limits it
 MIN_REST_S: Final = 1.0  # a window's rest shorter than this holds no words
 MAX_RESUMES: Final = 2  # how often one file window may go on behind a segment that was left open
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
-    """The options of a whisper preset."""
-
-    beam_size: int = 5
-    interim_beam_size: int = 1
-    temperatures: tuple[float, ...] = (0.0, 0.4, 0.8)
-    interim_windows: tuple[int, ...] = ()  # short encoder windows allowed for interims; each needs its quality checked
-    compression_ratio_threshold: float = 2.4
-    log_prob_threshold: float = -1.0
-    no_speech_threshold: float = 0.6
-
-    @classmethod
-    def parse(cls, options: Mapping[str, Any]) -> Settings:
-        """The settings in a preset's options.
-
-        Raises:
-            ConfigError: an option is unknown or of a wrong value.
-        """
-        known = [field.name for field in attrs.fields(cls)]
-        for name, value in options.items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; there are: {', '.join(known)}."
-                raise ConfigError(f"A whisper preset has no option {name!r}{hint}")
-            many = name in ("temperatures", "interim_windows")
-            numbers = value if many and isinstance(value, (list, tuple)) else [value]
-            if not all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in numbers):
-                raise ConfigError(f"Option {name!r} takes {'numbers' if many else 'a number'}, not {value!r}.")
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in options.items()
-        }
-        settings = cls(**values)
-        if wrong := set(settings.interim_windows) - set(WINDOW_BUCKETS):
-            raise ConfigError(f"Option 'interim_windows' takes some of {WINDOW_BUCKETS}, not {sorted(wrong)}.")
-        if not settings.temperatures or settings.beam_size < 1 or settings.interim_beam_size < 1:
-            raise ConfigError("A whisper preset needs at least one temperature and beams of at least 1.")
-        return settings
 
 
 @attrs.frozen(kw_only=True)
@@ -235,7 +193,8 @@ class Decoder:
     def _attempt(self, result: Any, *, bound: int, temperature: float) -> Attempt:
         tokens = result.sequences_ids[0]
         # The score is a mean over the tokens without the end token; faster-whisper's measure counts that too.
-        total = result.scores[0] * len(tokens)
+        # Without any token the score of a greedy search is not a number.
+        total = result.scores[0] * len(tokens) if tokens else 0.0
         kept = tuple(tokens[:bound])  # the call's bound is that of its longest item
         return Attempt(
             tokens=kept,
@@ -299,7 +258,7 @@ class Decoder:
                 frames=[content_frames(len(batch[index].samples)) for index in members],
             )
             for index, found in zip(members, aligned, strict=True):
-                words[index] = found
+                words[index] = start_at_sound(found, batch[index].samples[:MAX_SAMPLES])
         return words
 
     def _hypothesis(

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
+import numpy as np
 
-from sttd.core.types import Word
+from sttd.core.types import FRAME_MS, FRAME_SAMPLES, Samples, Word
 from sttd.engine.whisper_audio import Encoded
 from sttd.engine.whisper_text import TextCodec
 
@@ -17,6 +18,7 @@ SENTENCE_ENDS: Final = frozenset(".。!！?？")  # noqa: RUF001
 OPENING: Final = "\"'“¿([{-"  # belongs to the word after it
 CLOSING: Final = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001 - belongs to the word before it
 MAX_MEDIAN_S: Final = 0.7
+SILENCE: Final = 0.03  # of the loudest frame: -30 dB, below which no consonant lies in clean speech
 
 
 @attrs.frozen(kw_only=True)
@@ -78,6 +80,22 @@ def align(
     ]
 
 
+def start_at_sound(words: list[tuple[Word, int]], samples: Samples) -> list[tuple[Word, int]]:
+    """Move the start of the first word past the silence before it.
+
+    The alignment begins at 0 whatever is heard there, and an utterance comes with its pre-roll. In noise above
+    `SILENCE` nothing is silent and nothing moves.
+    """
+    whole = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
+    if not words or not len(whole):
+        return words
+    loudness = np.sqrt(np.mean(whole**2, axis=1))
+    onset_s = float(np.argmax(loudness > SILENCE * loudness.max())) * FRAME_MS / 1000
+    (word, count), *rest = words
+    start_s = max(word.start_s, min(onset_s, word.end_s))
+    return [(attrs.evolve(word, start_s=start_s), count), *rest]
+
+
 def _words(result: Any, split: tuple[list[str], list[list[int]]]) -> list[tuple[Word, int]]:
     """Put token times together to words; a word lasts until the next begins."""
     texts, tokens = split
@@ -88,7 +106,7 @@ def _words(result: Any, split: tuple[list[str], list[list[int]]]) -> list[tuple[
     first = 0
     for text, ids in zip(texts[:-1], tokens[:-1], strict=True):  # the last is the end token
         after = first + len(ids)
-        start_s = times[first]
+        start_s = times.get(first, words[-1][0].end_s if words else 0.0)  # less than a frame of audio has no times
         word = Word(
             word=text,
             start_s=start_s,
