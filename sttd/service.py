@@ -207,7 +207,6 @@ class Service:
             dispatcher=self.dispatcher,
             emit=lambda event: None,  # the session puts itself here
             clock=self.clock,
-            language=options.lang,
         )
         return Session(
             id=voice.session,

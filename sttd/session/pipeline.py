@@ -118,6 +118,7 @@ class Session:
     _room: trio.Event = attrs.field(factory=trio.Event, init=False)
     _last_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
     _unreported: Interim | Final | None = attrs.field(default=None, init=False)
+    _lost_rest: float = attrs.field(default=0.0, init=False)  # samples
     _warned_at: float = attrs.field(default=-_WARN_EVERY_S, init=False)
     _done_s: float = attrs.field(default=0.0, init=False)
     _total_s: float | None = attrs.field(default=None, init=False)
@@ -224,7 +225,7 @@ class Session:
             "kind": self.options.kind,
             "state": state,
             "model": self.options.model,
-            "lang": self.voice.language,
+            "lang": self.options.lang or self.voice.detected,
             "audio_s": round(self.audio_s, 3),
             "utterances": self.utterances,
             "lag_s": round(self.lag_s(self.voice.clock()), 3),
@@ -414,7 +415,7 @@ class Session:
                     text="",
                     start_s=at_s,
                     end_s=at_s,
-                    language=self.voice.language or "",
+                    language=self.options.lang or self.voice.detected or "",
                     confidence=0.0,
                     reason="finalize",
                     model=self.options.model,
@@ -432,7 +433,7 @@ class Session:
             if getattr(changes, field.name) is not UNCHANGED
         }
         if "lang" in given:
-            self.voice.language = given["lang"]
+            self.voice.detected = None
         if "endpointing" in given:
             self._assembler.configure(given["endpointing"])
             if given["endpointing"] is not None:
@@ -442,8 +443,9 @@ class Session:
     def _skip(self, count: int, nursery: trio.Nursery) -> None:
         assert self._decoder is not None
         options = self.options
-        samples = count * SAMPLE_RATE // (_sample_bytes(options) * options.channels * options.sample_rate)
-        samples = samples // FRAME_SAMPLES * FRAME_SAMPLES
+        lost = self._lost_rest + count * SAMPLE_RATE / (_sample_bytes(options) * options.channels * options.sample_rate)
+        samples = int(lost) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._lost_rest = lost - samples  # the clock advances by whole frames; what is over counts the next time
         start_s = self.audio_s
         self._act(self._assembler.skip(samples), nursery)  # an open utterance ends at the hole
         self.dropped_s += seconds(samples)

@@ -92,7 +92,7 @@ class Voice:
     dispatcher: Dispatcher
     emit: Callable[[SessionEvent], None]
     clock: Callable[[], float]
-    language: str | None = None  # pinned: asked for, or detected once
+    detected: str | None = None  # the language, once it is certain; the client's own word goes before it
 
 
 @attrs.define(eq=False)
@@ -238,11 +238,15 @@ class Transcriber:
 
     # ------------------------------------------------------------------ decoding
 
+    @property
+    def _language(self) -> str | None:
+        return self.options.lang or self.voice.detected
+
     def _submit(self, samples: Samples, job_class: JobClass) -> Ticket:
         options = self.options
         interim = job_class is JobClass.INTERIM
         decode = DecodeOptions(
-            language=self.voice.language,
+            language=self._language,
             task=options.task,
             words=options.words and not interim,
             prompt=options.prompt,
@@ -306,14 +310,17 @@ class Transcriber:
                 text = self._stabiliser.stable_text
         if outcome is None:
             return self._final(text, end_sample=closed.end_sample, reason=closed.reason, timing=_NO_TIMING)
+        # Where the client says what an utterance is, the VAD's opinion of it counts for nothing.
+        asked = self.options.endpointing is None
+        speech_s = seconds(len(closed.samples)) if asked else closed.speech_s
         hypothesis = text_rules.guard(
             outcome.hypothesis,
-            speech_s=closed.speech_s,
-            mean_probability=closed.mean_probability,
+            speech_s=speech_s,
+            mean_probability=math.nan if asked else closed.mean_probability,
             prompt=self.options.prompt,
             hotwords=self.options.hotwords,
         )
-        self._pin_language(hypothesis, speech_s=closed.speech_s)
+        self._pin_language(hypothesis, speech_s=speech_s)
         timing = Timing(
             endpoint_ms=seconds(closed.decided_sample - closed.end_sample) * 1000,
             queue_ms=outcome.queue_s * 1000,
@@ -359,7 +366,7 @@ class Transcriber:
                 attrs.evolve(word, start_s=word.start_s + offset_s, end_s=word.end_s + offset_s) for word in heard
             )
         confidence = math.exp(min(0.0, hypothesis.avg_logprob)) if hypothesis is not None and text else 0.0
-        language = (hypothesis.language if hypothesis is not None else "") or self.voice.language or ""
+        language = (hypothesis.language if hypothesis is not None else "") or self._language or ""
         return Final(
             utterance=self.opened.utterance,
             text=text,
@@ -376,9 +383,9 @@ class Transcriber:
     def _pin_language(self, hypothesis: Hypothesis, *, speech_s: float) -> None:
         """Detect once: switching language between interims is the worst flicker there is."""
         if (
-            self.voice.language is None
+            self._language is None
             and hypothesis.language
             and speech_s >= _LANGUAGE_EVIDENCE_S
             and hypothesis.language_probability >= _LANGUAGE_PROBABILITY
         ):
-            self.voice.language = hypothesis.language
+            self.voice.detected = hypothesis.language
