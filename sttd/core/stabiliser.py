@@ -102,10 +102,8 @@ class Stabiliser:
         """The stable text, the punctuation that the hypothesis puts behind it, and the rest."""
         if not self._stable:
             return joined(rest)
-        text = self._stable + (past[-1].tail if past else "")
-        if rest and not past and not rest[0].space:
-            text += " "
-        return text + "".join(token.piece for token in rest)
+        tail = past[-1].tail if past else ""
+        return self._stable + tail + "".join(token.piece for token in rest)
 
 
 def nearest_prefix(wanted: Sequence[str], keys: Sequence[str]) -> int:
