@@ -1,5 +1,7 @@
 """When interims are due."""
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,7 +26,7 @@ def simulate(*, decode_s, load=0.0, until_s=30.0, step_s=0.02, **options):
 
 
 def longest_gap(times):
-    return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
 def test_one_every_350_ms_of_audio():
@@ -52,7 +54,7 @@ def test_not_while_one_is_decoded_but_in_place_of_one_that_waits():
 
 def test_slow_decodes_take_half_of_the_time():
     times = simulate(decode_s=0.8)
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert 1.59 <= sum(gaps) / len(gaps) <= 1.63
 
 
