@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -20,7 +21,7 @@ import numpy.typing as npt
 import trio
 
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE
-from sttd.errors import ProtocolError
+from sttd.errors import ProtocolError, SttdError
 
 Frames = npt.NDArray[np.float32]
 
@@ -117,13 +118,48 @@ class _Source(io.RawIOBase):
             return b""
 
 
+async def container_stage(
+    receive: trio.MemoryReceiveChannel[Any],
+    send: trio.MemorySendChannel[Any],
+    *,
+    channel_select: int | None,
+    live: bool,
+    on_info: Callable[[ContainerInfo], None] | None = None,
+) -> None:
+    """Bytes from `receive` go through PyAV and on to `send` as frames; anything else goes straight through.
+
+    An error of the container is sent as the last item. Closes `send`.
+    """
+    to_thread, in_thread = trio.open_memory_channel[bytes](0)
+    async with send, trio.open_nursery() as nursery:
+        nursery.start_soon(_sort, receive, to_thread, send.clone())
+        try:
+            await decode_container(in_thread, send, channel_select=channel_select, live=live, on_info=on_info)
+        except SttdError as exc:
+            await send.send(exc)
+        in_thread.close()
+
+
+async def _sort(
+    receive: trio.MemoryReceiveChannel[Any],
+    to_thread: trio.MemorySendChannel[bytes],
+    send: trio.MemorySendChannel[Any],
+) -> None:
+    async with to_thread, send:
+        async for item in receive:
+            try:
+                await (to_thread if isinstance(item, bytes) else send).send(item)
+            except trio.BrokenResourceError:
+                continue  # the container ended before its bytes, or the session stopped listening
+
+
 async def decode_container(
     receive: trio.MemoryReceiveChannel[bytes],
     send: trio.MemorySendChannel[Frames],
     *,
     channel_select: int | None,
     live: bool,
-    on_info: Any = None,
+    on_info: Callable[[ContainerInfo], None] | None = None,
 ) -> None:
     """Read a container from `receive` until its end, send frames of shape (n, 320) float32 at 16 kHz mono.
 
@@ -151,7 +187,7 @@ def _pull(
     head: bytes,
     channel_select: int | None,
     live: bool,
-    on_info: Any,
+    on_info: Callable[[ContainerInfo], None] | None,
 ) -> None:
     """The thread: open, demux, decode, resample, hand over."""
     import av

@@ -1,11 +1,11 @@
 """A session: audio in, events out, one nursery.
 
-    feed() ──bytes──▶ [input: 64 pieces] ──▶ listen: decode → VAD → endpointer ──▶ transcribers ──▶ outbox ──▶ receive()
+    feed() ──bytes──▶ [inlet: 64 pieces] ──▶ listen: decode → VAD → endpointer ──▶ transcribers ──▶ outbox ──▶ receive()
                             └─ container stage (a thread) ─▶ [frames: 4 blocks] ─┘
 
 Capacities and what happens when they are full:
 
-- **input**, 64 pieces of at most 30 s together. `overflow: wait`: `feed` waits, so the plane reads more slowly
+- **inlet**, 64 pieces of at most 30 s together. `overflow: wait`: `feed` waits, so the plane reads more slowly
   and TCP holds the client back; nothing is lost. `overflow: drop`: the oldest audio goes, a `gap` says so.
 - **frames**, 4 blocks of half a second: the container thread waits.
 - **pending finals**, 8 utterances (16 windows of a file): listening pauses, and with it the input.
@@ -17,7 +17,6 @@ takes effect exactly between the samples where the client said it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -47,37 +46,20 @@ from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssemb
 from sttd.engine.vad import SileroModel, VoiceDetector
 from sttd.errors import CODES, SttdError
 from sttd.session.arrivals import Arrivals
-from sttd.session.container import ContainerInfo, Frames, decode_container
+from sttd.session.container import ContainerInfo, Frames, container_stage
+from sttd.session.inlet import Control, Dropped, Finalize, Inlet
 from sttd.session.outbox import Outbox
 from sttd.session.transcriber import Transcriber, Voice
 
 log = logs.get("session")
 
-INPUT_PIECES = 64
-INPUT_S = 30.0
-CONTAINER_PIECE_BYTES = 64 * 1024
 FRAME_BLOCKS = 4
 PENDING_FINALS = 8
 PENDING_WINDOWS = 16  # of a file: enough for a full batch, with another one on its way
-_MAX_HELD = 64  # controls that overtook dropped audio
 _WARN_EVERY_S = 5.0
 _PROGRESS_EVERY_S = 1.0
 
 
-@attrs.frozen
-class _Finalize:
-    """The client ends the utterance here."""
-
-
-@attrs.frozen
-class _Dropped:
-    """So many bytes were dropped here."""
-
-    count: int
-
-
-_Control = _Finalize | _Dropped | SessionChanges
-_Item = bytes | Frames | _Control
 Ending = Literal["stop", "disconnect", "drain"]
 
 
@@ -107,9 +89,7 @@ class Session:
     _ending: Ending | None = attrs.field(default=None, init=False)
     _abort: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _finished: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _send: trio.MemorySendChannel[_Item] = attrs.field(init=False)
-    _receive: trio.MemoryReceiveChannel[_Item] = attrs.field(init=False)
-    _held: deque[_Control] = attrs.field(factory=deque, init=False)
+    _inlet: Inlet = attrs.field(init=False)
     _assembler: UtteranceAssembler = attrs.field(init=False)
     _detector: VoiceDetector = attrs.field(init=False)
     _decoder: AudioDecoder | None = attrs.field(default=None, init=False)
@@ -125,7 +105,7 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         options, tuning = self.options, self.voice.tuning
-        self._send, self._receive = trio.open_memory_channel[_Item](INPUT_PIECES)
+        self._inlet = Inlet(options)
         self._last_sent.set()
         self._detector = VoiceDetector(
             aggressiveness=options.endpointing.aggressiveness if options.endpointing else 2, silero=self.silero
@@ -157,30 +137,15 @@ class Session:
 
         Cancelling it may lose the rest of `data`.
         """
-        piece_bytes = self._piece_bytes()
-        for start in range(0, len(data), piece_bytes):
-            piece = data[start : start + piece_bytes] if len(data) > piece_bytes else data
-            try:
-                self._send.send_nowait(piece)
-            except trio.WouldBlock:
-                if self._may_drop and self._make_room():
-                    self._send.send_nowait(piece)
-                    continue
-                try:
-                    await self._send.send(piece)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    return
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-        await trio.lowlevel.checkpoint()
+        await self._inlet.feed(data)
 
     async def finalize(self) -> None:
         """End the open utterance at this point of the stream."""
-        await self._control(_Finalize())
+        await self._inlet.put(Finalize())
 
     async def configure(self, changes: SessionChanges) -> None:
         """Change options from the next utterance on."""
-        await self._control(changes)
+        await self._inlet.put(changes)
 
     def stop(self) -> None:
         """No more audio: finalize everything, then `Stopped`. Idempotent."""
@@ -194,7 +159,7 @@ class Session:
                 self.outbox.abandon()
             else:
                 self.close_code = close_code or 1000
-            self._send.close()
+            self._inlet.end()
 
     def abort(self) -> None:
         """End without decoding: shown utterances get their final from the stable text, then `Stopped`, 1008."""
@@ -232,10 +197,6 @@ class Session:
         }
 
     @property
-    def _may_drop(self) -> bool:
-        return self.options.overflow == "drop" and self._decoder is not None  # half a container is none
-
-    @property
     def audio_s(self) -> float:
         """Position of the audio clock."""
         return seconds(self._assembler.position)
@@ -261,8 +222,8 @@ class Session:
             log.error("a session failed", exc_info=group, session=self.id, uid=self.uid)
             self._fail(SttdError("a bug in sttd; the journal has the traceback"))
         finally:
-            self._send.close()
-            self._receive.close()
+            self._inlet.end()
+            self._inlet.receive.close()
             self.outbox.close()
             self._report_written()
             self._finished.set()
@@ -272,10 +233,10 @@ class Session:
             if self.options.kind == "file":
                 clock.start_soon(self._report_progress)
             async with trio.open_nursery() as nursery:
-                source: trio.MemoryReceiveChannel[Any] = self._receive
+                source: trio.MemoryReceiveChannel[Any] = self._inlet.receive
                 if self.options.encoding == "container":
                     send, source = trio.open_memory_channel[Any](FRAME_BLOCKS)
-                    nursery.start_soon(self._decode_container, send)
+                    nursery.start_soon(self._open_container, send)
                 failure = await self._listen(source, nursery)
             clock.cancel_scope.cancel()
         # Every transcriber has ended, so every final is out: now the error may end the session.
@@ -292,8 +253,7 @@ class Session:
         failure = None
         try:
             async for item in source:
-                while self._held:
-                    self._obey(self._held.popleft(), nursery)
+                self._obey_overtaken(nursery)
                 if isinstance(item, bytes):
                     assert self._decoder is not None
                     self._hear(self._decoder.push(item), nursery)
@@ -302,44 +262,26 @@ class Session:
                 else:
                     self._obey(item, nursery)
                 await self._wait_until_bearable()
+            self._obey_overtaken(nursery)
             if self._decoder is not None:
                 self._hear(self._decoder.flush(), nursery)
         except SttdError as exc:
             failure = exc
-            self._send.close()
+            self._inlet.end()
             source.close()
             self._emit(_failure(exc))
         self._total_s = self.audio_s  # known now, whatever the container said
         self._act(self._assembler.finalize(reason=self._ending or "stop"), nursery)
         return failure
 
-    async def _decode_container(self, send: trio.MemorySendChannel[Any]) -> None:
-        """Bytes to frames; finalize and configure go straight through."""
-        to_thread, in_thread = trio.open_memory_channel[bytes](0)
-        async with send, trio.open_nursery() as nursery:
-            nursery.start_soon(self._sort_input, to_thread, send.clone())
-            try:
-                await decode_container(
-                    in_thread,
-                    send,
-                    channel_select=self.options.channel_select,
-                    live=self.options.kind == "live",
-                    on_info=self._note_container,
-                )
-            except SttdError as exc:
-                await send.send(exc)
-            in_thread.close()
-
-    async def _sort_input(self, to_thread: trio.MemorySendChannel[bytes], send: trio.MemorySendChannel[Any]) -> None:
-        async with to_thread, send:
-            async for item in self._receive:
-                if isinstance(item, bytes):
-                    try:
-                        await to_thread.send(item)
-                    except trio.BrokenResourceError:
-                        continue  # the container has ended before its bytes; the rest is padding
-                else:
-                    await send.send(item)
+    async def _open_container(self, send: trio.MemorySendChannel[Any]) -> None:
+        await container_stage(
+            self._inlet.receive,
+            send,
+            channel_select=self.options.channel_select,
+            live=self.options.kind == "live",
+            on_info=self._note_container,
+        )
 
     def _note_container(self, info: ContainerInfo) -> None:
         self._total_s = info.duration_s
@@ -384,15 +326,19 @@ class Session:
         self.utterances += 1
         nursery.start_soon(transcriber.serve)
 
-    def _obey(self, control: _Control | SttdError, nursery: trio.Nursery) -> None:
+    def _obey_overtaken(self, nursery: trio.Nursery) -> None:
+        for control in self._inlet.overtaken():
+            self._obey(control, nursery)
+
+    def _obey(self, control: Control | SttdError, nursery: trio.Nursery) -> None:
         match control:
             case SttdError():
                 raise control
-            case _Finalize():
+            case Finalize():
                 self._finalize(nursery)
             case SessionChanges():
                 self._change(control)
-            case _Dropped():
+            case Dropped():
                 self._skip(control.count, nursery)
 
     def _finalize(self, nursery: trio.Nursery) -> None:
@@ -441,9 +387,7 @@ class Session:
         self.voice.options = attrs.evolve(self.options, **given)
 
     def _skip(self, count: int, nursery: trio.Nursery) -> None:
-        assert self._decoder is not None
-        options = self.options
-        lost = self._lost_rest + count * SAMPLE_RATE / (_sample_bytes(options) * options.channels * options.sample_rate)
+        lost = self._lost_rest + count / self._inlet.bytes_per_sample * SAMPLE_RATE / self.options.sample_rate
         samples = int(lost) // FRAME_SAMPLES * FRAME_SAMPLES
         self._lost_rest = lost - samples  # the clock advances by whole frames; what is over counts the next time
         start_s = self.audio_s
@@ -503,40 +447,6 @@ class Session:
             await self._room.wait()
         if self.outbox.full:
             await self.outbox.wait_for_room()
-
-    def _make_room(self) -> bool:
-        """Drop the oldest piece of input. False where there is nothing left that may be dropped."""
-        if len(self._held) >= _MAX_HELD:
-            return False
-        try:
-            oldest = self._receive.receive_nowait()
-        except trio.WouldBlock:
-            return False
-        if isinstance(oldest, bytes):
-            before = self._held.pop() if self._held and isinstance(self._held[-1], _Dropped) else _Dropped(0)
-            assert isinstance(before, _Dropped)
-            self._held.append(_Dropped(before.count + len(oldest)))
-        elif not isinstance(oldest, np.ndarray):
-            self._held.append(oldest)
-        return True
-
-    async def _control(self, control: _Control) -> None:
-        try:
-            await self._send.send(control)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return  # the session is ending; what would be changed is gone
-
-    def _piece_bytes(self) -> int:
-        """So many bytes that a full input holds 30 s; whole samples."""
-        options = self.options
-        if options.encoding == "container":
-            return CONTAINER_PIECE_BYTES
-        width = _sample_bytes(options) * options.channels
-        return max(1, int(INPUT_S / INPUT_PIECES * options.sample_rate)) * width
-
-
-def _sample_bytes(options: SessionOptions) -> int:
-    return {"pcm_s16le": 2, "pcm_s32le": 4, "pcm_f32le": 4}.get(options.encoding, 1)
 
 
 def _failure(exc: SttdError) -> Failure:
