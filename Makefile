@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check run bench deb clean setup
+.PHONY: help demo test check run bench demo-model deb clean setup
 .DEFAULT_GOAL := help
 
 help:            ## say what can be made
@@ -37,6 +37,10 @@ test: check  ## everything that needs no GPU and no network
 
 bench: $(VENV)/.dev  ## the benchmarks; tables on the terminal, JSON under build/bench
 	$(BIN)/python -m benchmarks
+
+demo-model:      ## train the embedded model anew, up to 90 minutes (wants espeak-ng, flite, festival)
+	@scripts/make-venv "$(PYTHON)" build/training-venv '.[training]'
+	build/training-venv/bin/python -m training.demo_model
 
 deb:             ## a Debian package for this release, in dist/
 	packaging/build-deb dist
