@@ -1,4 +1,4 @@
-"""Speaks text with the `espeak-ng` program, for `sttd demo --say`: the demonstration model knows only synthetic voices."""
+"""Speaks text with the `espeak-ng` program, for `sttd demo --say`: the demo model knows only synthetic voices."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Spoken:
 def synthesise(text: str, *, voice: str = "en-us", words_per_minute: int = 150) -> Spoken:
     """Returns `text` as speech.
 
-    Blocks for some milliseconds, at most `TIMEOUT_S`: call it in a thread from async code. An unknown voice is replaced by
-    espeak-ng's default.
+    Blocks for some milliseconds, at most `TIMEOUT_S`: call it in a thread from async code. An unknown voice is
+    replaced by espeak-ng's default.
 
     Raises:
         SpeakError: espeak-ng is missing, fails, hangs, or found nothing to say.
