@@ -72,7 +72,8 @@ def microphone(device: str | None = None) -> Iterator[LiveAudio]:
     command = recorder(device)
     if command is None:
         raise NoMicrophoneError(
-            "no program to record with: install pipewire-bin (pw-record), pulseaudio-utils (parec) or alsa-utils (arecord)"
+            "no program to record with; install one: "
+            "pipewire-bin (pw-record), pulseaudio-utils (parec) or alsa-utils (arecord)"
         )
     with _running(command) as process:
         assert process.stdout is not None

@@ -136,6 +136,8 @@ class Session:
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._inbox and self._alive():
+            if self._inbox:  # to be alive may have taken a reconnect, which is an event
+                break
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError("the daemon sent nothing in time")

@@ -49,7 +49,13 @@ class Argument:
     @property
     def placeholder(self) -> str:
         """What help shows in place of the value."""
-        return self.metavar or self.names[-1].lstrip("-").upper().replace("-", "_")
+        return self.metavar or max(self.names, key=len).lstrip("-").upper().replace("-", "_")
+
+    @property
+    def help(self) -> str:
+        """The summary, and the choices where they are few enough to read."""
+        few = 0 < len(self.choices) <= 10
+        return f"{self.summary}: {', '.join(self.choices)}" if few else self.summary
 
 
 @attrs.frozen(kw_only=True)
@@ -74,25 +80,27 @@ COMMON = (
 )
 
 
-def _from_verb(verb: str, *, positional: str = "", without: tuple[str, ...] = ()) -> tuple[Argument, ...]:
+_COMPLETES: Mapping[str, Completes] = {"preset": "preset", "model": "preset", "session": "session"}
+
+
+def _from_verb(verb: str, *, positional: str) -> tuple[Argument, ...]:
     """The arguments that a verb's parameters make.
 
     A unit at the end of a name becomes the placeholder; what is on unless said otherwise becomes `--no-NAME`.
     """
     arguments = []
     for name, row in describe(VERBS[verb].params).items():
-        if name in without:
-            continue
         default = row.get("omitted", row.get("default"))
         summary = row["summary"] + ("" if default in (None, True) else f" (default: {default})")
-        completes: Completes = {"preset": "preset", "model": "preset", "session": "session"}.get(name, "")  # type: ignore[assignment]  # a Literal that dict widens
+        completes = _COMPLETES.get(name, "")
         if name == positional:
             count: Literal["", "?"] = "" if row["required"] else "?"
             arguments.append(
                 Argument(names=(name.upper(),), dest=name, summary=summary, count=count, completes=completes)
             )
         elif row["type"] == "bool":
-            arguments.append(Argument(names=(f"--no-{name}",), dest=f"no_{name}", kind="flag", summary=summary))
+            without_it = row["summary"].rpartition("; false ")[2]  # the declarations say both sides in this way
+            arguments.append(Argument(names=(f"--no-{name}",), dest=f"no_{name}", kind="flag", summary=without_it))
         else:
             flag = "--" + name.removesuffix("_s").replace("_", "-")
             metavar = "SECONDS" if name.endswith("_s") else "N" if row["type"] == "int" else ""
@@ -170,7 +178,9 @@ COMMANDS: Mapping[str, Command] = {
             name="sessions",
             summary="List the running sessions that you may see.",
             run="sessions:sessions",
-            arguments=_from_verb("sessions", without=("cursor",)),
+            arguments=(
+                Argument(names=("--limit",), kind="int", metavar="N", summary="show so many at most (default: all)"),
+            ),
         ),
         Command(
             name="close",
@@ -200,7 +210,7 @@ COMMANDS: Mapping[str, Command] = {
                     dest="topics",
                     count="*",
                     choices=TOPICS,
-                    summary="topics to hear about (default: all)",
+                    summary="what to hear about (default: all)",
                 ),
             ),
         ),
@@ -219,7 +229,7 @@ COMMANDS: Mapping[str, Command] = {
                 Argument(
                     names=("--format", "-f"),
                     choices=FORMATS,
-                    summary="of the transcript (default: what -o ends in, else txt)",
+                    summary="of the transcript (default: what -o ends in, or txt)",
                 ),
                 Argument(
                     names=("--output", "-o"),

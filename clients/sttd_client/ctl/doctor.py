@@ -155,7 +155,7 @@ def gpu_findings(
             verdict="bad" if on_gpu else "note",
             about="gpu",
             text=f"not found where sttctl looked: {', '.join(libraries.missing)}",
-            advice="install them beside sttd: `pip install nvidia-cublas-cu12 nvidia-cudnn-cu12`, then restart the daemon",
+            advice="install them beside sttd and restart it: `pip install nvidia-cublas-cu12 nvidia-cudnn-cu12`",
         )
     if not on_gpu:
         yield Finding(

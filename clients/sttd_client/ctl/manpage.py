@@ -86,9 +86,7 @@ def synopsis(command: Command) -> str:
 def _argument(argument: Argument) -> Iterator[str]:
     names = ", ".join(f"\\fB{escaped(name)}\\fR" for name in argument.names)
     value = f" \\fI{escaped(argument.placeholder)}\\fR" if argument.takes_value else ""
-    # A language is one of a hundred codes: the summary says where they come from, the list would help nobody.
-    choices = f" One of {', '.join(argument.choices)}." if 0 < len(argument.choices) <= 20 else ""
-    yield f".TP\n{names}{value}\n{escaped(argument.summary + ('.' + choices if choices else ''))}"
+    yield f".TP\n{names}{value}\n{escaped(argument.help)}"
 
 
 def escaped(text: str) -> str:

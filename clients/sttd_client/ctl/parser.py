@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from sttd import __version__
@@ -54,7 +55,7 @@ def _dest(argument: Argument) -> str:
 
 def _add(parser: argparse.ArgumentParser, arguments: tuple[Argument, ...]) -> None:
     for argument in arguments:
-        summary = argparse.SUPPRESS if argument.hidden else argument.summary.replace("%", "%%")
+        summary = argparse.SUPPRESS if argument.hidden else argument.help.replace("%", "%%")
         options: dict[str, Any] = {"help": summary}
         if argument in COMMON:  # a sub-parser's default would overwrite what was given before the command
             options["default"] = argparse.SUPPRESS
@@ -62,7 +63,9 @@ def _add(parser: argparse.ArgumentParser, arguments: tuple[Argument, ...]) -> No
             options["action"] = "store_true"
         else:
             options |= {"type": _TYPES[argument.kind], "metavar": argument.placeholder}
-            if argument.choices:
+            if argument.choices and argument.count == "*":
+                options["type"] = _one_of(argument.choices)  # argparse's own check refuses to be given none
+            elif argument.choices:
                 options["choices"] = argument.choices
             if argument.count:
                 options["nargs"] = argument.count
@@ -70,6 +73,15 @@ def _add(parser: argparse.ArgumentParser, arguments: tuple[Argument, ...]) -> No
             parser.add_argument(*argument.names, dest=_dest(argument), **options)
         else:
             parser.add_argument(_dest(argument), **options)
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
+    def checked(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+        return text
+
+    return checked
 
 
 _TYPES = {"str": str, "int": int, "float": float}

@@ -88,9 +88,9 @@ class _Conversation:
     def _print_message(self) -> None:
         message = self._control.receive()
         if isinstance(message, Notification):
-            fields = fields_of(message)
+            fields = dict(fields_of(message))
             if "msgid" in fields:
-                fields = {**fields, "id": self._ids.get(fields.pop("msgid"))}
+                fields["id"] = self._ids.get(fields.pop("msgid"))
             _print({"notification": message.method, **fields})
         else:
             self._answer(message)

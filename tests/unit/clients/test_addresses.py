@@ -1,0 +1,81 @@
+"""Which daemon a client finds, and what it says when there is none."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from sttd_client import addresses
+from sttd_client.addresses import (
+    NoDaemonError,
+    TcpAddress,
+    audio_sockets,
+    connect_first,
+    connect_unix,
+    control_sockets,
+)
+
+from sttd.errors import AccessError
+
+
+def test_the_users_daemon_comes_before_the_systems(monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
+    assert control_sockets() == [Path("/run/user/7/sttd/control.sock"), Path("/run/sttd/control.sock")]
+    assert audio_sockets() == [Path("/run/user/7/sttd/audio.sock"), Path("/run/sttd/audio.sock")]
+
+
+def test_without_a_runtime_directory_only_the_systems_is_left():
+    assert control_sockets() == [Path("/run/sttd/control.sock")]
+
+
+def test_a_named_socket_ends_the_search(monkeypatch):
+    monkeypatch.setenv("STTD_SOCKET", "/a/control.sock")
+    assert control_sockets() == [Path("/a/control.sock")]
+    assert control_sockets("/b/control.sock") == [Path("/b/control.sock")]
+
+
+def test_a_runtime_directory_names_the_socket_in_it(tmp_path):
+    assert control_sockets(tmp_path) == [tmp_path / "control.sock"]
+
+
+def test_a_socket_that_nobody_listens_on_is_passed_over(tmp_path):
+    stale, alive = tmp_path / "stale", tmp_path / "alive"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(stale))
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(alive))
+        listener.listen()
+        with connect_first([tmp_path / "absent", stale, alive], connect_unix) as connection:
+            assert connection.getpeername() == str(alive)
+
+
+def test_no_daemon_says_where_it_looked_and_how_to_start_one(tmp_path):
+    with pytest.raises(NoDaemonError, match=r"absent.*\n.*sttd serve"):
+        connect_first([tmp_path / "absent"], connect_unix)
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"), [("/run/sttd/control.sock", "usermod -aG sttd"), ("/home/x/control.sock", "another user")]
+)
+def test_a_forbidden_socket_is_said_to_be_one(path, advice):
+    def refuse(path):
+        raise PermissionError
+
+    with pytest.raises(AccessError, match=advice) as caught:
+        connect_first([Path(path)], refuse)
+    assert caught.value.code == "forbidden"
+
+
+def test_an_alive_daemon_counts_more_than_a_forbidden_one():
+    def connect(path):
+        if path.name == "forbidden":
+            raise PermissionError
+        return path.name
+
+    assert connect_first([Path("forbidden"), Path("alive")], connect) == "alive"
+
+
+def test_tcp_addresses_write_ipv6_as_urls_do_and_hide_the_token():
+    assert TcpAddress().authority == f"127.0.0.1:{addresses.DEFAULT_PORT}"
+    address = TcpAddress(host="::1", port=1, token="secret")
+    assert address.authority == "[::1]:1"
+    assert "secret" not in repr(address)

@@ -1,0 +1,169 @@
+"""The blocking session, against scripted daemons on real sockets."""
+
+import select
+import time
+
+import pytest
+from sttd_client import TcpAddress
+from sttd_client.addresses import ConnectionLostError, NoDaemonError
+from sttd_client.events import Failure, Final, Reconnected, SpeechStart, Stopped
+from sttd_client.session import open_session
+
+from sttd.errors import ModelError, OverloadedError, ProtocolError
+from sttd.wire.jsontext import MAX_MESSAGE_BYTES
+
+
+def dictation(daemon):
+    daemon.greet()
+    daemon.hear_until_stop()
+    daemon.say("speech_start", utterance=1, at_s=0.1)
+    daemon.final(1, "hello")
+    daemon.stopped()
+
+
+def test_audio_goes_out_and_finals_come_back(control_socket, fake_audio):
+    with fake_audio(dictation) as daemons, open_session(socket_path=control_socket, lang="en", words=True) as session:
+        assert session.started.session == "s1"
+        assert session.hello.presets == ("fake",)
+        session.send(b"\1\0" * 100)
+        session.send(memoryview(b"\2\0" * 100))
+        session.configure(prompt="names")
+        session.finalize()
+        session.stop()
+        events = list(session)
+        assert session.ended
+    assert [type(event) for event in events] == [SpeechStart, Final, Stopped]
+    (daemon,) = daemons
+    assert daemon.ops[0] == {"op": "start", "lang": "en", "words": True}
+    assert [op["op"] for op in daemon.ops] == ["start", "configure", "finalize", "stop"]
+    assert daemon.audio == b"\1\0" * 100 + b"\2\0" * 100
+
+
+def test_a_wrong_option_is_refused_before_anything_is_sent(control_socket):
+    with pytest.raises(ProtocolError, match="sample_rate"), open_session(socket_path=control_socket, sample_rate=1):
+        pass
+
+
+def test_without_a_daemon_it_says_so(control_socket):
+    with pytest.raises(NoDaemonError, match="sttd serve"), open_session(socket_path=control_socket):
+        pass
+    with pytest.raises(NoDaemonError, match=r"127\.0\.0\.1:1"), open_session(tcp=TcpAddress(port=1)):
+        pass
+
+
+def test_a_refused_start_is_raised(control_socket, fake_audio):
+    def refuse(daemon):
+        daemon.say("hello", server="x", protocol=1, encodings=[], presets=[])
+        daemon.hear()
+        daemon.say("error", code="model_not_local", message="sttctl pull base", retryable=True, fatal=True)
+
+    with fake_audio(refuse), pytest.raises(ModelError, match="pull base"), open_session(socket_path=control_socket):
+        pass
+
+
+def test_a_daemon_that_says_nothing_is_given_up(control_socket, fake_audio):
+    def silent(daemon):
+        daemon.hear()
+
+    with fake_audio(silent), pytest.raises(TimeoutError), open_session(socket_path=control_socket, timeout_s=0.2):
+        pass
+
+
+def test_a_fatal_error_is_raised_after_the_events_before_it(control_socket, fake_audio):
+    def fail(daemon):
+        daemon.greet()
+        daemon.final(1, "so far")
+        daemon.say("error", code="overloaded", message="too much", retryable=True, fatal=True)
+
+    with fake_audio(fail), open_session(socket_path=control_socket) as session:
+        assert isinstance(session.receive(), Final)
+        assert isinstance(session.receive(), Failure)
+        with pytest.raises(OverloadedError, match="too much"):
+            session.receive()
+        with pytest.raises(OverloadedError):
+            session.send(b"\0\0")
+
+
+def test_a_lost_connection_is_raised(control_socket, fake_audio):
+    def vanish(daemon):
+        daemon.greet()
+        daemon.connection.socket.close()
+
+    with fake_audio(vanish), open_session(socket_path=control_socket) as session:
+        with pytest.raises(ConnectionLostError):
+            session.receive()
+        with pytest.raises(ConnectionLostError):
+            session.poll()
+
+
+def test_waiting_can_be_bounded_and_polling_does_not_wait(control_socket, fake_audio):
+    with fake_audio(dictation), open_session(socket_path=control_socket) as session:
+        with pytest.raises(TimeoutError):
+            session.receive(timeout_s=0.05)
+        assert session.poll() == []
+        session.stop()
+        assert select.select([session], [], [], 5)[0]
+        assert session.poll()
+
+
+def test_a_daemon_that_only_talks_does_not_stall_a_client_that_only_sends(control_socket, fake_audio):
+    """Each side fills the other's socket buffer; somebody has to read."""
+    texts = 3000
+
+    def talk(daemon):
+        daemon.greet()
+        for number in range(1, texts + 1):
+            daemon.final(number, "x" * 1000)
+        daemon.hear_until_stop()
+        daemon.stopped()
+
+    with fake_audio(talk), open_session(socket_path=control_socket) as session:
+        session.send(bytes(3 * MAX_MESSAGE_BYTES))
+        session.stop()
+        assert sum(isinstance(event, Final) for event in session) == texts
+
+
+def test_it_reconnects_when_asked_and_says_so(control_socket, fake_audio):
+    def restart(daemon):
+        daemon.greet()
+        daemon.hear()
+        daemon.connection.close(1001)
+
+    with fake_audio(restart, dictation) as daemons:
+        with open_session(socket_path=control_socket, reconnect_s=10, lang="en") as session:
+            session.send(b"\0\0")
+            event = session.receive(timeout_s=5)
+            assert event == Reconnected(session="s1", lost_bytes=0)
+            session.send(b"\1\1")
+            session.stop()
+            assert isinstance(list(session)[-1], Stopped)
+        assert [daemon.ops[0]["lang"] for daemon in daemons] == ["en", "en"]
+        assert daemons[1].audio == b"\1\1"
+
+
+def test_reconnecting_ends_when_its_time_is_over(control_socket, fake_audio):
+    def vanish(daemon):
+        daemon.greet()
+        daemon.connection.close(1011)
+
+    with fake_audio(vanish) as daemons:
+        manager = open_session(socket_path=control_socket, reconnect_s=0.4)
+        session = manager.__enter__()
+        control_socket.with_name("audio.sock").unlink()
+        began = time.monotonic()
+        with pytest.raises(NoDaemonError):
+            session.receive()
+        assert time.monotonic() - began < 2
+        manager.__exit__(None, None, None)
+    assert len(daemons) == 1
+
+
+def test_what_retrying_cannot_help_is_not_retried(control_socket, fake_audio):
+    def slow_consumer(daemon):
+        daemon.greet()
+        daemon.connection.close(1008)
+
+    with fake_audio(slow_consumer) as daemons, open_session(socket_path=control_socket, reconnect_s=10) as session:
+        with pytest.raises(ConnectionLostError, match="1008"):
+            session.receive()
+        assert len(daemons) == 1

@@ -1,0 +1,87 @@
+"""Transcripts in every format."""
+
+import itertools
+import json
+import re
+
+import hypothesis.strategies as st
+from hypothesis import given
+from sttd_client.events import Final, WordFields
+from sttd_client.transcripts import CUE_S, LINE_CHARS, cues_of, formatted
+
+
+def final(text, start_s=0.0, end_s=2.0, number=1, words=None):
+    return Final(
+        utterance=number, text=text, start_s=start_s, end_s=end_s, reason="endpoint", language="en", words=words
+    )
+
+
+TWO = (final("Hello <you> & me.", 0.5, 2.0), final("", 3.0, 4.0), final("Second\tline.", 3661.25, 3662.5, number=3))
+
+
+def test_text_is_a_line_for_each_utterance_with_text():
+    assert formatted(TWO, kind="txt", file="a", audio_s=1.0) == "Hello <you> & me.\nSecond\tline.\n"
+
+
+def test_subrip_numbers_its_cues_and_writes_commas():
+    assert formatted(TWO, kind="srt", file="a", audio_s=1.0) == (
+        "1\n00:00:00,500 --> 00:00:02,000\nHello <you> & me.\n\n2\n01:01:01,250 --> 01:01:02,500\nSecond line.\n"
+    )
+
+
+def test_webvtt_has_its_header_and_escapes_markup():
+    assert formatted(TWO, kind="vtt", file="a", audio_s=1.0) == (
+        "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\nHello &lt;you> &amp; me.\n\n"
+        "01:01:01.250 --> 01:01:02.500\nSecond line.\n"
+    )
+
+
+def test_tsv_is_milliseconds_and_one_line_of_text():
+    assert formatted(TWO, kind="tsv", file="a", audio_s=1.0) == (
+        "start\tend\ttext\n500\t2000\tHello <you> & me.\n3661250\t3662500\tSecond line.\n"
+    )
+
+
+def test_json_has_everything():
+    words = (WordFields(word=" Hi", start_s=0.0, end_s=0.5, probability=0.9),)
+    value = json.loads(formatted([final("Hi", words=words)], kind="json", file="a.wav", audio_s=2.5))
+    assert value["file"] == "a.wav"
+    assert value["audio_s"] == 2.5
+    assert value["language"] == "en"
+    assert value["text"] == "Hi"
+    assert value["utterances"][0]["words"] == [{"word": " Hi", "start_s": 0.0, "end_s": 0.5, "probability": 0.9}]
+
+
+def test_nothing_said_is_an_empty_transcript():
+    assert formatted([], kind="txt", file="a", audio_s=1.0) == ""
+    assert formatted([], kind="srt", file="a", audio_s=1.0) == ""
+    assert formatted([], kind="vtt", file="a", audio_s=1.0) == "WEBVTT\n"
+    assert formatted([final("  ")], kind="srt", file="a", audio_s=1.0) == ""
+
+
+def test_words_time_the_cues_where_there_are_any():
+    words = tuple(
+        WordFields(word=f" word{number}", start_s=number * 2.0, end_s=number * 2.0 + 0.5, probability=1.0)
+        for number in range(8)
+    )
+    cues = cues_of([final(" ".join(word.word.strip() for word in words), 0.0, 20.0, words=words)])
+    assert [cue.text for cue in cues] == ["word0 word1 word2 word3", "word4 word5 word6 word7"]
+    assert (cues[0].start_s, cues[0].end_s, cues[1].start_s) == (0.0, 6.5, 8.0)
+
+
+@given(
+    st.lists(st.text("abcdefg", min_size=1, max_size=12), min_size=1, max_size=80),
+    st.floats(0, 1000),
+    st.floats(0.1, 28),
+)
+def test_cues_keep_the_limits_and_lose_no_word(words, start_s, length_s):
+    cues = cues_of([final(" ".join(words), start_s, start_s + length_s)])
+    assert " ".join(cue.text for cue in cues).split() == words
+    for cue in cues:
+        assert cue.end_s > cue.start_s
+        assert cue.end_s - cue.start_s <= CUE_S + 0.2 or len(cue.text.split()) == 1
+    for before, after in itertools.pairwise(cues):
+        assert after.start_s >= before.start_s
+    text = formatted([final(" ".join(words), start_s, start_s + length_s)], kind="srt", file="a", audio_s=1.0)
+    lines = [line for line in text.splitlines() if re.fullmatch("[a-g ]+", line)]
+    assert max(map(len, lines)) <= LINE_CHARS

@@ -1,0 +1,181 @@
+"""The Trio session, against scripted daemons on real sockets. Real clock: the daemons live in threads."""
+
+import pytest
+import trio
+from sttd_client import (
+    ConnectionLostError,
+    Final,
+    NoDaemonError,
+    Reconnected,
+    SpeechStart,
+    Stopped,
+    TcpAddress,
+    open_session,
+)
+
+from sttd.errors import ModelError, OverloadedError, ProtocolError
+from sttd.wire.jsontext import MAX_MESSAGE_BYTES
+
+
+@pytest.fixture(autouse=True)
+async def watchdog():
+    with trio.fail_after(20):
+        yield
+
+
+def dictation(daemon):
+    daemon.greet()
+    daemon.hear_until_stop()
+    daemon.say("speech_start", utterance=1, at_s=0.1)
+    daemon.final(1, "hello")
+    daemon.stopped()
+
+
+async def test_audio_goes_out_and_finals_come_back(control_socket, fake_audio):
+    with fake_audio(dictation) as daemons:
+        async with open_session(socket_path=control_socket, lang="en") as session:
+            assert session.started.session == "s1"
+            await session.send(b"\1\0" * 100)
+            await session.configure(prompt="names")
+            await session.finalize()
+            await session.stop()
+            events = [event async for event in session]
+            with pytest.raises(ConnectionLostError, match="ended"):
+                await session.send(b"\0\0")
+    assert [type(event) for event in events] == [SpeechStart, Final, Stopped]
+    assert [op["op"] for op in daemons[0].ops] == ["start", "configure", "finalize", "stop"]
+    assert daemons[0].audio == b"\1\0" * 100
+
+
+async def test_errors_before_the_start_are_raised_as_they_are(control_socket, fake_audio):
+    def refuse(daemon):
+        daemon.say("hello", server="x", protocol=1, encodings=[], presets=[])
+        daemon.hear()
+        daemon.say("error", code="model_not_local", message="sttctl pull base", retryable=True, fatal=True)
+
+    with pytest.raises(ProtocolError, match="sample_rate"):
+        async with open_session(socket_path=control_socket, sample_rate=1):
+            pass
+    with pytest.raises(NoDaemonError):
+        async with open_session(socket_path=control_socket):
+            pass
+    with pytest.raises(NoDaemonError):
+        async with open_session(tcp=TcpAddress(port=1)):
+            pass
+    with fake_audio(refuse), pytest.raises(ModelError, match="pull base"):
+        async with open_session(socket_path=control_socket):
+            pass
+
+
+async def test_a_daemon_that_says_nothing_is_given_up(control_socket, fake_audio):
+    with fake_audio(lambda daemon: daemon.hear()), pytest.raises(TimeoutError):
+        async with open_session(socket_path=control_socket, timeout_s=0.2):
+            pass
+
+
+async def test_an_error_of_the_body_leaves_as_it_is(control_socket, fake_audio):
+    with fake_audio(dictation), pytest.raises(KeyError, match="mine"):
+        async with open_session(socket_path=control_socket):
+            raise KeyError("mine")
+
+
+async def test_a_fatal_error_is_raised_after_the_events_before_it(control_socket, fake_audio):
+    def fail(daemon):
+        daemon.greet()
+        daemon.final(1, "so far")
+        daemon.say("error", code="overloaded", message="too much", retryable=True, fatal=True)
+
+    with fake_audio(fail):
+        async with open_session(socket_path=control_socket) as session:
+            assert isinstance(await session.receive(), Final)
+            await session.receive()
+            with pytest.raises(OverloadedError, match="too much"):
+                await session.receive()
+
+
+async def test_one_task_may_send_while_another_listens(control_socket, fake_audio):
+    texts = 3000
+
+    def talk(daemon):
+        daemon.greet()
+        for number in range(1, texts + 1):
+            daemon.final(number, "x" * 1000)
+        daemon.hear_until_stop()
+        daemon.stopped()
+
+    with fake_audio(talk):
+        async with open_session(socket_path=control_socket) as session, trio.open_nursery() as nursery:
+
+            async def send():
+                await session.send(bytes(3 * MAX_MESSAGE_BYTES))
+                await session.stop()
+
+            nursery.start_soon(send)
+            finals = [event async for event in session if isinstance(event, Final)]
+    assert len(finals) == texts
+
+
+async def test_waiting_for_an_event_can_be_cancelled_without_loss(control_socket, fake_audio):
+    with fake_audio(dictation):
+        async with open_session(socket_path=control_socket) as session:
+            with trio.move_on_after(0.05) as scope:
+                await session.receive()
+            assert scope.cancelled_caught
+            await session.stop()
+            assert isinstance(await session.receive(), SpeechStart)
+
+
+async def test_it_reconnects_when_asked_and_says_so(control_socket, fake_audio):
+    def restart(daemon):
+        daemon.greet()
+        daemon.hear()
+        daemon.connection.close(1001)
+
+    with fake_audio(restart, dictation) as daemons:
+        async with open_session(socket_path=control_socket, reconnect_s=10, lang="en") as session:
+            await session.send(b"\0\0")
+            assert isinstance(await session.receive(), Reconnected)
+            await session.send(b"\1\1")
+            await session.stop()
+            assert isinstance([event async for event in session][-1], Stopped)
+        assert [daemon.ops[0]["lang"] for daemon in daemons] == ["en", "en"]
+        assert daemons[1].audio == b"\1\1"
+
+
+async def test_audio_sent_while_there_is_no_connection_is_counted(control_socket, fake_audio):
+    path = control_socket.with_name("audio.sock")
+    hidden = path.with_name("hidden.sock")
+
+    def restart(daemon):
+        daemon.greet()
+        path.rename(hidden)
+        daemon.connection.close(1001)
+
+    with fake_audio(restart, dictation):
+        async with open_session(socket_path=control_socket, reconnect_s=10) as session:
+            await trio.sleep(0.3)  # longer than a close takes; the name of the socket is gone already
+            await session.send(bytes(640))
+            hidden.rename(path)
+            assert await session.receive() == Reconnected(session="s1", lost_bytes=640)
+
+
+async def test_reconnecting_ends_when_its_time_is_over(control_socket, fake_audio):
+    def vanish(daemon):
+        daemon.greet()
+        control_socket.with_name("audio.sock").unlink()
+        daemon.connection.close(1011)
+
+    with fake_audio(vanish):
+        async with open_session(socket_path=control_socket, reconnect_s=0.3) as session:
+            with pytest.raises(NoDaemonError):
+                await session.receive()
+
+
+async def test_leaving_cancelled_closes_the_connection(control_socket, fake_audio):
+    with fake_audio(dictation) as daemons:
+        with trio.move_on_after(0.2) as scope:
+            async with open_session(socket_path=control_socket) as session:
+                await session.receive()
+        assert scope.cancelled_caught
+        await trio.to_thread.run_sync(daemons[0].connection.recv_events_thread.join)
+        assert daemons[0].connection.close_code == 1000
