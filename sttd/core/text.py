@@ -42,8 +42,8 @@ from sttd.core.types import Hypothesis, Segment, Word
 _NO_SPEECH = 0.6
 _LOGPROB = -1.0
 _COMPRESSION = 2.4
-_SPEECH_S = 0.25
-_SPEECH_PROBABILITY = 0.5
+_SPEECH_S = 0.25  # 99 recorded utterances have 0.3 s and a mean of 0.42 at least
+_SPEECH_PROBABILITY = 0.4
 _WORDS_PER_S = 8.0  # fast speech has 5 words or, where characters count as words, 7 to 8
 _WORDS_FREE = 3  # the VAD's measure of speech is short by its edges
 
