@@ -14,10 +14,25 @@ import attrs
 import msgpack
 import trio
 
+from sttd.config import Config
 from sttd.errors import ModelError, NotFoundError
 from sttd.hub import Hub
 from sttd.planes.control import ControlLimits, serve_control
 from sttd.planes.drain import Drain
+
+
+@attrs.define(eq=False)
+class Meters:
+    """Counts, as the metrics do."""
+
+    connections: int = 0
+    failures: int = 0
+
+    def count_connection(self, plane):
+        self.connections += 1
+
+    def count_failure(self, plane):
+        self.failures += 1
 
 
 @attrs.define(eq=False)
@@ -30,6 +45,8 @@ class FakeService:
     cancelled_loads: int = 0
     shut_down: list[float | None] = attrs.field(factory=list)
     calls: list[Any] = attrs.field(factory=list)
+    meters: Meters = attrs.field(factory=Meters)
+    settings: Config = attrs.field(factory=Config)
 
     def status(self):
         return {"server": {"state": "ready"}}
@@ -94,10 +111,10 @@ class Plane:
     path: Path
     service: FakeService
     drain: Drain
-    failures: int = 0
 
-    def failed(self) -> None:
-        self.failures += 1
+    @property
+    def failures(self) -> int:
+        return self.service.meters.failures
 
     @asynccontextmanager
     async def connect(self):
@@ -179,9 +196,8 @@ async def open_plane(directory: Path, *, limits: ControlLimits | None = None):
             serve_control,
             [trio.SocketListener(socket)],
             plane.service,
-            limits=limits or ControlLimits(),
+            limits=limits,
             drain=plane.drain,
-            on_failure=plane.failed,
         )
         await nursery.start(serve)
         yield plane

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -57,18 +57,25 @@ async def serve_control(
     listeners: Sequence[trio.SocketListener],
     service: Service,
     *,
-    limits: ControlLimits = ControlLimits(),
     drain: Drain,
-    on_failure: Callable[[], object] = lambda: None,
+    limits: ControlLimits | None = None,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the control plane on Unix listeners until it is drained; closes them.
 
-    No peer can end it or disturb another: whatever a connection raises is logged, reported to `on_failure` and ends
-    that connection alone. Cancellation cuts all connections at once. Stop this plane after the others: subscribers
-    hear of finals that are made while sessions drain.
+    Args:
+        limits: None takes those of the configuration.
+
+    No peer can end it or disturb another: whatever a connection raises is logged and counted, and ends that
+    connection alone. Cancellation cuts all connections at once. Stop this plane after the others: subscribers hear
+    of finals that are made while sessions drain.
     """
-    plane = _Plane(service=service, limits=limits, drain=drain, supervisor=Supervisor("control", on_failure))
+    plane = _Plane(
+        service=service,
+        limits=limits or ControlLimits(connections=service.settings.limits.connections),
+        drain=drain,
+        supervisor=Supervisor("control", partial(service.meters.count_failure, "control")),
+    )
     await serve_connections(listeners, plane.handle, drain=drain, task_status=task_status)
 
 
@@ -84,6 +91,7 @@ class _Plane:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
+        self.service.meters.count_connection("control")
         await self.supervisor.run(partial(self._serve, stream))
 
     async def _serve(self, stream: trio.SocketStream) -> None:

@@ -340,6 +340,20 @@ async def ask_for_ever(peer):
         await peer.send(*([0, msgid, "describe", []] for msgid in range(32)))
 
 
+async def test_a_bug_in_the_plane_is_counted_and_hurts_nobody(plane, monkeypatch, caplog):
+    async with plane.connect() as bystander:
+        assert await bystander.call("ping") == {}
+        monkeypatch.setattr(control.rpc.RpcDecoder, "receive_data", lambda *_: 1 / 0)
+        async with plane.connect() as peer:
+            with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)):
+                await peer.call("ping")
+        monkeypatch.undo()
+        assert await bystander.call("ping") == {}
+    assert plane.failures == 1
+    assert "connection failed" in caplog.text
+    assert plane.service.meters.connections == 2
+
+
 # ---------------------------------------------------------------- the end
 
 
