@@ -25,47 +25,30 @@ import numpy as np
 import trio
 
 from sttd import logs
-from sttd.core.audio import AudioDecoder
-from sttd.core.options import UNCHANGED, SessionChanges, SessionOptions
-from sttd.core.types import (
-    FRAME_SAMPLES,
-    SAMPLE_RATE,
-    Failure,
-    Final,
-    FinalReason,
-    Gap,
-    Interim,
-    Progress,
-    SessionEvent,
-    Stopped,
-    Timing,
-    Warn,
-    seconds,
-)
-from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssembler
-from sttd.engine.vad import SileroModel, VoiceDetector
-from sttd.errors import CODES, SttdError
-from sttd.session.arrivals import Arrivals
-from sttd.session.container import ContainerInfo, Frames, container_stage
-from sttd.session.inlet import Control, Dropped, Finalize, Inlet
+from sttd.core.options import SessionChanges, SessionOptions
+from sttd.core.types import SAMPLE_RATE, Failure, Final, Interim, Progress, SessionEvent, Stopped, Warn, seconds
+from sttd.engine.vad import SileroModel
+from sttd.errors import InternalError, SttdError
+from sttd.session.container import ContainerInfo, container_stage
+from sttd.session.ear import Ear
+from sttd.session.inlet import Dropped, Finalize, Inlet
 from sttd.session.outbox import Outbox
-from sttd.session.transcriber import Transcriber, Voice
+from sttd.session.transcriber import Voice
 
 log = logs.get("session")
 
 FRAME_BLOCKS = 4
-PENDING_FINALS = 8
-PENDING_WINDOWS = 16  # of a file: enough for a full batch, with another one on its way
+OWED_FINALS = 8
+OWED_WINDOWS = 16  # of a file: enough for a full batch, with another one on its way
 _WARN_EVERY_S = 5.0
 _PROGRESS_EVERY_S = 1.0
-
 
 Ending = Literal["stop", "disconnect", "drain"]
 
 
 @attrs.define(eq=False)
 class Session:
-    """One client's stream. `run` owns every task of it; all other methods may be called by its plane.
+    """One client's stream. `run` owns every task of it; all other methods are for its plane and the service.
 
     Args:
         id: unique in this daemon.
@@ -83,52 +66,32 @@ class Session:
     on_final: Callable[[Session, Final], None]
     on_written: Callable[[Interim | Final, float], None]
     close_code: int | None = attrs.field(default=None, init=False)
-    dropped_s: float = attrs.field(default=0.0, init=False)
-    utterances: int = attrs.field(default=0, init=False)
     outbox: Outbox = attrs.field(factory=Outbox, init=False)
+    _inlet: Inlet = attrs.field(init=False)
+    _ear: Ear = attrs.field(init=False)
     _ending: Ending | None = attrs.field(default=None, init=False)
     _abort: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _finished: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _inlet: Inlet = attrs.field(init=False)
-    _assembler: UtteranceAssembler = attrs.field(init=False)
-    _detector: VoiceDetector = attrs.field(init=False)
-    _decoder: AudioDecoder | None = attrs.field(default=None, init=False)
-    _arrivals: Arrivals = attrs.field(factory=Arrivals, init=False)
-    _pending: dict[int, Transcriber] = attrs.field(factory=dict, init=False)  # utterances that owe a final
-    _room: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _last_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _final_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
     _unreported: Interim | Final | None = attrs.field(default=None, init=False)
-    _lost_rest: float = attrs.field(default=0.0, init=False)  # samples
     _warned_at: float = attrs.field(default=-_WARN_EVERY_S, init=False)
     _done_s: float = attrs.field(default=0.0, init=False)
     _total_s: float | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        options, tuning = self.options, self.voice.tuning
-        self._inlet = Inlet(options)
-        self._last_sent.set()
-        self._detector = VoiceDetector(
-            aggressiveness=options.endpointing.aggressiveness if options.endpointing else 2, silero=self.silero
-        )
-        self._assembler = UtteranceAssembler(
-            options.endpointing,
-            max_utterance_s=options.max_utterance_s,
-            pre_roll_ms=tuning.pre_roll_ms,
-            speculate_ms=tuning.speculate_ms,
-        )
-        if options.encoding != "container":
-            self._decoder = AudioDecoder(
-                encoding=options.encoding,
-                sample_rate=options.sample_rate,
-                channels=options.channels,
-                channel_select=options.channel_select,
-            )
         self.voice.emit = self._emit
+        self._inlet = Inlet(self.options)
+        self._ear = Ear(self.voice, self.silero)
 
     @property
     def options(self) -> SessionOptions:
         """The options in effect for the next utterance."""
         return self.voice.options
+
+    @property
+    def dropped_s(self) -> float:
+        """Audio that was dropped, `overflow: drop`."""
+        return self._ear.dropped_s
 
     # ------------------------------------------------------------------ what the plane calls
 
@@ -151,19 +114,19 @@ class Session:
         """No more audio: finalize everything, then `Stopped`. Idempotent."""
         self.end("stop")
 
-    def end(self, ending: Ending, *, close_code: int | None = None) -> None:
+    def end(self, ending: Ending, *, close_code: int = 1000) -> None:
         """End the audio for this reason; the first reason counts."""
         if self._ending is None:
             self._ending = ending
             if ending == "disconnect":
                 self.outbox.abandon()
             else:
-                self.close_code = close_code or 1000
+                self.close_code = close_code
             self._inlet.end()
 
     def abort(self) -> None:
         """End without decoding: shown utterances get their final from the stable text, then `Stopped`, 1008."""
-        self.end("drain", close_code=1008)
+        self.end("drain")
         self.close_code = 1008
         self._abort.cancel()
 
@@ -181,8 +144,8 @@ class Session:
 
     def row(self) -> dict[str, Any]:
         """The session as `sessions` lists it."""
-        open_now = self._assembler.open_utterance is not None
-        state = "draining" if self._ending else "speaking" if open_now else "decoding" if self._pending else "idle"
+        ear = self._ear
+        state = "draining" if self._ending else "speaking" if ear.speaking else "decoding" if ear.owed else "idle"
         return {
             "session": self.id,
             "uid": self.uid,
@@ -191,20 +154,10 @@ class Session:
             "state": state,
             "model": self.options.model,
             "lang": self.options.lang or self.voice.detected,
-            "audio_s": round(self.audio_s, 3),
-            "utterances": self.utterances,
-            "lag_s": round(self.lag_s(self.voice.clock()), 3),
+            "audio_s": round(seconds(ear.position), 3),
+            "utterances": ear.utterances,
+            "lag_s": round(ear.lag_s, 3),
         }
-
-    @property
-    def audio_s(self) -> float:
-        """Position of the audio clock."""
-        return seconds(self._assembler.position)
-
-    def lag_s(self, now: float) -> float:
-        """How far the session is behind: the age of the oldest utterance that has ended without its final."""
-        ends = [t.ended_at for t in self._pending.values() if t.ended_at is not None]
-        return max(0.0, now - min(ends)) if ends else 0.0
 
     # ------------------------------------------------------------------ the tasks
 
@@ -214,13 +167,13 @@ class Session:
             with self._abort:
                 await self._run_stages()
             if self._abort.cancelled_caught:
-                self._close_utterances("drain")
+                self._ear.end_at_once("drain")
             self._put_stopped()
         except* SttdError as group:
             self._fail(_first(group))
         except* Exception as group:
             log.error("a session failed", exc_info=group, session=self.id, uid=self.uid)
-            self._fail(SttdError("a bug in sttd; the journal has the traceback"))
+            self._fail(InternalError("a bug in sttd; the journal has the traceback"))
         finally:
             self._inlet.end()
             self._inlet.receive.close()
@@ -229,50 +182,66 @@ class Session:
             self._finished.set()
 
     async def _run_stages(self) -> None:
-        async with trio.open_nursery() as clock:
+        async with trio.open_nursery() as outer:
             if self.options.kind == "file":
-                clock.start_soon(self._report_progress)
+                outer.start_soon(self._report_progress)
             async with trio.open_nursery() as nursery:
+                self._ear.nursery = nursery
                 source: trio.MemoryReceiveChannel[Any] = self._inlet.receive
                 if self.options.encoding == "container":
                     send, source = trio.open_memory_channel[Any](FRAME_BLOCKS)
                     nursery.start_soon(self._open_container, send)
-                failure = await self._listen(source, nursery)
-            clock.cancel_scope.cancel()
+                failure = await self._listen(source)
+            outer.cancel_scope.cancel()
         # Every transcriber has ended, so every final is out: now the error may end the session.
         if failure is not None:
             raise failure
 
-    async def _report_progress(self) -> None:
-        while True:
-            await trio.sleep(_PROGRESS_EVERY_S)
-            self.outbox.put(Progress(done_s=self._done_s, total_s=self._total_s))
-
-    async def _listen(self, source: trio.MemoryReceiveChannel[Any], nursery: trio.Nursery) -> SttdError | None:
+    async def _listen(self, source: trio.MemoryReceiveChannel[Any]) -> SttdError | None:
         """Audio to utterances until the input ends. Returns the error that ended it, if one did."""
         failure = None
         try:
             async for item in source:
-                self._obey_overtaken(nursery)
-                if isinstance(item, bytes):
-                    assert self._decoder is not None
-                    self._hear(self._decoder.push(item), nursery)
-                elif isinstance(item, np.ndarray):
-                    self._hear(item, nursery)
-                else:
-                    self._obey(item, nursery)
+                for before in self._inlet.overtaken():
+                    self._take(before)
+                self._take(item)
+                self._warn_if_behind()
                 await self._wait_until_bearable()
-            self._obey_overtaken(nursery)
-            if self._decoder is not None:
-                self._hear(self._decoder.flush(), nursery)
+            for before in self._inlet.overtaken():
+                self._take(before)
+            self._ear.flush()
         except SttdError as exc:
             failure = exc
             self._inlet.end()
             source.close()
             self._emit(_failure(exc))
-        self._total_s = self.audio_s  # known now, whatever the container said
-        self._act(self._assembler.finalize(reason=self._ending or "stop"), nursery)
+        self._total_s = seconds(self._ear.position)  # known now, whatever the container said
+        self._ear.end(self._ending or "stop")
         return failure
+
+    def _take(self, item: object) -> None:
+        match item:
+            case bytes():
+                self._ear.hear_bytes(item)
+            case np.ndarray():
+                self._ear.hear(item)
+            case Finalize():
+                self._ear.finalize()
+            case SessionChanges():
+                self._ear.change(item)
+            case Dropped():
+                self._ear.skip(item.count / self._inlet.bytes_per_sample)
+            case SttdError():
+                raise item
+
+    async def _wait_until_bearable(self) -> None:
+        """Stop listening while too much is owed to the client or by the client."""
+        limit = OWED_WINDOWS if self.options.kind == "file" else OWED_FINALS
+        while len(self._ear.owed) > limit:
+            self._final_sent = trio.Event()
+            await self._final_sent.wait()
+        if self.outbox.full:
+            await self.outbox.wait_for_room()
 
     async def _open_container(self, send: trio.MemorySendChannel[Any]) -> None:
         await container_stage(
@@ -286,167 +255,52 @@ class Session:
     def _note_container(self, info: ContainerInfo) -> None:
         self._total_s = info.duration_s
 
-    # ------------------------------------------------------------------ decisions, all synchronous
+    async def _report_progress(self) -> None:
+        while True:
+            await trio.sleep(_PROGRESS_EVERY_S)
+            self.outbox.put(Progress(done_s=self._done_s, total_s=self._total_s))
 
-    def _hear(self, frames: Frames, nursery: trio.Nursery) -> None:
-        if not len(frames):
-            return
-        now = self.voice.clock()
-        self._act(self._assembler.push(frames, self._detector.push(frames)), nursery)
-        self._arrivals.mark(self._assembler.position, now)
-        number = self._assembler.open_utterance
-        if number is not None and number in self._pending:
-            self._pending[number].heard(self._assembler.position)
-        self._warn_if_behind(now)
-
-    def _act(self, events: list[Any], nursery: trio.Nursery) -> None:
-        for event in events:
-            match event:
-                case Opened():
-                    self._open(event, nursery)
-                case Paused():
-                    self._pending[event.utterance].paused(event)
-                case Resumed():
-                    self._pending[event.utterance].resumed()
-                case Closed():
-                    self._pending[event.utterance].close(event)
-
-    def _open(self, opened: Opened, nursery: trio.Nursery) -> None:
-        transcriber = Transcriber(
-            voice=self.voice,
-            options=self.options,
-            opened=opened,
-            nursery=nursery,
-            snapshot=self._assembler.snapshot,
-            on_hint=self._assembler.hint,
-            previous=self._last_sent,
-        )
-        self._last_sent = transcriber.sent
-        self._pending[opened.utterance] = transcriber
-        self.utterances += 1
-        nursery.start_soon(transcriber.serve)
-
-    def _obey_overtaken(self, nursery: trio.Nursery) -> None:
-        for control in self._inlet.overtaken():
-            self._obey(control, nursery)
-
-    def _obey(self, control: Control | SttdError, nursery: trio.Nursery) -> None:
-        match control:
-            case SttdError():
-                raise control
-            case Finalize():
-                self._finalize(nursery)
-            case SessionChanges():
-                self._change(control)
-            case Dropped():
-                self._skip(control.count, nursery)
-
-    def _finalize(self, nursery: trio.Nursery) -> None:
-        events = self._assembler.finalize(reason="finalize")
-        self._act(events, nursery)
-        if not events:  # nothing was open: a final alone answers, behind those that are still owed
-            number = self._assembler.next_number()
-            sent = trio.Event()
-            nursery.start_soon(self._answer_empty, number, self._last_sent, sent)
-            self._last_sent = sent
-
-    async def _answer_empty(self, number: int, previous: trio.Event, sent: trio.Event) -> None:
-        at_s = self.audio_s
-        try:
-            await previous.wait()
-            self.utterances += 1
-            self._emit(
-                Final(
-                    utterance=number,
-                    text="",
-                    start_s=at_s,
-                    end_s=at_s,
-                    language=self.options.lang or self.voice.detected or "",
-                    confidence=0.0,
-                    reason="finalize",
-                    model=self.options.model,
-                    words=() if self.options.words else None,
-                    timing=Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False),
-                )
-            )
-        finally:
-            sent.set()
-
-    def _change(self, changes: SessionChanges) -> None:
-        given = {
-            field.name: getattr(changes, field.name)
-            for field in attrs.fields(SessionChanges)
-            if getattr(changes, field.name) is not UNCHANGED
-        }
-        if "lang" in given:
-            self.voice.detected = None
-        if "endpointing" in given:
-            self._assembler.configure(given["endpointing"])
-            if given["endpointing"] is not None:
-                self._detector.configure(aggressiveness=given["endpointing"].aggressiveness)
-        self.voice.options = attrs.evolve(self.options, **given)
-
-    def _skip(self, count: int, nursery: trio.Nursery) -> None:
-        lost = self._lost_rest + count / self._inlet.bytes_per_sample * SAMPLE_RATE / self.options.sample_rate
-        samples = int(lost) // FRAME_SAMPLES * FRAME_SAMPLES
-        self._lost_rest = lost - samples  # the clock advances by whole frames; what is over counts the next time
-        start_s = self.audio_s
-        self._act(self._assembler.skip(samples), nursery)  # an open utterance ends at the hole
-        self.dropped_s += seconds(samples)
-        self._emit(Gap(from_s=start_s, to_s=self.audio_s, reason="overflow"))
+    # ------------------------------------------------------------------ what goes out
 
     def _emit(self, event: SessionEvent) -> None:
         """Every event of the session passes here."""
         self.outbox.put(event)
         if isinstance(event, Final):
-            self._pending.pop(event.utterance, None)
+            self._ear.owed.pop(event.utterance, None)
             self._done_s = max(self._done_s, event.end_s)
             self.on_final(self, event)
-            self._room.set()
+            self._final_sent.set()
 
-    def _warn_if_behind(self, now: float) -> None:
+    def _warn_if_behind(self) -> None:
+        now = self.voice.clock()
         if self.options.kind == "file" or now - self._warned_at < _WARN_EVERY_S:
             return
-        lag_s = self.lag_s(now)
+        lag_s = self._ear.lag_s
         if lag_s >= self.voice.tuning.lag_warning_s:
             self._warned_at = now
             message = f"this session is {lag_s:.1f} s behind; interims are thinned, finals come late"
             self._emit(Warn(code="lagging", message=message, lag_s=round(lag_s, 3)))
 
     def _put_stopped(self) -> None:
+        audio_s = seconds(self._ear.position)
         if self.options.kind == "file":
-            self.outbox.put(Progress(done_s=self.audio_s, total_s=self.audio_s))
-        self.outbox.put(Stopped(audio_s=self.audio_s, utterances=self.utterances, dropped_s=self.dropped_s))
+            self.outbox.put(Progress(done_s=audio_s, total_s=audio_s))
+        self.outbox.put(Stopped(audio_s=audio_s, utterances=self._ear.utterances, dropped_s=self.dropped_s))
 
     def _fail(self, exc: SttdError) -> None:
         """End with an error: what was shown gets its final, then the connection closes."""
-        self._close_utterances("disconnect" if self._ending == "disconnect" else "drain")
+        self._ear.end_at_once(self._ending or "stop")
         if exc.code == "internal":
             self._emit(_failure(exc))
-        self.close_code = CODES[exc.code].close_code
-
-    def _close_utterances(self, reason: FinalReason) -> None:
-        for number in sorted(self._pending):
-            self._emit(self._pending[number].final_at_once(reason, position=self._assembler.position))
+        self.close_code = exc.row.close_code
 
     def _report_written(self) -> None:
         """The client has the last text: that is when its latency ends."""
         if self._unreported is not None:
             event, self._unreported = self._unreported, None
-            arrived = self._arrivals.of(round(event.end_s * SAMPLE_RATE))
+            arrived = self._ear.arrivals.of(round(event.end_s * SAMPLE_RATE))
             if arrived is not None:
                 self.on_written(event, self.voice.clock() - arrived)
-
-    # ------------------------------------------------------------------ bounds
-
-    async def _wait_until_bearable(self) -> None:
-        """Stop listening while too much is owed to the client or by the client."""
-        limit = PENDING_WINDOWS if self.options.kind == "file" else PENDING_FINALS
-        while len(self._pending) > limit:
-            self._room = trio.Event()
-            await self._room.wait()
-        if self.outbox.full:
-            await self.outbox.wait_for_room()
 
 
 def _failure(exc: SttdError) -> Failure:

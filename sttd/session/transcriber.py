@@ -54,6 +54,8 @@ from sttd.errors import DecodeError, OverloadedError, SttdError
 # When a job should have started, after it was submitted; orders jobs within a class.
 _DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
 
+_FILE_RETRY_S = 0.2  # at least, between two tries to submit a window
+
 # A language is pinned once this much speech was heard: below, Whisper's detection is a guess.
 _LANGUAGE_EVIDENCE_S = 2.0
 _LANGUAGE_PROBABILITY = 0.5
@@ -347,7 +349,17 @@ class Transcriber:
                 pass  # shed while it waited
             else:
                 return outcome, speculation.submitted + outcome.queue_s < decided_at
-        return await self._submit(closed.samples, JobClass.FINAL).wait(), False
+        return await (await self._submit_final(closed.samples)).wait(), False
+
+    async def _submit_final(self, samples: Samples) -> Ticket:
+        """Submit; a window of a file that is not taken now waits its turn. Finals are always taken."""
+        while True:
+            try:
+                return self._submit(samples, JobClass.FINAL)
+            except OverloadedError as exc:
+                if self.options.kind != "file":
+                    raise
+                await trio.sleep(max(_FILE_RETRY_S, float(exc.data.get("retry_after_s", 0.0))))
 
     def _final(
         self,

@@ -1,0 +1,205 @@
+"""What a session hears, and what it decides on that: all of it synchronous.
+
+Bytes become frames, frames become utterances, and each utterance gets a transcriber, whose tasks run in the
+nursery that the ear was given. The ear keeps the order: finals leave in the order of their utterances, each
+transcriber waiting for the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import attrs
+import trio
+
+from sttd.core.audio import AudioDecoder
+from sttd.core.options import UNCHANGED, SessionChanges, SessionOptions
+from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Final, FinalReason, Gap, Timing, seconds
+from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssembler, UtteranceEvent
+from sttd.engine.vad import SileroModel, VoiceDetector
+from sttd.session.arrivals import Arrivals
+from sttd.session.container import Frames
+from sttd.session.transcriber import Transcriber, Voice
+
+
+@attrs.define(eq=False)
+class Ear:
+    """Listens for one session.
+
+    Args:
+        voice: what the session's utterances share; its options are those of the next utterance.
+        silero: the shared VAD network, or None for WebRTC VAD alone.
+        nursery: where the transcribers run.
+    """
+
+    voice: Voice
+    silero: SileroModel | None
+    utterances: int = attrs.field(default=0, init=False)
+    dropped_s: float = attrs.field(default=0.0, init=False)
+    owed: dict[int, Transcriber] = attrs.field(factory=dict, init=False)  # utterances without their final, in order
+    nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    arrivals: Arrivals = attrs.field(factory=Arrivals, init=False)
+    _assembler: UtteranceAssembler = attrs.field(init=False)
+    _detector: VoiceDetector = attrs.field(init=False)
+    _decoder: AudioDecoder | None = attrs.field(default=None, init=False)  # None: frames come from a container
+    _last_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _lost_rest: float = attrs.field(default=0.0, init=False)  # samples
+
+    def __attrs_post_init__(self) -> None:
+        options, tuning = self.options, self.voice.tuning
+        self._last_sent.set()
+        self._detector = VoiceDetector(
+            aggressiveness=options.endpointing.aggressiveness if options.endpointing else 2, silero=self.silero
+        )
+        self._assembler = UtteranceAssembler(
+            options.endpointing,
+            max_utterance_s=options.max_utterance_s,
+            pre_roll_ms=tuning.pre_roll_ms,
+            speculate_ms=tuning.speculate_ms,
+        )
+        if options.encoding != "container":
+            self._decoder = AudioDecoder(
+                encoding=options.encoding,
+                sample_rate=options.sample_rate,
+                channels=options.channels,
+                channel_select=options.channel_select,
+            )
+
+    @property
+    def options(self) -> SessionOptions:
+        """The options in effect for the next utterance."""
+        return self.voice.options
+
+    @property
+    def position(self) -> int:
+        """Where the audio clock is, in samples."""
+        return self._assembler.position
+
+    @property
+    def speaking(self) -> bool:
+        """Whether an utterance is open."""
+        return self._assembler.open_utterance is not None
+
+    @property
+    def lag_s(self) -> float:
+        """How far the session is behind: the age of the oldest utterance that has ended without its final."""
+        ends = [transcriber.ended_at for transcriber in self.owed.values() if transcriber.ended_at is not None]
+        return max(0.0, self.voice.clock() - min(ends)) if ends else 0.0
+
+    # ------------------------------------------------------------------ what comes in
+
+    def hear_bytes(self, data: bytes) -> None:
+        """Raw audio in the declared encoding. Raises ProtocolError with `bad_audio`."""
+        assert self._decoder is not None
+        self.hear(self._decoder.push(data))
+
+    def hear(self, frames: Frames) -> None:
+        """Frames of shape (n, 320)."""
+        if not len(frames):
+            return
+        self._act(self._assembler.push(frames, self._detector.push(frames)))
+        self.arrivals.mark(self.position, self.voice.clock())
+        transcriber = self.owed.get(self._assembler.open_utterance or 0)
+        if transcriber is not None:
+            transcriber.heard(self.position)
+
+    def finalize(self) -> None:
+        """The client ends the utterance. With none open a final alone answers, behind those that are still owed."""
+        events = self._assembler.finalize(reason="finalize")
+        self._act(events)
+        if not events:
+            assert self.nursery is not None
+            sent = trio.Event()
+            self.nursery.start_soon(self._answer_empty, self._assembler.next_number(), self._last_sent, sent)
+            self._last_sent = sent
+
+    def change(self, changes: SessionChanges) -> None:
+        """Other options, from the next utterance on."""
+        given = {
+            field.name: value
+            for field in attrs.fields(SessionChanges)
+            if (value := getattr(changes, field.name)) is not UNCHANGED
+        }
+        if "lang" in given:
+            self.voice.detected = None
+        if "endpointing" in given:
+            self._assembler.configure(given["endpointing"])
+            if given["endpointing"] is not None:
+                self._detector.configure(aggressiveness=given["endpointing"].aggressiveness)
+        self.voice.options = attrs.evolve(self.options, **given)
+
+    def skip(self, samples_in: float) -> None:
+        """So many samples at the client's rate were dropped: the clock goes on, an open utterance ends at the hole."""
+        lost = self._lost_rest + samples_in * SAMPLE_RATE / self.options.sample_rate
+        samples = int(lost) // FRAME_SAMPLES * FRAME_SAMPLES
+        self._lost_rest = lost - samples  # the clock advances by whole frames; what is over counts the next time
+        from_s = seconds(self.position)
+        self._act(self._assembler.skip(samples))
+        self.dropped_s += seconds(samples)
+        self.voice.emit(Gap(from_s=from_s, to_s=seconds(self.position), reason="overflow"))
+
+    def flush(self) -> None:
+        """The audio has ended: what the resampler still holds comes out."""
+        if self._decoder is not None:
+            self.hear(self._decoder.flush())
+
+    def end(self, reason: FinalReason) -> None:
+        """Close the open utterance."""
+        self._act(self._assembler.finalize(reason=reason))
+
+    def end_at_once(self, reason: FinalReason) -> None:
+        """Nothing more may be decoded: every utterance that was shown gets the final that it can have now."""
+        for transcriber in list(self.owed.values()):
+            self.voice.emit(transcriber.final_at_once(reason, position=self.position))
+
+    # ------------------------------------------------------------------ what follows from it
+
+    def _act(self, events: Iterable[UtteranceEvent]) -> None:
+        for event in events:
+            match event:
+                case Opened():
+                    self._open(event)
+                case Paused():
+                    self.owed[event.utterance].paused(event)
+                case Resumed():
+                    self.owed[event.utterance].resumed()
+                case Closed():
+                    self.owed[event.utterance].close(event)
+
+    def _open(self, opened: Opened) -> None:
+        assert self.nursery is not None
+        transcriber = Transcriber(
+            voice=self.voice,
+            options=self.options,
+            opened=opened,
+            nursery=self.nursery,
+            snapshot=self._assembler.snapshot,
+            on_hint=self._assembler.hint,
+            previous=self._last_sent,
+        )
+        self._last_sent = transcriber.sent
+        self.owed[opened.utterance] = transcriber
+        self.utterances += 1
+        self.nursery.start_soon(transcriber.serve)
+
+    async def _answer_empty(self, number: int, previous: trio.Event, sent: trio.Event) -> None:
+        at_s = seconds(self.position)
+        self.utterances += 1
+        try:
+            await previous.wait()
+            self.voice.emit(
+                Final(
+                    utterance=number,
+                    text="",
+                    start_s=at_s,
+                    end_s=at_s,
+                    language=self.options.lang or self.voice.detected or "",
+                    confidence=0.0,
+                    reason="finalize",
+                    model=self.options.model,
+                    words=() if self.options.words else None,
+                    timing=Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False),
+                )
+            )
+        finally:
+            sent.set()
