@@ -9,9 +9,13 @@ import ctypes
 import functools
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+OWN_CGROUP: Final = Path("/proc/self/cgroup")
+NO_LIMIT: Final = 1 << 62
 
 
 @attrs.frozen(kw_only=True)
@@ -87,20 +91,16 @@ def _available_of_machine() -> int:
 def _available_of_cgroup() -> int:
     """What `MemoryMax=` of the service leaves (cgroup v2); file cache counts as free, since the kernel reclaims it."""
     try:
-        path = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().split("::", 1)[1].split("\n")[0].lstrip(
-            "/"
-        )
-        limit = (path / "memory.max").read_text().strip()
+        own = OWN_CGROUP.read_text().split("::", 1)[1].split("\n")[0]
+        folder = CGROUPS / own.lstrip("/")
+        limit = (folder / "memory.max").read_text().strip()
         if limit == "max":
-            return 1 << 62
-        used = int((path / "memory.current").read_text())
-        cached = next(
-            int(line.split()[1])
-            for line in (path / "memory.stat").read_text().splitlines()
-            if line.startswith("inactive_file ")
-        )
+            return NO_LIMIT
+        used = int((folder / "memory.current").read_text())
+        lines = (folder / "memory.stat").read_text().splitlines()
+        cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
     except (OSError, IndexError, StopIteration, ValueError):
-        return 1 << 62
+        return NO_LIMIT
     return max(0, int(limit) - used + cached)
 
 

@@ -15,27 +15,22 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
 
+from sttd.engine.download import Report, download, ignore
 from sttd.engine.presets import REPOSITORIES
 from sttd.errors import AccessError, ModelError
 
 REQUIRED: Final = ("model.bin", "config.json", "tokenizer.json")
-# faster-whisper's list; preprocessor_config.json is absent from older conversions and defaults to 80 mel bands.
-WANTED: Final = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json", "vocabulary.*")
-
-Report = Callable[[int, int | None, str], None]  # bytes done, bytes in all (None: not yet known), file name
-
-_MAX_DOWNLOADS = trio.CapacityLimiter(2)
+MAX_DOWNLOADS: Final = 2
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class ModelStore:
     """The places where models lie.
 
@@ -43,11 +38,14 @@ class ModelStore:
         models_dir: a directory with one subdirectory a model; `pull` writes there when it is set.
         cache_dir: the Hugging Face cache; None for the one that huggingface_hub itself would use.
         network: False where the service is denied the network, so that `pull` can say so at once.
+        endpoint: a mirror of huggingface.co; None for what huggingface_hub itself would use.
     """
 
     models_dir: Path | None = None
     cache_dir: Path | None = None
     network: bool = True
+    endpoint: str | None = None
+    _limiter: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(MAX_DOWNLOADS), init=False)
 
     def locate(self, model: str, *, revision: str | None = None) -> Path | None:
         """The complete directory of a model, or None. A few `stat` calls."""
@@ -60,28 +58,40 @@ class ModelStore:
             candidates.append(self._cached(model, revision))
         return next((path for path in candidates if path is not None and is_complete(path)), None)
 
-    async def pull(self, model: str, *, revision: str | None = None, progress: Report | None = None) -> Path:
+    async def pull(self, model: str, *, revision: str | None = None, progress: Report = ignore) -> Path:
         """Download a model, or complete one that an earlier call left unfinished.
 
         Args:
             model: a name such as `base`, or a repository `owner/name`.
             revision: branch, tag or commit; None for the newest.
-            progress: called on the event loop as bytes arrive, at most every 100 ms a file.
+            progress: called on the event loop with bytes done and in all, over all files, and the present file.
 
         Raises:
-            ModelError: `model_not_found` for an unknown name, `model_load_failed` when the download fails.
+            ModelError: `model_not_found` for an unknown name, `model_load_failed` when the download fails or
+                brings something else than a model.
             AccessError: the service may not use the network.
 
-        Cancellation: takes effect at the next block received; what has come stays for the next call.
+        Cancellation: takes effect at the next block received; what has come stays, and the next call goes on there.
         """
+        if model == "demo":
+            await trio.lowlevel.checkpoint()
+            return embedded_model()
         repository = repository_of(model)
         if not self.network:
             raise AccessError(
                 f"This service has no network. Download with: systemctl start sttd-pull@{model}.service",
                 data={"model": model},
             )
-        download = functools.partial(self._download, repository, revision=revision, progress=progress)
-        path = await trio.to_thread.run_sync(download, limiter=_MAX_DOWNLOADS)
+        work = functools.partial(
+            download,
+            repository,
+            revision=revision or "main",
+            cache_dir=self.cache_dir or default_cache_dir(),
+            target=None if self.models_dir is None else self.models_dir / _folder_name(repository),
+            endpoint=self.endpoint,
+            progress=progress,
+        )
+        path = await trio.to_thread.run_sync(work, limiter=self._limiter)
         if not is_complete(path):
             missing = ", ".join(name for name in REQUIRED if not (path / name).is_file())
             raise ModelError(f"{repository} is no CTranslate2 Whisper model: it lacks {missing}.")
@@ -97,31 +107,6 @@ class ModelStore:
         except OSError:
             commit = revision
         return folder / "snapshots" / commit
-
-    def _download(self, repository: str, *, revision: str | None, progress: Report | None) -> Path:
-        """Runs in a thread."""
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
-
-        target = None if self.models_dir is None else self.models_dir / _folder_name(repository)
-        try:
-            path = huggingface_hub.snapshot_download(
-                repository,
-                revision=revision,
-                cache_dir=self.cache_dir,
-                local_dir=target,
-                allow_patterns=list(WANTED),
-                tqdm_class=_reporter(progress),
-            )
-        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-            wanted = repository if revision is None else f"{repository} at {revision}"
-            raise ModelError(f"Hugging Face has no {wanted}.", code="model_not_found") from error
-        except (HfHubHTTPError, OSError, RuntimeError) as error:
-            # Resuming is huggingface_hub's: blobs that are whole stay, and their checksums are compared.
-            raise ModelError(
-                f"Downloading {repository} failed: {_first_line(error)} What has arrived is kept; try again."
-            ) from error
-        return Path(path)
 
 
 def is_path(model: str) -> bool:
@@ -174,36 +159,3 @@ def _folder_name(repository: str) -> str:
     """The directory below `models_dir`: the short name where there is one, as `locate` looks for it."""
     short = next((name for name, known in REPOSITORIES.items() if known == repository), repository)
     return short.replace("/", "--")
-
-
-def _reporter(progress: Report | None) -> type[Any]:
-    """A tqdm class that draws nothing and reports to `progress`, and through which a cancelled pull ends."""
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-    class Reporter(tqdm):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            kwargs.pop("name", None)  # huggingface_hub's own bars take it
-            super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere(), "mininterval": 0.1})
-
-        def display(self, *args: Any, **kwargs: Any) -> None:
-            trio.from_thread.check_cancelled()
-            if progress is not None and self.unit == "B":
-                total = None if self.total is None else int(self.total)
-                trio.from_thread.run_sync(progress, int(self.n), total, str(self.desc or "").strip())
-
-    return Reporter
-
-
-class _Nowhere:
-    """What a progress bar writes to that nobody sees."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        return None
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().partition("\n")[0]
-    return text if text.endswith(".") else f"{text}."

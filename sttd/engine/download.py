@@ -1,0 +1,190 @@
+"""Download of a model from Hugging Face or a mirror. Blocking code: `ModelStore.pull` runs it in a thread.
+
+huggingface_hub finds, names and places the files. The weights are fetched here, next to the place they are meant
+for, because huggingface_hub throws an interrupted file away: they go on where they stopped, are compared with the
+hub's checksum, and only then get their name.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import fnmatch
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from sttd.errors import ModelError
+
+# faster-whisper's list; preprocessor_config.json is absent from older conversions and defaults to 80 mel bands.
+WANTED: Final = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json", "vocabulary.*")
+BLOCK_BYTES: Final = 1 << 20
+
+Report = Callable[[int, int | None, str], None]  # bytes done, bytes in all, file name
+
+
+def ignore(done: int, total: int | None, name: str) -> None:
+    """A progress that nobody watches."""
+
+
+def download(
+    repository: str,
+    *,
+    revision: str,
+    cache_dir: Path,
+    target: Path | None,
+    endpoint: str | None,
+    progress: Report,
+) -> Path:
+    """Fetch what a Whisper model needs, or what is still missing of it.
+
+    Args:
+        repository: `owner/name`.
+        revision: branch, tag or commit.
+        cache_dir: the Hugging Face cache.
+        target: a plain directory to write to instead of the cache.
+        endpoint: None for huggingface.co.
+        progress: called on the event loop.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ModelError: `model_not_found`, or `model_load_failed` when the download fails.
+
+    Must run in a thread of `trio.to_thread`: it reports, and notices cancellation, through that thread.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        listed = HfApi(endpoint=endpoint).model_info(repository, revision=revision, files_metadata=True).siblings
+        wanted = [file for file in listed or [] if any(fnmatch.fnmatch(file.rfilename, name) for name in WANTED)]
+        if not wanted:
+            raise ModelError(f"{repository} has no model in it.")
+        tally = _Tally(progress, total=sum(file.size or 0 for file in wanted))
+        folder = target
+        for file in wanted:
+            name = file.rfilename
+            if file.lfs is not None:
+                blobs = cache_dir / f"models--{repository.replace('/', '--')}" / "blobs"
+                place = blobs / file.lfs.sha256 if target is None else target / name
+                _fetch(place, repository, file, revision=revision, endpoint=endpoint, bar=tally.bar(name))
+            if target is None or file.lfs is None:  # the weights are in the cache now, and only get their link
+                path = hf_hub_download(
+                    repository,
+                    name,
+                    revision=revision,
+                    cache_dir=cache_dir,
+                    local_dir=target,
+                    endpoint=endpoint,
+                    tqdm_class=tally.bar(name),
+                )
+                folder = Path(path).parent
+            tally.finish(file.size or 0, name)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise ModelError(
+            f"Hugging Face has no {repository} at {revision}, or it is private.", code="model_not_found"
+        ) from error
+    except ModelError:
+        raise
+    except Exception as error:  # httpx, OSError, …: what a download raises depends on the hub's version
+        raise ModelError(
+            f"Downloading {repository} failed: {_first_line(error)} What has arrived is kept; try again."
+        ) from error
+    assert folder is not None
+    return folder
+
+
+def _fetch(place: Path, repository: str, file: Any, *, revision: str, endpoint: str | None, bar: type[Any]) -> None:
+    """Fetch one large file to its place, going on where an earlier call stopped."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    if place.is_file() and place.stat().st_size == file.size:
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    part = place.with_name(place.name + ".part")
+    with part.open("ab") as unfinished:
+        try:
+            fcntl.flock(unfinished, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ModelError(f"Another download of {repository} is under way.") from None
+        http_get(
+            hf_hub_url(repository, file.rfilename, revision=revision, endpoint=endpoint),
+            unfinished,
+            resume_size=unfinished.tell(),
+            headers=build_hf_headers(),
+            expected_size=file.size,
+            displayed_filename=file.rfilename,
+            tqdm_class=bar,
+        )
+        unfinished.flush()
+        if _sha256(part) != file.lfs.sha256:
+            part.unlink()
+            raise ModelError(f"{file.rfilename} of {repository} arrived damaged and was removed; try again.")
+        part.rename(place)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            trio.from_thread.check_cancelled()
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class _Tally:
+    """Adds the files of one download up for `progress`.
+
+    A cancelled pull ends here too: huggingface_hub lets nobody into its loop but a progress bar.
+    """
+
+    def __init__(self, progress: Report, *, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._done = 0
+
+    def finish(self, size: int, name: str) -> None:
+        """A file is complete."""
+        self._done += size
+        self._report(0, name)
+
+    def bar(self, name: str) -> type[Any]:
+        """A tqdm class that draws nothing and reports here."""
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+        report = self._report
+
+        class Bar(tqdm):  # type: ignore[misc]
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                kwargs.pop("name", None)  # of huggingface_hub's own bars
+                super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere(), "mininterval": 0.1})
+
+            def display(self, *args: Any, **kwargs: Any) -> None:
+                report(int(self.n), name)
+
+        return Bar
+
+    def _report(self, of_file: int, name: str) -> None:
+        trio.from_thread.check_cancelled()
+        trio.from_thread.run_sync(self._progress, min(self._done + of_file, self._total), self._total, name)
+
+
+class _Nowhere:
+    """What a progress bar writes to that nobody sees."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        return None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return text if text.endswith(".") else f"{text}."

@@ -1,0 +1,133 @@
+"""Readings of memory: real ones from this machine, and a driver that exists only here."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+import numpy as np
+import pytest
+
+from sttd.engine import memory
+
+
+@pytest.fixture
+def no_driver(monkeypatch):
+    monkeypatch.setattr(memory, "_nvml", lambda: None)
+
+
+class NVMLError(Exception):
+    pass
+
+
+@attrs.define
+class Driver:
+    """As much of pynvml as is used."""
+
+    used: int = 5_000
+    fails: bool = False
+    asked: int = -1
+    NVMLError = NVMLError
+
+    def nvmlDeviceGetCount(self):
+        if self.fails:
+            raise NVMLError
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index):
+        if self.fails:
+            raise NVMLError
+        self.asked = index
+        return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle):
+        return attrs.make_class("Info", {"total": attrs.field(default=24_000), "free": attrs.field(default=20_000)})()
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle):
+        process = attrs.make_class("Process", ["pid", "usedGpuMemory"])
+        return [process(os.getpid(), self.used), process(os.getpid(), None), process(1, 7)]
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    made = Driver()
+    monkeypatch.setattr(memory, "_nvml", lambda: made)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return made
+
+
+def test_resident_memory_follows_what_is_touched():
+    before = memory.process_rss_bytes()
+    block = np.ones(64 * 1024**2, np.uint8)
+    assert memory.process_rss_bytes() - before > 60 * 1024**2
+    del block
+    assert memory.trim() in (True, False)
+    assert memory.process_rss_bytes() - before < 30 * 1024**2
+
+
+def test_available_memory_is_what_the_kernel_says(monkeypatch):
+    assert 0 < memory.available_bytes() <= memory._available_of_machine()
+    monkeypatch.setattr(memory, "_available_of_cgroup", lambda: 5)
+    assert memory.available_bytes() == 5
+
+
+def cgroup(tmp_path, monkeypatch, *, limit="1000", current="900", stat="anon 1\ninactive_file 300\n"):
+    folder = tmp_path / "system.slice" / "sttd.service"
+    folder.mkdir(parents=True)
+    (folder / "memory.max").write_text(limit)
+    (folder / "memory.current").write_text(current)
+    (folder / "memory.stat").write_text(stat)
+    own = tmp_path / "cgroup"
+    own.write_text("0::/system.slice/sttd.service\n")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_CGROUP", own)
+
+
+def test_a_limit_of_the_service_counts_and_its_file_cache_does_not(tmp_path, monkeypatch):
+    cgroup(tmp_path, monkeypatch)
+    assert memory.available_bytes() == 400
+
+
+@pytest.mark.parametrize("changes", [{"limit": "max"}, {"stat": "anon 1\n"}, {"current": "?"}])
+def test_without_a_readable_limit_there_is_none(tmp_path, monkeypatch, changes):
+    cgroup(tmp_path, monkeypatch, **changes)
+    assert memory.available_bytes() == memory._available_of_machine() > 1_000_000
+
+
+def test_cores_are_physical_ones_that_the_process_may_use(monkeypatch):
+    assert 1 <= memory.usable_cores() <= len(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(memory, "_siblings", lambda cpu: f"{cpu % 2},{cpu % 2 + 2}")
+    assert memory.usable_cores() == 2
+    monkeypatch.undo()
+    assert memory._siblings(10_000) == "10000"
+
+
+def test_without_a_driver_nothing_is_known_of_gpus(no_driver):
+    assert memory.gpu_memory(0) is None
+    assert memory.process_vram_bytes() is None
+
+
+def test_a_gpu_is_read_through_its_driver(driver, monkeypatch):
+    assert memory.gpu_memory(0) == memory.GpuMemory(total_bytes=24_000, free_bytes=20_000)
+    assert memory.process_vram_bytes() == 10_000
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5")
+    memory.gpu_memory(0)
+    assert driver.asked == 3
+    memory.gpu_memory(1)
+    assert driver.asked == 1
+
+
+def test_a_driver_that_fails_is_as_good_as_none(driver):
+    driver.fails = True
+    assert memory.gpu_memory(0) is None
+    assert memory.process_vram_bytes() is None
+
+
+def test_the_module_is_optional(monkeypatch):
+    import sys
+
+    memory._nvml.cache_clear()
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert memory._nvml() is None
+    memory._nvml.cache_clear()
