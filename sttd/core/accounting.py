@@ -32,7 +32,7 @@ class Ledger:
     def value(self, account: Hashable, *, now: float) -> float:
         """What is left of the account, never below zero."""
         kept = self._accounts.get(account)
-        return 0.0 if kept is None else max(0.0, self._worth(kept, now))
+        return max(0.0, self._worth(kept, now)) if kept else 0.0
 
     def _worth(self, kept: tuple[float, float], now: float) -> float:
         value, at = kept

@@ -33,9 +33,9 @@ there is no wake-up to ask for.
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple
 
 import attrs
 
@@ -60,7 +60,7 @@ class PolicyOptions:
     slack_s: float = 30.0
     speculation_wait_s: float = 1.0
     waiting_files: int = 16  # two calls of 8 windows: one runs, one waits
-    waiting_per_uid: int = 64
+    waiting_per_uid: int = 256
     shrunk_s: float = 300.0
     first_call_s: float = 1.0  # guess before a model's first call
     max_calls: int = 32  # over all models: the number of threads
@@ -89,6 +89,16 @@ class _Model:
     @property
     def idle(self) -> bool:
         return not self.running and not any(self.waiting.values())
+
+
+_Ranked = tuple[float, int, Entry]  # rank and id, of which the lower goes first
+
+
+class _Queue(NamedTuple):
+    """Jobs of one model, and the class that they go as; of two queues the lesser is more urgent."""
+
+    job_class: JobClass
+    ranked: list[_Ranked]
 
 
 @attrs.define(eq=False)
@@ -163,12 +173,11 @@ class SchedulingPolicy:
         """The next call to make, or None when no worker is free or nothing may run. It counts as running at once."""
         if self.in_flight >= self.options.max_calls:
             return None
-        heads = [self._head(name, now) for name, model in self._models.items() if len(model.running) < model.workers]
-        found = [head for head in heads if head is not None]
-        if not found:
+        queues = [self._first(name, now) for name, model in self._models.items() if len(model.running) < model.workers]
+        urgent = min((queue for queue in queues if queue is not None), default=None)
+        if urgent is None:
             return None
-        _, _, head = min(found, key=lambda place: place[:2])
-        entries = self._company(head, now)
+        head, entries = urgent.ranked[0][-1], self._company(urgent.ranked, now)
         batch = Batch(entries=tuple(entries), started=now, estimate_s=self._cost(head).estimate(len(entries)))
         for entry in entries:
             self._remove(entry)
@@ -286,24 +295,23 @@ class SchedulingPolicy:
             if not self._counts[account]:
                 del self._counts[account]
 
-    def _head(self, name: Hashable, now: float) -> tuple[JobClass, float, Entry] | None:
-        """What a free worker of this model would take, with the class and rank it goes by (rules 1 to 4 and 6)."""
-        for job_class, waiting in self._models[name].waiting.items():
-            ready = self._ready(waiting.values())
-            if not ready:
-                continue
-            if job_class is JobClass.INTERIM and self._owes_files(name, now):
-                ready = list(self._models[name].waiting[JobClass.FILE].values())
-            rank, _, head = min((self._rank(entry, now), entry.id, entry) for entry in ready)
-            return job_class, rank, head
+    def _first(self, name: Hashable, now: float) -> _Queue | None:
+        """From what a free worker of this model would take, most urgent first (rules 1 to 4 and 6)."""
+        waiting = self._models[name].waiting
+        for job_class in JobClass:
+            files_first = job_class is JobClass.INTERIM and self._owes_files(name, now)
+            ranked = self._ranked(waiting[JobClass.FILE if files_first else job_class].values(), now)
+            if ranked:
+                return _Queue(job_class, ranked)
         return None
 
-    def _ready(self, entries: Iterable[Entry]) -> list[Entry]:
-        return [
-            entry
+    def _ranked(self, entries: Iterable[Entry], now: float) -> list[_Ranked]:
+        """Those that may run now, most urgent first."""
+        return sorted(
+            (self._rank(entry, now), entry.id, entry)
             for entry in entries
             if entry.job_class is not JobClass.INTERIM or entry.session not in self._interim_runs
-        ]
+        )
 
     def _owes_files(self, name: Hashable, now: float) -> bool:
         if not self._models[name].waiting[JobClass.FILE]:
@@ -319,26 +327,21 @@ class SchedulingPolicy:
         by_session = min(limit, _SESSION_WEIGHT * self._used.value(session, now=now))
         return entry.deadline + by_uid + by_session
 
-    def _company(self, head: Entry, now: float) -> list[Entry]:
-        """The batch that `head` leads (rule 5)."""
-        classes = [head.job_class]
-        if head.job_class is JobClass.FINAL:
-            classes.append(JobClass.SPECULATIVE)
-        cap = self._cap(head, now)
-        cost = self._cost(head)
+    def _company(self, ranked: Sequence[_Ranked], now: float) -> list[Entry]:
+        """The batch that the first of `ranked` leads (rule 5)."""
+        head = ranked[0][-1]
+        cap, cost = self._cap(head, now), self._cost(head)
         quiet = now - self._last_live > self.options.quiet_s
         batch = [head]
-        for job_class in classes:
+        for job_class in (head.job_class, *_RIDERS.get(head.job_class, ())):
             hold_s = self.options.hold_s(job_class, quiet=quiet)
-            same = [
-                entry
-                for entry in self._ready(self._models[head.model].waiting[job_class].values())
-                if entry.key == head.key and entry is not head
-            ]
-            for entry in heapq.nsmallest(cap - len(batch), same, key=lambda entry: (self._rank(entry, now), entry.id)):
-                if cost.estimate(len(batch) + 1) > hold_s:
+            if job_class is not head.job_class:
+                ranked = self._ranked(self._models[head.model].waiting[job_class].values(), now)
+            for _, _, entry in ranked:
+                if len(batch) >= cap or cost.estimate(len(batch) + 1) > hold_s:
                     break
-                batch.append(entry)
+                if entry.key == head.key and entry is not head:
+                    batch.append(entry)
         return batch
 
     def _cap(self, entry: Entry, now: float) -> int:
@@ -368,6 +371,7 @@ class SchedulingPolicy:
                 self._used.charge(owner, seconds / len(batch.entries), now=now)
 
 
+_RIDERS = {JobClass.FINAL: (JobClass.SPECULATIVE,)}
 _LATELY_S = 10.0  # how far back the fairness and the load look: a few utterances
 _UID_WEIGHT = 2.0  # strong enough that seven sessions of one user get hardly more than the one of another
 _SESSION_WEIGHT = 0.5
