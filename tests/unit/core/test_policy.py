@@ -1,6 +1,8 @@
 """The scheduling rules: each by an example, all together by a state machine and by simulated load."""
 
+import contextlib
 import itertools
+import random
 from collections import Counter, defaultdict
 
 import pytest
@@ -434,6 +436,52 @@ def test_models_without_work_are_forgotten_in_the_end():
         submit(queue, entry(model=number))
         run_one(queue)
     assert len(queue._models) <= 32
+
+
+# ---------------------------------------------------------------- a busy quarter of an hour
+
+
+COSTS = {FINAL: 0.25, SPECULATIVE: 0.25, INTERIM: 0.1, FILE: 0.8}  # seconds of a call with one item
+
+
+def conversation(*, with_file, speakers=4, until=900.0, seed=7):
+    """How long finals waited on one worker that also does interims, speculations and, if asked, an endless file."""
+    rng = random.Random(seed)
+    queue = policy(first_call_s=0.3)
+    arrivals = []  # (time, class, session), by time
+    for number in range(speakers):
+        at = rng.uniform(0, 3)
+        while at < until:
+            length = rng.uniform(1, 4)
+            arrivals += [(at + step * 0.7, INTERIM, number) for step in range(1, int(length / 0.7))]
+            arrivals += [(at + length + 0.18, SPECULATIVE, number), (at + length + 0.5, FINAL, number)]
+            at += length + rng.uniform(1, 4)
+    arrivals.sort()
+    waits, now = [], 0.0
+    while arrivals:
+        while arrivals and arrivals[0][0] <= now:
+            at, job_class, number = arrivals.pop(0)
+            with contextlib.suppress(OverloadedError):
+                queue.submit(entry(job_class, session=str(number), uid=number % 2, deadline=at + 0.3), now=at)
+        while with_file and queue.queued(FILE) < 4:
+            queue.submit(entry(FILE, session="file", uid=9, deadline=now + 30), now=now)
+        batch = queue.next_batch(now=now)
+        if batch is None:
+            now = arrivals[0][0] if arrivals else now
+            continue
+        waits += [now - job.submitted for job in batch.entries if job.job_class is FINAL]
+        seconds = COSTS[batch.head.job_class] * (0.5 + 0.5 * len(batch.entries))
+        now += seconds
+        queue.complete(batch, now=now, seconds=seconds)
+    return sorted(waits)
+
+
+def test_a_file_costs_live_finals_at_most_one_call():
+    alone, beside = conversation(with_file=False), conversation(with_file=True)
+    assert len(beside) == len(alone) > 500, "no final is lost"
+    p95 = int(0.95 * len(alone))
+    assert beside[p95] <= 1.2 * alone[p95] + COSTS[FILE]
+    assert beside[-1] <= alone[-1] + COSTS[FILE]
 
 
 # ---------------------------------------------------------------- all together
