@@ -25,6 +25,11 @@ class Entry:
     submitted: float = attrs.field(default=0.0, init=False)
 
     @property
+    def group(self) -> JobClass:
+        """Its class, where a speculation counts as the final that it hopes to be."""
+        return JobClass.FINAL if self.job_class is JobClass.SPECULATIVE else self.job_class
+
+    @property
     def kind(self) -> Hashable:
         """The kind of call that it needs, as the book of costs knows it."""
         return self.model, self.key
@@ -32,7 +37,7 @@ class Entry:
     @property
     def family(self) -> Hashable:
         """What stands in for a kind that is new."""
-        return self.model, JobClass.FINAL if self.job_class is JobClass.SPECULATIVE else self.job_class
+        return self.model, self.group
 
     @property
     def uid_account(self) -> Hashable:
@@ -47,8 +52,8 @@ class Entry:
 
     @property
     def owners(self) -> tuple[Hashable, Hashable]:
-        """Who is charged for its worker time, in its class."""
-        return (self.job_class, "uid", self.uid), (self.job_class, "session", self.session)
+        """Who is charged for its worker time, in its group."""
+        return (self.group, "uid", self.uid), (self.group, "session", self.session)
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -7,9 +7,9 @@ a *batch* of jobs and cannot be interrupted. Models do not share workers. The ru
  2. **Deadline.** Within a class the earliest deadline goes first. A deadline lies between the job's submission and
     `slack_s` after it, whatever was asked.
  3. **Fairness.** In that comparison a job yields by twice the seconds for which its uid has lately held workers in
-    that class, and half those of its session; each at most `fairness_s`. So whoever used less goes first, first among
-    users and then among a user's sessions; and yet a job that is `2 * fairness_s + slack_s` old goes before everything
-    submitted since: nobody starves within a class.
+    that class (finals and speculations count together), and half those of its session; each at most `fairness_s`. So
+    whoever used less goes first, first among users and then among a user's sessions; and yet a job that is
+    `2 * fairness_s + slack_s` old goes before everything submitted since: nobody starves within a class.
  4. **One interim.** A session has at most one interim waiting, the newest, and at most one in flight. A newer one
     takes the place of the one that waits, with its deadline; that is dropped (`coalesced`). Waiting speculations alike.
  5. **Batches.** A worker never waits for company. The most urgent job takes along those of its class that have its
@@ -22,7 +22,8 @@ a *batch* of jobs and cannot be interrupted. Models do not share workers. The ru
     finals and speculations never are. When no live job has come for `quiet_s`, a call of files may hold longer.
  7. **Limits.** Finals are always taken (the pipeline stops reading its client when too many wait). A speculation is
     refused while a final would wait longer than `speculation_wait_s`; a file when its session has `waiting_files`
-    waiting; any of these and interims when their uid has `waiting_per_uid` waiting.
+    waiting; any of these and interims when their uid has `waiting_per_uid` waiting. Interims need no other limit: under
+    overload they are the first to wait for nothing (rule 1), replaced by newer ones until a worker is free.
  8. **Leaving.** A cancelled job that waits is removed. One that runs is decoded to its end, for a call cannot be
     stopped, and counts as in flight until then.
  9. **Memory.** After an out-of-memory error the batches of that key are halved for `shrunk_s`.

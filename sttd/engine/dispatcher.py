@@ -204,6 +204,7 @@ class Dispatcher:
         """Other numbers for the rules, from the next decision on."""
         self.options = options
         self._policy.options = options
+        self._limiter.total_tokens = options.max_calls
         self._wake.set()
 
     async def quiesce(self) -> None:

@@ -151,6 +151,15 @@ def test_what_was_used_in_one_class_does_not_count_in_another():
     assert order(queue, now=3.0) == [talker.id, other.id]
 
 
+def test_speculations_count_as_finals():
+    queue = policy(final_hold_s=0)
+    submit(queue, entry(SPECULATIVE, session="a", uid=1))
+    run_one(queue, now=0, seconds=3.0)
+    one, other = entry(session="a", uid=1, deadline=3.1), entry(session="b", uid=2, deadline=3.2)
+    submit(queue, one, other, now=3.0)
+    assert order(queue, now=3.0) == [other.id, one.id]
+
+
 def test_age_wins_over_fairness_in_the_end():
     queue = policy(final_hold_s=0, fairness_s=1.0)
     submit(queue, entry(uid=1, session="hog"))
