@@ -68,9 +68,9 @@ class PoolStatistics:
     workers: int
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False)
 class Loaded:
-    """A model that is there."""
+    """A model that is there. All leases on it share this, so a model put in its place reaches every holder."""
 
     preset: Preset  # differs from the one asked for after a fallback
     model: Model
@@ -109,6 +109,12 @@ class PoolLease:
         """The model. Not to be used after `release`."""
         assert self._held
         return self._loaded.model
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model with what it was loaded from, to put another in its place (`engine.revival`)."""
+        assert self._held
+        return self._loaded
 
     def duplicate(self) -> PoolLease:
         """A second lease on the same model."""
