@@ -67,8 +67,11 @@ def _floats(data: bytes) -> Samples:
         raise ProtocolError(
             "the float samples are not audio: they must be finite and scaled to [-1, 1]", code="bad_audio"
         )
-    clamped: Samples = np.clip(samples, -1.0, 1.0)
-    return clamped
+    return _clamped(samples)
+
+
+def _clamped(samples: Samples) -> Samples:
+    return np.minimum(np.maximum(samples, np.float32(-1)), np.float32(1))  # faster than clip on a frame
 
 
 _READERS: dict[RawEncoding, tuple[int, Callable[[bytes], Samples]]] = {  # bytes per sample, reader
@@ -132,14 +135,14 @@ class AudioDecoder:
         samples = self._mono(read(unread[:whole]))
         self._unread = bytes(unread[whole:])
         if self._resampler is not None:
-            samples = self._resampler.resample_chunk(samples)
+            samples = _clamped(self._resampler.resample_chunk(samples))  # a filter overshoots at clipped peaks
         return self._frames(samples)
 
     def flush(self) -> Samples:
         """End the stream: the resampler's rest and the last, zero-padded frame. Nothing may be pushed after it."""
         rest = np.empty(0, np.float32)
         if self._resampler is not None:
-            rest = self._resampler.resample_chunk(rest, last=True)
+            rest = _clamped(self._resampler.resample_chunk(rest, last=True))
         missing = -(len(self._unframed) + len(rest)) % FRAME_SAMPLES
         return self._frames(np.concatenate([rest, np.zeros(missing, np.float32)]))
 

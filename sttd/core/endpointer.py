@@ -9,7 +9,7 @@ Rules:
     run began, if that is at most 300 ms before.
  2. WebRTC without Silero is not believed in its first 500 ms: its noise model is untrained and fires on near-silence.
  3. **End of speech.** Silero's edge: the last frame at `SPEECH_OFF` or above, less Silero's delay. WebRTC's edge, its
-    last frame less its hangover, takes its place where it lies up to 200 ms later: final consonants are too faint for
+    last frame less its hangover, takes its place where it lies up to 300 ms later: final consonants are too faint for
     Silero. Further apart they disagree, and Silero is believed: in loud noise WebRTC never ends.
  4. **Pause.** After `speculate_ms` from the end of speech the utterance is paused, and the end stays where it is
     until Silero reaches `SPEECH_OFF` again: then it is resumed. So what was heard up to a pause is all that an endpoint
@@ -56,7 +56,7 @@ _UNTRAINED = _samples(500)
 _LONGEST_PAUSE = _samples(1000)  # a longer one was an end
 _ONSET_REACH = _samples(300)
 _REACTION_FRAMES = 5  # 100 ms
-_AGREE = _samples(200)
+_AGREE = _samples(300)
 _ONSET_DELAY = _samples(40)  # onset → start of the first frame that shows Silero ≥ 0.5; median over the recordings
 _OFFSET_DELAY = _samples(80)  # end of speech → end of the last frame that shows Silero ≥ 0.35; likewise
 _HANGOVER = (_samples(160), _samples(160), _samples(120), _samples(120))  # of WebRTC, by aggressiveness
@@ -72,10 +72,16 @@ class TurnHint(enum.Enum):
 
 @attrs.frozen(kw_only=True, eq=False)
 class Activity:
-    """What the detectors say about n frames: arrays of n. A NaN probability: there is no Silero."""
+    """What the detectors say about n frames: arrays of n. Probabilities of NaN, all of them: there is no Silero."""
 
     webrtc: npt.NDArray[np.bool_]
     probability: Samples
+
+    @property
+    def evidence(self) -> Samples:
+        """The best guess at the probability of speech."""
+        alone = len(self.probability) and np.isnan(self.probability[0])
+        return self.webrtc.astype(np.float32) if alone else self.probability
 
     def __iter__(self) -> Iterator[tuple[bool, float]]:
         """Frame by frame: the WebRTC flag and the probability."""

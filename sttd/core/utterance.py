@@ -213,8 +213,7 @@ class UtteranceAssembler:
     def push(self, frames: Samples, activity: Activity) -> list[UtteranceEvent]:
         """Take frames (n, 320) and what the detectors say about them."""
         keep_from = self._open.start if self._open else self._position - _LOOK_BACK - self._pre_roll
-        speech = np.where(np.isnan(activity.probability), activity.webrtc, activity.probability)
-        self._tape.append(frames, speech, keep_from=keep_from)
+        self._tape.append(frames, activity.evidence, keep_from=keep_from)
         events: list[UtteranceEvent] = []
         for voiced, probability in activity:
             self._position += FRAME_SAMPLES

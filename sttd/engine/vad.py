@@ -124,8 +124,8 @@ class VoiceDetector:
         return Activity(webrtc=self._ask_webrtc(frames), probability=probability)
 
     def _ask_webrtc(self, frames: Samples) -> npt.NDArray[np.bool_]:
-        pcm = np.clip(frames * np.float32(32768), -32768, 32767).astype("<i2")
-        view = memoryview(pcm.reshape(-1)).cast("B")
+        pcm = (frames * np.float32(32767)).astype(np.int16)
+        view = pcm.reshape(-1).data.cast("B")
         size = 2 * FRAME_SAMPLES
         is_speech = self._webrtc.is_speech
         flags = [is_speech(view[start : start + size], SAMPLE_RATE) for start in range(0, len(view), size)]

@@ -106,6 +106,12 @@ def test_resampling_moves_nothing(rate):
     assert abs(int(frames.argmax()) - SAMPLE_RATE // 2) <= 1
 
 
+def test_a_resampled_square_wave_stays_in_range():
+    square = np.where(np.arange(48_000) // 50 % 2, 1.0, -1.0)
+    frames = decode(encode(square, encoding="pcm_s16le"), encoding="pcm_s16le", sample_rate=48_000)
+    assert np.abs(frames).max() == 1.0
+
+
 def test_hot_floats_are_clamped():
     frames = decode(np.array([1.5, -3.0, 0.5], "<f4").tobytes(), encoding="pcm_f32le", sample_rate=16_000)
     assert frames[0, :3].tolist() == [1.0, -1.0, 0.5]

@@ -1,0 +1,72 @@
+"""CPU time of a session's ingest path, per stage: bytes → frames → WebRTC and Silero → endpointer and assembler.
+
+All recordings run through it in messages of 20 ms and of 100 ms, and once at 48 kHz stereo; the time of each stage is
+CPU time of this thread, and the figure is that time per second of audio. A session in real time costs just that
+share of a core. Target: at most 0.5 %.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from benchmarks import report
+from benchmarks.recordings import SILERO, Ingest, as_bytes, load, room_noise
+from sttd.core.types import SAMPLE_RATE
+
+T = TypeVar("T")
+
+TARGET_PERCENT = 0.5
+PASSES = 5  # of each stage the fastest counts: the others were disturbed
+
+
+def cpu_seconds(action: Callable[[], T]) -> tuple[float, T]:
+    """CPU time of this thread, and the result."""
+    before = time.thread_time()
+    result = action()
+    return time.thread_time() - before, result
+
+
+def measure(data: bytes, *, rate: int, channels: int, message_ms: int) -> dict[str, float]:
+    """CPU seconds of each stage over `data`; one stage after the other, so that no clock is read in between."""
+    ingest = Ingest(rate=rate, channels=channels, message_ms=message_ms)
+    webrtc = Ingest(silero=None).detector
+    messages = list(ingest.messages(data))
+    decode, frames = cpu_seconds(lambda: [ingest.decoder.push(message) for message in messages])
+    alone, _ = cpu_seconds(lambda: [webrtc.push(block) for block in frames])
+    both, activities = cpu_seconds(lambda: [ingest.detector.push(block) for block in frames])
+    assembler = ingest.assembler
+    assemble, _ = cpu_seconds(lambda: [assembler.push(*pair) for pair in zip(frames, activities, strict=True)])
+    return {"decode, resample": decode, "WebRTC": alone, "Silero": both - alone, "endpointer, assembler": assemble}
+
+
+def main() -> None:
+    """Measure and report."""
+    pieces = [np.concatenate([clip.samples, room_noise(1.0)]) for clip in load().values()]
+    samples = np.concatenate(pieces)
+    audio_s = len(samples) / SAMPLE_RATE
+    SILERO.load()
+    rows = []
+    for rate, channels, message_ms in ((16_000, 1, 20), (16_000, 1, 100), (8_000, 1, 20), (48_000, 2, 20)):
+        data = as_bytes(samples, rate=rate, channels=channels)
+        passes = [measure(data, rate=rate, channels=channels, message_ms=message_ms) for _ in range(PASSES)]
+        best = {stage: min(seconds[stage] for seconds in passes) for stage in passes[0]}
+        percent = {stage: 100 * seconds / audio_s for stage, seconds in best.items()}
+        rows.append(
+            {"input": f"{rate / 1000:g} kHz, {channels} ch", "message_ms": message_ms}
+            | {f"{stage} %": value for stage, value in percent.items()}
+            | {"sum %": sum(percent.values())}
+        )
+    worst = max(row["sum %"] for row in rows)
+    report.write(
+        "ingest",
+        rows,
+        {
+            "unit": "CPU time in % of one core per session in real time",
+            "audio_s": round(audio_s),
+            "target": f"at most {TARGET_PERCENT} %: {'met' if worst <= TARGET_PERCENT else 'missed'}",
+        },
+    )
