@@ -33,6 +33,7 @@ from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeBackend
 from sttd.engine.pool import ModelPool
 from sttd.engine.preset_config import configured_presets
+from sttd.engine.revival import revive
 from sttd.engine.store import ModelStore
 from sttd.engine.vad import SileroModel
 from sttd.engine.whisper import WhisperBackend
@@ -194,14 +195,12 @@ class Daemon:
                 for duty in (self._beat, self._report, self._exit_when_idle):
                     duties.start_soon(duty)
                 duties.start_soon(self._mind_sleep)  # logind may take its time to answer
-                async with trio.open_nursery() as planes:
-                    await self._open_planes(planes)
-                    service.state = "ready"
-                    self.notifier.ready(self._summary())
-                    log.info("ready", listeners=", ".join(self.listeners.names), preset=self.plan.config.models.model)
-                    self._warn_if_not_ready()
-                    await self._stopping.wait()
-                    await self._drain()
+                async with trio.open_nursery() as control:
+                    serve = _bind(serve_control, self.listeners.control, service, drain=self._control)
+                    await control.start(serve)
+                    await self._serve_sessions()
+                    # Last: subscribers hear of the last finals, and `status` says what is going on until the end.
+                    self._control.stop_accepting()
                 duties.cancel_scope.cancel()
             if service.dispatcher.statistics().in_flight:
                 # A decode cannot be cancelled; one that outlasts the drain would keep the process until it is killed.
@@ -219,10 +218,20 @@ class Daemon:
             self._drain_s = drain_s
             self._stopping.set()
 
+    async def _serve_sessions(self) -> None:
+        """Everything that listens, the control plane aside, until told to stop and drained."""
+        async with trio.open_nursery() as planes:
+            await self._open_planes(planes)
+            self.service.state = "ready"
+            self.notifier.ready(self._summary())
+            log.info("ready", listeners=", ".join(self.listeners.names), preset=self.plan.config.models.model)
+            self._warn_if_not_ready()
+            await self._stopping.wait()
+            await self._drain()
+
     async def _open_planes(self, planes: trio.Nursery) -> None:
         config, service = self.plan.config, self.service
         unix = Drain()
-        await planes.start(_bind(serve_control, self.listeners.control, service, drain=self._control))
         await planes.start(_bind(serve_http, self.listeners.audio, service, access=None, drain=unix))
         self._audio.append(unix)
         if self.listeners.tcp:
@@ -253,7 +262,6 @@ class Daemon:
                 await session.wait_finished()
         with trio.move_on_at(deadline):
             await self.service.dispatcher.drain()
-        self._control.stop_accepting()  # last: subscribers hear of the finals, and `status` says what is going on
         # The planes end by themselves once the last messages are written, at the deadline at the latest.
 
     def _patience_s(self) -> float:
@@ -352,16 +360,11 @@ class Daemon:
 
     async def _before_sleep(self) -> None:
         """Let running decodes end: a GPU may be gone when the machine wakes."""
-        log.info("the machine is about to sleep")
         await self.service.dispatcher.quiesce()
 
     async def _after_sleep(self) -> None:
-        """A GPU may have lost what was on it: its models go, and the next utterance loads them afresh."""
-        log.info("the machine is awake again")
-        for entry in self.service.pool.statistics().entries:
-            if entry.device != "cpu":
-                await self.service.pool.unload(entry.preset, wait=False)
-                self.service.engine_restarts += 1
+        """A GPU may have lost what was on it: such models are loaded again before decoding goes on."""
+        self.service.engine_restarts += await revive(self.service.pool, backends=self.plan.backends)
         self.service.dispatcher.resume()
 
     # ------------------------------------------------------------------ what it says
