@@ -13,9 +13,10 @@ import pytest
 
 from sttd.core.types import DecodeItem, DecodeOptions, JobClass
 from sttd.engine.backend import Preset
+from sttd.engine.memory import GpuMemory
 from sttd.engine.presets import Machine, builtin_presets
 from sttd.engine.store import ModelStore, embedded_model
-from sttd.engine.whisper import WhisperBackend, is_out_of_memory
+from sttd.engine.whisper import WhisperBackend, detect_machine, is_out_of_memory
 from sttd.engine.whisper_audio import FULL_WINDOW, content_frames, encode, log_mel, window_for
 from sttd.engine.whisper_options import Settings
 from sttd.errors import ConfigError, DecodeError, ModelError
@@ -479,3 +480,127 @@ def test_timestamps_of_a_babbling_model_stay_within_the_audio(multilingual):
     heard = hear(multilingual, samples, JobClass.FILE, language="en", words=True)
     assert heard.segments
     assert all(0 <= segment.start_s <= segment.end_s <= 5.0 for segment in heard.segments)
+
+
+# ------------------------------------------------------------ second passes and GPUs
+
+
+def test_a_window_that_was_left_open_is_gone_on_with(demo, clips, monkeypatch):
+    """Whisper may close a sentence, open the next and stop; faster-whisper then seeks there, and so do we."""
+    samples = np.concatenate([clips["light"][0], clips["question"][0]])
+    generate, begin = type(demo._decoder)._generate, demo._decoder._codec.timestamp_begin
+    lengths = []
+
+    def stop_early(self, encoded, items, **rest):
+        attempts = generate(self, encoded, items, **rest)
+        lengths.append(len(items[0].samples))
+        if len(lengths) > 1:
+            return attempts
+        tokens = attempts[0].tokens
+        pair = next(at for at in range(1, len(tokens)) if tokens[at] >= begin and tokens[at - 1] >= begin)
+        return [attrs.evolve(attempts[0], tokens=tokens[: pair + 1])]
+
+    monkeypatch.setattr(type(demo._decoder), "_generate", stop_early)
+    heard = hear(demo, samples, JobClass.FILE, words=True)
+    assert lengths[0] > lengths[1]
+    assert heard.text == f"{clips['light'][1]} {clips['question'][1]}"
+    offset_s = len(clips["light"][0]) / 16_000
+    assert abs(heard.segments[-1].end_s - offset_s - clips["question"][3]) < 0.3
+    assert [word.start_s for word in heard.words] == sorted(word.start_s for word in heard.words)
+
+
+@attrs.define
+class OnGpu:
+    """What parking needs of CTranslate2, without a GPU."""
+
+    model_is_loaded: bool = True
+    busy: bool = False
+    error: str = ""
+
+    def unload_model(self, to_cpu=False):
+        assert to_cpu
+        self.model_is_loaded = self.busy
+
+    def load_model(self):
+        if self.error:
+            raise RuntimeError(self.error)
+        self.model_is_loaded = True
+
+
+@pytest.fixture
+def on_gpu():
+    model = load()
+    real, model._device = model._whisper, "cuda:0"
+    model._whisper = OnGpu()
+    yield model
+    model._whisper, model._device = real, "cpu"
+    model.close()
+
+
+def test_a_gpu_model_moves_its_weights_to_main_memory_and_back(on_gpu):
+    weights = on_gpu.vram_bytes
+    assert (weights > 0, on_gpu.ram_bytes) == (True, 0)
+    assert on_gpu.park()
+    assert (on_gpu.vram_bytes, on_gpu.ram_bytes) == (0, weights)
+    on_gpu.unpark()
+    assert (on_gpu.vram_bytes, on_gpu.ram_bytes) == (weights, 0)
+
+
+def test_parking_says_when_nothing_happened(on_gpu):
+    """CTranslate2 silently keeps the weights while a call is active."""
+    on_gpu._whisper.busy = True
+    assert on_gpu.park() is False
+    assert on_gpu.vram_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [("CUDA failed with error out of memory", "out_of_memory"), ("gone", "model_load_failed")]
+)
+def test_a_parked_model_that_does_not_come_back_says_why(on_gpu, error, code):
+    on_gpu.park()
+    on_gpu._whisper.error = error
+    with pytest.raises(ModelError) as caught:
+        on_gpu.unpark()
+    assert caught.value.code == code
+    assert on_gpu.ram_bytes > 0
+
+
+def test_a_gpu_batch_is_bounded_by_what_the_driver_says(on_gpu, clips, monkeypatch):
+    key = on_gpu.batch_key(item(clips["light"][0]))
+    known = GpuMemory(total_bytes=1 << 40, free_bytes=1 << 40)
+    monkeypatch.setattr("sttd.engine.memory.gpu_memory", lambda index: known)
+    assert on_gpu.max_batch(key) == 32
+    monkeypatch.setattr("sttd.engine.memory.gpu_memory", lambda index: None)
+    assert 1 <= on_gpu.max_batch(key) <= 8
+
+
+def test_a_gpu_too_small_refuses_before_it_loads(monkeypatch):
+    gpu = WhisperBackend(machine=lambda: Machine(cores=2, gpu_bytes=(1_000_000,)))
+    monkeypatch.setattr("sttd.engine.memory.gpu_memory", lambda index: GpuMemory(total_bytes=10, free_bytes=5))
+    with pytest.raises(ModelError, match="int8_float16 on cuda:0") as caught:
+        gpu.load(DEMO, cpu_threads=0, num_workers=1)
+    assert caught.value.data["available_bytes"] == 5
+
+
+@pytest.mark.gpu
+def test_a_gpu_hears_parks_and_comes_back(clips):
+    model = WhisperBackend().load(attrs.evolve(DEMO, device="cuda"), cpu_threads=0, num_workers=1)
+    assert model.device == "cuda:0"
+    for _ in range(2):
+        items = [item(samples, words=True) for samples, *_ in clips.values()]
+        assert [outcome.text for outcome in model.decode(items)] == [text for _, text, *_ in clips.values()]
+        assert model.park()
+        model.unpark()
+    model.close()
+
+
+def test_the_machine_is_asked_for_gpus_only_where_there_is_a_device(monkeypatch):
+    detect_machine.cache_clear()
+    monkeypatch.setattr("pathlib.Path.glob", lambda *_: iter(["/dev/nvidia0"]))
+    monkeypatch.setattr("ctranslate2.get_cuda_device_count", lambda: 1)
+    monkeypatch.setattr("sttd.engine.memory.gpu_memory", lambda index: None)
+    assert detect_machine().gpu_bytes == (0,)
+    detect_machine.cache_clear()
+    monkeypatch.undo()
+    assert detect_machine().cores >= 1
+    detect_machine.cache_clear()
