@@ -37,7 +37,7 @@ from sttd.core.types import SessionEvent, Stopped
 from sttd.errors import InternalError, OverloadedError, ProtocolError, SessionError, SttdError
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
-from sttd.planes.intake import Intake
+from sttd.planes.intake import Held, Intake
 from sttd.planes.streams import RECEIVE_BYTES, UpgradedStream
 from sttd.service import Peer, Service
 from sttd.wire.common import PROTOCOL
@@ -94,6 +94,7 @@ async def serve_audio(
     *,
     service: Service,
     peer: Peer,
+    held: Held,
     drain: Drain,
     limits: AudioLimits,
 ) -> None:
@@ -112,7 +113,13 @@ async def serve_audio(
             )
             socket = await request.accept(subprotocol=upgrade.subprotocol)
         if not handshake.cancelled_caught:
-            await _Connection(socket=socket, service=service, peer=peer, drain=drain, limits=limits).run()
+            intake = Intake(held)
+            try:
+                await _Connection(
+                    socket=socket, service=service, peer=peer, intake=intake, drain=drain, limits=limits
+                ).run()
+            finally:
+                intake.discard()
         nursery.cancel_scope.cancel()
 
 
@@ -123,9 +130,9 @@ class _Connection:
     socket: WebSocketConnection
     service: Service
     peer: Peer
+    intake: Intake
     drain: Drain
     limits: AudioLimits
-    _intake: Intake = attrs.field(factory=Intake, init=False)
     _session: Session | None = attrs.field(default=None, init=False)
     _error: SttdError | None = attrs.field(default=None, init=False)  # the fatal one
     _close_code: int = attrs.field(default=1000, init=False)
@@ -207,7 +214,7 @@ class _Connection:
 
     async def _converse(self, session: Session) -> None:
         """Audio in, events out, until the session has ended or is to be left."""
-        self._intake.bytes_per_second = mapping.bytes_per_second(session.options)
+        self.intake.bytes_per_second = mapping.bytes_per_second(session.options)
         with trio.CancelScope() as self._phase:
             await self._send("started", mapping.started_fields(session.id, session.options))
             async with trio.open_nursery() as nursery:
@@ -228,18 +235,18 @@ class _Connection:
         """Everything that the client sends goes to the intake, at the speed that it allows."""
         try:
             while True:
-                await self._intake.wait_for_room()
-                self._intake.put(await self.socket.get_message())
-                if self._intake.overrun:
+                await self.intake.wait_for_room()
+                self.intake.put(await self.socket.get_message())
+                if self.intake.overrun:
                     self._taking.cancel()
         except ConnectionClosed:
-            self._intake.close()
+            self.intake.close()
             self._phase.deadline = min(self._phase.deadline, trio.current_time() + self.limits.gone_s)
 
     async def _next_op(self) -> Op:
         """The next op in order. Refuses what is none; raises EndOfChannel when the client is gone, or `too_large`."""
         while True:
-            message = await self._intake.take()
+            message = await self.intake.take()
             self._stall.deadline = trio.current_time() + self.limits.stall_s
             if _size_bytes(message) > MAX_MESSAGE_BYTES:
                 raise ProtocolError(f"a message may have {MAX_MESSAGE_BYTES} bytes at most", code="too_large")
@@ -281,7 +288,7 @@ class _Connection:
                 case Start():
                     await self._complain(ProtocolError("the session has started already", code="already_started"))
                 case Stop():
-                    self._intake.discard()
+                    self.intake.discard()
                     session.stop()
                     return
 
@@ -319,7 +326,7 @@ class _Connection:
     async def _fail(self, error: SttdError) -> None:
         """End the connection for this reason; what the session owes is still written."""
         self._error = error
-        self._intake.discard()
+        self.intake.discard()
         await self._send("error", _error_fields(error, fatal=True))
 
     async def _send(self, name: str, fields: dict[str, Any]) -> None:

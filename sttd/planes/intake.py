@@ -2,18 +2,17 @@
 
 The rule of the protocol is double: `overflow: wait` loses nothing (the daemon reads more slowly and TCP holds the
 client back), and a connection is never left unread for more than 5 s, since a client's keep-alive pings lie behind its
-audio in the same stream, and a client whose ping is not answered in time (20 s is a usual limit) hangs up. So:
+audio in the same stream, and a client whose ping is not answered in time (20 s is a usual limit) hangs up. Reading one
+message now and then keeps to the letter only: in front of a ping lies what the kernels of both sides buffer, 1 to 2 MB
+with the settings of planes/http.py. So:
 
 1. Up to `CHUNKS` messages and `AUDIO_S` seconds of audio are taken in at the speed of the client. A session that keeps
    up never gets there.
-2. Beyond, reading pauses until the session has taken something, for `PAUSE_S` at most.
-3. After such a pause `SLICE_BYTES` are read at once, wanted or not, then it pauses again. The socket's receive buffer
-   is kept small (planes/http.py), so a ping is answered after a few slices. A slice is 8 s of 16 kHz speech for 5 s of
-   pause: a client that sends in real time is never held back for good.
-4. The more is held, the smaller the slice, down to one message at `HELD_BYTES`: a client that sends a long file to a
-   slow machine ends up at the speed of the session, where memory no longer grows.
-5. A session so stuck that twice `HELD_BYTES` pile up (many minutes without taking anything) is given up, with an error
-   that says so, rather than the memory of all the others.
+2. Beyond, reading waits for the session to take something, message by message. But every `PAUSE_S` at the latest
+   `SLICE_BYTES` are read in one go, wanted or not: eight times as fast as 16 kHz speech, so a ping waits for 8 s.
+3. The more is held, the smaller the slice, down to one message: at `HELD_BYTES` for one connection or `ALL_HELD_BYTES`
+   for all of the plane. From then on the speed of reading is that of the session, and memory does not grow.
+4. A session that takes nothing even then is given up, with an error that says so, rather than the memory of the others.
 """
 
 from __future__ import annotations
@@ -25,24 +24,35 @@ import trio
 
 CHUNKS = 64
 AUDIO_S = 30.0
-PAUSE_S = 5.0
+PAUSE_S = 1.0
 SLICE_BYTES = 256 * 1024
-HELD_BYTES = 16 * 1024 * 1024  # nearly 9 minutes of 16-bit audio at 16 kHz
+HELD_BYTES = 64 * 1024 * 1024  # 35 minutes of 16-bit audio at 16 kHz
+ALL_HELD_BYTES = 4 * HELD_BYTES
 
 Message = str | bytes
+
+
+@attrs.define(eq=False)
+class Held:
+    """What all connections of a plane hold together."""
+
+    total_bytes: int = 0
 
 
 @attrs.define(eq=False)
 class Intake:
     """A queue from the reader of one connection to its session, with the policy above.
 
-    `bytes_per_second` is that of the declared audio; before `start`, and for compressed audio, it is a guess.
+    `bytes_per_second` is that of the declared audio; before `start`, and for compressed audio, it is a guess. Whoever
+    makes one calls `discard` in the end, so that `held` is right.
     """
 
+    held: Held = attrs.field(factory=Held)
     bytes_per_second: float = 32_000.0
     held_bytes: int = attrs.field(default=0, init=False)
     _messages: deque[Message] = attrs.field(factory=deque, init=False)
-    _allowance: int = attrs.field(default=0, init=False)  # bytes to read although there is no room
+    _slice_due: float | None = attrs.field(default=None, init=False)  # while there is no room: when to read anyway
+    _allowance: int = attrs.field(default=0, init=False)  # bytes of a slice that are still to be read
     _closed: bool = attrs.field(default=False, init=False)
     _discarding: bool = attrs.field(default=False, init=False)
     _filled: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -58,15 +68,15 @@ class Intake:
 
     @property
     def overrun(self) -> bool:
-        """The session must be given up (rule 5)."""
-        return self.held_bytes >= 2 * HELD_BYTES
+        """The session must be given up (rule 4)."""
+        return self.held_bytes >= 1.25 * HELD_BYTES
 
     def put(self, message: Message) -> None:
         """Append what was read. Never waits: `wait_for_room` goes before reading."""
         if self._discarding:
             return
         self._messages.append(message)
-        self.held_bytes += len(message)
+        self._count(len(message))
         self._allowance = max(0, self._allowance - len(message))
         self._filled.unpark()
 
@@ -79,19 +89,30 @@ class Intake:
         """What is held and what will be read is of no more use; reading goes on, so that a close is seen."""
         self._discarding = True
         self._messages.clear()
-        self.held_bytes = 0
+        self._count(-self.held_bytes)
         self._emptied.unpark_all()
 
     async def wait_for_room(self) -> None:
-        """Wait until the next message may be read: at once where there is room, else rules 2 to 4."""
+        """Wait until the next message may be read: at once where there is room, else rule 2."""
         if not self.full or self._allowance > 0:
             await trio.lowlevel.checkpoint()
             return
-        with trio.move_on_after(PAUSE_S):
+        if self._slice_due is None:
+            self._slice_due = trio.current_time() + PAUSE_S
+        with trio.move_on_at(self._slice_due):
             while self.full:
                 await self._emptied.park()
         if self.full:
-            self._allowance = max(1, int(SLICE_BYTES * (1 - self.held_bytes / HELD_BYTES)))
+            self._allowance = self._slice_bytes()
+            self._slice_due = trio.current_time() + PAUSE_S
+
+    def _slice_bytes(self) -> int:
+        filled = max(self.held_bytes / HELD_BYTES, self.held.total_bytes / ALL_HELD_BYTES)
+        return max(1, int(SLICE_BYTES * (1 - filled)))
+
+    def _count(self, change_bytes: int) -> None:
+        self.held_bytes += change_bytes
+        self.held.total_bytes += change_bytes
 
     async def take(self) -> Message:
         """The next message in order. Raises trio.EndOfChannel when closed and empty; cancelling loses nothing."""
@@ -101,6 +122,8 @@ class Intake:
             await self._filled.park()
         await trio.lowlevel.checkpoint_if_cancelled()
         message = self._messages.popleft()
-        self.held_bytes -= len(message)
+        self._count(-len(message))
+        if not self._messages:
+            self._slice_due = None  # the session has caught up
         self._emptied.unpark()
         return message
