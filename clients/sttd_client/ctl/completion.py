@@ -173,7 +173,7 @@ def _fish_line(condition: str, argument: Argument) -> str:
     parts = ["complete", "-c", "sttctl", *([condition] if condition else [])]
     if argument.is_option:
         parts += [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in argument.names]
-        parts += ["-r"] if argument.takes_value else []
+        parts += ["-r" if argument.completes == "file" else "-x"] if argument.takes_value else []
     if argument.choices:
         parts.append(f"-a {_fish_quoted(' '.join(argument.choices))}")
     elif argument.completes == "file":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes.util
 import importlib.util
+import re
 from pathlib import Path
 
 import attrs
@@ -45,10 +46,8 @@ def look_at_gpu(root: Path = Path("/")) -> Gpu:
     if not cards:
         return Gpu(present=False)
     fields = dict(_fields(_read(cards[0])))
-    version = _read(root / "proc/driver/nvidia/version").split("Module")
-    return Gpu(
-        present=True, name=fields.get("Model", "NVIDIA GPU"), driver=version[-1].split()[0] if version[1:] else "?"
-    )
+    version = re.search(r"\d+\.[\d.]+", _read(root / "proc/driver/nvidia/version"))
+    return Gpu(present=True, name=fields.get("Model", "NVIDIA GPU"), driver=version.group() if version else "unknown")
 
 
 def look_at_libraries() -> CudaLibraries:

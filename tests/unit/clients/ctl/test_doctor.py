@@ -1,0 +1,122 @@
+"""What the doctor says of machines that are not well."""
+
+import json
+
+import pytest
+from sttd_client.ctl.doctor import gpu_findings, model_findings, sandbox_findings, server_findings
+from sttd_client.ctl.machine import CudaLibraries, Gpu, Process, look_at_gpu, look_at_process
+
+from sttd import __version__
+
+NO_GPU, GPU = Gpu(present=False), Gpu(present=True, name="H200", driver="580")
+COMPLETE, WITHOUT_CUDNN = CudaLibraries(missing=()), CudaLibraries(missing=("cuDNN 9",))
+
+
+def verdicts(findings):
+    return [(finding.verdict, finding.text) for finding in findings]
+
+
+def bad(findings):
+    return [finding for finding in findings if finding.verdict == "bad"]
+
+
+def test_a_healthy_daemon_has_nothing_bad(sttctl, fake_control, status_report, presets):
+    healthy = {**status_report, "server": {**status_report["server"], "version": __version__}}
+    with fake_control({"status": healthy, "models": {"presets": presets}}):
+        status, out, _ = sttctl("doctor")
+        report = json.loads(sttctl("doctor", "--json")[1])
+    assert status == 0
+    assert out.endswith("nothing is wrong\n")
+    assert report["healthy"]
+
+
+def test_no_daemon_is_said_with_what_to_do(sttctl):
+    status, out, _ = sttctl("doctor")
+    assert status == 3
+    assert "no sttd daemon answers" in out
+    assert "sttd serve" in out
+    assert "thing to mend" in out
+
+
+def test_a_daemon_that_fails_is_a_finding(sttctl, fake_control):
+    with fake_control({"status": {"code": "internal", "message": "a bug", "retryable": False, "data": {}}}):
+        status, out, _ = sttctl("doctor")
+    assert status == 1
+    assert "a bug" in out
+
+
+def test_an_old_daemon_a_late_loop_and_an_error_are_found(status_report):
+    ill = {
+        "server": {**status_report["server"], "version": "0.0.1"},
+        "health": {"event_loop_lag_ms_p99": 300.0, "last_error": "out of luck"},
+    }
+    findings = list(server_findings(ill))
+    assert [finding.verdict for finding in findings] == ["good", "note", "bad", "note"]
+    assert "300 ms late" in findings[2].text
+    assert "out of luck" in findings[3].text
+
+
+def test_an_absent_default_model_is_named_with_the_command_that_gets_it(status_report, presets):
+    absent = [{**presets[0], "local": False}, presets[1]]
+    (finding,) = bad(model_findings({"models": {}}, absent))
+    assert finding.advice == "download it: `sttctl pull base`"
+    assert not bad(model_findings({"models": {"load_failures": 0}}, presets))
+    assert "2 loads failed" in bad(model_findings({"models": {"load_failures": 2}}, presets))[0].text
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "libraries", "expected"),
+    [
+        ("cpu", NO_GPU, COMPLETE, ["note"]),
+        ("cuda", NO_GPU, COMPLETE, ["bad"]),
+        ("cuda", GPU, COMPLETE, ["good"]),
+        ("cuda", GPU, WITHOUT_CUDNN, ["good", "bad"]),
+        ("cpu", GPU, WITHOUT_CUDNN, ["good", "note", "note"]),
+    ],
+)
+def test_the_gpu_is_judged_by_whether_it_is_wanted(presets, device, gpu, libraries, expected):
+    found = list(gpu_findings([{**presets[0], "device": device}], gpu, libraries))
+    assert [finding.verdict for finding in found] == expected
+    if libraries.missing and "bad" in expected:
+        assert "cuDNN 9" in found[1].text
+        assert "nvidia-cudnn" in found[1].advice
+
+
+def test_the_sandbox_is_judged_by_what_it_breaks():
+    fine = Process(readable=True, no_new_privileges=True, seccomp=True, rss_bytes=1 << 20)
+    assert verdicts(sandbox_findings(fine)) == [("good", "NoNewPrivs and seccomp; 1 MiB resident")]
+    walled = Process(readable=True, private_users=True, gpu_hidden=True)
+    assert [finding.advice.split()[0] for finding in bad(sandbox_findings(walled))] == ["remove", "install"]
+    assert [finding.verdict for finding in sandbox_findings(Process(readable=False))] == ["note"]
+
+
+# ---------------------------------------------------------------- what the machine shows
+
+
+def test_a_process_is_read_from_proc(tmp_path):
+    proc = tmp_path / "proc" / "42"
+    (proc / "root" / "dev").mkdir(parents=True)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidiactl").touch()
+    (proc / "status").write_text("Name:\tsttd\nVmRSS:\t  1024 kB\nNoNewPrivs:\t1\nSeccomp:\t2\n")
+    (proc / "uid_map").write_text("         0       1000          1\n")
+    assert look_at_process(42, tmp_path) == Process(
+        readable=True, no_new_privileges=True, seccomp=True, private_users=True, gpu_hidden=True, rss_bytes=1 << 20
+    )
+    (proc / "uid_map").write_text("         0          0 4294967295\n")
+    (proc / "root" / "dev" / "nvidiactl").touch()
+    process = look_at_process(42, tmp_path)
+    assert not process.private_users
+    assert not process.gpu_hidden
+    assert look_at_process(43, tmp_path) == Process(readable=False)
+
+
+def test_a_gpu_is_read_from_its_driver(tmp_path):
+    assert look_at_gpu(tmp_path) == Gpu(present=False)
+    card = tmp_path / "proc/driver/nvidia/gpus/0000:01:00.0"
+    card.mkdir(parents=True)
+    (card / "information").write_text("Model: \t\t NVIDIA H200\nIRQ:   \t\t 64\n")
+    version = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\nGCC version: 12\n"
+    (tmp_path / "proc/driver/nvidia/version").write_text(version)
+    found = look_at_gpu(tmp_path)
+    assert (found.present, found.name, found.driver) == (True, "NVIDIA H200", "580.65.06")
