@@ -7,9 +7,9 @@ Each interim brings a new hypothesis of the whole utterance so far. The rules:
  2. **Hold-back.** The last word never becomes stable, nor do words that end within `hold_back_s` of the end of the
     audio, where the decoder gives word times: it hears words there of which it has only the beginning.
  3. **Punctuation** after a word becomes stable with the next word: the ends of hypotheses are full of periods.
- 4. **Never back.** The shown text always begins with the stable text. Where a hypothesis contradicts it, the
-    beginning of the hypothesis that is nearest to the stable words (edit distance) counts as them, and the rest is
-    shown after the stable text.
+ 4. **Never back.** The shown text always begins with the stable text. Where a hypothesis contradicts it, its beginning
+    up to where the last stable words come counts as them, and the rest is shown after the stable text. If they do not
+    come, the beginning that is nearest to the stable words (edit distance) counts.
  5. **Loops** of the decoder are cut before anything else, so that none becomes stable.
 
 Scripts without spaces go by characters. Positions are code points, and none falls between a letter and its marks.
@@ -58,7 +58,7 @@ class Stabiliser:
         agreed = self._agreed(rest, settled)
         shown = self._shown(tokens[:past], rest)
         if agreed:
-            self._stable = self._shown(tokens[:past], [*rest[: agreed - 1], attrs.evolve(rest[agreed - 1], tail="")])
+            self._stable = self._shown(tokens[:past], [*rest[: agreed - 1], rest[agreed - 1]._replace(tail="")])
             self._stable_keys += [token.key for token in rest[:agreed]]
         self._previous = [token.key for token in rest[agreed:]]
         return StableText(shown, len(self._stable))
@@ -96,7 +96,7 @@ class Stabiliser:
         keys = [token.key for token in tokens]
         if keys[: len(self._stable_keys)] == self._stable_keys:
             return len(self._stable_keys)
-        return nearest_prefix(self._stable_keys, keys)
+        return resumption(self._stable_keys, keys)
 
     def _shown(self, past: Sequence[Token], rest: Sequence[Token]) -> str:
         """The stable text, the punctuation that the hypothesis puts behind it, and the rest."""
@@ -104,6 +104,18 @@ class Stabiliser:
             return joined(rest)
         tail = past[-1].tail if past else ""
         return self._stable + tail + "".join(token.piece for token in rest)
+
+
+def resumption(stable: Sequence[str], keys: Sequence[str]) -> int:
+    """How much of a hypothesis stands for the stable words, when it does not begin with them (rule 4)."""
+    last = list(stable[-_ANCHOR:])
+    places = [end for end in range(_ANCHOR, len(keys) + 1) if keys[end - _ANCHOR : end] == last]
+    if places:
+        return min(places, key=lambda end: abs(end - len(stable)))
+    return nearest_prefix(stable, keys)
+
+
+_ANCHOR = 3  # words
 
 
 def nearest_prefix(wanted: Sequence[str], keys: Sequence[str]) -> int:

@@ -19,10 +19,13 @@ non-speech clips, and much of it is a few dozen phrases (Barański et al., arXiv
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import math
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import attrs
 
@@ -51,8 +54,7 @@ _WORDS_FREE = 3  # the VAD's measure of speech is short by its edges
 # ---------------------------------------------------------------- words
 
 
-@attrs.frozen(kw_only=True)
-class Token:
+class Token(NamedTuple):
     """A word, or one character of a script without spaces. The pieces of a text's tokens, joined, are the text."""
 
     space: str  # before it: "" or " "
@@ -69,7 +71,9 @@ class Token:
 
 def tidy(text: str) -> str:
     """One space between words and none around; no control characters, no remains of half a character."""
-    return " ".join("".join(" " if char.isspace() else char for char in text if not _is_debris(char)).split())
+    if not text.isprintable() or not text.isascii():
+        text = "".join(" " if char.isspace() else char for char in text if not _is_debris(char))
+    return " ".join(text.split())
 
 
 def tokenise(text: str) -> list[Token]:
@@ -82,20 +86,29 @@ def tokenise(text: str) -> list[Token]:
     lead = ""  # punctuation before the first token
     for index, word in enumerate(text.split(" ")):
         space = " " if index else ""
-        for chunk in _chunks(word):
-            until += len(chunk)
-            core = chunk.rstrip("".join({char for char in chunk if _is_punctuation(char)}))
-            key = _key(core)
-            if not key and tokens:
-                tokens[-1] = attrs.evolve(tokens[-1], tail=tokens[-1].tail + space + chunk, until=until)
-            elif not key:
-                lead += space + chunk
-            else:
+        for core, tail, key in _parts(word):
+            until += len(core) + len(tail)
+            if key:
                 whole, space = (lead + space + core, "") if lead else (core, space)
-                tokens.append(Token(space=space, core=whole, tail=chunk[len(core) :], key=key, until=until))
+                tokens.append(Token(space, whole, tail, key, until))
                 lead = ""
+            elif tokens:
+                last = tokens[-1]
+                tokens[-1] = last._replace(tail=last.tail + space + core + tail, until=until)
+            else:
+                lead += space + core + tail
             space = ""
     return tokens
+
+
+@functools.lru_cache(maxsize=4096)  # from one hypothesis to the next nearly all words are the same
+def _parts(word: str) -> list[tuple[str, str, str]]:
+    """Core, tail and key of each token in a word without spaces."""
+    parts = []
+    for chunk in _chunks(word):
+        core = chunk.rstrip("".join({char for char in chunk if _is_punctuation(char)}))
+        parts.append((core, chunk[len(core) :], _key(core)))
+    return parts
 
 
 def joined(tokens: Iterable[Token]) -> str:
@@ -110,12 +123,12 @@ def cut_loops(tokens: Sequence[Token], *, eager: bool = False) -> list[Token]:
     When `eager`, three and two are enough.
     """
     keys = [token.key for token in tokens]
-    if len(set(keys)) == len(keys):
-        return list(tokens)
+    count = Counter(keys)
     kept: list[Token] = []
     at = 0
     while at < len(keys):
-        size, times = _run(keys, at, eager=eager)
+        often = count[keys[at]] >= (2 if eager else 3)
+        size, times = _run(keys, at, eager=eager) if often else (1, 1)
         kept += tokens[at : at + size]
         at += size * times
     return kept
@@ -280,16 +293,19 @@ def turn_hint(previous_text: str, text: str, *, language: str = "en") -> TurnHin
     that hardly ends a sentence, or in the middle of a number; else NEUTRAL. Word lists exist for a few languages;
     for others punctuation alone decides.
     """
-    tokens = tokenise(tidy(text))
+    tokens = tokenise(tidy(text)[-_SENTENCE_CHARS:])
     if not tokens:
         return TurnHint.NEUTRAL
     if _goes_on(tokens[-1], language):
         return TurnHint.CONTINUES
-    before = tokenise(tidy(previous_text))
+    before = tokenise(tidy(previous_text)[-_SENTENCE_CHARS:])
     same = [token.key for token in tokens] == [token.key for token in before]
     if same and _ends_sentence(tokens[-1], language) and _ends_sentence(before[-1], language):
         return TurnHint.ENDED
     return TurnHint.NEUTRAL
+
+
+_SENTENCE_CHARS = 60  # of the end of a hypothesis say enough about it
 
 
 def _goes_on(last: Token, language: str) -> bool:

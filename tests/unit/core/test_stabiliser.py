@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from sttd.core.stabiliser import Stabiliser, nearest_prefix
+from sttd.core.stabiliser import Stabiliser, nearest_prefix, resumption
 from sttd.core.text import tidy
 from sttd.core.types import Word
 
@@ -160,6 +160,14 @@ def test_a_locked_final_keeps_the_stable_text(final, expected):
 )
 def test_the_nearest_prefix(wanted, keys, length):
     assert nearest_prefix(list(wanted), list(keys)) == length
+
+
+@pytest.mark.parametrize(
+    ("stable", "keys", "length"),
+    [("abcd", "xbcdef", 4), ("abcd", "bcdbcd", 3), ("abcd", "abcxyzbcd", 9), ("abcd", "abxdef", 4), ("ab", "xbab", 2)],
+)
+def test_a_contradicting_hypothesis_resumes_where_the_last_stable_words_come(stable, keys, length):
+    assert resumption(list(stable), list(keys)) == length
 
 
 # ---------------------------------------------------------------- whatever comes
