@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from tests.systemd.conftest import CONFIG
 from tests.systemd.talk import Session, call
 
 pytestmark = pytest.mark.root
@@ -91,3 +92,27 @@ def test_a_session_of_the_group_s_member_is_transcribed(service):
         session.send(op="stop")
         assert session.until_closed() == 1000
     assert session.finals()[0]["text"] == "w1 w2"
+
+
+def test_a_port_that_systemd_holds_wants_a_token(service):
+    """Every local user reaches a port, so who has no token is refused, and without one set nothing starts."""
+    status = (
+        "import urllib.request as u; print(u.urlopen(u.Request('http://127.0.0.1:7788/status', headers={})).status)"
+    )
+    service.systemctl("stop", "sttd")
+    service.systemctl("start", "sttd-tcp.socket")
+    assert service.systemctl("start", "sttd", check=False).returncode != 0
+    assert "set `server.token_file`" in str([entry["MESSAGE"] for entry in service.journal()])
+
+    token = service.root / "etc/sttd/token"
+    token.write_text("open-sesame\n")
+    service.run("chown", "root:sttd", "/etc/sttd/token")
+    token.chmod(0o640)
+    service.configure(f'{CONFIG}\n[server]\ntoken_file = "/etc/sttd/token"\n'.replace("[server]\ndrain_s = 5.0\n", ""))
+    service.systemctl("reset-failed")
+    service.systemctl("start", "sttd.socket", "sttd-audio.socket", "sttd-tcp.socket", "sttd")
+    assert "audio-tcp: systemd" in call(service.control, "status")["server"]["listeners"]
+    assert "401" in service.python(status, user="mallory", check=False).stderr
+    allowed = status.replace("{}", "{'Authorization': 'Bearer open-sesame'}")
+    assert service.python(allowed, user="mallory").stdout.strip() == "200"
+    assert service.run("cat", "/etc/sttd/token", user="mallory", check=False).returncode != 0

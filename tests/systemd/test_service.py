@@ -236,6 +236,14 @@ def test_a_crash_is_restarted_and_an_invalid_configuration_is_not(lab):
     assert "unknown preset 'no-such-preset'" in str([entry["MESSAGE"] for entry in lab.journal()])
 
 
+def test_a_daemon_that_cannot_start_is_left_down_after_ten_times(lab):
+    lab.drop_in("[Service]\nExecStartPre=/bin/false\nRestartSec=10ms\n")
+    lab.systemctl("start", "sttd", check=False)
+    lab.wait_until(lambda: lab.show("sttd", "ActiveState") == "failed", what="given up")
+    lab.wait_until(lambda: lab.show("sttd", "NRestarts") == "10", what="ten restarts")
+    assert "Start request repeated too quickly" in lab.log()
+
+
 # --------------------------------------------------------------------------------- stop
 
 
