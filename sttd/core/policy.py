@@ -227,7 +227,7 @@ class SchedulingPolicy:
     def final_wait_s(self, name: Hashable, *, now: float) -> float:
         """How long a final for that model, submitted now, would probably wait for a worker.
 
-        A call that is overdue is expected to need as long again as it is overdue.
+        Only what was measured counts: nobody is refused on the guess about a first call.
         """
         model = self._models.get(name)
         if model is None:
@@ -237,7 +237,7 @@ class SchedulingPolicy:
         for entry in finals:
             calls.setdefault(entry.key, []).append(entry)
         backlog_s = sum(self._drain_s(entries, now) for entries in calls.values())
-        ends = [abs(batch.started + batch.estimate_s - now) for batch in model.running]
+        ends = [self._remaining_s(batch, now) for batch in model.running]
         return backlog_s / model.workers + (min(ends) if len(ends) >= model.workers else 0.0)
 
     def worst_final_wait_s(self, *, now: float) -> float:
@@ -353,12 +353,20 @@ class SchedulingPolicy:
         return self._costs.cost(entry.kind, family=entry.family)
 
     def _drain_s(self, entries: list[Entry], now: float) -> float:
-        """Worker seconds that finals of one key will take."""
+        """Worker seconds that finals of one key will take; 0 while nothing is known."""
         cost, cap = self._cost(entries[0]), self._cap(entries[0], now)
+        if not cost.learned:
+            return 0.0
         size = 1
         while size < min(cap, len(entries)) and cost.estimate(size + 1) <= self.options.final_hold_s:
             size += 1
         return len(entries) / size * cost.estimate(size)
+
+    def _remaining_s(self, batch: Batch, now: float) -> float:
+        """What a running call still takes. One that is overdue, or the first of its kind, needs as long again."""
+        if not self._cost(batch.head).learned:
+            return now - batch.started
+        return abs(batch.started + batch.estimate_s - now)
 
     def _charge(self, batch: Batch, seconds: float, now: float) -> None:
         """Book worker time on the model, on the model's files, and on each owner's share of the batch."""
