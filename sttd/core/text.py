@@ -102,13 +102,13 @@ def tokenise(text: str) -> list[Token]:
 
 
 @functools.lru_cache(maxsize=4096)  # from one hypothesis to the next nearly all words are the same
-def _parts(word: str) -> list[tuple[str, str, str]]:
+def _parts(word: str) -> tuple[tuple[str, str, str], ...]:
     """Core, tail and key of each token in a word without spaces."""
     parts = []
     for chunk in _chunks(word):
         core = chunk.rstrip("".join({char for char in chunk if _is_punctuation(char)}))
         parts.append((core, chunk[len(core) :], _key(core)))
-    return parts
+    return tuple(parts)
 
 
 def joined(tokens: Iterable[Token]) -> str:
