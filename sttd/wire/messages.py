@@ -20,21 +20,7 @@ import attrs
 from sttd.errors import ProtocolError
 from sttd.wire.common import LANGUAGES, MAX_NAME_CHARS
 from sttd.wire.jsontext import read_object, write_object
-from sttd.wire.schema import (
-    base64,
-    clip,
-    dump,
-    flag,
-    integer,
-    nested,
-    number,
-    parse,
-    refuse,
-    rows,
-    rules_of,
-    string,
-    strings,
-)
+from sttd.wire.schema import base64, clip, dump, flag, integer, nested, number, parse, refuse, rows, string, strings
 
 ENCODINGS = ("pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container")
 
@@ -398,11 +384,7 @@ EVENTS: Mapping[str, type[Event]] = {
 
 
 def encode_event(name: str, fields: Mapping[str, Any]) -> str:
-    """The text message of the daemon's event `name`. The caller is trusted to give the declared fields.
-
-    Raises:
-        ValueError: a number is not finite.
-    """
+    """The text message of the event `name`, with fields that are trusted. Raises ValueError where one is not finite."""
     return write_object({"type": name, **fields})
 
 
@@ -417,8 +399,3 @@ def parse_event(message: str | bytes | Mapping[str, Any]) -> Event | None:
     fields = message if isinstance(message, Mapping) else read_object(message)
     cls = EVENTS.get(str(fields.get("type")))
     return None if cls is None else parse(cls, fields, ignore_unknown=True)
-
-
-def fields_of(cls: type[Op | Event]) -> tuple[str, ...]:
-    """The names of a message's fields, without `op` or `type`."""
-    return tuple(rules_of(cls))

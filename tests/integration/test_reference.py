@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import RunningDaemon, read_pcm
+from sttd.wire import messages
+from sttd.wire.schema import describe
+from tests.running import RunningDaemon, read_pcm, start, transcribe
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -66,3 +68,32 @@ def test_the_shortest_audio_client_runs(served):
     speech = read_pcm(ROOT / "tests" / "data" / "date.flac")
     text = run(program.replace("7788", str(port)), daemon, input=speech + bytes(64_000))
     assert text.startswith("w1 w2")
+
+
+def test_the_daemon_says_what_the_reference_says(served):
+    daemon, _ = served
+    speech = read_pcm(ROOT / "tests" / "data" / "date.flac")
+    events = [{"type": "started", **started(daemon)}]
+    for kind in ("live", "file"):
+        events += transcribe(daemon, speech + bytes(64_000), kind=kind, words=True, interim=True)
+    assert {"interim", "final", "progress", "stopped"} <= {event["type"] for event in events}
+    for event in events:
+        declared = describe(messages.EVENTS[event["type"]])
+        assert set(event) - {"type"} <= set(declared)
+        for name, field in declared.items():
+            assert name in event or not field["required"], name
+
+
+def started(daemon):
+    with daemon.connect() as client:
+        options = start(client)
+        assert set(options) - {"type"} == set(describe(messages.Started))
+        return {name: value for name, value in options.items() if name != "type"}
+
+
+def test_results_have_the_keys_of_the_reference(served):
+    daemon, _ = served
+    methods = daemon.call("describe")["methods"]
+    params = {"load": {"preset": "fake"}}
+    for method in ("hello", "ping", "status", "models", "load", "unload", "sessions", "config", "reload", "describe"):
+        assert set(daemon.call(method, **params.get(method, {}))) == set(methods[method]["result"]), method

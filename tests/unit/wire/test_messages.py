@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sttd.errors import ProtocolError
 from sttd.wire import messages
 from sttd.wire.messages import EndpointingFields, Start, encode_event, encode_op, parse_client, parse_event
+from sttd.wire.schema import rules_of
 
 # PROTOCOL section 3, by hand: the contract must not follow the code.
 OPS = {
@@ -36,7 +37,7 @@ EVENTS = {
 
 
 def names(declared):
-    return {name: " ".join(messages.fields_of(cls)) for name, cls in declared.items()}
+    return {name: " ".join(rules_of(cls)) for name, cls in declared.items()}
 
 
 def test_the_messages_are_those_of_the_contract():
