@@ -30,8 +30,6 @@ MAX_PROMPT_CHARS = 4000
 MAX_HOTWORDS = 200
 MAX_HOTWORD_CHARS = 100
 
-FINAL_REASONS = ("endpoint", "finalize", "max_length", "stop", "disconnect", "drain")
-
 
 # ---------------------------------------------------------------- from the client
 
@@ -310,7 +308,7 @@ class Final:
     end_s: float = number("end of the utterance", required=True)
     language: str | None = string("ISO 639-1, as detected or asked for")
     confidence: float | None = number("0 to 1: exp of the mean log probability of a token")
-    reason: str = string(f"what ended it: {', '.join(FINAL_REASONS)}", required=True)
+    reason: str = string("what ended it: endpoint, finalize, max_length, stop, disconnect, drain", required=True)
     model: str | None = string("the preset that made the text")
     words: tuple[WordFields, ...] | None = rows(
         WordFields, "the words", ignore_unknown=True, omitted="absent unless asked for"
