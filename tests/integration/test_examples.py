@@ -1,0 +1,152 @@
+"""The examples in clients/examples, run as their READMEs say, against a real daemon; and the demo."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "clients" / "examples"
+SHORT = ROOT / "tests" / "data" / "light.flac"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory):
+    from tests.running import RunningDaemon
+
+    running = RunningDaemon.start(tmp_path_factory.mktemp("daemon"), "--tcp", "off", "--model", "fake")
+    yield running
+    assert running.stop() == 0, running.log()
+
+
+@pytest.fixture
+def environment(daemon):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "STTD_SOCKET": str(daemon.control), "PATH": path}
+
+
+@pytest.fixture(scope="module")
+def pcm():
+    import av
+
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=16000)
+    with av.open(str(SHORT)) as container:
+        parts = [part for frame in container.decode(audio=0) for part in resampler.resample(frame)]
+    return b"".join(part.to_ndarray().tobytes() for part in parts)
+
+
+@pytest.fixture
+def recording(tmp_path, pcm):
+    path = tmp_path / "speech.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16000)
+        file.writeframes(pcm + bytes(32000))
+    return path
+
+
+def run(*command, environment, **options):
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, env=environment, timeout=60, check=False, **options
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_file_is_transcribed_in_ten_lines(environment):
+    example = EXAMPLES / "transcribe-file" / "transcribe.py"
+    lines = [line for line in example.read_text().splitlines() if line]
+    assert len(lines) <= 10
+    assert re.match(r"w1 w2 w3", run(example, SHORT, environment=environment, text=True))
+
+
+def test_live_captions_grow(environment, pcm):
+    out = run(EXAMPLES / "live-captions" / "captions.py", environment=environment, input=pcm + bytes(32000)).decode()
+    assert re.search(r"\nw1|\x1b\[Kw1 w2", out)
+
+
+def test_push_to_talk_gives_the_text_of_what_was_said_while_the_key_was_held(environment, recording):
+    command = [sys.executable, str(EXAMPLES / "push-to-talk" / "push_to_talk.py"), str(recording)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stderr.readline().startswith("press Enter")
+        process.stdin.write("\n")
+        process.stdin.flush()
+        time.sleep(1.6)  # the recording plays as fast as it was spoken
+        process.stdin.write("\n")
+        process.stdin.flush()
+        words = process.stdout.readline().split()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert 3 <= len(words) <= 6  # 300 ms a word
+    assert out.strip() == ""  # nothing was said to it afterwards
+
+
+@pytest.mark.skipif(not shutil.which("nvim"), reason="Neovim is not installed")
+def test_neovim_inserts_what_is_dictated(environment, recording, tmp_path):
+    text, shown = tmp_path / "text.txt", tmp_path / "shown"
+    text.write_text("Dear reader,\n")
+    script = tmp_path / "script.lua"
+    script.write_text(
+        f"""
+        vim.g.sttd_listen_command = {{"sttctl", "listen", "--json", "--file", "{recording}"}}
+        vim.cmd("normal! G$")
+        vim.cmd("SttdDictate")
+        local saw_interim, namespace = false, vim.api.nvim_get_namespaces().sttd
+        vim.wait(15000, function()
+          for _, mark in ipairs(vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {{details = true}})) do
+            saw_interim = saw_interim or (mark[4].virt_text and mark[4].virt_text[1][1]:match("w1") ~= nil)
+          end
+          return vim.api.nvim_get_current_line():match("w2") and #vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {{}}) == 0
+        end, 20)
+        local status = vim.api.nvim_exec("SttdStatus", true)
+        vim.fn.writefile({{saw_interim and "interim" or "no interim", status}}, "{shown}")
+        vim.cmd("wq")
+        """
+    )
+    plugin = EXAMPLES / "neovim"
+    command = ["nvim", "--headless", "-u", "NONE", "--cmd", f"set rtp+={plugin}", str(text)]
+    command += ["-c", f"source {plugin}/plugin/sttd.vim", "-c", f"luafile {script}", "-c", "qa!"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=True)
+    assert "Error" not in done.stderr, done.stderr
+    assert re.fullmatch(r"Dear reader, w1 w2 w3( w\d)*\n", text.read_text())
+    interim, status = shown.read_text().splitlines()
+    assert interim == "interim"
+    assert re.match(r"sttd [\d.]+, ready: ", status)
+
+
+# ---------------------------------------------------------------- the demo
+
+
+def test_the_demo_runs_through_and_leaves_no_daemon(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "STTD_MODELS__MODEL": "nonsense"}
+    out = run("-m", "sttd", "demo", "--fast", environment=environment, text=True)
+    assert "Turn on the kitchen light." in out
+    right, said = map(int, re.search(r"words right +(\d+) of (\d+)", out).groups())
+    assert right > said * 0.8
+    assert "times real time" in out
+    assert "stopped with status 0" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_demo_in_real_time_tells_its_latencies(tmp_path):
+    out = run("-m", "sttd", "demo", environment={**os.environ, "TMPDIR": str(tmp_path)}, text=True)
+    assert "..." in out  # interims
+    p50_s, max_s = map(float, re.search(r"final text +p50 ([\d.]+) s, max ([\d.]+) s", out).groups())
+    assert 0.2 < p50_s <= max_s < 5
+
+
+@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
+def test_the_demo_says_what_it_is_told(tmp_path):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    out = run("-m", "sttd", "demo", "--fast", "--say", "Good morning.", environment=environment, text=True)
+    assert re.search(r"words right +\d of 2", out)
