@@ -416,7 +416,7 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
     tcp_is_default = plan.loaded.origins.get("server.tcp", "default") == "default"
     if tcp_is_default and directory == sockets.SYSTEM_DIR:
         tcp = "off"  # every local user reaches TCP, so the system service opens it only when told to
-    _check_token(config, tcp)
+    _check_token(config, tcp, inherited=inherited, for_all=directory == sockets.SYSTEM_DIR)
     with sockets.owned(directory):
         listeners = await sockets.open_listeners(directory, tcp=tcp, tcp_is_default=tcp_is_default, inherited=inherited)
         try:
@@ -425,12 +425,14 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
             listeners.remove_files()
 
 
-def _check_token(config: Config, tcp: str) -> None:
-    """Beyond loopback nobody gets in without a token."""
-    address = parse_tcp(tcp)
-    if address is None or address[0] in ("localhost", "::1") or address[0].startswith("127."):
+def _check_token(config: Config, tcp: str, *, inherited: list[InheritedSocket], for_all: bool) -> None:
+    """TCP does not tell who is there, so beyond one person's own machine a token does."""
+    hosts = [passed.socket.getsockname()[0] for passed in inherited if passed.name == "audio-tcp"]
+    if address := parse_tcp(tcp):
+        hosts.append(address[0])
+    if not hosts or read_token(config):
         return
-    if not read_token(config):
-        raise ConfigError(
-            f"`server.tcp` {tcp} is reachable from other machines; set `server.token_file`, or bind to 127.0.0.1"
-        )
+    if not all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
+        raise ConfigError("TCP is open to other machines; set `server.token_file`, or bind to 127.0.0.1")
+    if for_all:
+        raise ConfigError("TCP is open to every user of this machine; set `server.token_file`, or close it")
