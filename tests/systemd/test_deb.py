@@ -61,6 +61,11 @@ def test_install_use_upgrade_remove_purge(debian):
         assert session.until_closed() == 1000
     assert session.finals()[0]["text"] == "w1 w2"
 
+    # The real engine with the package's own libraries, inside the sandbox.
+    (sample,) = debian.root.glob("usr/lib/sttd/lib/python3.*/site-packages/sttd/assets/sample.flac")
+    inside = "/" + str(sample.relative_to(debian.root))
+    assert "hello world" in debian.run("/usr/bin/sttctl", "transcribe", "-m", "demo", inside).stdout.lower()
+
     before = debian.main_pid()
     debian.run("dpkg", "--install", "/root/sttd.deb")  # an upgrade to the same version
     assert debian.main_pid() not in (0, before)
