@@ -104,15 +104,10 @@ async def serve_audio(
     and ends its session at once.
     """
     async with trio.open_nursery() as nursery:
-        with trio.move_on_after(limits.handshake_s) as handshake:
-            request = await wrap_server_stream(
-                nursery,
-                UpgradedStream(stream, first=upgrade.head),
-                max_message_size=_LIBRARY_MESSAGE_BYTES,
-                receive_buffer_size=RECEIVE_BYTES,
-            )
-            socket = await request.accept(subprotocol=upgrade.subprotocol)
-        if not handshake.cancelled_caught:
+        socket = None
+        with trio.move_on_after(limits.handshake_s):
+            socket = await _accept(nursery, UpgradedStream(stream, first=upgrade.head), upgrade.subprotocol)
+        if socket is not None:
             intake = Intake(held)
             try:
                 await _Connection(
@@ -121,6 +116,17 @@ async def serve_audio(
             finally:
                 intake.discard()
         nursery.cancel_scope.cancel()
+
+
+async def _accept(nursery: trio.Nursery, stream: UpgradedStream, subprotocol: str | None) -> WebSocketConnection | None:
+    """The library's half of the handshake. None if the client broke the protocol right behind its own."""
+    request = await wrap_server_stream(
+        nursery, stream, max_message_size=_LIBRARY_MESSAGE_BYTES, receive_buffer_size=RECEIVE_BYTES
+    )
+    try:
+        return await request.accept(subprotocol=subprotocol)
+    except ConnectionClosed:
+        return None
 
 
 @attrs.define(eq=False, kw_only=True)
