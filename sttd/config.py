@@ -12,6 +12,7 @@ refuses the whole configuration.
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -379,14 +380,14 @@ def _convert(key: str, field: attrs.Attribute[Any], setting: Setting) -> Any:
     try:
         result = _STRICT.structure(value, field.type or str)
     except (cattrs.errors.CattrsError, cattrs.BaseValidationError, ValueError, TypeError):
-        raise ConfigError(f"{setting.source}: `{key}` must be {_describe(field)}, not {value!r}") from None
+        raise ConfigError(f"{setting.source}: `{key}` must be {describe_option(field)}, not {value!r}") from None
     low, high = field.metadata["ge"], field.metadata["le"]
     if (low is not None and result < low) or (high is not None and result > high):
-        raise ConfigError(f"{setting.source}: `{key}` must be {_describe(field)}, not {value!r}")
+        raise ConfigError(f"{setting.source}: `{key}` must be {describe_option(field)}, not {value!r}")
     return result
 
 
-def _describe(field: attrs.Attribute[Any]) -> str:
+def describe_option(field: attrs.Attribute[Any]) -> str:
     """The type and bounds of an option, in words."""
     kind: Any = field.type
     if get_origin(kind) is Literal:
@@ -398,6 +399,13 @@ def _describe(field: attrs.Attribute[Any]) -> str:
     elif low is not None:
         words += f" of at least {low}"
     return words
+
+
+def default_text(field: attrs.Attribute[Any]) -> str:
+    """The default of an option as TOML."""
+    default: Any = field.default
+    value = default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:

@@ -30,7 +30,7 @@ def programs(page, language="python"):
     return re.findall(rf"```{language}\n(.*?)```", (REFERENCE / page).read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("page", ["control.md", "audio.md", "errors.md"])
+@pytest.mark.parametrize("page", ["control.md", "audio.md", "errors.md", "configuration.md"])
 def test_the_generated_parts_are_the_code_s(page):
     text = (REFERENCE / page).read_text()
     assert "<!-- generated: " in text
