@@ -350,8 +350,8 @@ def _build(found: Mapping[str, Setting]) -> Config:
     presets: dict[str, dict[str, Any]] = {}
     for key, setting in found.items():
         parts = key.split(".")
-        if parts[0] == "presets" and len(parts) == 3:
-            presets.setdefault(parts[1], {})[parts[2]] = _plain(setting)
+        if parts[0] == "presets" and (len(parts) == 3 or (len(parts) == 4 and parts[2] == "options")):
+            presets.setdefault(parts[1], {})[parts[-1]] = _plain(setting)
         elif key in declared:
             values[parts[0]][parts[1]] = _convert(key, declared[key], setting)
         else:

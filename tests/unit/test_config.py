@@ -100,6 +100,10 @@ def test_preset_tables_are_kept_as_written():
     assert loaded.values()["presets.fake.decode_ms"] == {"value": 50, "origin": "flag"}
 
 
+def test_the_options_of_a_backend_may_have_a_table_of_their_own(tmp_path):
+    assert load(tmp_path, toml="[presets.fake.options]\nword_ms = 200\n").config.presets == {"fake": {"word_ms": 200}}
+
+
 def test_secrets_are_masked():
     assert load(flags={"server.token": "hush"}).values()["server.token"]["value"] == "***"
 
