@@ -1,0 +1,76 @@
+"""The stream under the WebSocket library: a cancelled send tears nothing, a close overtakes nothing."""
+
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from sttd.planes.streams import UpgradedStream, linger
+
+
+@asynccontextmanager
+async def pair():
+    ours, theirs = trio.socket.socketpair()
+    async with trio.SocketStream(ours) as left, trio.SocketStream(theirs) as right:
+        yield left, right
+
+
+async def test_what_was_read_before_comes_first_in_any_pieces():
+    async with pair() as (ours, theirs):
+        stream = UpgradedStream(ours, first=b"abcdef")
+        await theirs.send_all(b"ghi")
+        assert [await stream.receive_some(4), await stream.receive_some(), await stream.receive_some()] == [
+            b"abcd",
+            b"ef",
+            b"ghi",
+        ]
+
+
+async def test_a_cancelled_send_is_finished_by_the_next_one():
+    first, second = b"1" * 3_000_000, b"2" * 10
+    async with pair() as (ours, theirs):
+        stream = UpgradedStream(ours, first=b"")
+        with trio.move_on_after(0.05) as scope:
+            await stream.send_all(first)
+        assert scope.cancelled_caught
+        received = bytearray()
+
+        async def read():
+            while len(received) < len(first) + len(second):
+                received.extend(await theirs.receive_some())
+
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(read)
+                await stream.send_all(second)
+    assert received == first + second
+
+
+async def test_a_lost_peer_and_a_closed_stream_say_so():
+    async with pair() as (ours, theirs):
+        stream = UpgradedStream(ours, first=b"x")
+        await theirs.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            await stream.send_all(b"x")
+        await stream.aclose()
+        await stream.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.send_all(b"x")
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some()
+
+
+async def test_linger_waits_for_the_peer_to_close_but_not_for_ever(autojump_clock):
+    async with pair() as (ours, theirs):
+        await theirs.send_all(b"still talking")
+        await ours.send_all(b"last words")
+        began = trio.current_time()
+        await linger(ours, timeout_s=2)
+        assert trio.current_time() - began == 2
+        assert await theirs.receive_some() == b"last words"
+        assert await theirs.receive_some() == b""
+    async with pair() as (ours, theirs):
+        await theirs.aclose()
+        began = trio.current_time()
+        await linger(ours, timeout_s=2)
+        assert trio.current_time() == began
