@@ -37,6 +37,7 @@ from sttd.engine.pool_values import (
     PoolLease,
     PoolStatistics,
     UnloadResult,
+    Waiter,
     entry_of,
     preset_row,
 )
@@ -48,14 +49,6 @@ log = logging.getLogger(__name__)
 THREADS: Final = 4  # one loads; the others park and free
 
 OnEvent = Callable[[str, dict[str, Any]], None]
-
-
-@attrs.define(eq=False, kw_only=True)
-class _Waiter:
-    number: int
-    answered: trio.Event = attrs.field(factory=trio.Event)
-    lease: PoolLease | None = None
-    error: SttdError | None = None
 
 
 class ModelPool:
@@ -86,7 +79,7 @@ class ModelPool:
         self._limiter = trio.CapacityLimiter(THREADS)
         self._loaded: dict[ModelKey, Loaded] = {}
         self._chosen: dict[str, tuple[int, int]] = {}  # threads and workers that `load` gave a preset
-        self._waiters: dict[int, _Waiter] = {}
+        self._waiters: dict[int, Waiter] = {}
         self._numbers = itertools.count()
         self._operations: deque[Action[ModelKey]] = deque()
         self._changed = trio.Event()
@@ -175,18 +168,12 @@ class ModelPool:
         await trio.lowlevel.checkpoint()
         if preset is not None and preset not in self._presets:
             raise not_found(preset, list(self._presets))
-        asked = {
-            view.serial: view.key
-            for view in self._policy.entries(now=self._clock())
-            if preset is None or view.key.preset == preset
-        }
+        asked = {view.serial: view.key for view in self._views() if preset is None or view.key.preset == preset}
         self._apply(self._policy.unload(asked.values(), now=self._clock()))
-        while wait and any(view.serial in asked for view in self._policy.entries(now=self._clock())):
+        while wait and any(view.serial in asked for view in self._views()):
             await self._changed.wait()
         left = tuple(
-            self._entry(view)
-            for view in self._policy.entries(now=self._clock())
-            if view.serial in asked and view.state is not State.CLOSING
+            self._entry(view) for view in self._views() if view.serial in asked and view.state is not State.CLOSING
         )
         return UnloadResult(
             unloaded=len(asked) - len(left),
@@ -199,14 +186,12 @@ class ModelPool:
     def configure(self, presets: Mapping[str, Preset], limits: PoolLimits) -> None:
         """Apply a new configuration: models of changed or vanished presets drain, what `load` chose is forgotten."""
         stale = [
-            view.key
-            for view in self._policy.entries(now=self._clock())
-            if presets.get(view.key.preset) != self._presets.get(view.key.preset)
+            view.key for view in self._views() if presets.get(view.key.preset) != self._presets.get(view.key.preset)
         ]
         self._presets = dict(presets)
         self._chosen.clear()
         self._apply(self._policy.configure(limits, now=self._clock()))
-        still_there = {view.key for view in self._policy.entries(now=self._clock())}
+        still_there = {view.key for view in self._views()}
         self._apply(self._policy.unload(still_there.intersection(stale), now=self._clock()))
 
     def statistics(self) -> PoolStatistics:
@@ -255,9 +240,9 @@ class ModelPool:
             raise not_local(found)
         return key
 
-    def _request(self, key: ModelKey) -> tuple[_Waiter, bool]:
+    def _request(self, key: ModelKey) -> tuple[Waiter, bool]:
         """Ask the policy; the second value says whether the model was there."""
-        waiter = _Waiter(number=next(self._numbers))
+        waiter = Waiter(number=next(self._numbers))
         self._waiters[waiter.number] = waiter
         hits = self._policy.hits
         actions = self._policy.request(waiter.number, key, now=self._clock())
@@ -265,7 +250,7 @@ class ModelPool:
         self._apply(actions)
         return waiter, hit
 
-    async def _collect(self, waiter: _Waiter) -> PoolLease:
+    async def _collect(self, waiter: Waiter) -> PoolLease:
         try:
             await waiter.answered.wait()
         except trio.Cancelled:
@@ -353,14 +338,14 @@ class ModelPool:
     async def _make_room(self, deadline: float) -> bool:
         """Close an idle model and wait until it is gone; False when none gets idle in time."""
         while not (actions := self._policy.make_room()):
-            coming = any(view.leases or view.state is State.CLOSING for view in self._policy.entries(now=self._clock()))
+            coming = any(view.leases or view.state is State.CLOSING for view in self._views())
             if not coming or self._clock() >= deadline:
                 return False
             with trio.move_on_after(deadline - self._clock()):
                 await self._changed.wait()
         self._apply(actions)
         closing = {action.key for action in actions if isinstance(action, Close)}
-        while any(view.key in closing for view in self._policy.entries(now=self._clock())):
+        while any(view.key in closing for view in self._views()):
             await self._changed.wait()
         return True
 
@@ -405,8 +390,11 @@ class ModelPool:
     def _row(self, key: ModelKey) -> PoolEntry:
         return next(entry for entry in self._entries() if entry.cache_key == str(key))
 
+    def _views(self) -> tuple[EntryView[ModelKey], ...]:
+        return self._policy.entries(now=self._clock())
+
     def _entries(self) -> list[PoolEntry]:
-        return [self._entry(view) for view in self._policy.entries(now=self._clock())]
+        return [self._entry(view) for view in self._views()]
 
     def _entry(self, view: EntryView[ModelKey]) -> PoolEntry:
         return entry_of(view, loaded=self._loaded.get(view.key), preset=self._presets.get(view.key.preset))

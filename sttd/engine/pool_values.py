@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import trio
 
 from sttd.core.pool_actions import EntryView
 from sttd.engine.backend import Model, ModelKey, Preset
+from sttd.errors import SttdError
 
 
 @attrs.frozen(kw_only=True)
@@ -126,6 +128,16 @@ class PoolLease:
         if self._held:
             self._held = False
             self._on_release(self._key)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Waiter:
+    """Somebody who waits for a lease; `answered` is set together with one of the two."""
+
+    number: int
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    lease: PoolLease | None = None
+    error: SttdError | None = None
 
 
 def entry_of(view: EntryView[ModelKey], *, loaded: Loaded | None, preset: Preset | None) -> PoolEntry:
