@@ -1,72 +1,18 @@
 """Every sub-command of sttctl, declared once: the parser, the help, the completions and the man page come from here.
 
 What a verb of the control plane takes is declared in `sttd.wire.verbs`; a command that stands for one derives its
-summary and its arguments from there.
+arguments from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
-
-import attrs
 
 from sttd.wire.common import LANGUAGES
-from sttd.wire.schema import describe
-from sttd.wire.verbs import TOPICS, VERBS
-
-Kind = Literal["flag", "str", "int", "float"]
-Completes = Literal["", "file", "directory", "preset", "session"]
+from sttd_client.ctl.declare import Argument, Command, from_verb
 
 FORMATS = ("txt", "srt", "vtt", "json", "tsv")
 SHELLS = ("bash", "zsh", "fish")
-
-
-@attrs.frozen(kw_only=True)
-class Argument:
-    """One argument of a command. Names that begin with a dash make an option, one without makes a positional."""
-
-    names: tuple[str, ...]
-    summary: str
-    dest: str = ""  # where the value lies in the namespace, if not under its longest name
-    kind: Kind = "str"
-    count: Literal["", "?", "*", "+"] = ""
-    choices: tuple[str, ...] = ()
-    metavar: str = ""
-    completes: Completes = ""
-    hidden: bool = False  # for tests and other programs; left out of help and man page
-
-    @property
-    def is_option(self) -> bool:
-        """Whether it is given by name."""
-        return self.names[0].startswith("-")
-
-    @property
-    def takes_value(self) -> bool:
-        """Whether something follows the option's name."""
-        return self.is_option and self.kind != "flag"
-
-    @property
-    def placeholder(self) -> str:
-        """What help shows in place of the value."""
-        return self.metavar or max(self.names, key=len).lstrip("-").upper().replace("-", "_")
-
-    @property
-    def help(self) -> str:
-        """The summary, and the choices where they are few enough to read."""
-        few = 0 < len(self.choices) <= 10
-        return f"{self.summary}: {', '.join(self.choices)}" if few else self.summary
-
-
-@attrs.frozen(kw_only=True)
-class Command:
-    """One sub-command; `run` names the function as module:function, which is imported when it is needed."""
-
-    name: str
-    summary: str
-    run: str
-    arguments: tuple[Argument, ...] = ()
-    details: str = ""  # a paragraph for the man page and `sttctl COMMAND --help`
 
 
 COMMON = (
@@ -80,36 +26,18 @@ COMMON = (
 )
 
 
-_COMPLETES: Mapping[str, Completes] = {"preset": "preset", "model": "preset", "session": "session"}
+def topics() -> tuple[str, ...]:
+    """What events are about."""
+    from sttd.wire.verbs import TOPICS
+
+    return TOPICS
 
 
-def _from_verb(verb: str, *, positional: str) -> tuple[Argument, ...]:
-    """The arguments that a verb's parameters make.
+def methods() -> tuple[str, ...]:
+    """The verbs of the control plane."""
+    from sttd.wire.verbs import VERBS
 
-    A unit at the end of a name becomes the placeholder; what is on unless said otherwise becomes `--no-NAME`.
-    """
-    arguments = []
-    for name, row in describe(VERBS[verb].params).items():
-        default = row.get("omitted", row.get("default"))
-        summary = row["summary"] + ("" if default in (None, True) else f" (default: {default})")
-        completes = _COMPLETES.get(name, "")
-        if name == positional:
-            count: Literal["", "?"] = "" if row["required"] else "?"
-            arguments.append(
-                Argument(names=(name.upper(),), dest=name, summary=summary, count=count, completes=completes)
-            )
-        elif row["type"] == "bool":
-            without_it = row["summary"].rpartition("; false ")[2]  # the declarations say both sides in this way
-            arguments.append(Argument(names=(f"--no-{name}",), dest=f"no_{name}", kind="flag", summary=without_it))
-        else:
-            flag = "--" + name.removesuffix("_s").replace("_", "-")
-            metavar = "SECONDS" if name.endswith("_s") else "N" if row["type"] == "int" else ""
-            arguments.append(
-                Argument(
-                    names=(flag,), dest=name, kind=row["type"], metavar=metavar, summary=summary, completes=completes
-                )
-            )
-    return tuple(arguments)
+    return tuple(VERBS)
 
 
 _SPEECH = (
@@ -136,7 +64,7 @@ COMMANDS: Mapping[str, Command] = {
             name="status",
             summary="Show the state of the daemon in one look.",
             run="status:status",
-            arguments=(
+            arguments=lambda: (
                 Argument(names=("--watch", "-w"), kind="flag", summary="keep it on the screen, up to date"),
                 Argument(
                     names=("--interval",),
@@ -153,15 +81,15 @@ COMMANDS: Mapping[str, Command] = {
             name="load",
             summary="Load a preset's model, so that the next session need not wait for it.",
             run="models:load",
-            arguments=_from_verb("load", positional="preset"),
+            arguments=lambda: from_verb("load", positional="preset"),
             details="The options stay in force for sessions of this preset until the next load or reload.",
         ),
         Command(
             name="unload",
             summary="Unload models and give their memory back.",
             run="models:unload",
-            arguments=(
-                *_from_verb("unload", positional="preset"),
+            arguments=lambda: (
+                *from_verb("unload", positional="preset"),
                 Argument(names=("--all",), kind="flag", summary="unload every model; the same as naming none"),
             ),
             details="A model in use goes when its users are done: nobody's speech is cut.",
@@ -170,7 +98,7 @@ COMMANDS: Mapping[str, Command] = {
             name="pull",
             summary="Download a model.",
             run="models:pull",
-            arguments=_from_verb("pull", positional="model"),
+            arguments=lambda: from_verb("pull", positional="model"),
             details="The daemon downloads, into its own model directory. Interrupting leaves what has arrived; "
             "the next pull goes on from there.",
         ),
@@ -178,7 +106,7 @@ COMMANDS: Mapping[str, Command] = {
             name="sessions",
             summary="List the running sessions that you may see.",
             run="sessions:sessions",
-            arguments=(
+            arguments=lambda: (
                 Argument(names=("--limit",), kind="int", metavar="N", summary="show so many at most (default: all)"),
             ),
         ),
@@ -186,13 +114,15 @@ COMMANDS: Mapping[str, Command] = {
             name="close",
             summary="End a session; its client gets its finals first.",
             run="sessions:close",
-            arguments=_from_verb("close_session", positional="session"),
+            arguments=lambda: from_verb("close_session", positional="session"),
         ),
         Command(
             name="config",
             summary="Show the configuration in effect, and where each value comes from.",
             run="configuration:config",
-            arguments=(Argument(names=("KEY",), dest="key", count="?", summary="show this section or value only"),),
+            arguments=lambda: (
+                Argument(names=("KEY",), dest="key", count="?", summary="show this section or value only"),
+            ),
         ),
         Command(
             name="reload",
@@ -204,12 +134,12 @@ COMMANDS: Mapping[str, Command] = {
             name="watch",
             summary="Print what happens in the daemon, as it happens.",
             run="watch:watch",
-            arguments=(
+            arguments=lambda: (
                 Argument(
                     names=("TOPIC",),
                     dest="topics",
                     count="*",
-                    choices=TOPICS,
+                    choices=topics(),
                     summary="what to hear about (default: all)",
                 ),
             ),
@@ -218,7 +148,7 @@ COMMANDS: Mapping[str, Command] = {
             name="transcribe",
             summary="Transcribe files: any audio or video that the daemon can decode.",
             run="transcribe:transcribe",
-            arguments=(
+            arguments=lambda: (
                 Argument(
                     names=("FILE",),
                     dest="files",
@@ -252,7 +182,7 @@ COMMANDS: Mapping[str, Command] = {
             name="listen",
             summary="Show live captions of what the microphone hears.",
             run="listen:listen",
-            arguments=(
+            arguments=lambda: (
                 *_SPEECH,
                 Argument(
                     names=("--device",),
@@ -280,12 +210,12 @@ COMMANDS: Mapping[str, Command] = {
             name="raw",
             summary="Speak the control protocol by hand: JSON lines in, JSON lines out.",
             run="raw:raw",
-            arguments=(
+            arguments=lambda: (
                 Argument(
                     names=("METHOD",),
                     dest="method",
                     count="?",
-                    choices=tuple(VERBS),
+                    choices=methods(),
                     summary="call this one method and stop",
                 ),
                 Argument(names=("PARAMS",), dest="params", count="?", summary="its parameters, as a JSON object"),
@@ -298,7 +228,7 @@ COMMANDS: Mapping[str, Command] = {
             name="completion",
             summary="Print the completion script of a shell.",
             run="completion:completion",
-            arguments=(Argument(names=("SHELL",), dest="shell", choices=SHELLS, summary="the shell"),),
+            arguments=lambda: (Argument(names=("SHELL",), dest="shell", choices=SHELLS, summary="the shell"),),
         ),
     )
 }

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from sttd_client.ctl.commands import COMMANDS, COMMON, Argument, Command
+from sttd_client.ctl.commands import COMMANDS, COMMON
+from sttd_client.ctl.declare import Argument, Command
 
 _HEADER = "# Made by `sttctl completion {shell}`; changes here are lost."
 
@@ -35,12 +36,12 @@ def _shown(arguments: tuple[Argument, ...]) -> list[Argument]:
 
 
 def _options(command: Command) -> list[Argument]:
-    return [argument for argument in (*_shown(command.arguments), *COMMON) if argument.is_option]
+    return [argument for argument in (*_shown(command.arguments()), *COMMON) if argument.is_option]
 
 
 def _positional(command: Command) -> Argument | None:
     """The positional that is completed: a command has at most one that can be."""
-    return next((argument for argument in _shown(command.arguments) if not argument.is_option), None)
+    return next((argument for argument in _shown(command.arguments()) if not argument.is_option), None)
 
 
 # ---------------------------------------------------------------- bash
@@ -61,7 +62,7 @@ def _bash() -> Iterator[str]:
         if argument.takes_value:
             yield from _bash_case(f'*" {argument.names[0]}"', argument)
     for command in COMMANDS.values():
-        for argument in _shown(command.arguments):
+        for argument in _shown(command.arguments()):
             if argument.takes_value:
                 yield from _bash_case("|".join(f'"{command.name} {name}"' for name in argument.names), argument)
     yield "    esac"
@@ -122,7 +123,7 @@ def _zsh() -> Iterator[str]:
     yield "        arguments)"
     yield "            case $words[1] in"
     for command in COMMANDS.values():
-        specs = " ".join(_zsh_argument(argument) for argument in (*_shown(command.arguments), *COMMON))
+        specs = " ".join(_zsh_argument(argument) for argument in (*_shown(command.arguments()), *COMMON))
         yield f"                {command.name}) _arguments {specs} ;;"
     yield "            esac ;;"
     yield "    esac"
@@ -164,7 +165,7 @@ def _fish() -> Iterator[str]:
     for command in COMMANDS.values():
         yield f"complete -c sttctl -n __fish_use_subcommand -a {command.name} -d {_fish_quoted(command.summary)}"
         here = f"-n '__fish_seen_subcommand_from {command.name}'"
-        for argument in _shown(command.arguments):
+        for argument in _shown(command.arguments()):
             if argument.is_option or argument == _positional(command):
                 yield _fish_line(here, argument)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sttd_client.ctl.commands import COMMANDS, COMMON, Argument, Command
+from sttd_client.ctl.commands import COMMANDS, COMMON
+from sttd_client.ctl.declare import Argument, Command
 
 _STATUSES = (
     ("0", "done"),
@@ -70,7 +71,7 @@ def _lines() -> Iterator[str]:
 def _command(command: Command) -> Iterator[str]:
     yield f".SS {escaped(synopsis(command))}"
     yield escaped(f"{command.summary} {command.details}".strip())
-    for argument in command.arguments:
+    for argument in command.arguments():
         if not argument.hidden:
             yield from _argument(argument)
 
@@ -78,8 +79,8 @@ def _command(command: Command) -> Iterator[str]:
 def synopsis(command: Command) -> str:
     """The command with its positionals, as usage lines write them."""
     shapes = {"": "{}", "?": "[{}]", "+": "{}...", "*": "[{}...]"}
-    positionals = [shapes[a.count].format(a.placeholder) for a in command.arguments if not a.is_option]
-    has_options = any(a.is_option and not a.hidden for a in command.arguments)
+    positionals = [shapes[a.count].format(a.placeholder) for a in command.arguments() if not a.is_option]
+    has_options = any(a.is_option and not a.hidden for a in command.arguments())
     return " ".join([command.name, *(["[OPTION...]"] if has_options else []), *positionals])
 
 

@@ -7,18 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 from sttd import __version__
-from sttd_client.ctl.commands import COMMANDS, COMMON, Argument, Command
+from sttd_client.ctl.commands import COMMANDS, COMMON
+from sttd_client.ctl.declare import Argument, Command
 
 EPILOG = """exit status: 0 done, 1 failed, 2 usage, 3 no daemon, 4 denied, 5 not found, 6 busy"""
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The parser of sttctl.
-
-    Args:
-        only: the one command whose arguments are wanted. The others are known by name, which saves their time at
-            every start.
-    """
+    """The parser of sttctl, with all commands or with `only` the one that is run, which is ready sooner."""
     parser = argparse.ArgumentParser(
         prog="sttctl", description="Control the speech-to-text daemon, and use it.", epilog=EPILOG, allow_abbrev=False
     )
@@ -26,23 +22,35 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     _add(parser, COMMON)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS.values():
-        sub = commands.add_parser(
-            command.name, help=command.summary, description=_description(command), allow_abbrev=False
-        )
         if only in (None, command.name):
-            _add(sub, command.arguments)
+            sub = commands.add_parser(
+                command.name, help=command.summary, description=_description(command), allow_abbrev=False
+            )
+            _add(sub, command.arguments())
             _add(sub, COMMON)
     return parser
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The arguments of this run; ends the program with status 2 where they make no sense."""
-    named = next((word for word in argv if word in COMMANDS), None)
-    arguments = build_parser(only=named).parse_args(argv)
+    arguments = build_parser(only=_command_in(argv)).parse_args(argv)
     for common in COMMON:  # given before the command, after it, or not at all
         name = _dest(common)
         setattr(arguments, name, getattr(arguments, name, False if common.kind == "flag" else None))
     return arguments
+
+
+def _command_in(argv: list[str]) -> str | None:
+    """The command that is run, as far as it can be told without parsing; None has all of them parsed."""
+    words = iter(argv)
+    for word in words:
+        if word == "--socket":
+            next(words, None)
+        elif not word.startswith("-"):
+            return word if word in COMMANDS else None
+        elif word in ("-h", "--help"):
+            return None
+    return None
 
 
 def _description(command: Command) -> str:
