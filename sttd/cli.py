@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     pull = commands.add_parser(
         "pull", help="download a model without a daemon; `sttctl pull` asks the daemon to do it",
     )  # fmt: skip
-    pull.add_argument("model", metavar="PRESET|OWNER/NAME")
+    pull.add_argument("model", metavar="PRESET|OWNER/NAME", help="the slash may be written as two dashes")
     pull.add_argument("--config", type=Path, metavar="FILE", help="read this file and no other")
     pull.set_defaults(run=_pull)
 
@@ -183,7 +183,7 @@ def _pull(arguments: argparse.Namespace) -> int:
     preset = plan.presets.get(arguments.model)
     if preset is not None:
         preset = plan.backends[preset.backend].resolve(preset)
-    model = preset.model if preset is not None else arguments.model
+    model = preset.model if preset is not None else arguments.model.replace("--", "/", 1)
     revision = preset.revision if preset is not None else None
     print(trio.run(functools.partial(plan.store.pull, model, revision=revision)))
     return EXIT_OK

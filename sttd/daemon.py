@@ -104,7 +104,8 @@ def make_plan(sources: Sources) -> Plan:
     for name in (*defaults, *config.presets):
         if name not in presets:
             raise ConfigError(f"unknown preset {name!r}{suggestion(name, list(presets))} `sttctl models` lists them")
-        backends[presets[name].backend].resolve(presets[name])
+        # Kept as resolved, so that `auto` has the name of a model when somebody asks what to download.
+        presets[name] = backends[presets[name].backend].resolve(presets[name])
     return Plan(loaded=loaded, store=store, backends=backends, presets=presets)
 
 

@@ -88,7 +88,7 @@ def uninstall(scope: Scope, *, environ: Mapping[str, str], dry_run: bool = False
     """
     lines: list[str] = ["(dry run, nothing is removed)"] if dry_run else []
     removed: list[Path] = []
-    for target in _targets(scope, environ=environ, bindir=Path("/")):
+    for target in _targets(attrs.evolve(scope, gpu=True), environ=environ, bindir=Path("/")):
         path = _placed(target.path, scope)
         found = _read(path)
         if found is None:

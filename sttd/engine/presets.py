@@ -179,7 +179,7 @@ def not_local(preset: Preset) -> ModelError:
     if "/" in preset.model and preset.model.startswith((".", "/", "~")):
         remedy = f"Put a CTranslate2 Whisper model (model.bin, config.json, tokenizer.json) into {preset.model}."
     else:
-        remedy = f"Get it with: sttctl pull {preset.name}"
+        remedy = f"Get it with: sttctl pull {preset.model if preset.name == 'auto' else preset.name}"
     return ModelError(
         f"The model of preset {preset.name!r} is not on disk. {remedy}",
         code="model_not_local",

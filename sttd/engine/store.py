@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,9 @@ from sttd.errors import AccessError, ModelError
 
 REQUIRED: Final = ("model.bin", "config.json", "tokenizer.json")
 MAX_DOWNLOADS: Final = 2
+# owner/name as the hub allows it: no part begins or ends with a dash or dot, none has two in a row.
+_PART: Final = r"(?=[^/]{1,96}(?:/|$))\w+(?:[.-]\w+)*"
+_REPOSITORY: Final = re.compile(f"{_PART}/{_PART}", re.ASCII)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -78,8 +82,9 @@ class ModelStore:
             return embedded_model()
         repository = repository_of(model)
         if not self.network:
+            instance = model.replace("/", "--")  # a unit's name has no slash; `sttd pull` reads the dashes as one
             raise AccessError(
-                f"This service has no network. Download with: systemctl start sttd-pull@{model}.service",
+                f"This service has no network. Download with: systemctl start sttd-pull@{instance}.service",
                 data={"model": model},
             )
         work = functools.partial(
@@ -147,7 +152,7 @@ def repository_of(model: str) -> str:
     """
     if model in REPOSITORIES:
         return REPOSITORIES[model]
-    if model.count("/") == 1 and not is_path(model):
+    if _REPOSITORY.fullmatch(model):
         return model
     raise ModelError(
         f"{model!r} cannot be downloaded; give a repository as owner/name, or one of: {', '.join(REPOSITORIES)}.",

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 from sttd import units
@@ -146,7 +147,7 @@ def test_the_administrator_s_place_is_etc_and_the_gpu_drop_in_is_asked_for(tmp_p
     staged = files(tmp_path)
     assert "etc/systemd/system/sttd.service.d/gpu.conf" in staged
     assert all(name.startswith("etc/") for name in staged)
-    uninstall(scope, environ={})
+    uninstall(attrs.evolve(scope, gpu=False), environ={})
     assert not (tmp_path / "etc/systemd/system/sttd.service.d").exists()
 
 
