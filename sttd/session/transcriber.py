@@ -295,7 +295,8 @@ class Transcriber:
                 end_s=seconds(snapshot.end_sample),
             )
         )
-        self.on_hint(text_rules.turn_hint(self._previous_text, text))
+        language = self._language or outcome.hypothesis.language
+        self.on_hint(text_rules.turn_hint(self._previous_text, text, language=language))
         self._previous_text = text
         latest = self.snapshot()
         if latest is not None:
@@ -345,8 +346,8 @@ class Transcriber:
             speculation.ticket.promote(deadline=deadline)
             try:
                 outcome = await speculation.ticket.wait()
-            except JobDropped:
-                pass  # shed while it waited
+            except (JobDropped, DecodeError):
+                pass  # shed while it waited, or failed: what was a guess until now deserves a real try
             else:
                 return outcome, speculation.submitted + outcome.queue_s < decided_at
         return await (await self._submit_final(closed.samples)).wait(), False
