@@ -122,7 +122,9 @@ class _Plane:
     async def _serve(self, stream: trio.SocketStream) -> None:
         _widen_outflow(stream)
         decision = await self._decide(stream)
-        if isinstance(decision, Upgrade):
+        if decision is None:
+            await trio.aclose_forcefully(stream)
+        elif isinstance(decision, Upgrade):
             await serve_audio(
                 stream,
                 decision,
@@ -153,13 +155,21 @@ class _Plane:
         return decision
 
     async def _read_head(self, stream: trio.SocketStream) -> Request | Response | None:
-        reader = HeadReader()
-        with trio.move_on_after(self.limits.head_s):
-            while data := await stream.receive_some(RECEIVE_BYTES):
-                if (result := reader.push(data)) is not None:
-                    return result
-            return None
-        return refusal("idle_timeout", f"no request within {self.limits.head_s:g} s")
+        """The head, its refusal, or None for a peer that sends none: it left, or a drain began before it was done."""
+        result = None
+        with trio.move_on_after(self.limits.head_s) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stop_reading_on_drain, nursery.cancel_scope)
+                result = await _receive_head(stream)
+                nursery.cancel_scope.cancel()
+        if patience.cancelled_caught:
+            return refusal("idle_timeout", f"no request within {self.limits.head_s:g} s")
+        return result
+
+    async def _stop_reading_on_drain(self, scope: trio.CancelScope) -> None:
+        """Browsers keep connections in reserve; nothing is owed to them."""
+        await self.drain.started.wait()
+        scope.cancel()
 
     def _answer(self, route: Route, request: Request) -> Response:
         """The content of a path. Bodies are made in memory: the largest is the page."""
@@ -179,6 +189,14 @@ class _Plane:
         if self.access is None:
             return unix_peer(stream)
         return Peer(uid=os.geteuid(), privileged=True, transport="tcp")
+
+
+async def _receive_head(stream: trio.SocketStream) -> Request | Response | None:
+    reader = HeadReader()
+    while data := await stream.receive_some(RECEIVE_BYTES):
+        if (result := reader.push(data)) is not None:
+            return result
+    return None
 
 
 def _bound_inflow(listener: trio.SocketListener) -> None:
