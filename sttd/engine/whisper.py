@@ -12,6 +12,7 @@ calls are synchronous, and the dispatcher makes no more of them at a time than t
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,8 @@ from sttd.engine.whisper_decoding import BatchKey, Decoder
 from sttd.engine.whisper_options import Settings
 from sttd.engine.whisper_text import TextCodec, languages_of
 from sttd.errors import DecodeError, ModelError, SttdError
+
+log = logging.getLogger(__name__)
 
 MAX_BATCH_CPU: Final = 8  # a CPU gains nothing beyond (measured with base: 2.6 times at 8), and the call gets long
 MAX_BATCH_GPU: Final = 32
@@ -269,6 +272,7 @@ def _decode_error(error: Exception) -> DecodeError:
         return DecodeError("Not enough memory to decode this utterance.", code="out_of_memory")
     if isinstance(error, SttdError):
         return DecodeError(error.message, code=error.code)
+    log.error("a decode failed", exc_info=error)
     return DecodeError(f"The engine failed: {_first_line(error)}")
 
 

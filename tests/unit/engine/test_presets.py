@@ -19,6 +19,7 @@ from sttd.engine.presets import (
     share_cores,
     smaller_presets,
 )
+from sttd.engine.whisper_options import Settings
 from sttd.errors import ConfigError
 
 LAPTOP = Machine(cores=8)
@@ -35,6 +36,12 @@ def test_the_table_names_itself_and_its_smaller_ones():
         assert preset.name == name
         assert preset.summary
         assert preset.smaller is None or preset.smaller in presets
+
+
+def test_the_options_of_built_in_presets_hold():
+    for preset in builtin_presets().values():
+        if preset.backend == "whisper":
+            assert Settings.parse(preset.options)
 
 
 def test_smaller_ends_at_the_smallest_without_loops():

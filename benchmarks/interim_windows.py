@@ -1,0 +1,113 @@
+"""The quality gate of short encoder windows for interims: what they save and what they cost, for one preset.
+
+An encoder of 30 s is most of an interim's cost on a CPU, and CTranslate2 accepts shorter windows; but the window's
+length is part of what the model computes, so each model must show that it hears the same. Prefixes of utterances,
+cut every 0.5 s, are decoded as interims with each window; a hypothesis is compared with the nearest prefix of what
+was said. A window passes within 1 percentage point of word errors of the full one.
+
+    python -m benchmarks interim_windows          (STTD_BENCH_PRESET=base for another preset that is on disk)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import numpy as np
+
+from benchmarks import load, report
+from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass, Samples
+from sttd.engine.presets import builtin_presets
+from sttd.engine.whisper import WhisperBackend
+
+WINDOWS = (3000, 2000, 1500, 1000)
+STEP_S = 0.5
+PASS_POINTS = 1.0
+CLIPS = Path(__file__).parents[1] / "tests" / "data"
+
+
+def main() -> None:
+    """Decode all prefixes with each window."""
+    preset = builtin_presets()[os.environ.get("STTD_BENCH_PRESET", "demo")]
+    prefixes = list(_prefixes())
+    rows = []
+    for window in WINDOWS:
+        allowed = (window,) if window < 3000 else ()
+        options = {**preset.options, "interim_windows": allowed}
+        model = WhisperBackend().load(attrs.evolve(preset, options=options), cpu_threads=0, num_workers=1)
+        errors = words = exact = 0
+        began = time.perf_counter()
+        for samples, said in prefixes:
+            item = DecodeItem(samples=samples, options=DecodeOptions(language="en"), job_class=JobClass.INTERIM)
+            (hypothesis,) = model.decode([item])
+            heard = _words(hypothesis.text)  # type: ignore[union-attr]
+            wrong = nearest_prefix_errors(heard, said)
+            errors, words, exact = errors + wrong, words + len(heard), exact + (wrong == 0)
+        spent = time.perf_counter() - began
+        model.close()
+        rows.append(
+            {
+                "window_frames": window,
+                "prefixes": len(prefixes),
+                "ms_per_interim": round(1000 * spent / len(prefixes), 1),
+                "word_errors_pct": round(100 * errors / max(words, 1), 2),
+                "exactly_right_pct": round(100 * exact / len(prefixes), 1),
+            }
+        )
+    full = rows[0]
+    for row in rows:
+        row["speedup"] = round(full["ms_per_interim"] / row["ms_per_interim"], 2)
+        row["passes"] = "yes" if row["word_errors_pct"] <= full["word_errors_pct"] + PASS_POINTS else "no"
+    report.write("interim_windows", rows, {"preset": preset.name, "gate": f"{PASS_POINTS} point of word errors"})
+
+
+def _prefixes() -> Iterator[tuple[Samples, list[str]]]:
+    """Beginnings of utterances with what is said in all of the utterance."""
+    pcm, spoken = load.sample()
+    yield from _cut(_floats(pcm), spoken)
+    for path in sorted(CLIPS.glob("*.json")):
+        yield from _cut(_floats(_read(path.with_suffix(".flac"))), json.loads(path.read_text())["utterances"])
+
+
+def _cut(audio: Samples, spoken: list[dict[str, object]]) -> Iterator[tuple[Samples, list[str]]]:
+    for utterance in spoken:
+        start, end = float(str(utterance["start_s"])) - 0.3, float(str(utterance["end_s"]))
+        for cut in np.arange(start + 0.3 + STEP_S, end + STEP_S, STEP_S):
+            samples = audio[max(0, int(start * SAMPLE_RATE)) : int(min(cut, end + 0.2) * SAMPLE_RATE)]
+            yield samples, _words(str(utterance["text"]))
+
+
+def _floats(pcm: bytes) -> Samples:
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+
+
+def _read(path: Path) -> bytes:
+    import av
+
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
+    with av.open(str(path)) as container:
+        frames = [block for frame in container.decode(audio=0) for block in resampler.resample(frame)]
+        frames += resampler.resample(None)
+    return b"".join(frame.to_ndarray().tobytes() for frame in frames)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-z0-9']+", text.lower())
+
+
+def nearest_prefix_errors(heard: list[str], said: list[str]) -> int:
+    """Edits from `heard` to the prefix of `said` that is nearest; a word cut in the middle counts as not said."""
+    costs = list(range(len(said) + 1))
+    for row, word in enumerate(heard, 1):
+        diagonal, costs[0] = costs[0], row
+        for column, other in enumerate(said, 1):
+            diagonal, costs[column] = (
+                costs[column],
+                min(costs[column] + 1, costs[column - 1] + 1, diagonal + (word != other)),
+            )
+    return min(costs)
