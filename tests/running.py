@@ -181,3 +181,75 @@ def read_pcm(path: Path, *, rate: int = 16_000, channels: int = 1) -> bytes:
         frames = [block for frame in container.decode(audio=0) for block in resampler.resample(frame)]
         frames += resampler.resample(None)
     return b"".join(frame.to_ndarray().tobytes() for frame in frames)
+
+
+class ControlLine:
+    """One connection to the control plane, kept open, that knows msgpack and sockets alone."""
+
+    def __init__(self, daemon: RunningDaemon, *, timeout_s: float = 20.0) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.settimeout(timeout_s)
+        self.socket.connect(str(daemon.control))
+        self.events: list[dict] = []
+        self._unpacker = msgpack.Unpacker()
+        self._msgid = 0
+
+    def __enter__(self) -> ControlLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
+
+    def ask(self, method: str, *params: object) -> int:
+        """Send a request without waiting; its id. `params` as they are, for shapes that are wrong on purpose."""
+        self._msgid += 1
+        self.socket.sendall(msgpack.packb([0, self._msgid, method, list(params)]))
+        return self._msgid
+
+    def read(self) -> list:
+        """The next message. Raises EOFError where the daemon has closed."""
+        while True:
+            for message in self._unpacker:
+                return message
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError
+            self._unpacker.feed(data)
+
+    def answer(self, msgid: int) -> tuple[dict | None, dict | None]:
+        """Error and result of a request; events that come before are kept in `events`."""
+        while True:
+            message = self.read()
+            if message[0] == 1 and message[1] == msgid:
+                return message[2], message[3]
+            assert message[0] == 2, message
+            self.events += message[2]
+
+    def call(self, method: str, **params: object) -> dict:
+        """One request. Raises RuntimeError with the error's map."""
+        error, result = self.answer(self.ask(method, *([params] if params else [])))
+        if error is not None:
+            raise RuntimeError(error)
+        return result
+
+    def code(self, method: str, *params: object) -> str:
+        """The code of the error that a request must end with."""
+        error, result = self.answer(self.ask(method, *params))
+        assert error is not None, result
+        assert error.keys() == {"code", "message", "retryable", "data"}
+        assert error["message"]
+        return error["code"]
+
+    def event(self) -> dict:
+        """The next event of a subscription."""
+        while not self.events:
+            message = self.read()
+            assert message[:2] == [2, "event"], message
+            self.events += message[2]
+        return self.events.pop(0)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
