@@ -116,14 +116,23 @@ def cpu_s(pid: int) -> float:
 
 def sample() -> tuple[bytes, list[dict[str, Any]]]:
     """The bundled sample as 16 kHz PCM, and its utterances."""
+    return clip(ASSETS / "sample.flac")
+
+
+def clip(path: Path) -> tuple[bytes, list[dict[str, Any]]]:
+    """A recording with the list of its utterances beside it, as 16 kHz PCM."""
+    return pcm(path), json.loads(path.with_suffix(".json").read_text())["utterances"]
+
+
+def pcm(path: Path) -> bytes:
+    """Any audio file as 16 kHz mono 16-bit PCM."""
     import av
 
     resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
-    with av.open(str(ASSETS / "sample.flac")) as container:
+    with av.open(str(path)) as container:
         frames = [block for frame in container.decode(audio=0) for block in resampler.resample(frame)]
         frames += resampler.resample(None)
-    pcm = b"".join(frame.to_ndarray().tobytes() for frame in frames)
-    return pcm, json.loads((ASSETS / "sample.json").read_text())["utterances"]
+    return b"".join(frame.to_ndarray().tobytes() for frame in frames)
 
 
 def percentile(values: list[float], share: float) -> float | None:
