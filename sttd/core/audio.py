@@ -8,8 +8,10 @@ Rules:
  3. Integers and companded samples are scaled by their full range. Floats beyond [-1, 1] are clamped: a hot mixer
     exceeds 1 a little. NaN, infinity and values that can only be unscaled integers are `bad_audio`; that push
     changes nothing.
- 4. soxr compensates its own delay, so sample k of the output lies at k / 16000 s of the input whatever the rate;
-    it only comes out later: 10 ms at 48 kHz, 30 ms at 8 kHz. `flush` fetches that rest at the end.
+ 4. soxr compensates its own delay, so sample k of the output lies at k / 16000 s of the input whatever the rate
+    (to 0.15 ms). It comes out later, though: from higher rates in blocks of about 30 ms. From lower rates its blocks
+    would be 100 ms, so there its variable-rate engine is used: 6 ms, for 0.06 % of a core instead of 0.02 %.
+    `flush` fetches the rest at the end.
 
 Containers (WAV, FLAC, ...) are not for this machine: their decoder pulls and blocks.
 """
@@ -32,7 +34,6 @@ RawEncoding = Literal["pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw"]
 MIN_RATE, MAX_RATE = 8_000, 192_000
 MAX_CHANNELS = 8
 UNSCALED = 64.0  # +36 dB over full scale: no mixer does that, integers written as floats do
-_RESAMPLER_QUALITY = "HQ"  # costs no more than LQ here; both are below 0.03 % of a core
 
 
 def _mulaw_table() -> Samples:
@@ -117,7 +118,12 @@ class AudioDecoder:
             raise ProtocolError("channel_select must name one of the channels, from 0", code="bad_option")
         if self.sample_rate != SAMPLE_RATE:
             self._resampler = soxr.ResampleStream(
-                self.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality=_RESAMPLER_QUALITY
+                self.sample_rate,
+                SAMPLE_RATE,
+                1,
+                dtype="float32",
+                quality="HQ",
+                vr=self.sample_rate < SAMPLE_RATE,  # rule 4
             )
 
     def push(self, data: bytes) -> Samples:

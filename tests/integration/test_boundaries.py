@@ -48,7 +48,8 @@ def with_silence(recording: Recording) -> np.ndarray:
 
 def boundaries(samples: np.ndarray, *, rate: int = SAMPLE_RATE, channels: int = 1) -> list[tuple[float, float]]:
     """Onset and end of each utterance in seconds."""
-    events = Ingest(rate=rate, channels=channels).run(as_bytes(samples, rate=rate, channels=channels))
+    ingest = Ingest(rate=rate, channels=channels, message_ms=1000)  # long messages are quick, and change nothing
+    events = ingest.run(as_bytes(samples, rate=rate, channels=channels))
     onsets = {event.utterance: event.at_sample / SAMPLE_RATE for event in events if isinstance(event, Opened)}
     return [(onsets[event.utterance], event.end_sample / SAMPLE_RATE) for event in events if isinstance(event, Closed)]
 

@@ -106,6 +106,16 @@ def test_resampling_moves_nothing(rate):
     assert abs(int(frames.argmax()) - SAMPLE_RATE // 2) <= 1
 
 
+@pytest.mark.parametrize(("rate", "late_ms"), [(8_000, 40), (11_025, 40), (44_100, 80), (48_000, 80), (192_000, 100)])
+def test_resampling_holds_little_back(rate, late_ms):
+    decoder = AudioDecoder(encoding="pcm_s16le", sample_rate=rate)
+    frames, late = 0, 0.0
+    for messages in range(1, 101):
+        frames += len(decoder.push(bytes(2 * (rate // 50))))
+        late = max(late, messages * 20 - frames * 20)
+    assert late <= late_ms  # of which up to 20 are a frame that is not full, and 20 the message itself
+
+
 def test_a_resampled_square_wave_stays_in_range():
     square = np.where(np.arange(48_000) // 50 % 2, 1.0, -1.0)
     frames = decode(encode(square, encoding="pcm_s16le"), encoding="pcm_s16le", sample_rate=48_000)
