@@ -1,11 +1,13 @@
 #!/bin/bash
-# boot.sh DIR: run in fresh namespaces by lab.py. Stacks an overlay over / and starts a real systemd as process 1 in it.
+# boot.sh DIR [BASE]: run in fresh namespaces by lab.py. Stacks an overlay over BASE (/) and starts the systemd that is
+# there as process 1 in it.
 #
 # DIR/tree    files that appear over / (copied before the overlay is mounted: changing it later is undefined)
 # DIR/binds   lines "SOURCE TARGET": read-only views of directories that live on other mounts or behind a closed home
 # DIR/ov      where the overlay is mounted, in memory
 set -euo pipefail
 dir=$1
+base=${2:-/}
 ov=$dir/ov
 root=$ov/root
 
@@ -14,7 +16,7 @@ mount -t tmpfs -o size=2g,mode=755 lab "$ov"
 mkdir "$ov/upper" "$ov/work" "$root"
 chmod 755 "$ov/upper"
 cp -a "$dir/tree/." "$ov/upper/"
-mount -t overlay lab -o "lowerdir=/,upperdir=$ov/upper,workdir=$ov/work" "$root"
+mount -t overlay lab -o "lowerdir=$base,upperdir=$ov/upper,workdir=$ov/work" "$root"
 
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"

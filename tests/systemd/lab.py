@@ -6,6 +6,11 @@
 
 It needs root, systemd and iproute2, and no download: the program under test is this checkout and the packages of the
 interpreter that runs the tests, shown read-only under /opt/sttd, where any user can read them.
+
+Another release of systemd is tested by naming the root of a system that has it:
+
+    debootstrap --include=systemd,dbus,iproute2,libpam-systemd trixie /var/tmp/trixie
+    STTD_LAB_BASE=/var/tmp/trixie pytest tests/systemd
 """
 
 import contextlib
@@ -24,6 +29,7 @@ from sttd import units
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 OPT = Path("/opt/sttd")
+BASE = os.environ.get("STTD_LAB_BASE", "/")
 BOOT_TIMEOUT_S = 30  # a third of a second on an idle machine
 COMMAND_TIMEOUT_S = 90
 
@@ -245,7 +251,7 @@ def _boot(directory, cgroup):
     unshare = ["unshare", "-m", "-p", "-C", "-i", "-u", "-n", "--fork", "--kill-child=KILL", "--propagation", "private"]
     with open(directory / "boot.log", "w") as log:
         return subprocess.Popen(
-            ["bash", "-c", enter, "enter", str(cgroup), *unshare, "bash", str(HERE / "boot.sh"), str(directory)],
+            ["bash", "-c", enter, "enter", str(cgroup), *unshare, "bash", HERE / "boot.sh", directory, BASE],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
