@@ -103,6 +103,9 @@ class ModelsConfig:
     model_idle_ttl_seconds: float = option(
         300.0, summary="Unload a model that nobody used for so long; 0: never.", unit="s", ge=0
     )
+    parked_ttl_seconds: float = option(
+        600.0, summary="Keep an idle GPU model's weights in RAM for so long; 0: free them at once.", unit="s", ge=0
+    )
     load_wait_s: float = option(
         10.0, summary="How long a load waits for a slot when every one is in use.", unit="s", ge=0, le=600
     )

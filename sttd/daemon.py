@@ -115,6 +115,7 @@ def pool_limits(config: Config) -> PoolLimits:
     return PoolLimits(
         max_loaded_models=models.max_loaded_models,
         idle_ttl_s=models.model_idle_ttl_seconds,
+        parked_ttl_s=models.parked_ttl_seconds,
         load_wait_s=models.load_wait_s,
         allow_smaller=models.allow_smaller,
     )
