@@ -32,7 +32,8 @@ from sttd_client.addresses import ConnectionLostError
 from sttd_client.events import Event, Failure, Stopped, parse_event
 
 LOST = 1006  # RFC 6455: the code of a connection that ended without a close frame
-_RETRYABLE_CLOSES = (1001, LOST, 1011, 1012, 1013)
+_SHUTTING_DOWN = 1001
+_RETRYABLE_CLOSES = (_SHUTTING_DOWN, LOST, 1011, 1012, 1013)
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # a restarted daemon listens again within about a second
 
 
@@ -120,8 +121,8 @@ class AudioConnection:
 
     @property
     def worth_retrying(self) -> bool:
-        """Whether the same `start` may work on a new connection."""
-        if not self.closed or self.stopped is not None:
+        """Whether the same `start` may work on a new connection: also after a daemon that stopped in good order."""
+        if not self.closed or (self.stopped is not None and self.close_code != _SHUTTING_DOWN):
             return False
         return self.failure.retryable if self.failure is not None else self.close_code in _RETRYABLE_CLOSES
 

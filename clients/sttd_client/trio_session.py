@@ -50,7 +50,8 @@ async def open_session(
     Args:
         socket_path: the control socket of the daemon that is meant (`audio.sock` lies beside it); None looks for one.
         tcp: go over TCP instead.
-        reconnect_s: how long to try for a new session after the connection was lost; 0 does not try.
+        reconnect_s: how long to try for a new session after the connection was lost; 0 does not try. A daemon that is
+            restarted still sends finals and `Stopped`; then comes `Reconnected`.
         timeout_s: for the daemon's answer to the start.
 
     Raises:

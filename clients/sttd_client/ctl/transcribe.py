@@ -42,7 +42,8 @@ def transcribe(arguments: argparse.Namespace) -> int:
         except NoDaemonError:
             raise
         except (SttdError, OSError) as error:
-            print(f"sttctl: {file}: {words_of(error)}", file=sys.stderr)
+            words = words_of(error)
+            print(f"sttctl: {words if words.startswith(file) else f'{file}: {words}'}", file=sys.stderr)
             status = status or exit_status_of(error)
             continue
         if arguments.output:

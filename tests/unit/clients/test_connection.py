@@ -146,6 +146,13 @@ def test_a_session_that_stopped_is_over_even_if_the_close_is_lost():
     assert not connection.worth_retrying
 
 
+def test_a_daemon_that_shuts_down_ends_the_session_well_and_may_be_back_soon():
+    connection, server = opened()
+    connection.receive(server.text(STOPPED) + server.close(1001))
+    assert connection.error() is None
+    assert connection.worth_retrying
+
+
 @pytest.mark.parametrize(
     ("status", "body", "error", "words"),
     [
