@@ -16,7 +16,28 @@ import sys
 from tests.systemd.talk import Session
 with Session.open("/run/sttd/audio.sock") as session:
     print(session.started["session"], flush=True)
-    sys.stdin.read()
+    for line in sys.stdin:
+        session.speak(0.6)
+        session.send(op="finalize")
+        print(session.until("final")["text"], flush=True)
+"""
+
+
+# Subscribes, says so, and prints every event until its input ends.
+LISTEN = """
+import msgpack, select, socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect("/run/sttd/control.sock")
+    sock.sendall(msgpack.packb([0, 1, "subscribe", [{"topics": ["transcripts", "sessions"]}]]))
+    unpacker = msgpack.Unpacker()
+    while True:
+        ready, _, _ = select.select([sock, sys.stdin], [], [])
+        if sock in ready:
+            unpacker.feed(sock.recv(65536))
+            for message in unpacker:
+                print(message[2][0]["event"] if message[0] == 2 else "subscribed", flush=True)
+        elif sys.stdin in ready:
+            break
 """
 
 
@@ -41,6 +62,12 @@ def sessions_of(lab, user):
     return [row["session"] for row in json.loads(sttctl(lab, "sessions", "--json", user=user).stdout)["sessions"]]
 
 
+def talking(lab, script, *, user):
+    """A script that runs inside as `user`, with pipes to it."""
+    command = lab.argv("/opt/sttd/venv/bin/python3", "-c", script, user=user)
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
 def test_a_member_of_the_group_may_and_others_are_told_so(service):
     assert sttctl(service, "status", user="anna").returncode == 0
     refused = sttctl(service, "status", user="mallory", check=False)
@@ -58,13 +85,7 @@ def test_the_peer_s_uid_is_seen_as_it_is(service):
 
 
 def test_everybody_sees_and_ends_only_what_is_theirs(service):
-    hold = subprocess.Popen(
-        service.argv("/opt/sttd/venv/bin/python3", "-c", HOLD, user="anna"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with hold:
+    with talking(service, HOLD, user="anna") as hold:
         name = hold.stdout.readline().strip()
         assert sessions_of(service, "anna") == [name]
         assert sessions_of(service, "bob") == []
@@ -72,6 +93,21 @@ def test_everybody_sees_and_ends_only_what_is_theirs(service):
         assert [row["uid"] for row in call(service.control, "sessions")["sessions"]] == [service.uid("anna")]
         assert sttctl(service, "close", name, user="anna").returncode == 0
         hold.stdin.close()
+
+
+def test_transcripts_go_to_who_spoke_and_to_the_administrator(service):
+    listeners = {user: talking(service, LISTEN, user=user) for user in ("anna", "bob", None)}
+    for listener in listeners.values():
+        assert listener.stdout.readline() == "subscribed\n"
+    with talking(service, HOLD, user="anna") as anna:
+        anna.stdout.readline()
+        anna.stdin.write("speak\n")
+        anna.stdin.flush()
+        assert anna.stdout.readline() == "w1 w2\n"
+        anna.stdin.close()
+    heard = {user: listener.communicate(timeout=20)[0].split() for user, listener in listeners.items()}
+    assert heard["bob"] == []
+    assert heard["anna"][:2] == heard[None][:2] == ["opened", "final"]
 
 
 def test_what_concerns_everybody_is_for_the_administrator(service):

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.systemd.conftest import CONFIG
+from tests.systemd.measure import sample
 from tests.systemd.talk import Refused, Session, call
 
 pytestmark = pytest.mark.root
@@ -102,6 +103,17 @@ def test_sighup_reloads_too_and_survives_a_bad_file(lab):
     values = lambda: call(lab.control, "config")["values"]  # noqa: E731
     lab.wait_until(lambda: values()["server.drain_s"]["value"] == 6.0, what="the reload")
     assert (lab.main_pid(), lab.show("sttd", "ActiveState")) == (pid, "active")
+
+
+def test_a_distribution_may_choose_notify_reload(lab):
+    release = int(lab.systemctl("--version").stdout.split()[1])
+    if release < 253:
+        pytest.skip(f"systemd {release} has no Type=notify-reload")
+    lab.drop_in("[Service]\nType=notify-reload\nExecReload=\n")
+    lab.systemctl("start", "sttd")
+    lab.configure(CONFIG.replace("drain_s = 5.0", "drain_s = 7.0"))
+    lab.systemctl("reload", "sttd")
+    assert call(lab.control, "config")["values"]["server.drain_s"]["value"] == 7.0
 
 
 # --------------------------------------------------------------------------------- restart, activation
@@ -261,6 +273,21 @@ def test_stop_gives_every_open_utterance_its_final(lab):
         assert session.messages[-1]["type"] == "stopped"
     lab.wait_until(lambda: lab.show("sttd", "ActiveState") == "inactive", what="stopped")
     assert (lab.show("sttd", "Result"), lab.show("sttd", "ExecMainStatus")) == ("success", "0")
+
+
+@pytest.mark.model
+def test_a_stop_in_the_middle_of_a_real_decode_is_no_crash(lab):
+    lab.configure(CONFIG.replace('model = "fake"', 'model = "demo"'))
+    lab.systemctl("start", "sttd")
+    with Session.open(lab.audio, endpointing=None) as session:
+        session.websocket.send(sample())
+        session.until("speech_start")
+        lab.systemctl("stop", "--no-block", "sttd")
+        assert session.until_closed() == 1001
+    assert "hello world" in " ".join(final["text"] for final in session.finals()).lower()
+    lab.wait_until(lambda: lab.show("sttd", "ActiveState") == "inactive", what="stopped")
+    assert (lab.show("sttd", "Result"), lab.show("sttd", "ExecMainStatus")) == ("success", "0")
+    assert "dumped core" not in lab.log()
 
 
 def test_a_client_that_does_not_go_does_not_hold_up_the_stop(lab):
