@@ -128,12 +128,12 @@ class ModelPool:
         num_workers: int | None = None,
         keep_alive_s: float | None = None,
     ) -> LoadResult:
-        """Load a model and keep it; threads and workers given become those of the preset's sessions.
+        """Load a model and keep it; its threads and workers are those of the preset's sessions from then on.
 
         Args:
             preset: its name.
-            cpu_threads: 0..64, 0 chooses from the machine.
-            num_workers: 1..8.
+            cpu_threads: 0..64, 0 chooses from the machine; None is the preset's own.
+            num_workers: 1..8; None is the preset's own.
             keep_alive_s: how long it stays when idle; 0 frees it as soon as it is idle, -1 pins it, None leaves
                 the configured time.
 
@@ -141,7 +141,10 @@ class ModelPool:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         check_load_options(cpu_threads=cpu_threads, num_workers=num_workers, keep_alive_s=keep_alive_s)
-        key = self._key(preset, cpu_threads=cpu_threads, num_workers=num_workers)
+        own = self._preset(preset)
+        threads = own.cpu_threads if cpu_threads is None else cpu_threads
+        workers = own.num_workers if num_workers is None else num_workers
+        key = self._key(preset, cpu_threads=threads, num_workers=workers)
         waiter, hit = self._request(key)
         lease = await self._collect(waiter)
         try:

@@ -293,13 +293,21 @@ async def test_lease_cancelled_at_every_checkpoint_leaks_nothing(backend, nurser
 
 async def test_load_reports_and_its_options_become_those_of_sessions(pool, backend):
     first = await pool.load("a", cpu_threads=3, num_workers=2)
-    second = await pool.load("a")
+    second = await pool.load("a", cpu_threads=3, num_workers=2)
     assert (first.cache_hit, second.cache_hit, second.load_seconds) == (False, True, 0.0)
     assert first.load_seconds > 0
     assert first.entry.cache_key == second.entry.cache_key == "a|threads=3|workers=2"
     assert str((await pool.lease("a")).key) == "a|threads=3|workers=2"
     assert pool.statistics().workers == 2
     assert str((await pool.lease("a", cpu_threads=0, num_workers=1)).key) == "a|threads=0|workers=1"
+
+
+async def test_options_of_a_load_hold_until_the_next(pool):
+    own = str((await pool.lease("a")).key)
+    await pool.load("a", cpu_threads=3)
+    assert str((await pool.lease("a")).key) == "a|threads=3|workers=1"
+    assert (await pool.load("a")).entry.cache_key == own
+    assert str((await pool.lease("a")).key) == own
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,8 @@ def test_the_table_of_names_agrees_with_faster_whisper():
 def test_names_and_repositories_can_be_pulled_and_nothing_else():
     assert repository_of("tiny.en") == "Systran/faster-whisper-tiny.en"
     assert repository_of("someone/whisper") == "someone/whisper"
-    for wrong in ("nope", "/a/b", "./a", "a/b/c"):
+    assert repository_of("a_1/b-c.d_e") == "a_1/b-c.d_e"
+    for wrong in ("nope", "/a/b", "./a", "a/b/c", "a b/c", "a/", "-a/b", "a/b.", "a/b..c", "a/b\n", "a/" + 97 * "b"):
         with pytest.raises(ModelError) as caught:
             repository_of(wrong)
         assert caught.value.code == "model_not_found"
