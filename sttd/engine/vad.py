@@ -133,25 +133,26 @@ class VoiceDetector:
 
     def _ask_silero(self, frames: Samples, *, silero: SileroModel) -> Samples:
         """The newest probability at the end of each frame."""
-        waiting = len(self._unrun) - CONTEXT_SAMPLES
-        steps_by_frame = (waiting + FRAME_SAMPLES * np.arange(1, len(frames) + 1)) // STEP_SAMPLES
         unrun = np.concatenate([self._unrun, frames.reshape(-1)])
         steps = (len(unrun) - CONTEXT_SAMPLES) // STEP_SAMPLES
         values = [self._newest]  # before any of these steps, then after each
         for first in range(0, steps, MAX_RUN):
             values += self._run(unrun[first * STEP_SAMPLES :], count=min(MAX_RUN, steps - first), silero=silero)
+        waited = len(self._unrun) - CONTEXT_SAMPLES
+        ends = range(waited + FRAME_SAMPLES, waited + FRAME_SAMPLES * len(frames) + 1, FRAME_SAMPLES)
         self._newest = values[-1]
         self._unrun = unrun[steps * STEP_SAMPLES :].copy()
-        return np.array(values, np.float32)[steps_by_frame]
+        return np.array([values[end // STEP_SAMPLES] for end in ends], np.float32)
 
     def _run(self, samples: Samples, *, count: int, silero: SileroModel) -> list[float]:
         """Run the first `count` steps of `samples`, which begins with the context of the first."""
-        overlapping: Samples = np.ndarray(
-            (count, CONTEXT_SAMPLES + STEP_SAMPLES),
-            np.float32,
-            buffer=samples,
-            strides=(STEP_SAMPLES * samples.itemsize, samples.itemsize),
-        )
-        probability, self._h, self._c = silero.run(np.ascontiguousarray(overlapping), h=self._h, c=self._c)
+        size = CONTEXT_SAMPLES + STEP_SAMPLES
+        if count == 1:  # the usual case, a live session
+            steps = samples[:size].reshape(1, size)
+        else:
+            stride = samples.itemsize
+            view: Samples = np.ndarray((count, size), np.float32, samples, strides=(STEP_SAMPLES * stride, stride))
+            steps = np.ascontiguousarray(view)
+        probability, self._h, self._c = silero.run(steps, h=self._h, c=self._c)
         values: list[float] = probability.tolist()
         return values
