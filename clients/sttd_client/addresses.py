@@ -48,7 +48,7 @@ def control_sockets(explicit: str | os.PathLike[str] | None = None) -> list[Path
     named = os.fspath(explicit) if explicit else os.environ.get("STTD_SOCKET")
     if named:
         path = Path(named)
-        return [path / "control.sock" if path.is_dir() else path]
+        return [path / "control.sock" if os.path.isdir(path) else path]  # which, unlike Path.is_dir, never raises
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     user = [Path(runtime, "sttd", "control.sock")] if runtime else []
     return [*user, SYSTEM_DIRECTORY / "control.sock"]

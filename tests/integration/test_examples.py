@@ -105,7 +105,8 @@ def test_neovim_inserts_what_is_dictated(environment, recording, tmp_path):
           for _, mark in ipairs(vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {{details = true}})) do
             saw_interim = saw_interim or (mark[4].virt_text and mark[4].virt_text[1][1]:match("w1") ~= nil)
           end
-          return vim.api.nvim_get_current_line():match("w2") and #vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {{}}) == 0
+          local marks = vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {{}})
+          return #marks == 0 and vim.api.nvim_get_current_line():match("w2")
         end, 20)
         local status = vim.api.nvim_exec("SttdStatus", true)
         vim.fn.writefile({{saw_interim and "interim" or "no interim", status}}, "{shown}")

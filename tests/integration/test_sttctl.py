@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 import wave
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_models_are_loaded_and_unloaded(daemon):
     assert not sttctl_json(daemon, "load", "fake", "--cpu-threads", 2, "--keep-alive", -1)["cache_hit"]
     (entry,) = sttctl_json(daemon, "status")["models"]["entries"]
     assert (entry["preset"], entry["cpu_threads"], entry["pinned"]) == ("fake", 2, True)
-    assert sttctl(daemon, "load", "fake")[1] == "fake was loaded already\n"
+    assert sttctl(daemon, "load", "fake", "--cpu-threads", 2)[1] == "fake was loaded already\n"
     assert sttctl_json(daemon, "unload", "--all")["unloaded"] == 1
 
 
@@ -71,6 +72,24 @@ def test_exit_statuses(daemon, tmp_path):
     assert sttctl(daemon, "transcribe", "-m", "nonsense", SHORT)[0] == 5
     absent = subprocess.run([STTCTL, "--socket", tmp_path / "absent", "status"], capture_output=True, check=False)
     assert absent.returncode == 3
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_a_daemon_of_another_user_is_denied_not_absent(daemon, command):
+    """Changes the user behind the imports: the environment that runs the tests may be root's alone."""
+    program = f"""
+        import os, sys, sttd_client.ctl.status, sttd_client.ctl.doctor
+        from sttd_client.ctl.main import main
+        os.setuid(65534)
+        sys.exit(main(["--socket", {str(daemon.control)!r}, {command!r}]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 4, done.stderr
+    assert "permission denied" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_model_that_is_not_on_disk_is_named_with_the_command_that_gets_it(daemon):
@@ -167,24 +186,25 @@ def test_a_reader_that_has_seen_enough_is_no_error(daemon):
 
 
 def in_terminal(daemon, *arguments, until, env=None):
-    """Run it at a pseudo-terminal until `until` was printed, then Ctrl-C; (exit status, everything printed)."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.environ.update({"TERM": "xterm", **(env or {})})
-        os.execv(STTCTL, [str(STTCTL), "--socket", str(daemon.control), *map(str, arguments)])
+    """Run it at a pseudo-terminal until `until` was printed, then interrupt it; (exit status, everything printed)."""
+    terminal, its_end = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    environment = {**os.environ, "TERM": "xterm", **(env or {})}
+    command = [str(STTCTL), "--socket", str(daemon.control), *map(str, arguments)]
     printed, deadline, interrupted = b"", time.monotonic() + 30, False
-    while time.monotonic() < deadline:
-        if select.select([terminal], [], [], 0.1)[0]:
-            try:
-                printed += os.read(terminal, 65536)
-            except OSError:  # the other side is closed
-                break
-        if until.encode() in printed and not interrupted:
-            os.write(terminal, b"\x03")
-            interrupted = True
+    with subprocess.Popen(command, stdin=its_end, stdout=its_end, stderr=its_end, env=environment) as process:
+        os.close(its_end)
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 0.1)[0]:
+                try:
+                    printed += os.read(terminal, 65536)
+                except OSError:  # the other side is closed
+                    break
+            if until.encode() in printed and not interrupted:
+                process.send_signal(signal.SIGINT)
+                interrupted = True
     os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), printed.decode(errors="replace")
+    return process.returncode, printed.decode(errors="replace")
 
 
 def test_status_can_stay_on_the_screen(daemon):
