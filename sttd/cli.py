@@ -104,7 +104,7 @@ def _add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, str]:
-    from sttd.config import parse_set
+    from sttd.config_reader import parse_set
 
     flags = dict(parse_set(text) for text in arguments.set)
     named = {
@@ -130,7 +130,8 @@ def _serve(arguments: argparse.Namespace) -> NoReturn:
     flags = _flags(arguments)
     import trio
 
-    from sttd.daemon import Sources, serve
+    from sttd.daemon import serve
+    from sttd.plan import Sources
 
     sources = Sources(config_file=arguments.config, environ=dict(os.environ), flags=flags)
     status = EXIT_OK
@@ -165,7 +166,7 @@ def _demo(arguments: argparse.Namespace) -> NoReturn:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    from sttd.daemon import Sources, make_plan
+    from sttd.plan import Sources, make_plan
 
     plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags=_flags(arguments)))
     for key, row in plan.loaded.values().items():
@@ -177,7 +178,7 @@ def _pull(arguments: argparse.Namespace) -> int:
     """What sttd-pull@PRESET.service runs: the service itself has no network."""
     import trio
 
-    from sttd.daemon import Sources, make_plan
+    from sttd.plan import Sources, make_plan
 
     plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags={}))
     preset = plan.presets.get(arguments.model)

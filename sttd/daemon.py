@@ -16,8 +16,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -25,22 +23,16 @@ import trio
 
 import sttd
 from sttd import logs, sockets
-from sttd.config import Config, Loaded, changed, load, parse_tcp, suggestion
-from sttd.core.policy import PolicyOptions
-from sttd.core.pool_policy import PoolLimits
-from sttd.engine.backend import Backend, Preset
+from sttd.config import Config, changed
 from sttd.engine.dispatcher import Dispatcher
-from sttd.engine.fake import FakeBackend
 from sttd.engine.pool import ModelPool
-from sttd.engine.preset_config import configured_presets
 from sttd.engine.revival import revive
-from sttd.engine.store import ModelStore
 from sttd.engine.vad import SileroModel
-from sttd.engine.whisper import WhisperBackend
-from sttd.errors import EXIT_OK, ConfigError, SttdError
+from sttd.errors import EXIT_OK, SttdError
 from sttd.hub import Hub
 from sttd.looplag import LoopWatch
 from sttd.metrics import Metrics
+from sttd.plan import Plan, Sources, check_token, make_plan, policy_options, pool_limits, read_token
 from sttd.planes.control import serve_control
 from sttd.planes.drain import Drain
 from sttd.planes.http import serve_http
@@ -53,96 +45,8 @@ from sttd.wire.http import AccessRules
 log = logs.get("daemon")
 
 _STATUS_EVERY_S = 2.0
+_GOODBYE_S = 1.0  # after the drain's deadline, to write what was made of the last utterances then
 _LOAD_EXTENDS_S = 60.0  # asked of systemd while a model loads; large-v3 from a slow disk takes about that
-
-
-@attrs.frozen(kw_only=True)
-class Sources:
-    """Where the configuration comes from; a reload reads the same again."""
-
-    config_file: Path | None
-    environ: Mapping[str, str]
-    flags: Mapping[str, str]
-
-    def read(self) -> Loaded:
-        """Read everything. Raises ConfigError."""
-        return load(config_file=self.config_file, environ=self.environ, flags=self.flags)
-
-
-@attrs.frozen(kw_only=True)
-class Plan:
-    """A configuration that holds: read, and checked against the presets and this machine."""
-
-    loaded: Loaded
-    store: ModelStore
-    backends: Mapping[str, Backend]
-    presets: Mapping[str, Preset]
-
-    @property
-    def config(self) -> Config:
-        """The configuration."""
-        return self.loaded.config
-
-
-def make_plan(sources: Sources) -> Plan:
-    """Read the configuration and check all of it. Raises ConfigError; changes nothing."""
-    loaded = sources.read()
-    config = loaded.config
-    models_dir = Path(config.models.models_dir).expanduser() if config.models.models_dir else None
-    # The system service is denied the network (its unit says so); downloads are a unit of their own.
-    network = sources.environ.get("HF_HUB_OFFLINE", "0") not in ("1", "true", "yes", "on")
-    store = ModelStore(models_dir=models_dir, network=network)
-    backends: dict[str, Backend] = {"whisper": WhisperBackend(store=store), "fake": FakeBackend()}
-    presets = configured_presets(
-        config.presets,
-        backends=backends,
-        device=config.models.device,
-        compute_type=config.models.compute_type,
-        cpu_threads=config.models.cpu_threads,
-    )
-    defaults = dict.fromkeys((config.models.model, config.models.interim_model or config.models.model))
-    for name in (*defaults, *config.presets):
-        if name not in presets:
-            raise ConfigError(f"unknown preset {name!r}{suggestion(name, list(presets))} `sttctl models` lists them")
-        # Kept as resolved, so that `auto` has the name of a model when somebody asks what to download.
-        presets[name] = backends[presets[name].backend].resolve(presets[name])
-    return Plan(loaded=loaded, store=store, backends=backends, presets=presets)
-
-
-def pool_limits(config: Config) -> PoolLimits:
-    """The pool's part of the configuration."""
-    models = config.models
-    return PoolLimits(
-        max_loaded_models=models.max_loaded_models,
-        idle_ttl_s=models.model_idle_ttl_seconds,
-        parked_ttl_s=models.parked_ttl_seconds,
-        load_wait_s=models.load_wait_s,
-        allow_smaller=models.allow_smaller,
-    )
-
-
-def policy_options(config: Config) -> PolicyOptions:
-    """The scheduler's part of the configuration."""
-    scheduler = config.scheduler
-    return PolicyOptions(
-        final_hold_s=scheduler.final_hold_s,
-        interim_hold_s=scheduler.interim_hold_s,
-        file_hold_s=scheduler.file_hold_s,
-        file_share=scheduler.file_share,
-    )
-
-
-def read_token(config: Config) -> str:
-    """The token of the TCP plane, or "". Raises ConfigError."""
-    if not config.server.token_file:
-        return config.server.token
-    try:
-        token = Path(config.server.token_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"`server.token_file`: {config.server.token_file}: {exc}") from None
-    if not token:
-        raise ConfigError(f"`server.token_file`: {config.server.token_file} is empty")
-    return token
 
 
 @attrs.define(eq=False)
@@ -155,12 +59,13 @@ class Daemon:
     listeners: sockets.Listeners
     service: Service = attrs.field(init=False)
     _stopping: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _started_with: Config = attrs.field(init=False)
     _drain_s: float | None = attrs.field(default=None, init=False)
     _control: Drain = attrs.field(factory=Drain, init=False)
     _audio: list[Drain] = attrs.field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
-        config = self.plan.config
+        config = self._started_with = self.plan.config
         hub = Hub()
         self.service = Service(
             loaded=self.plan.loaded,
@@ -246,7 +151,7 @@ class Daemon:
             self._audio.append(tcp)
 
     async def _drain(self) -> None:
-        """Finals for everybody, then goodbye; whoever is not done in time is cut."""
+        """Finals for everybody, then goodbye; who is not done in time gets the text that is there."""
         patience_s = self._patience_s()
         deadline = trio.current_time() + patience_s
         sessions = self.service.registry.all()
@@ -255,16 +160,18 @@ class Daemon:
         self.notifier.stopping(f"Stopping; {len(sessions)} session(s) get their last words")
         for drain in self._audio:
             drain.stop_accepting()
-            drain.close_at(deadline)
-        self._control.close_at(deadline)
+            drain.close_at(deadline + _GOODBYE_S)
+        self._control.close_at(deadline + _GOODBYE_S)
         for session in sessions:
             session.end("drain", close_code=1001)
         with trio.move_on_at(deadline):
             for session in sessions:
                 await session.wait_finished()
+        for session in sessions:
+            session.abort(close_code=1001)  # changes nothing where it has finished
         with trio.move_on_at(deadline):
             await self.service.dispatcher.drain()
-        # The planes end by themselves once the last messages are written, at the deadline at the latest.
+        # The planes end by themselves once the last messages are written, or soon after the deadline.
 
     def _patience_s(self) -> float:
         return self.plan.config.server.drain_s if self._drain_s is None else self._drain_s
@@ -276,7 +183,8 @@ class Daemon:
         self.notifier.reloading(time.monotonic_ns() // 1000)
         try:
             plan = make_plan(self.sources)
-            now, restart = changed(self.plan.config, plan.config)
+            now, _ = changed(self.plan.config, plan.config)
+            _, restart = changed(self._started_with, plan.config)  # what waits for one is named until it comes
             self._apply(plan)
         except SttdError as exc:
             log.error("reload refused", reason=exc.message)
@@ -418,23 +326,10 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
     tcp_is_default = plan.loaded.origins.get("server.tcp", "default") == "default"
     if tcp_is_default and directory == sockets.SYSTEM_DIR:
         tcp = "off"  # every local user reaches TCP, so the system service opens it only when told to
-    _check_token(config, tcp, inherited=inherited, for_all=directory == sockets.SYSTEM_DIR)
+    check_token(config, tcp, inherited=inherited, for_all=directory == sockets.SYSTEM_DIR)
     with sockets.owned(directory):
         listeners = await sockets.open_listeners(directory, tcp=tcp, tcp_is_default=tcp_is_default, inherited=inherited)
         try:
             await Daemon(sources, plan, notifier, listeners).run()
         finally:
             listeners.remove_files()
-
-
-def _check_token(config: Config, tcp: str, *, inherited: list[InheritedSocket], for_all: bool) -> None:
-    """TCP does not tell who is there, so beyond one person's own machine a token does."""
-    hosts = [passed.socket.getsockname()[0] for passed in inherited if passed.name == "audio-tcp"]
-    if address := parse_tcp(tcp):
-        hosts.append(address[0])
-    if not hosts or read_token(config):
-        return
-    if not all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
-        raise ConfigError("TCP is open to other machines; set `server.token_file`, or bind to 127.0.0.1")
-    if for_all:
-        raise ConfigError("TCP is open to every user of this machine; set `server.token_file`, or close it")

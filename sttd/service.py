@@ -16,7 +16,8 @@ import trio
 
 import sttd
 from sttd import logs
-from sttd.config import Config, Loaded
+from sttd.config import Config
+from sttd.config_reader import Loaded
 from sttd.core.accounting import LatencyWindow
 from sttd.core.options import Endpointing, SessionOptions
 from sttd.core.types import Final, Interim

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sttd import config, units
+from sttd import config_reader, units
 
 pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 
@@ -111,7 +111,7 @@ def test_the_example_configuration_holds_as_it_is_and_with_every_comment_taken_o
     text = (REPOSITORY / "systemd/sttd.toml").read_text()
     for name, content in (("as-is", text), ("uncommented", re.sub(r"^#(?=[a-z_[]+)", "", text, flags=re.MULTILINE))):
         (tmp_path / name).write_text(content)
-        loaded = config.load(config_file=tmp_path / name, environ={})
+        loaded = config_reader.load(config_file=tmp_path / name, environ={})
         assert loaded.config == config.Config(presets=loaded.config.presets)
     assert loaded.config.presets["dictation"]["device"] == "cuda"
     assert loaded.origins.keys() >= {key for key, _ in config.options()}

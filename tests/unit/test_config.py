@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from sttd import config
+from sttd import config, config_reader
 from sttd.errors import ConfigError
 
 
@@ -12,7 +12,7 @@ def load(tmp_path=None, *, toml="", environ=None, flags=None):
     if toml:
         file = tmp_path / "sttd.toml"
         file.write_text(toml)
-    return config.load(config_file=file, environ=environ or {}, flags=flags)
+    return config_reader.load(config_file=file, environ=environ or {}, flags=flags)
 
 
 def test_the_documented_defaults_hold():
@@ -47,8 +47,8 @@ def test_later_sources_win_and_are_remembered(tmp_path):
 
 
 def test_without_a_file_option_the_users_file_comes_after_the_systems(tmp_path):
-    files = config.config_files(None, {"XDG_CONFIG_HOME": str(tmp_path)})
-    assert files == [config.SYSTEM_CONFIG, tmp_path / "sttd" / "sttd.toml"]
+    files = config_reader.config_files(None, {"XDG_CONFIG_HOME": str(tmp_path)})
+    assert files == [config_reader.SYSTEM_CONFIG, tmp_path / "sttd" / "sttd.toml"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_default_presets_must_fit_the_slots():
 
 def test_a_broken_or_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no such file"):
-        config.load(config_file=tmp_path / "absent.toml", environ={})
+        config_reader.load(config_file=tmp_path / "absent.toml", environ={})
     with pytest.raises(ConfigError, match="not valid TOML"):
         load(tmp_path, toml="[vad\n")
 

@@ -1,0 +1,125 @@
+"""What a configuration means here: presets, backends, limits, the token, checked before anything is built from it.
+
+A start and a reload make a plan; one that does not hold raises and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from sttd.config import Config, parse_tcp, suggestion
+from sttd.config_reader import Loaded, load
+from sttd.core.policy import PolicyOptions
+from sttd.core.pool_policy import PoolLimits
+from sttd.engine.backend import Backend, Preset
+from sttd.engine.fake import FakeBackend
+from sttd.engine.preset_config import configured_presets
+from sttd.engine.store import ModelStore
+from sttd.engine.whisper import WhisperBackend
+from sttd.errors import ConfigError
+from sttd.systemd import InheritedSocket
+
+
+@attrs.frozen(kw_only=True)
+class Sources:
+    """Where the configuration comes from; a reload reads the same again."""
+
+    config_file: Path | None
+    environ: Mapping[str, str]
+    flags: Mapping[str, str]
+
+    def read(self) -> Loaded:
+        """Read everything. Raises ConfigError."""
+        return load(config_file=self.config_file, environ=self.environ, flags=self.flags)
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """A configuration that holds: read, and checked against the presets and this machine."""
+
+    loaded: Loaded
+    store: ModelStore
+    backends: Mapping[str, Backend]
+    presets: Mapping[str, Preset]
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.loaded.config
+
+
+def make_plan(sources: Sources) -> Plan:
+    """Read the configuration and check all of it. Raises ConfigError; changes nothing."""
+    loaded = sources.read()
+    config = loaded.config
+    models_dir = Path(config.models.models_dir).expanduser() if config.models.models_dir else None
+    # The system service is denied the network (its unit says so); downloads are a unit of their own.
+    network = sources.environ.get("HF_HUB_OFFLINE", "0") not in ("1", "true", "yes", "on")
+    store = ModelStore(models_dir=models_dir, network=network)
+    backends: dict[str, Backend] = {"whisper": WhisperBackend(store=store), "fake": FakeBackend()}
+    presets = configured_presets(
+        config.presets,
+        backends=backends,
+        device=config.models.device,
+        compute_type=config.models.compute_type,
+        cpu_threads=config.models.cpu_threads,
+    )
+    defaults = dict.fromkeys((config.models.model, config.models.interim_model or config.models.model))
+    for name in (*defaults, *config.presets):
+        if name not in presets:
+            raise ConfigError(f"unknown preset {name!r}{suggestion(name, list(presets))} `sttctl models` lists them")
+        # Kept as resolved, so that `auto` has the name of a model when somebody asks what to download.
+        presets[name] = backends[presets[name].backend].resolve(presets[name])
+    return Plan(loaded=loaded, store=store, backends=backends, presets=presets)
+
+
+def pool_limits(config: Config) -> PoolLimits:
+    """The pool's part of the configuration."""
+    models = config.models
+    return PoolLimits(
+        max_loaded_models=models.max_loaded_models,
+        idle_ttl_s=models.model_idle_ttl_seconds,
+        parked_ttl_s=models.parked_ttl_seconds,
+        load_wait_s=models.load_wait_s,
+        allow_smaller=models.allow_smaller,
+    )
+
+
+def policy_options(config: Config) -> PolicyOptions:
+    """The scheduler's part of the configuration."""
+    scheduler = config.scheduler
+    return PolicyOptions(
+        final_hold_s=scheduler.final_hold_s,
+        interim_hold_s=scheduler.interim_hold_s,
+        file_hold_s=scheduler.file_hold_s,
+        file_share=scheduler.file_share,
+    )
+
+
+def read_token(config: Config) -> str:
+    """The token of the TCP plane, or "". Raises ConfigError."""
+    if not config.server.token_file:
+        return config.server.token
+    try:
+        token = Path(config.server.token_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"`server.token_file`: {config.server.token_file}: {exc}") from None
+    if not token:
+        raise ConfigError(f"`server.token_file`: {config.server.token_file} is empty")
+    return token
+
+
+def check_token(config: Config, tcp: str, *, inherited: list[InheritedSocket], for_all: bool) -> None:
+    """TCP does not tell who is there, so beyond one person's own machine a token does. Raises ConfigError."""
+    hosts = [passed.socket.getsockname()[0] for passed in inherited if passed.name == "audio-tcp"]
+    if address := parse_tcp(tcp):
+        hosts.append(address[0])
+    if not hosts or read_token(config):
+        return
+    if not all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
+        raise ConfigError("TCP is open to other machines; set `server.token_file`, or bind to 127.0.0.1")
+    if for_all:
+        raise ConfigError("TCP is open to every user of this machine; set `server.token_file`, or close it")
