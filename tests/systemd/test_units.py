@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sttd import config_reader, units
+from sttd import config, config_reader, units
 
 pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 
