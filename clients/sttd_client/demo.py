@@ -89,7 +89,7 @@ async def _stream(speech: Speech, socket: Path, *, fast: bool, console: Console)
             socket_path=socket, sample_rate=speech.sample_rate, lang="en", label="sttd demo"
         ) as session:
             run = Run(truth=speech.utterances, started_at=trio.current_time(), live=not fast)
-            async with trio.open_nursery() as nursery:
+            async with owned_nursery() as nursery:
                 nursery.start_soon(_show_events, session, run, show)
                 await _send(session, speech, run)
     run.ended_at = trio.current_time()

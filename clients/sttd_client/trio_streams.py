@@ -26,10 +26,7 @@ async def connect_first_async(paths: Sequence[Path]) -> trio.SocketStream:
 
 @asynccontextmanager
 async def owned_nursery() -> AsyncIterator[trio.Nursery]:
-    """A nursery for background tasks that raise nothing of their own.
-
-    An error of the body leaves as it is, not inside the ExceptionGroup that a nursery makes of it.
-    """
+    """A nursery whose one error, of the body or of a task, leaves as it is and not inside an ExceptionGroup."""
     try:
         async with trio.open_nursery() as nursery:
             yield nursery

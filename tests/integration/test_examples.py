@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -135,6 +136,22 @@ def test_the_demo_runs_through_and_leaves_no_daemon(tmp_path):
     assert right > said * 0.8
     assert "times real time" in out
     assert "stopped with status 0" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_leaves_no_daemon(tmp_path, number):
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "sttd", "demo"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        while not process.stdout.readline().startswith("  ..."):  # the first interim
+            pass
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (130, "")
+    assert "the daemon was stopped" in out
     assert list(tmp_path.iterdir()) == []
 
 
