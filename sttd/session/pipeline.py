@@ -124,11 +124,12 @@ class Session:
                 self.close_code = close_code
             self._inlet.end()
 
-    def abort(self) -> None:
-        """End without decoding: shown utterances get their final from the stable text, then `Stopped`, 1008."""
-        self.end("drain")
-        self.close_code = 1008
-        self._abort.cancel()
+    def abort(self, *, close_code: int = 1008) -> None:
+        """End without decoding: shown utterances get their final from the stable text, then `Stopped`."""
+        if not self._finished.is_set():
+            self.end("drain")
+            self.close_code = close_code
+            self._abort.cancel()
 
     async def receive(self) -> SessionEvent:
         """The next event. Raises trio.EndOfChannel after the last. Calling it says that the one before was written."""
