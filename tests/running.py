@@ -191,6 +191,7 @@ class ControlLine:
         self.socket.settimeout(timeout_s)
         self.socket.connect(str(daemon.control))
         self.events: list[dict] = []
+        self._answers: dict[int, tuple] = {}
         self._unpacker = msgpack.Unpacker()
         self._msgid = 0
 
@@ -217,13 +218,14 @@ class ControlLine:
             self._unpacker.feed(data)
 
     def answer(self, msgid: int) -> tuple[dict | None, dict | None]:
-        """Error and result of a request; events that come before are kept in `events`."""
-        while True:
+        """Error and result of a request; other answers and events that come before are kept."""
+        while msgid not in self._answers:
             message = self.read()
-            if message[0] == 1 and message[1] == msgid:
-                return message[2], message[3]
-            assert message[0] == 2, message
-            self.events += message[2]
+            if message[0] == 1:
+                self._answers[message[1]] = (message[2], message[3])
+            else:
+                self.events += message[2]
+        return self._answers.pop(msgid)
 
     def call(self, method: str, **params: object) -> dict:
         """One request. Raises RuntimeError with the error's map."""
