@@ -19,6 +19,8 @@ from sttd_client.events import Final, as_message
 LINE_CHARS = 42
 CUE_LINES = 2
 CUE_S = 7.0
+_PAUSE_S = 0.4  # a pause that a listener hears as one
+_SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！")  # noqa: RUF001  (the Chinese and Japanese ones)
 
 
 @attrs.frozen(kw_only=True)
@@ -110,8 +112,7 @@ def _cues(words: Sequence[Cue]) -> Iterable[Cue]:
     """Words gathered into cues that keep the limits. One that is too long by itself is a cue by itself."""
     held: list[Cue] = []
     for word in words:
-        together = " ".join(part.text for part in [*held, word])
-        if held and (not _fits(together) or word.end_s - held[0].start_s > CUE_S):
+        if held and (not _fits([*held, word]) or _ends_well(held, before=word)):
             yield _joined(held)
             held = []
         held.append(word)
@@ -124,8 +125,17 @@ def _joined(words: Sequence[Cue]) -> Cue:
     return Cue(start_s=start_s, end_s=max(words[-1].end_s, start_s + 0.1), text=" ".join(word.text for word in words))
 
 
-def _fits(text: str) -> bool:
-    return len(textwrap.wrap(text, LINE_CHARS)) <= CUE_LINES
+def _fits(words: Sequence[Cue]) -> bool:
+    lines = textwrap.wrap(" ".join(word.text for word in words), LINE_CHARS)
+    return len(lines) <= CUE_LINES and words[-1].end_s - words[0].start_s <= CUE_S
+
+
+def _ends_well(words: Sequence[Cue], *, before: Cue) -> bool:
+    """Whether a cue had better end here: at a sentence's end, if there is a pause or the cue has a line already."""
+    if words[-1].text[-1:] not in _SENTENCE_ENDS:
+        return False
+    pause_s = before.start_s - words[-1].end_s
+    return pause_s >= _PAUSE_S or sum(len(word.text) + 1 for word in words) >= LINE_CHARS
 
 
 def _wrapped(text: str) -> str:

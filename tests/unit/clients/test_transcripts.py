@@ -69,6 +69,15 @@ def test_words_time_the_cues_where_there_are_any():
     assert (cues[0].start_s, cues[0].end_s, cues[1].start_s) == (0.0, 6.5, 8.0)
 
 
+def test_a_cue_ends_with_its_sentence_where_there_is_a_pause():
+    def word(text, start_s):
+        return WordFields(word=text, start_s=start_s, end_s=start_s + 0.3, probability=1.0)
+
+    words = (word("Stop.", 0.0), word("No,", 1.0), word("go.", 2.0), word("Now.", 2.4))
+    cues = cues_of([final("Stop. No, go. Now.", 0.0, 3.0, words=words)])
+    assert [cue.text for cue in cues] == ["Stop.", "No, go. Now."]
+
+
 @given(
     st.lists(st.text("abcdefg", min_size=1, max_size=12), min_size=1, max_size=80),
     st.floats(0, 1000),
