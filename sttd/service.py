@@ -15,7 +15,7 @@ import attrs
 import trio
 
 import sttd
-from sttd import logs
+from sttd import logs, status
 from sttd.config import Config
 from sttd.config_reader import Loaded
 from sttd.core.accounting import LatencyWindow
@@ -32,7 +32,7 @@ from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
 from sttd.session.pipeline import Session
 from sttd.session.registry import Registry
-from sttd.session.transcriber import Tuning, Voice
+from sttd.session.voice import Tuning, Voice
 
 log = logs.get("service")
 
@@ -326,12 +326,8 @@ class Service:
     def status(self) -> dict[str, Any]:
         """The state of the daemon in one look (PROTOCOL 2.1)."""
         now = self.clock()
-        scheduler = self.dispatcher.statistics()
-        pool = self.pool.statistics()
-        final = self._latency_ms["final"].percentiles((0.5, 0.95, 0.99), now=now)
-        interim = self._latency_ms["interim"].percentiles((0.5, 0.95), now=now)
-        return {
-            "server": {
+        return status.compose(
+            server={
                 "version": sttd.__version__,
                 "pid": os.getpid(),
                 "uptime_s": round(now - self._started_at, 3),
@@ -339,44 +335,18 @@ class Service:
                 "listeners": list(self.listeners),
                 "config_path": self.loaded.path,
             },
-            "models": {
-                "loaded": pool.loaded,
-                "max_loaded": pool.max_loaded,
-                "entries": [attrs.asdict(entry) for entry in pool.entries],
-                "hits": pool.hits,
-                "misses": pool.misses,
-                "load_failures": pool.load_failures,
-                "idle_ttl_seconds": pool.idle_ttl_seconds,
-                "process_rss_bytes": pool.process_rss_bytes,
-            },
-            "sessions": {
-                "active": len(self.registry),
-                "peak": self.registry.peak,
-                "limit": self.registry.limit,
-                "total": self.registry.total,
-            },
-            "scheduler": {
-                "queued": scheduler.queued,
-                "in_flight": scheduler.in_flight,
-                "workers": pool.workers,
-                "batches": scheduler.batches,
-                "batch_size_mean": scheduler.batch_size_mean,
-                "queue_wait_ms": {name: attrs.asdict(wait) for name, wait in scheduler.queue_wait_ms.items()},
-                "coalesced": scheduler.coalesced,
-                "rejected": scheduler.rejected,
-                "realtime_factor": scheduler.realtime_factor,
-            },
-            "latency_ms": {
-                "final": dict(zip(("p50", "p95", "p99"), final, strict=True)),
-                "interim": dict(zip(("p50", "p95"), interim, strict=True)),
-            },
-            "health": {
+            pool=self.pool.statistics(),
+            scheduler=self.dispatcher.statistics(),
+            registry=self.registry,
+            final_ms=self._latency_ms["final"].percentiles((0.5, 0.95, 0.99), now=now),
+            interim_ms=self._latency_ms["interim"].percentiles((0.5, 0.95), now=now),
+            health={
                 "event_loop_lag_ms_p99": self.health.lag_ms_p99(),
                 "audio_dropped_s": round(self.audio_dropped_s + sum(s.dropped_s for s in self.registry.all()), 3),
                 "engine_restarts": self.engine_restarts,
                 "last_error": self.last_error,
             },
-        }
+        )
 
     def metrics(self) -> bytes:
         """The metrics page."""

@@ -19,7 +19,8 @@ from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssemb
 from sttd.engine.vad import SileroModel, VoiceDetector
 from sttd.session.arrivals import Arrivals
 from sttd.session.container import Frames
-from sttd.session.transcriber import Transcriber, Voice
+from sttd.session.transcriber import Transcriber
+from sttd.session.voice import Voice
 
 
 @attrs.define(eq=False)

@@ -33,7 +33,7 @@ from sttd.session.container import ContainerInfo, container_stage
 from sttd.session.ear import Ear
 from sttd.session.inlet import Dropped, Finalize, Inlet
 from sttd.session.outbox import Outbox
-from sttd.session.transcriber import Voice
+from sttd.session.voice import Voice
 
 log = logs.get("session")
 

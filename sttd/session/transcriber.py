@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import attrs
 import trio
@@ -39,7 +38,6 @@ from sttd.core.types import (
     Interim,
     JobClass,
     Samples,
-    SessionEvent,
     SpeechEnd,
     SpeechStart,
     Timing,
@@ -48,8 +46,9 @@ from sttd.core.types import (
 )
 from sttd.core.utterance import Closed, Opened, Paused, Snapshot
 from sttd.engine.backend import Lease
-from sttd.engine.dispatcher import Dispatcher, Job, JobDropped, Outcome, Ticket
+from sttd.engine.dispatcher import Job, JobDropped, Outcome, Ticket
 from sttd.errors import DecodeError, OverloadedError, SttdError
+from sttd.session.voice import Voice
 
 # When a job should have started, after it was submitted; orders jobs within a class.
 _DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
@@ -61,40 +60,6 @@ _LANGUAGE_EVIDENCE_S = 2.0
 _LANGUAGE_PROBABILITY = 0.5
 
 _NO_TIMING = Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False)
-
-
-class Leasing(Protocol):
-    """The part of the model pool that sessions use."""
-
-    async def lease(self, preset: str) -> Lease:
-        """Wait for a loaded model. Raises ModelError, OverloadedError."""
-
-
-@attrs.frozen(kw_only=True)
-class Tuning:
-    """Settings of the configuration that shape a session; fixed when it starts."""
-
-    speculate_ms: int = 180
-    pre_roll_ms: int = 400
-    interim_min_ms: int = 350
-    hold_back_s: float = 0.4
-    silero: bool = True
-    lag_warning_s: float = 2.0
-
-
-@attrs.define(eq=False)
-class Voice:
-    """What the utterances of one session share."""
-
-    session: str
-    uid: int
-    options: SessionOptions
-    tuning: Tuning
-    models: Leasing
-    dispatcher: Dispatcher
-    emit: Callable[[SessionEvent], None]
-    clock: Callable[[], float]
-    detected: str | None = None  # the language, once it is certain; the client's own word goes before it
 
 
 @attrs.define(eq=False)

@@ -1,0 +1,47 @@
+"""What the utterances of one session share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+
+from sttd.core.options import SessionOptions
+from sttd.core.types import SessionEvent
+from sttd.engine.backend import Lease
+from sttd.engine.dispatcher import Dispatcher
+
+
+class Leasing(Protocol):
+    """The part of the model pool that sessions use."""
+
+    async def lease(self, preset: str) -> Lease:
+        """Wait for a loaded model. Raises ModelError, OverloadedError."""
+
+
+@attrs.frozen(kw_only=True)
+class Tuning:
+    """Settings of the configuration that shape a session; fixed when it starts."""
+
+    speculate_ms: int = 180
+    pre_roll_ms: int = 400
+    interim_min_ms: int = 350
+    hold_back_s: float = 0.4
+    silero: bool = True
+    lag_warning_s: float = 2.0
+
+
+@attrs.define(eq=False)
+class Voice:
+    """What the utterances of one session share."""
+
+    session: str
+    uid: int
+    options: SessionOptions
+    tuning: Tuning
+    models: Leasing
+    dispatcher: Dispatcher
+    emit: Callable[[SessionEvent], None]
+    clock: Callable[[], float]
+    detected: str | None = None  # the language, once it is certain; the client's own word goes before it
