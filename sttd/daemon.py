@@ -45,6 +45,7 @@ from sttd.wire.http import AccessRules
 log = logs.get("daemon")
 
 _STATUS_EVERY_S = 2.0
+_LAST_WORDS_S = 0.2  # what a client had sent when the signal came is on its way through buffers; it is still heard
 _GOODBYE_S = 1.0  # after the drain's deadline, to write what was made of the last utterances then
 _LOAD_EXTENDS_S = 60.0  # asked of systemd while a model loads; large-v3 from a slow disk takes about that
 
@@ -162,6 +163,7 @@ class Daemon:
             drain.stop_accepting()
             drain.close_at(deadline + _GOODBYE_S)
         self._control.close_at(deadline + _GOODBYE_S)
+        await trio.sleep(min(_LAST_WORDS_S, patience_s))
         for session in sessions:
             session.end("drain", close_code=1001)
         with trio.move_on_at(deadline):

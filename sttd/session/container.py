@@ -166,6 +166,8 @@ async def decode_container(
     Raises ProtocolError with `bad_audio` or `too_large`. Cancelling it ends the thread at its next read or send.
     """
     head = await _head(receive)
+    if not head and not live:
+        raise ProtocolError("the file is empty", code="bad_audio")
     if head:
         await trio.to_thread.run_sync(_pull, receive, send, head, channel_select, live, on_info, limiter=_threads)
 

@@ -140,9 +140,15 @@ class Ear:
         self.voice.emit(Gap(from_s=from_s, to_s=seconds(self.position), reason="overflow"))
 
     def flush(self) -> None:
-        """The audio has ended: what the resampler still holds comes out."""
-        if self._decoder is not None:
-            self.hear(self._decoder.flush())
+        """The audio has ended: what the resampler still holds comes out.
+
+        Where any audio opens an utterance, the padded rest of a frame behind a `finalize` is not worth one.
+        """
+        if self._decoder is None:
+            return
+        frames = self._decoder.flush()
+        if len(frames) > 1 or self.speaking or self.options.endpointing is not None:
+            self.hear(frames)
 
     def end(self, reason: FinalReason) -> None:
         """Close the open utterance."""

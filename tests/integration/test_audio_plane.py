@@ -92,6 +92,23 @@ def test_finalize_with_nothing_open_is_answered_by_a_final_alone(fake):
     assert rest[-1] == {"type": "stopped", "audio_s": 0.0, "utterances": 1, "dropped_s": 0.0}
 
 
+def test_the_rest_of_a_frame_behind_a_finalize_is_no_utterance(fake):
+    with fake.connect() as client:
+        start(client, endpointing=False, interim=False)
+        client.send(SECOND + bytes(32))
+        say(client, "finalize")
+        say(client, "stop")
+        events = read_to_end(client)
+    assert [event["utterance"] for event in of(events, "final")] == [1]
+
+
+def test_an_empty_file_is_an_error_that_says_so(fake):
+    events = transcribe(fake, b"", kind="file", encoding="container")
+    assert [(event["type"], event["code"]) for event in events if event["type"] != "progress"] == [
+        ("error", "bad_audio")
+    ]
+
+
 def test_interims_have_numbers_that_rise_and_ends_that_grow(fake):
     events = transcribe(fake, SECOND * 4, endpointing=False)
     check_promises(events)
