@@ -196,7 +196,7 @@ def _pull(
 
     source = _Source(receive=receive, seekable_=head[4:8] == b"ftyp", head=head)
     # A live stream must not wait for five seconds of itself before its first sample is decoded.
-    options = {"probesize": "65536", "analyzeduration": "0"} if live else {}
+    options = {"formatprobesize": "65536", "probesize": "65536", "analyzeduration": "0"} if live else {}
     try:
         with av.open(source, mode="r", options=options, metadata_errors="ignore") as container:
             if not container.streams.audio:
@@ -220,12 +220,18 @@ def _decode(container: Any, stream: Any, send: trio.MemorySendChannel[Frames], c
     # Resampling first and mixing after, ourselves: FFmpeg's own down-mix weighs channels by their layout.
     resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
     rest = np.zeros(0, np.float32)
-    for frame in container.decode(stream):
-        for block in resampler.resample(frame):
-            rest = _hand_over(np.concatenate((rest, _mix(block.to_ndarray(), channel_select))), send, whole=False)
+    damage: av.FFmpegError | None = None
+    try:
+        for frame in container.decode(stream):
+            for block in resampler.resample(frame):
+                rest = _hand_over(np.concatenate((rest, _mix(block.to_ndarray(), channel_select))), send, whole=False)
+    except av.FFmpegError as exc:
+        damage = exc  # what came before it is audio all the same
     for block in resampler.resample(None):
         rest = np.concatenate((rest, _mix(block.to_ndarray(), channel_select)))
     _hand_over(rest, send, whole=True)
+    if damage is not None:
+        raise damage
 
 
 def _mix(planes: npt.NDArray[Any], channel_select: int | None) -> npt.NDArray[np.float32]:

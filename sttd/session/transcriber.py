@@ -84,7 +84,8 @@ class Transcriber:
     ended_at: float | None = attrs.field(default=None, init=False)  # when the endpoint was decided
     _closed: Closed | None = attrs.field(default=None, init=False)
     _closing: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _leases: list[Lease] = attrs.field(factory=list, init=False)  # [for finals, for interims]
+    _lease: Lease | None = attrs.field(default=None, init=False)  # for the final
+    _interim_lease: Lease | None = attrs.field(default=None, init=False)
     _trouble: SttdError | None = attrs.field(default=None, init=False)
     _interim: Ticket | None = attrs.field(default=None, init=False)
     _speculation: _Speculation | None = attrs.field(default=None, init=False)
@@ -103,7 +104,7 @@ class Transcriber:
 
     def heard(self, position: int) -> None:
         """More audio of this utterance arrived, up to `position`; submit an interim if one is due."""
-        if not self.options.interim or self._closed is not None or not self._leases:
+        if self._interim_lease is None or self._closed is not None:
             return
         waiting = self._interim is not None and not self._interim.started
         if self._interim is not None and not waiting:
@@ -116,7 +117,7 @@ class Transcriber:
         if snapshot is None:
             return
         try:
-            ticket = self._submit(snapshot.samples, JobClass.INTERIM)
+            ticket = self._submit(snapshot.samples, JobClass.INTERIM, lease=self._interim_lease)
         except OverloadedError:
             return  # shed: the text comes with the final
         self._cadence.submitted(audio_s=audio_s, now=now)
@@ -125,10 +126,10 @@ class Transcriber:
 
     def paused(self, pause: Paused) -> None:
         """The speaker stopped for long enough that this may be the end: decode while waiting for certainty."""
-        if not self._leases or self._closed is not None or self.options.kind == "file":
+        if self._lease is None or self._closed is not None or self.options.kind == "file":
             return
         try:
-            ticket = self._submit(pause.samples, JobClass.SPECULATIVE)
+            ticket = self._submit(pause.samples, JobClass.SPECULATIVE, lease=self._lease)
         except OverloadedError:
             return
         covers = self.opened.start_sample + len(pause.samples)
@@ -159,15 +160,20 @@ class Transcriber:
     async def serve(self) -> None:
         """Hold the model, wait for the end, send the final. Cancelled, it still gives back what it holds."""
         try:
-            await self._take_leases()
-            await self._closing.wait()
-            assert self._closed is not None
-            final = await self._decode_final(self._closed)
+            async with trio.open_nursery() as nursery:
+                if self.options.interim and self.options.interim_model != self.options.model:
+                    nursery.start_soon(self._take_interim_lease)  # the final does not wait for it to load
+                await self._take_lease()
+                await self._closing.wait()
+                assert self._closed is not None
+                final = await self._decode_final(self._closed)
+                nursery.cancel_scope.cancel()
             await self.previous.wait()
             self.voice.emit(final)
         finally:
-            for lease in self._leases:
-                lease.release()
+            for lease in (self._lease, self._interim_lease):
+                if lease is not None:
+                    lease.release()
             if self._speculation is not None:
                 self._speculation.ticket.cancel()
             if self._interim is not None:
@@ -183,22 +189,30 @@ class Transcriber:
             end = self._closed.end_sample
         return self._final(self._stabiliser.stable_text, end_sample=end, reason=reason, timing=_NO_TIMING)
 
-    async def _take_leases(self) -> None:
-        wants_interims = self.options.interim
+    async def _take_lease(self) -> None:
         try:
-            lease = await self.voice.models.lease(self.options.model)
-            self._leases.append(lease)
-            if wants_interims and self.options.interim_model != self.options.model:
-                self._leases.append(await self.voice.models.lease(self.options.interim_model))
-            elif wants_interims:
-                self._leases.append(lease.duplicate())
+            self._lease = await self.voice.models.lease(self.options.model)
         except SttdError as exc:
             self._trouble = exc
             self._report(exc)
         else:
-            snapshot = self.snapshot()
-            if snapshot is not None and self._closed is None:
-                self.heard(snapshot.end_sample)  # the model may have taken a while to load
+            if self.options.interim and self.options.interim_model == self.options.model:
+                self._interim_lease = self._lease.duplicate()
+                self._catch_up()
+
+    async def _take_interim_lease(self) -> None:
+        try:
+            self._interim_lease = await self.voice.models.lease(self.options.interim_model)
+        except SttdError as exc:
+            self._report(exc)  # the final comes all the same
+        else:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """The model may have taken a while to load, or the last interim to decode."""
+        snapshot = self.snapshot()
+        if snapshot is not None and self._closed is None:
+            self.heard(snapshot.end_sample)
 
     def _report(self, exc: SttdError) -> None:
         self.voice.emit(Failure(code=exc.code, message=exc.message, retryable=exc.retryable, fatal=False))
@@ -209,7 +223,7 @@ class Transcriber:
     def _language(self) -> str | None:
         return self.options.lang or self.voice.detected
 
-    def _submit(self, samples: Samples, job_class: JobClass) -> Ticket:
+    def _submit(self, samples: Samples, job_class: JobClass, *, lease: Lease) -> Ticket:
         options = self.options
         interim = job_class is JobClass.INTERIM
         decode = DecodeOptions(
@@ -228,7 +242,7 @@ class Transcriber:
                 session=self.voice.session,
                 uid=self.voice.uid,
                 deadline=self.voice.clock() + _DEADLINE_S[job_class],
-                lease=self._leases[1 if interim else 0],
+                lease=lease,
             )
         )
 
@@ -263,9 +277,7 @@ class Transcriber:
         language = self._language or outcome.hypothesis.language
         self.on_hint(text_rules.turn_hint(self._previous_text, text, language=language))
         self._previous_text = text
-        latest = self.snapshot()
-        if latest is not None:
-            self.heard(latest.end_sample)
+        self._catch_up()
 
     async def _decode_final(self, closed: Closed) -> Final:
         text, outcome, speculative = "", None, False
@@ -315,13 +327,14 @@ class Transcriber:
                 pass  # shed while it waited, or failed: what was a guess until now deserves a real try
             else:
                 return outcome, speculation.submitted + outcome.queue_s < decided_at
-        return await (await self._submit_final(closed.samples)).wait(), False
+        assert self._lease is not None
+        return await (await self._submit_final(closed.samples, lease=self._lease)).wait(), False
 
-    async def _submit_final(self, samples: Samples) -> Ticket:
+    async def _submit_final(self, samples: Samples, *, lease: Lease) -> Ticket:
         """Submit; a window of a file that is not taken now waits its turn. Finals are always taken."""
         while True:
             try:
-                return self._submit(samples, JobClass.FINAL)
+                return self._submit(samples, JobClass.FINAL, lease=lease)
             except OverloadedError as exc:
                 if self.options.kind != "file":
                     raise
@@ -353,7 +366,7 @@ class Transcriber:
             language=language,
             confidence=confidence,
             reason=reason,
-            model=self._leases[0].preset if self._leases else self.options.model,
+            model=self._lease.preset if self._lease is not None else self.options.model,
             words=words,
             timing=timing,
         )
