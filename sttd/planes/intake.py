@@ -67,6 +67,11 @@ class Intake:
         return len(self._messages) >= CHUNKS or self.held_bytes >= AUDIO_S * self.bytes_per_second
 
     @property
+    def may_read(self) -> bool:
+        """The next message may be read now."""
+        return self._allowance > 0 or not self.full
+
+    @property
     def overrun(self) -> bool:
         """The session must be given up (rule 4)."""
         return self.held_bytes >= 1.25 * HELD_BYTES
@@ -93,9 +98,9 @@ class Intake:
         self._emptied.unpark_all()
 
     async def wait_for_room(self) -> None:
-        """Wait until the next message may be read: at once where there is room, else rule 2."""
-        if not self.full or self._allowance > 0:
-            await trio.lowlevel.checkpoint()
+        """Wait until the next message may be read (rule 2)."""
+        await trio.lowlevel.checkpoint()
+        if self.may_read:
             return
         if self._slice_due is None:
             self._slice_due = trio.current_time() + PAUSE_S

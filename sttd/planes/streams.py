@@ -1,4 +1,4 @@
-"""A socket stream as the WebSocket library needs it: with the handshake put before what will be received."""
+"""A socket stream as the WebSocket library needs it: with another handshake than the one that was received."""
 
 from __future__ import annotations
 
@@ -8,24 +8,35 @@ RECEIVE_BYTES = 64 * 1024
 
 
 class UpgradedStream(trio.abc.Stream):
-    """The rest of a connection whose first bytes were already read.
+    """A connection whose handshake was read already, so that `head` takes its place.
 
-    Differs from the stream it wraps in two ways:
+    Differs from the stream it wraps in three ways:
 
+    - After `head` nothing is received until `release`, then `rest`, then what the peer sends. The library loses frames
+      that arrive before it has accepted the handshake, and some clients do not wait for that.
     - A cancelled `send_all` does not tear what it was sending: the remainder goes out before the next bytes. So a
       client that reads again after it was given up finds whole frames, and the reason of the close after them.
     - `aclose` ends the sending direction only. Closing a socket with unread data makes the kernel send a reset, which
       can overtake the close frame; whoever owns the socket reads on for a while and then closes it (`linger`).
     """
 
-    def __init__(self, stream: trio.SocketStream, *, first: bytes) -> None:
+    def __init__(self, stream: trio.SocketStream, *, head: bytes, rest: bytes = b"") -> None:
         self._stream = stream
-        self._first = first
+        self._first = head
+        self._rest = rest
+        self._released = trio.Event()
         self._unsent = memoryview(b"")
         self._closed = False
 
+    def release(self) -> None:
+        """The handshake is over."""
+        self._first, self._rest = self._first + self._rest, b""
+        self._released.set()
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As trio.abc.ReceiveStream; raises ClosedResourceError after `aclose`."""
+        if not self._first:
+            await self._released.wait()
         if self._closed:
             raise trio.ClosedResourceError
         if self._first:
@@ -56,6 +67,7 @@ class UpgradedStream(trio.abc.Stream):
         """End the sending direction. Idempotent."""
         if not self._closed:
             self._closed = True
+            self._released.set()
             await send_eof(self._stream)
         await trio.lowlevel.checkpoint()
 

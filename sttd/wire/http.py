@@ -106,7 +106,8 @@ class Get:
 class Upgrade:
     """An allowed WebSocket handshake."""
 
-    head: bytes  # for the WebSocket library, followed by what the client sent after its own head
+    head: bytes  # for the WebSocket library
+    rest: bytes  # what the client sent after its own head: frames, although it should have waited
     subprotocol: str | None  # to be accepted
 
 
@@ -269,7 +270,7 @@ def _upgrade(request: Request, access: AccessRules | None) -> Response | Upgrade
         *([f"Sec-WebSocket-Protocol: {subprotocol}"] if subprotocol else []),
     ]
     head = "\r\n".join([*lines, "", ""]).encode("ascii")
-    return Upgrade(head=head + request.rest, subprotocol=subprotocol)
+    return Upgrade(head=head, rest=request.rest, subprotocol=subprotocol)
 
 
 def _is_key(value: bytes) -> bool:

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio_websocket
 import wsproto
+import wsproto.connection
 import wsproto.events as frames
 from trio.testing import wait_all_tasks_blocked
 
@@ -181,6 +182,18 @@ async def test_a_token_in_the_subprotocol_is_accepted_by_name():
     async with open_plane(access=AccessRules(token="s3cret")) as plane, open_client(plane, **offer) as client:
         assert client.socket.subprotocol == "sttd.token.s3cret"
         await client.begin()
+
+
+async def test_frames_sent_together_with_the_handshake_are_not_lost():
+    async with open_plane() as plane, await plane.connect() as stream:
+        client = Raw(stream)
+        request = client.wsproto.send(frames.Request(host="localhost", target="/ws"))
+        ahead = wsproto.connection.Connection(wsproto.ConnectionType.CLIENT)
+        await stream.send_all(request + ahead.send(frames.TextMessage(data='{"op":"start"}')))
+        with trio.fail_after(5):
+            while len(client.messages) < 2:
+                await client.receive()
+        assert [json.loads(message)["type"] for message in client.messages] == ["hello", "started"]
 
 
 # ---------------------------------------------------------------- what is refused, and goes on

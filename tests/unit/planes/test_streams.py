@@ -15,21 +15,41 @@ async def pair():
         yield left, right
 
 
-async def test_what_was_read_before_comes_first_in_any_pieces():
+async def test_the_head_comes_first_and_the_rest_once_the_handshake_is_over():
     async with pair() as (ours, theirs):
-        stream = UpgradedStream(ours, first=b"abcdef")
-        await theirs.send_all(b"ghi")
-        assert [await stream.receive_some(4), await stream.receive_some(), await stream.receive_some()] == [
-            b"abcd",
-            b"ef",
-            b"ghi",
-        ]
+        stream = UpgradedStream(ours, head=b"abcdef", rest=b"gh")
+        await theirs.send_all(b"ij")
+        assert [await stream.receive_some(4), await stream.receive_some()] == [b"abcd", b"ef"]
+        with trio.move_on_after(0.05) as scope:
+            await stream.receive_some()
+        assert scope.cancelled_caught
+        stream.release()
+        assert [await stream.receive_some(), await stream.receive_some()] == [b"gh", b"ij"]
+
+
+async def test_release_and_close_wake_a_receiver():
+    for wake, expected in ((UpgradedStream.release, b"x"), (UpgradedStream.aclose, None)):
+        async with pair() as (ours, theirs), trio.open_nursery() as nursery:
+            stream, results = UpgradedStream(ours, head=b""), []
+
+            async def receive(stream=stream, results=results):
+                try:
+                    results.append(await stream.receive_some())
+                except trio.ClosedResourceError:
+                    results.append(None)
+
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            await theirs.send_all(b"x")
+            if (pending := wake(stream)) is not None:
+                await pending
+        assert results == [expected]
 
 
 async def test_a_cancelled_send_is_finished_by_the_next_one():
     first, second = b"1" * 3_000_000, b"2" * 10
     async with pair() as (ours, theirs):
-        stream = UpgradedStream(ours, first=b"")
+        stream = UpgradedStream(ours, head=b"")
         with trio.move_on_after(0.05) as scope:
             await stream.send_all(first)
         assert scope.cancelled_caught
@@ -48,7 +68,7 @@ async def test_a_cancelled_send_is_finished_by_the_next_one():
 
 async def test_a_lost_peer_and_a_closed_stream_say_so():
     async with pair() as (ours, theirs):
-        stream = UpgradedStream(ours, first=b"x")
+        stream = UpgradedStream(ours, head=b"x")
         await theirs.aclose()
         with pytest.raises(trio.BrokenResourceError):
             await stream.send_all(b"x")

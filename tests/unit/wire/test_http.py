@@ -274,12 +274,12 @@ def test_no_subprotocol_is_accepted_that_is_not_ours():
     assert decide(handshake(sec_websocket_protocol=b"chat"), access=OPEN, port=PORT).subprotocol is None
 
 
-def test_what_followed_the_head_goes_to_the_library():
+def test_what_followed_the_head_is_kept():
     early = HeadReader().push(
         b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + KEY + b"\r\n\r\n\x81\x80abcd"
     )
-    assert decide(early, access=OPEN, port=PORT).head.endswith(b"\r\n\r\n\x81\x80abcd")
+    assert decide(early, access=OPEN, port=PORT).rest == b"\x81\x80abcd"
 
 
 # ---------------------------------------------------------------- answers
