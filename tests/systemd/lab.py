@@ -32,6 +32,11 @@ OPT = Path("/opt/sttd")
 BASE = os.environ.get("STTD_LAB_BASE", "/")
 BOOT_TIMEOUT_S = 30  # a third of a second on an idle machine
 COMMAND_TIMEOUT_S = 90
+# With the first, nothing is left behind when the tests are killed.
+NAMESPACES = [
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "-m", "-p", "-C", "-i", "-u", "-n", "--fork", "--kill-child=KILL", "--propagation", "private"),
+]
 
 ENTRY = """\
 #!/opt/sttd/venv/bin/python3
@@ -45,7 +50,7 @@ def why_not():
     """The reason why no lab can be had here, or None."""
     if os.geteuid() != 0:
         return "a private systemd needs root"
-    for program in ("/lib/systemd/systemd", "unshare", "nsenter", "dbus-daemon", "ip"):
+    for program in ("/lib/systemd/systemd", "setpriv", "unshare", "nsenter", "dbus-daemon", "ip"):
         if not shutil.which(program):
             return f"a private systemd needs {program}"
     probe = ["unshare", "-m", "-p", "-C", "-i", "-u", "-n", "--fork", "mount", "-t", "tmpfs", "probe", "/mnt"]
@@ -248,10 +253,9 @@ def _cgroup(directory):
 def _boot(directory, cgroup):
     """Start boot.sh in new namespaces and in `cgroup`."""
     enter = 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"'
-    unshare = ["unshare", "-m", "-p", "-C", "-i", "-u", "-n", "--fork", "--kill-child=KILL", "--propagation", "private"]
     with open(directory / "boot.log", "w") as log:
         return subprocess.Popen(
-            ["bash", "-c", enter, "enter", str(cgroup), *unshare, "bash", HERE / "boot.sh", directory, BASE],
+            ["bash", "-c", enter, "enter", str(cgroup), *NAMESPACES, "bash", HERE / "boot.sh", directory, BASE],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
