@@ -152,24 +152,31 @@ def transcribe(daemon: RunningDaemon, pcm: bytes, *, chunk_bytes: int = 6400, **
 
 
 def check_promises(events: list[dict]) -> None:
-    """Promises 1 to 4 of PROTOCOL 3.3, on everything that one session was told."""
-    shown, finals, stable = [], [], {}
+    """Promises 1, 2 and 4 of PROTOCOL 3.3, on everything that one session was told after `started`."""
+    shown, ended, finals, stable, seqs = [], [], [], {}, {}
     for event in events:
         kind, number = event["type"], event.get("utterance")
+        assert number not in finals, "something follows the final of its utterance"
         if kind == "speech_start":
             shown.append(number)
         elif kind == "interim":
-            assert number not in finals, "an interim after its final"
+            assert number in shown, "an interim before its speech_start"
+            assert number not in ended, "an interim after speech_end"
+            assert event["seq"] > seqs.get(number, 0), "seq does not rise"
+            seqs[number] = event["seq"]
             before = stable.get(number, "")
             assert event["stable_chars"] >= len(before), "stable_chars went back"
             assert event["text"].startswith(before), "stable text changed"
             stable[number] = event["text"][: event["stable_chars"]]
+        elif kind == "speech_end":
+            ended.append(number)
         elif kind == "final":
-            assert number not in finals, "two finals"
+            assert number in ended or number not in shown, "a final before its speech_end"
             finals.append(number)
-    assert finals == sorted(finals), "finals out of order"
+    assert finals == list(range(1, len(finals) + 1)), "finals are missing or out of order"
     assert set(shown) <= set(finals), "an utterance without its final"
     assert events[-1]["type"] == "stopped", "stopped is not the last message"
+    assert events[-1]["utterances"] == len(finals)
 
 
 def read_pcm(path: Path, *, rate: int = 16_000, channels: int = 1) -> bytes:

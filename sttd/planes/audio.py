@@ -280,6 +280,7 @@ class _Connection:
                 if error.code == "too_large":
                     raise
                 await self._complain(error)
+                self._idle_since = trio.current_time()  # it is wrong, not idle
 
     async def _ingest(self, session: Session) -> None:
         """Do what the client says until it says `stop`, is gone, or must be sent away."""
