@@ -161,28 +161,25 @@ class _Tally:
         report = self._report
 
         class Bar(tqdm):  # type: ignore[misc]
+            # Disabled, it takes none of tqdm's locks and starts no thread: a cancelled pull leaves through `update`,
+            # and tqdm would keep its global lock for ever after an exception while drawing.
+            monitor_interval = 0
+
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 kwargs.pop("name", None)  # of huggingface_hub's own bars
-                super().__init__(*args, **{**kwargs, "disable": False, "file": _Nowhere(), "mininterval": 0.1})
-
-            def display(self, *args: Any, **kwargs: Any) -> None:
+                super().__init__(*args, **{**kwargs, "disable": True})
                 report(int(self.n), name)
+
+            def update(self, n: float | None = 1) -> bool | None:
+                self.n += n or 0
+                report(int(self.n), name)
+                return None
 
         return Bar
 
     def _report(self, of_file: int, name: str) -> None:
         trio.from_thread.check_cancelled()
         trio.from_thread.run_sync(self._progress, min(self._done + of_file, self._total), self._total, name)
-
-
-class _Nowhere:
-    """What a progress bar writes to that nobody sees."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        return None
 
 
 def _first_line(error: BaseException) -> str:
