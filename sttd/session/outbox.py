@@ -1,7 +1,7 @@
 """What a session has to say, in order, until its client reads it.
 
 Putting never waits and never fails: it happens inside decisions. The bound is kept elsewhere: a newer interim
-takes the place of an unread one of its utterance, and whoever produces more than interims waits in
+takes the place of an unread one of its utterance, a final that of all of them, and whoever produces more than interims waits in
 `wait_for_room` first, so that a client which does not read stops its own session and nothing else. Finals and
 errors are never dropped.
 """
@@ -13,7 +13,7 @@ from collections import deque
 import attrs
 import trio
 
-from sttd.core.types import Interim, Progress, SessionEvent
+from sttd.core.types import Final, Interim, Progress, SessionEvent
 
 CAPACITY = 256  # events; an interim counts like any other
 
@@ -45,8 +45,16 @@ class Outbox:
             self._events[-1] = event
             self.coalesced += 1
             return
+        if isinstance(event, Final):
+            self._forget_interims(event.utterance)
         self._events.append(event)
         self._readable.unpark()
+
+    def _forget_interims(self, utterance: int) -> None:
+        """Live text that was not read while it was live is of no more use beside its final."""
+        kept = [event for event in self._events if not (isinstance(event, Interim) and event.utterance == utterance)]
+        self.coalesced += len(self._events) - len(kept)
+        self._events = deque(kept)
 
     def abandon(self) -> None:
         """The client is gone: forget what is unread, and do not hold up the session for its sake."""

@@ -3,12 +3,28 @@
 import pytest
 import trio
 
-from sttd.core.types import Interim, Progress, SpeechStart
+from sttd.core.types import Final, Interim, Progress, SpeechStart, Timing
 from sttd.session.outbox import CAPACITY, Outbox
 
 
 def interim(utterance, seq):
     return Interim(utterance=utterance, seq=seq, text="", stable_chars=0, start_s=0, end_s=0)
+
+
+def final(utterance):
+    timing = Timing(endpoint_ms=0, queue_ms=0, decode_ms=0, speculative=False)
+    return Final(
+        utterance=utterance,
+        text="",
+        start_s=0,
+        end_s=0,
+        language="en",
+        confidence=0,
+        reason="stop",
+        model="fake",
+        words=None,
+        timing=timing,
+    )
 
 
 def start(utterance):
@@ -29,6 +45,13 @@ async def test_order_is_kept_and_a_newer_interim_replaces_the_unread_one():
         outbox.put(event)
     assert await drain(outbox) == [start(1), interim(1, 2), start(2), interim(2, 1), interim(1, 3)]
     assert outbox.coalesced == 1
+
+
+async def test_a_final_takes_the_place_of_interims_that_nobody_read():
+    outbox = Outbox()
+    for event in (start(1), interim(1, 1), start(2), interim(2, 1), final(1)):
+        outbox.put(event)
+    assert await drain(outbox) == [start(1), start(2), interim(2, 1), final(1)]
 
 
 async def test_only_the_newest_unread_progress_is_kept():
