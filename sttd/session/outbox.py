@@ -1,9 +1,9 @@
 """What a session has to say, in order, until its client reads it.
 
 Putting never waits and never fails: it happens inside decisions. The bound is kept elsewhere: a newer interim
-takes the place of an unread one of its utterance, a final that of all of them, and whoever produces more than interims waits in
-`wait_for_room` first, so that a client which does not read stops its own session and nothing else. Finals and
-errors are never dropped.
+takes the place of an unread one of its utterance, a final that of all of them, and whoever produces more than
+interims waits in `wait_for_room` first, so that a client which does not read stops its own session and nothing
+else. Finals and errors are never dropped.
 """
 
 from __future__ import annotations
