@@ -120,8 +120,10 @@ def _serve(arguments: argparse.Namespace) -> NoReturn:
     import faulthandler
 
     from sttd import logs
+    from sttd.engine import memory
     from sttd.systemd import Notifier, listen_fds
 
+    memory.keep_heap()
     faulthandler.enable()  # the watchdog's SIGABRT then prints every thread's stack
     logs.configure()
     # Taken out of the environment before anything could inherit it.

@@ -16,6 +16,9 @@ import attrs
 CGROUPS: Final = Path("/sys/fs/cgroup")
 OWN_CGROUP: Final = Path("/proc/self/cgroup")
 NO_LIMIT: Final = 1 << 62
+MAPPED_FROM_BYTES: Final = 1024**3  # a buffer that large is still mapped by itself
+KEPT_HEAP_BYTES: Final = 512 * 1024**2  # enough for a call of one item of small; what a large batch took goes back
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of malloc.h
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +45,21 @@ def usable_cores() -> int:
     cpus = os.sched_getaffinity(0)
     siblings = {_siblings(cpu) for cpu in cpus}
     return max(1, len(siblings))
+
+
+def keep_heap() -> bool:
+    """Let the C library keep freed heap for the next call. False where it has no `mallopt`, or refuses.
+
+    By default glibc maps every large buffer afresh and unmaps it when it is freed, so each decode has its attention
+    scores zeroed page by page by the kernel: a third of the encoder's CPU time for base, half for the demo model. One
+    arena, because the heaps of the others are too small for such buffers. `trim` gives back what was kept. To be
+    called before other threads have allocated anything.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    settings = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, MAPPED_FROM_BYTES), (_M_TRIM_THRESHOLD, KEPT_HEAP_BYTES))
+    return all([mallopt(name, value) == 1 for name, value in settings])
 
 
 def trim() -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 
 import attrs
 import numpy as np
@@ -131,3 +134,26 @@ def test_the_module_is_optional(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert memory._nvml() is None
     memory._nvml.cache_clear()
+
+
+def test_a_large_buffer_costs_no_page_faults_the_second_time():
+    program = textwrap.dedent(
+        """
+        import resource, numpy as np
+        from sttd.engine import memory
+
+        def faults():
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            np.ones(64 * 1024**2, np.uint8)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        faults()
+        mapped = faults()
+        assert memory.keep_heap()
+        faults()
+        print(mapped, faults())
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    mapped, kept = map(int, done.stdout.split())
+    assert kept < 100 < mapped
