@@ -42,11 +42,16 @@ class ContainerInfo:
 
 @attrs.define(eq=False, slots=False)  # RawIOBase has slots of its own
 class _Source(io.RawIOBase):
-    """A file, as PyAV sees it, over a channel of bytes. Lives in the thread."""
+    """A file, as PyAV sees it, over a channel of bytes. Lives in the thread.
+
+    FFmpeg takes an error of its file for a hiccup and may ask again for ever. So a read never raises: it says that
+    the file has ended, and `interrupted` says why to whoever opened it.
+    """
 
     receive: trio.MemoryReceiveChannel[bytes]
     seekable_: bool
     head: bytes
+    interrupted: BaseException | None = attrs.field(default=None, init=False)
     _at: int = attrs.field(default=0, init=False)
     _size: int = attrs.field(default=0, init=False)
     _ended: bool = attrs.field(default=False, init=False)
@@ -107,15 +112,23 @@ class _Source(io.RawIOBase):
         self._spool.seek(self._size)
         self._spool.write(data)
         self._size += len(data)
-        if self._size > MAX_CONTAINER_BYTES:
-            raise ProtocolError(f"the file is larger than {MAX_CONTAINER_BYTES >> 30} GiB", code="too_large")
 
     def _more(self) -> bytes:
-        try:
-            return trio.from_thread.run(self.receive.receive)
-        except trio.EndOfChannel:
-            self._ended = True
-            return b""
+        """The next bytes; none at the end."""
+        data = b""
+        if not self._ended:
+            try:
+                data = trio.from_thread.run(self.receive.receive)
+            except trio.EndOfChannel:
+                pass
+            except trio.Cancelled as exc:
+                self.interrupted = exc  # raised again by `_pull`
+        if self._size + len(data) > MAX_CONTAINER_BYTES:
+            data = b""
+            message = f"the file is larger than {MAX_CONTAINER_BYTES >> 30} GiB"
+            self.interrupted = ProtocolError(message, code="too_large")
+        self._ended = not data
+        return data
 
 
 async def container_stage(
@@ -208,10 +221,16 @@ def _pull(
             _decode(container, stream, send, channel_select)
     except trio.BrokenResourceError:
         return  # the session has stopped listening
-    except av.FFmpegError as exc:
+    except (av.FFmpegError, ProtocolError) as exc:
+        if source.interrupted is not None:
+            raise source.interrupted from None
+        if isinstance(exc, ProtocolError):
+            raise
         raise ProtocolError(f"the audio cannot be decoded: {exc.strerror}", code="bad_audio") from None
     finally:
         source.close()
+    if source.interrupted is not None:
+        raise source.interrupted
 
 
 def _decode(container: Any, stream: Any, send: trio.MemorySendChannel[Frames], channel_select: int | None) -> None:
