@@ -17,6 +17,7 @@ from pathlib import Path
 
 import attrs
 import msgpack
+import numpy as np
 from websockets.sync.client import ClientConnection, unix_connect
 
 START_S = 30.0
@@ -177,6 +178,11 @@ def check_promises(events: list[dict]) -> None:
     assert set(shown) <= set(finals), "an utterance without its final"
     assert events[-1]["type"] == "stopped", "stopped is not the last message"
     assert events[-1]["utterances"] == len(finals)
+
+
+def read_samples(path: Path) -> np.ndarray:
+    """Any audio file as the model takes it: 16 kHz, mono, float32."""
+    return np.frombuffer(read_pcm(path), "<i2").astype(np.float32) / 32768
 
 
 def read_pcm(path: Path, *, rate: int = 16_000, channels: int = 1) -> bytes:

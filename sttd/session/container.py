@@ -210,8 +210,10 @@ def _pull(
     source = _Source(receive=receive, seekable_=head[4:8] == b"ftyp", head=head)
     # A live stream must not wait for five seconds of itself before its first sample is decoded.
     options = {"formatprobesize": "65536", "probesize": "65536", "analyzeduration": "0"} if live else {}
+    # Tags that are not UTF-8 are nobody's concern here. PyAV 19 takes them as they are and has no such option.
+    tolerant: Any = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
     try:
-        with av.open(source, mode="r", options=options, metadata_errors="ignore") as container:
+        with av.open(source, mode="r", options=options, **tolerant) as container:
             if not container.streams.audio:
                 raise ProtocolError("the file has no audio stream", code="bad_audio")
             stream = container.streams.audio[0]

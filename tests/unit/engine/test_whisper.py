@@ -20,6 +20,7 @@ from sttd.engine.whisper import WhisperBackend, detect_machine, is_out_of_memory
 from sttd.engine.whisper_audio import FULL_WINDOW, content_frames, encode, log_mel, window_for
 from sttd.engine.whisper_options import Settings
 from sttd.errors import ConfigError, DecodeError, ModelError
+from tests.running import read_samples
 from tests.unit.engine.random_whisper import SMALL, SMALL_EN, build
 
 pytestmark = pytest.mark.model
@@ -48,13 +49,11 @@ def demo():
 @pytest.fixture(scope="module")
 def clips():
     """Name → (samples, text, start, end of the speech) of the project's own clips of one sentence."""
-    from faster_whisper import decode_audio
-
     found = {}
     for name in ("date", "light", "number", "question"):
         path = DATA / f"{name}.flac"
         utterance = json.loads(path.with_suffix(".json").read_text())["utterances"][0]
-        samples = decode_audio(str(path))
+        samples = read_samples(path)
         samples.flags.writeable = False
         found[path.stem] = (samples, utterance["text"], utterance["start_s"], utterance["end_s"])
     return found
