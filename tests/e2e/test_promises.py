@@ -88,3 +88,15 @@ def test_a_file_keeps_its_words_and_tells_its_progress(demo):
     assert last["done_s"] == pytest.approx(last["total_s"])
     text = words(" ".join(final["text"] for final in finals(events)))
     assert {"kitchen", "tuesday", "timer"} <= set(text)
+
+
+def test_a_final_that_was_begun_early_says_the_same(demo, tmp_path):
+    pcm = read_pcm(ASSETS / "sample.flac")
+    early = finals(transcribe(demo, pcm, lang="en", interim=False))
+    patient = RunningDaemon.start(
+        tmp_path / "run", "--tcp", "off", "--model", "demo", "--set", "endpointing.speculate_ms=0"
+    )
+    late = finals(transcribe(patient, pcm, lang="en", interim=False))
+    assert patient.stop() == 0
+    assert [final["text"] for final in early] == [final["text"] for final in late]
+    assert not any(final["timing"]["speculative"] for final in late)
