@@ -128,6 +128,8 @@ class Transcriber:
         """The speaker stopped for long enough that this may be the end: decode while waiting for certainty."""
         if self._lease is None or self._closed is not None or self.options.kind == "file":
             return
+        if not self.voice.tuning.speculate_ms:
+            return
         try:
             ticket = self._submit(pause.samples, JobClass.SPECULATIVE, lease=self._lease)
         except OverloadedError:
