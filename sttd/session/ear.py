@@ -22,6 +22,10 @@ from sttd.session.container import Frames
 from sttd.session.transcriber import Transcriber
 from sttd.session.voice import Voice
 
+_PAUSE_MS = (
+    180  # what counts as a pause where none is used for speculation; the speaker's own pauses are learned from it
+)
+
 
 @attrs.define(eq=False)
 class Ear:
@@ -56,7 +60,7 @@ class Ear:
             options.endpointing,
             max_utterance_s=options.max_utterance_s,
             pre_roll_ms=tuning.pre_roll_ms,
-            speculate_ms=tuning.speculate_ms,
+            speculate_ms=tuning.speculate_ms or _PAUSE_MS,
         )
         if options.encoding != "container":
             self._decoder = AudioDecoder(
