@@ -45,6 +45,12 @@ class Listeners:
         for path in self._own:
             path.unlink(missing_ok=True)
 
+    def discard(self) -> None:
+        """Close what was opened: the start failed."""
+        for listener in (*self.control, *self.audio, *self.tcp):
+            listener.socket.close()
+        self.remove_files()
+
 
 def runtime_dir(configured: str, environ: Mapping[str, str]) -> Path:
     """The directory of the sockets. Raises ConfigError where there is no sensible one."""
@@ -102,6 +108,17 @@ async def open_listeners(
         AccessError: not allowed to bind.
     """
     listeners = Listeners()
+    try:
+        await _open_all(listeners, directory, tcp=tcp, tcp_is_default=tcp_is_default, inherited=inherited)
+    except BaseException:
+        listeners.discard()
+        raise
+    return listeners
+
+
+async def _open_all(
+    listeners: Listeners, directory: Path, *, tcp: str, tcp_is_default: bool, inherited: Sequence[InheritedSocket]
+) -> None:
     groups = {"control": listeners.control, "audio": listeners.audio, "audio-tcp": listeners.tcp}
     for passed in inherited:
         if passed.name not in groups:
@@ -126,7 +143,6 @@ async def open_listeners(
         else:
             port = listeners.tcp[0].socket.getsockname()[1]
             listeners.names.append(f"audio-tcp: {tcp.rpartition(':')[0]}:{port}")
-    return listeners
 
 
 def _explain_tcp(exc: OSError, *, tcp: str, tcp_is_default: bool) -> None:

@@ -1,0 +1,254 @@
+"""A room to hold sessions in: the real dispatcher on the real clock, and models that wait for the test."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from contextlib import asynccontextmanager
+
+import attrs
+import numpy as np
+import trio
+
+from sttd.core.options import SessionOptions
+from sttd.core.types import SAMPLE_RATE, Final, Interim
+from sttd.core.utterance import Closed, Opened, Paused, Snapshot
+from sttd.engine.backend import ModelKey
+from sttd.engine.dispatcher import Dispatcher
+from sttd.engine.fake import FakeModel, FakeOptions
+from sttd.session.pipeline import Session
+from sttd.session.transcriber import Transcriber
+from sttd.session.voice import Tuning, Voice
+
+NOISE = np.random.default_rng(1).integers(-3000, 3000, SAMPLE_RATE).astype("<i2").tobytes()  # a second
+
+
+@attrs.frozen(kw_only=True)
+class Recogniser(FakeModel):
+    """A fake that decodes while its gate is open, remembers its calls, and raises what it is told to, in turn."""
+
+    options: FakeOptions = attrs.field(factory=FakeOptions)
+    gate: threading.Event = attrs.field(factory=threading.Event)
+    calls: list = attrs.field(factory=list)
+    failures: list = attrs.field(factory=list)
+
+    def __attrs_post_init__(self):
+        self.gate.set()
+
+    def decode(self, batch):
+        self.calls.append([item.job_class for item in batch])
+        assert self.gate.wait(10)
+        failure = self.failures.pop(0) if self.failures else None
+        if failure is not None:
+            raise failure
+        return super().decode(batch)
+
+
+@attrs.define(eq=False)
+class CountedLease:
+    """A lease that counts itself."""
+
+    owner: Leases
+    preset: str
+    model: Recogniser
+    held: bool = True
+
+    def __attrs_post_init__(self):
+        self.owner.held += 1
+
+    @property
+    def key(self):
+        return ModelKey(preset=self.preset, cpu_threads=1, num_workers=1)
+
+    def duplicate(self):
+        assert self.held
+        return CountedLease(self.owner, self.preset, self.model)
+
+    def release(self):
+        if self.held:
+            self.held = False
+            self.owner.held -= 1
+
+
+@attrs.define(eq=False)
+class Leases:
+    """What a session sees of the pool: presets in `loading` take until `loaded`, those in `failures` fail."""
+
+    model: Recogniser
+    held: int = 0
+    asked: list = attrs.field(factory=list)
+    failures: dict = attrs.field(factory=dict)
+    loading: set = attrs.field(factory=set)
+    _loaded: dict = attrs.field(factory=lambda: defaultdict(trio.Event))
+
+    def loaded(self, preset):
+        self.loading.discard(preset)
+        self._loaded[preset].set()
+
+    async def lease(self, preset):
+        self.asked.append(preset)
+        await trio.lowlevel.checkpoint()
+        if preset in self.loading:
+            await self._loaded[preset].wait()
+        if preset in self.failures:
+            raise self.failures[preset]
+        return CountedLease(self, preset, self.model)
+
+
+@attrs.define(eq=False)
+class Room:
+    """What the tests of this folder share."""
+
+    nursery: trio.Nursery
+    dispatcher: Dispatcher
+    model: Recogniser
+    models: Leases
+    events: list = attrs.field(factory=list)
+    finals: list = attrs.field(factory=list)
+    written: list = attrs.field(factory=list)
+
+    def voice(self, *, tuning=None, dispatcher=None, **options):
+        options = {"model": "fake", "interim_model": "fake", "endpointing": None, **options}
+        return Voice(
+            session="s000001",
+            uid=1000,
+            options=SessionOptions(**options),
+            tuning=tuning or Tuning(interim_min_ms=100),
+            models=self.models,
+            dispatcher=dispatcher or self.dispatcher,
+            emit=self.events.append,
+            clock=trio.current_time,
+        )
+
+    def session(self, **options):
+        """A session whose `run` has been started."""
+        session = Session(
+            id="s000001",
+            uid=1000,
+            voice=self.voice(**options),
+            silero=None,
+            on_final=lambda _, final: self.finals.append(final),
+            on_written=lambda event, latency_s: self.written.append((event, latency_s)),
+        )
+        self.nursery.start_soon(session.run)
+        return session
+
+    def kinds(self):
+        return [type(event).__name__ for event in self.events]
+
+    async def until(self, condition):
+        """Wait; the room's deadline is the end of patience."""
+        while not condition():  # noqa: ASYNC110 (the point is to watch from outside)
+            await trio.sleep(0.005)
+
+
+@asynccontextmanager
+async def open_room(**model):
+    """A room whose dispatcher runs; in the end every lease must have come back."""
+    recogniser = Recogniser(**model)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            dispatcher = Dispatcher()
+            await nursery.start(dispatcher.run)
+            room = Room(nursery, dispatcher, recogniser, Leases(recogniser))
+            try:
+                yield room
+            finally:
+                recogniser.gate.set()
+            await room.until(lambda: not room.models.held)
+            nursery.cancel_scope.cancel()
+
+
+async def read_all(session):
+    """Every event until the session's last one."""
+    events = []
+    while True:
+        try:
+            events.append(await session.receive())
+        except trio.EndOfChannel:
+            return events
+
+
+def samples(seconds):
+    return np.zeros(int(seconds * SAMPLE_RATE), np.float32)
+
+
+@attrs.define(eq=False)
+class Utterance:
+    """An utterance that a test speaks: a transcriber, and what its ear would tell it."""
+
+    room: Room
+    number: int = 1
+    previous: trio.Event | None = None
+    voice: Voice | None = None
+    heard_s: float = 0.0
+    hints: list = attrs.field(factory=list)
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    transcriber: Transcriber = attrs.field(init=False)
+
+    def __attrs_post_init__(self):
+        if self.previous is None:
+            self.previous = trio.Event()
+            self.previous.set()
+        voice = self.voice or self.room.voice()
+        self.transcriber = Transcriber(
+            voice=voice,
+            options=voice.options,
+            opened=Opened(utterance=self.number, at_sample=0, start_sample=0),
+            nursery=self.room.nursery,
+            snapshot=self.snapshot,
+            on_hint=self.hints.append,
+            previous=self.previous,
+        )
+        self.room.nursery.start_soon(self.serve)
+
+    async def serve(self):
+        with self.scope:
+            await self.transcriber.serve()
+        self.ended.set()
+
+    def snapshot(self):
+        end = int(self.heard_s * SAMPLE_RATE)
+        return Snapshot(utterance=self.number, start_sample=0, end_sample=end, samples=samples(self.heard_s))
+
+    def hear(self, seconds):
+        self.heard_s = seconds
+        self.transcriber.heard(int(seconds * SAMPLE_RATE))
+
+    async def show(self, seconds):
+        """Hear until an interim of all that was heard is shown; the cadence may want to wait."""
+
+        def shown():
+            self.hear(seconds)
+            return [e for e in self.room.events if isinstance(e, Interim) and e.end_s == seconds]
+
+        await self.room.until(shown)
+        return shown()[0]
+
+    def pause(self, end_s):
+        end = int(end_s * SAMPLE_RATE)
+        self.transcriber.paused(
+            Paused(utterance=self.number, start_sample=0, end_sample=end, samples=samples(end_s + 0.12))
+        )
+
+    def close(self, end_s, *, reason="endpoint"):
+        end = int(end_s * SAMPLE_RATE)
+        self.transcriber.close(
+            Closed(
+                utterance=self.number,
+                start_sample=0,
+                end_sample=end,
+                decided_sample=end + SAMPLE_RATE // 2,
+                silence_ms=500,
+                reason=reason,
+                samples=samples(end_s + 0.12),
+                speech_s=end_s,
+                mean_probability=0.9,
+            )
+        )
+
+    async def final(self):
+        await self.ended.wait()
+        (final,) = [e for e in self.room.events if isinstance(e, Final) and e.utterance == self.number]
+        return final

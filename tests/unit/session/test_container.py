@@ -1,0 +1,160 @@
+"""Containers: PyAV in its thread, bytes in over a channel, frames out over another."""
+
+import io
+
+import numpy as np
+import pytest
+import trio
+
+from sttd.core.types import FRAME_SAMPLES
+from sttd.errors import ProtocolError
+from sttd.session import container
+from sttd.session.container import container_stage, decode_container
+
+
+def encoded(form, codec, *, seconds=2.0, rate=16_000, levels=(0.3,)):
+    """A tone in each channel, as loud as its level."""
+    import av
+
+    time_s = np.arange(int(seconds * rate)) / rate
+    planes = np.stack([level * np.sin(2 * np.pi * 440 * time_s) for level in levels]).astype(np.float32)
+    layout = "mono" if len(levels) == 1 else "stereo"
+    file = io.BytesIO()
+    with av.open(file, "w", format=form) as output:
+        stream = output.add_stream(codec, rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+        frame.sample_rate = rate
+        fifo = av.AudioFifo()
+        for piece in av.AudioResampler(format=stream.format, layout=layout, rate=rate).resample(frame):
+            fifo.write(piece)
+        while (piece := fifo.read(stream.codec_context.frame_size or 1024) or fifo.read(partial=True)) is not None:
+            output.mux(stream.encode(piece))
+        output.mux(stream.encode(None))
+    return file.getvalue()
+
+
+async def decode(data, *, chunk=1000, live=False, channel_select=None, **options):
+    """All frames of a file that arrives in chunks, and the error that ended it."""
+    to, inside = trio.open_memory_channel(0)
+    out, frames = trio.open_memory_channel(4)
+    blocks, error = [], None
+
+    async def feed():
+        async with to:
+            for start in range(0, len(data), chunk):
+                try:
+                    await to.send(data[start : start + chunk])
+                except trio.BrokenResourceError:
+                    return
+
+    async def collect():
+        blocks.extend([block async for block in frames])
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(feed)
+            nursery.start_soon(collect)
+            try:
+                await decode_container(inside, out, channel_select=channel_select, live=live, **options)
+            except ProtocolError as exc:
+                error = exc
+            inside.close()
+            out.close()
+    return np.concatenate([np.zeros((0, FRAME_SAMPLES), np.float32), *blocks]), error
+
+
+@pytest.mark.parametrize("chunk", [7, 4096, 10**9])
+@pytest.mark.parametrize("live", [False, True])
+async def test_frames_do_not_depend_on_how_the_bytes_arrive(chunk, live):
+    frames, _ = await decode(encoded("wav", "pcm_s16le"), chunk=chunk, live=live)
+    assert frames.shape == (100, FRAME_SAMPLES)
+    assert frames.dtype == np.float32
+    assert np.abs(frames).max() == pytest.approx(0.3, abs=0.01)
+
+
+async def test_an_index_at_the_end_is_found(monkeypatch):
+    monkeypatch.setattr(container, "_SPOOL_BYTES", 1000)  # so that the file goes to disk
+    frames, _ = await decode(encoded("ipod", "aac", rate=44_100))
+    assert len(frames) == pytest.approx(100, abs=4)
+
+
+async def test_channels_are_mixed_evenly_or_one_is_taken():
+    data = encoded("wav", "pcm_s16le", levels=(0.6, 0.0))
+    for select, level in ((None, 0.3), (0, 0.6), (1, 0.0)):
+        frames, _ = await decode(data, channel_select=select)
+        assert np.abs(frames).max() == pytest.approx(level, abs=0.01)
+    _, error = await decode(data, channel_select=2)
+    assert error.code == "bad_option"
+    assert "2 channel(s)" in error.message
+
+
+async def test_the_duration_is_told_where_the_file_knows_it():
+    told = []
+    await decode(encoded("flac", "flac", seconds=3), on_info=told.append)
+    assert [info.duration_s for info in told] == [pytest.approx(3.0)]
+
+
+@pytest.mark.parametrize("data", [b"RIFF", bytes(200_000), b"\x89PNG\r\n\x1a\n" + bytes(5000)])
+@pytest.mark.parametrize("live", [False, True])
+async def test_what_is_no_audio_is_bad_audio(data, live):
+    frames, error = await decode(data, live=live)
+    assert len(frames) == 0
+    assert error.code == "bad_audio"
+
+
+async def test_no_bytes_are_no_audio():
+    frames, error = await decode(b"", live=True)
+    assert (len(frames), error) == (0, None)
+    _, error = await decode(b"")  # as a file it is a mistake
+    assert error.code == "bad_audio"
+
+
+async def test_audio_before_the_damage_is_heard():
+    data = encoded("flac", "flac", seconds=4)
+    frames, error = await decode(data[: len(data) * 3 // 4])
+    assert error.code == "bad_audio"
+    assert 100 < len(frames) < 200
+
+
+async def test_a_file_may_not_be_larger_than_the_bound(monkeypatch):
+    monkeypatch.setattr(container, "MAX_CONTAINER_BYTES", 10_000)
+    _, error = await decode(encoded("ipod", "aac"))
+    assert error.code == "too_large"
+
+
+async def test_cancelling_ends_the_thread_while_it_waits_for_bytes():
+    to, inside = trio.open_memory_channel(1)
+    out, _frames = trio.open_memory_channel(1)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: decode_container(inside, out, channel_select=None, live=True))
+            await to.send(encoded("wav", "pcm_s16le", seconds=0.2))
+            await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
+    assert container._threads.borrowed_tokens == 0
+
+
+async def test_a_listener_that_is_gone_ends_it():
+    to, inside = trio.open_memory_channel(1)
+    out, frames = trio.open_memory_channel(0)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: decode_container(inside, out, channel_select=None, live=True))
+            frames.close()
+            await to.send(encoded("wav", "pcm_s16le"))
+            to.close()
+    assert container._threads.borrowed_tokens == 0
+
+
+async def test_the_stage_passes_on_what_is_no_audio_and_ends_with_the_error():
+    to, inside = trio.open_memory_channel(10)
+    out, items = trio.open_memory_channel(10)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: container_stage(inside, out, channel_select=None, live=False))
+            await to.send("a finalize")
+            await to.send(bytes(100))
+            to.close()
+            received = [item async for item in items]
+    assert received[0] == "a finalize"
+    assert [type(item) for item in received[1:]] == [ProtocolError]

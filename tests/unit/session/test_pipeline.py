@@ -1,0 +1,300 @@
+"""A session as its plane sees it, with the real dispatcher: what comes out, in which order, however it ends."""
+
+import pytest
+import trio
+
+from sttd.core.options import Endpointing, SessionChanges
+from sttd.core.types import Failure, Final, Gap, Progress, SpeechStart, Stopped, Warn
+from sttd.errors import ModelError
+from sttd.session.outbox import CAPACITY
+from sttd.session.pipeline import OWED_FINALS
+from sttd.session.voice import Tuning
+from tests.unit.session.rooms import NOISE, open_room, read_all
+
+
+def kinds(events):
+    return [type(event).__name__ for event in events]
+
+
+def finals(events):
+    return [event for event in events if isinstance(event, Final)]
+
+
+async def test_from_the_first_sound_to_stopped():
+    async with open_room() as room:
+        session = room.session(interim=False)
+        await session.feed(NOISE)
+        session.stop()
+        events = await read_all(session)
+        assert kinds(events) == ["SpeechStart", "SpeechEnd", "Final", "Stopped"]
+        assert events[2].text == "w1 w2 w3"
+        assert events[3] == Stopped(audio_s=1.0, utterances=1, dropped_s=0.0)
+        assert session.close_code == 1000
+        assert room.finals == [events[2]]
+        await session.wait_finished()
+        await session.feed(NOISE)  # nobody wants it, and nobody waits
+        await session.finalize()
+
+
+async def test_what_the_client_says_takes_effect_between_its_samples():
+    async with open_room() as room:
+        session = room.session(interim=False, lang="en")
+        await session.finalize()
+        await session.feed(NOISE)
+        await session.configure(SessionChanges(lang="de", endpointing=None))
+        await session.finalize()
+        await session.feed(NOISE)
+        session.stop()
+        texts = [(f.utterance, f.text, f.language, f.reason) for f in finals(await read_all(session))]
+        assert texts == [
+            (1, "", "en", "finalize"),
+            (2, "w1 w2 w3", "en", "finalize"),
+            (3, "w1 w2 w3", "de", "stop"),
+        ]
+
+
+async def test_a_row_says_what_the_session_does():
+    async with open_room() as room:
+        session = room.session(interim=False, label="notes")
+        assert (session.row()["state"], session.row()["label"]) == ("idle", "notes")
+        await session.feed(NOISE)
+        await room.until(lambda: session.row()["state"] == "speaking")
+        room.model.gate.clear()
+        await session.finalize()
+        await room.until(lambda: session.row()["state"] == "decoding")
+        session.stop()
+        row = session.row()
+        assert (row["state"], row["audio_s"], row["utterances"], row["kind"]) == ("draining", 1.0, 1, "live")
+        room.model.gate.set()
+        await read_all(session)
+
+
+async def test_a_client_learns_when_its_text_was_written():
+    async with open_room() as room:
+        session = room.session(interim=False)
+        await session.feed(NOISE)
+        session.stop()
+        await read_all(session)
+        ((event, latency_s),) = room.written
+        assert isinstance(event, Final)
+        assert 0 < latency_s < 5
+
+
+# ------------------------------------------------------------------ ends
+
+
+@pytest.mark.parametrize("stage", ["idle", "loading", "decoding", "ended"])
+async def test_an_abort_gives_finals_at_once(stage):
+    async with open_room() as room:
+        if stage == "loading":
+            room.models.loading = {"fake"}
+        session = room.session(interim=False)
+        room.model.gate.clear()
+        if stage != "idle":
+            await session.feed(NOISE)
+            await room.until(lambda: session.row()["utterances"] == 1)
+        if stage == "decoding":
+            await session.finalize()
+            await room.until(lambda: room.model.calls)
+        if stage == "ended":
+            session.stop()
+            await trio.testing.wait_all_tasks_blocked()
+        session.abort()
+        events = await read_all(session)
+        assert session.close_code == 1008
+        assert isinstance(events[-1], Stopped)
+        assert [(f.text, f.reason) for f in finals(events)] == ([] if stage == "idle" else [("", "drain")])
+        assert kinds(events).count("SpeechEnd") == len(finals(events))
+        session.abort(close_code=1001)  # too late to change anything
+        assert session.close_code == 1008
+        room.model.gate.set()
+
+
+async def test_a_client_that_goes_while_its_model_loads_still_has_its_final():
+    async with open_room() as room:
+        room.models.loading = {"fake"}
+        session = room.session(interim=False)
+        await session.feed(NOISE)
+        await room.until(lambda: session.row()["utterances"] == 1)
+        session.end("disconnect")
+        session.stop()  # the first reason counts
+        room.models.loaded("fake")
+        assert await read_all(session) == []
+        assert [(final.text, final.reason) for final in room.finals] == [("w1 w2 w3", "disconnect")]
+        assert session.close_code is None
+
+
+async def test_a_drain_closes_with_its_code():
+    async with open_room() as room:
+        session = room.session(interim=False)
+        await session.feed(NOISE)
+        session.end("drain", close_code=1001)
+        assert [final.reason for final in finals(await read_all(session))] == ["drain"]
+        assert session.close_code == 1001
+
+
+async def test_cancelled_it_ends_at_once_and_gives_everything_back():
+    async with open_room() as room:
+        room.model.gate.clear()
+        async with trio.open_nursery() as nursery:
+            room.nursery, outer = nursery, room.nursery
+            session = room.session()
+            await session.feed(NOISE)
+            await session.finalize()
+            await room.until(lambda: room.model.calls)
+            nursery.cancel_scope.cancel()
+        room.nursery = outer
+        await session.wait_finished()
+        assert finals(await read_all(session)) == []
+        room.model.gate.set()
+
+
+async def test_a_bug_ends_the_session_with_its_finals(caplog):
+    async with open_room() as room:
+        room.models.failures["fake"] = KeyError("what was said")
+        session = room.session(interim=False)
+        await session.feed(NOISE)
+        events = await read_all(session)
+        assert "SpeechEnd" in kinds(events)
+        assert [final.text for final in finals(events)] == [""]
+        (failure,) = [event for event in events if isinstance(event, Failure)]
+        assert (failure.code, failure.fatal) == ("internal", True)
+        assert "what was said" not in failure.message
+        assert not any(isinstance(event, Stopped) for event in events)
+        assert session.close_code == 1011
+        assert "a session failed" in caplog.text
+
+
+async def test_a_model_that_does_not_load_ends_no_session():
+    async with open_room() as room:
+        room.models.failures["fake"] = ModelError("broken")
+        session = room.session(interim=False)
+        await session.feed(NOISE)
+        session.stop()
+        events = await read_all(session)
+        assert [kind for kind in kinds(events) if kind != "Failure"] == ["SpeechStart", "SpeechEnd", "Final", "Stopped"]
+        assert "Failure" in kinds(events)[1:3]
+        assert session.close_code == 1000
+
+
+async def test_bad_audio_is_fatal_and_what_was_shown_has_its_final():
+    async with open_room() as room:
+        session = room.session(interim=False, encoding="container")
+        await session.feed(bytes(100_000))
+        events = await read_all(session)
+        assert kinds(events) == ["Failure"]
+        assert (events[0].code, session.close_code) == ("bad_audio", 1003)
+        await session.feed(bytes(100_000))
+
+
+async def test_a_container_session_ends_while_its_thread_waits():
+    async with open_room() as room:
+        session = room.session(interim=False, encoding="container")
+        await session.feed(b"RIFF\xff\xff\xff\xffWAVEfmt ")
+        await trio.sleep(0.05)
+        session.abort()
+        assert kinds(await read_all(session)) == ["Stopped"]
+
+
+# ------------------------------------------------------------------ being behind
+
+
+async def test_listening_pauses_while_too_many_finals_are_owed():
+    async with open_room() as room:
+        room.model.gate.clear()
+        session = room.session(interim=False)
+        fed = 0
+
+        async def speak():
+            nonlocal fed
+            for _ in range(80):
+                await session.feed(NOISE)
+                await session.finalize()
+                fed += 1
+            session.stop()
+
+        room.nursery.start_soon(speak)
+        await room.until(lambda: session.row()["utterances"] == OWED_FINALS + 1)
+        await trio.sleep(0.1)
+        assert session.row()["utterances"] == OWED_FINALS + 1
+        assert fed < 80  # the inlet is full too, and the client waits
+        room.model.gate.set()
+        events = await read_all(session)
+        assert [final.utterance for final in finals(events)] == list(range(1, 81))
+        assert events[-1].audio_s == 80
+
+
+async def test_listening_pauses_while_the_client_does_not_read():
+    async with open_room() as room:
+        session = room.session(interim=False)
+        for _ in range(CAPACITY + 40):
+            await session.finalize()
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.row()["utterances"] <= CAPACITY + 5
+        session.stop()
+        assert len(finals(await read_all(session))) == CAPACITY + 40
+
+
+async def test_dropped_audio_leaves_a_gap_on_the_clock():
+    async with open_room() as room:
+        room.model.gate.clear()
+        session = room.session(interim=False, overflow="drop")
+        for _ in range(OWED_FINALS + 1):
+            await session.feed(NOISE)
+            await session.finalize()
+        for _ in range(200):
+            await session.feed(NOISE)
+        session.stop()
+        room.model.gate.set()
+        events = await read_all(session)
+        gaps = [event for event in events if isinstance(event, Gap)]
+        assert gaps
+        lost_s = sum(gap.to_s - gap.from_s for gap in gaps)
+        assert events[-1].dropped_s == session.dropped_s == pytest.approx(lost_s)
+        assert events[-1].audio_s == OWED_FINALS + 201
+
+
+async def test_a_session_that_is_behind_is_warned_now_and_then():
+    async with open_room() as room:
+        room.model.gate.clear()
+        session = room.session(interim=False, tuning=Tuning(lag_warning_s=0.05))
+        await session.feed(NOISE)
+        await session.finalize()
+        for _ in range(5):
+            await trio.sleep(0.03)
+            await session.feed(NOISE[:640])
+        session.stop()
+        room.model.gate.set()
+        warnings = [event for event in await read_all(session) if isinstance(event, Warn)]
+        assert len(warnings) == 1
+        assert warnings[0].lag_s >= 0.05
+
+
+# ------------------------------------------------------------------ files
+
+
+async def test_a_file_tells_its_progress_and_its_length():
+    async with open_room() as room:
+        room.model.gate.clear()
+        session = room.session(kind="file", interim=False)
+        await session.feed(NOISE * 2)
+        first = await session.receive()
+        assert isinstance(first, SpeechStart)
+        progress = await session.receive()
+        assert progress == Progress(done_s=0.0, total_s=None)
+        session.stop()
+        room.model.gate.set()
+        events = await read_all(session)
+        assert events[-2:] == [
+            Progress(done_s=2.0, total_s=2.0),
+            Stopped(audio_s=2.0, utterances=1, dropped_s=0.0),
+        ]
+
+
+async def test_endpointing_of_the_next_utterance():
+    async with open_room() as room:
+        session = room.session(interim=False)
+        await session.configure(SessionChanges(endpointing=Endpointing()))
+        await session.feed(bytes(32_000))  # silence: with endpointing it opens nothing
+        session.stop()
+        assert kinds(await read_all(session)) == ["Stopped"]

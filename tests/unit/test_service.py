@@ -1,0 +1,273 @@
+"""The service behind all planes: who is admitted, who sees what, and how sessions are left. The pool and the dispatcher
+are real, the recogniser is the fake one."""
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from sttd.config import Config
+from sttd.config_reader import Loaded
+from sttd.core.pool_policy import PoolLimits
+from sttd.engine.backend import Preset
+from sttd.engine.dispatcher import Dispatcher
+from sttd.engine.fake import FakeBackend
+from sttd.engine.pool import ModelPool
+from sttd.engine.store import ModelStore
+from sttd.errors import ModelError, NotFoundError, OverloadedError, SessionError
+from sttd.hub import Hub
+from sttd.looplag import LoopWatch
+from sttd.metrics import Metrics
+from sttd.service import Peer, Service
+from sttd.session.registry import Registry
+from tests.unit.session.rooms import NOISE, read_all
+
+ROOT = Peer(uid=0, privileged=True, transport="unix")
+ANN = Peer(uid=1000, privileged=False, transport="unix")
+BOB = Peer(uid=1001, privileged=False, transport="unix")
+
+
+@attrs.frozen
+class Absent(FakeBackend):
+    """A recogniser whose models are not on disk."""
+
+    name: str = "absent"
+
+    def locate(self, preset):
+        return None
+
+
+def preset(name, *, backend="fake", decode_ms=0.0, **fields):
+    options = {"decode_ms": decode_ms} if backend == "fake" else {}
+    return Preset(name=name, backend=backend, model=name, options=options, num_workers=1, cpu_threads=1, **fields)
+
+
+PRESETS = {
+    "fake": preset("fake"),
+    "slow": preset("slow", decode_ms=300),
+    "short": preset("short", max_window_s=5.0),
+    "away": preset("away", backend="absent"),
+}
+
+
+@asynccontextmanager
+async def serving(*, sessions=10, per_uid=10, **models):
+    """A service that serves, its time bounded."""
+    config = Config(models=attrs.evolve(Config().models, model="fake", **models))
+    backends = {"fake": FakeBackend(), "absent": Absent()}
+    service = Service(
+        loaded=Loaded(config=config, origins={}, path=""),
+        preset_table=PRESETS,
+        pool=ModelPool(
+            presets=PRESETS,
+            backends=backends,
+            limits=PoolLimits(max_loaded_models=2, idle_ttl_s=300, load_wait_s=1, allow_smaller=False),
+        ),
+        dispatcher=Dispatcher(),
+        store=ModelStore(cache_dir=Path("/nowhere")),
+        registry=Registry(sessions, per_uid),
+        hub=Hub(),
+        meters=Metrics(),
+        health=LoopWatch(),
+        silero=None,
+        on_reload=lambda: None,
+        on_shutdown=lambda drain_s: None,
+    )
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(service.pool.run)
+            await nursery.start(service.dispatcher.run)
+            service.state = "ready"
+            yield service
+            nursery.cancel_scope.cancel()
+
+
+def asked(service, **options):
+    """What a client that finalizes itself and wants no interims gets."""
+    return attrs.evolve(service.defaults(), endpointing=None, interim=False, **options)
+
+
+async def refusal(service, *, peer=ANN, **options):
+    with pytest.raises((ModelError, OverloadedError, SessionError)) as caught:
+        async with service.open_session(asked(service, **options), peer=peer):
+            pass
+    return caught.value.code
+
+
+# ------------------------------------------------------------------ admission
+
+
+async def test_a_session_is_opened_counted_told_and_closed():
+    async with serving() as service:
+        events = service.subscribe(peer=ROOT, topics=("sessions", "transcripts"))
+        async with service.open_session(asked(service, label="notes"), peer=ANN) as session:
+            assert service.status()["sessions"] == {"active": 1, "peak": 1, "limit": 10, "total": 1}
+            await session.feed(NOISE)
+            session.stop()
+            await read_all(session)
+        told = [await events.receive() for _ in range(3)]
+        assert [event["event"] for event in told] == ["opened", "final", "closed"]
+        assert (told[0]["label"], told[0]["uid"]) == ("notes", 1000)
+        assert (told[1]["text"], told[1]["session"], told[1]["timing"]["speculative"]) == (
+            "w1 w2 w3",
+            session.id,
+            False,
+        )
+        assert service.status()["sessions"]["active"] == 0
+        assert service.status()["latency_ms"]["final"]["p50"] > 0
+
+
+async def test_no_session_for_a_model_that_is_unknown_withheld_or_absent():
+    async with serving(selectable=("slow", "away")) as service:
+        assert service.presets() == ["slow", "away"]
+        assert await refusal(service, model="nobody") == "model_not_found"
+        assert await refusal(service, model="short") == "model_not_found"
+        assert await refusal(service, model="away") == "model_not_local"
+        assert await refusal(service, interim_model="away") == "model_not_local"
+        async with service.open_session(asked(service), peer=ANN) as session:  # the default always may
+            assert session.options.interim_model == "fake"
+        assert service.registry.total == 1
+
+
+async def test_no_session_beyond_the_limits_or_while_stopping():
+    async with serving(sessions=2, per_uid=1) as service:
+        async with service.open_session(asked(service), peer=ANN):
+            assert await refusal(service) == "overloaded"
+            async with service.open_session(asked(service), peer=BOB):
+                assert await refusal(service, peer=ROOT) == "overloaded"
+        async with service.open_session(asked(service), peer=ANN):
+            service.state = "draining"
+            assert service.draining
+            assert service.readiness() == (False, "the daemon is stopping")
+            assert await refusal(service, peer=BOB) == "shutting_down"
+
+
+async def test_a_live_session_whose_finals_would_be_late_is_refused_and_a_file_is_not(monkeypatch):
+    async with serving() as service:
+        statistics = attrs.evolve(service.dispatcher.statistics(), estimated_wait_s=7.0)
+        monkeypatch.setattr(Dispatcher, "statistics", lambda self: statistics)
+        with pytest.raises(OverloadedError, match=r"7\.0 s") as caught:
+            async with service.open_session(asked(service), peer=ANN):
+                pass
+        assert caught.value.data == {"retry_after_s": 7.0}
+        async with service.open_session(asked(service, kind="file"), peer=ANN):
+            pass
+
+
+async def test_no_utterance_is_longer_than_its_model_takes():
+    async with serving() as service:
+        for endpointing in (None, service.defaults().endpointing):
+            options = attrs.evolve(service.defaults(), model="short", endpointing=endpointing)
+            async with service.open_session(options, peer=ANN) as session:
+                assert session.options.max_utterance_s == 5.0
+                assert endpointing is None or session.options.endpointing.max_utterance_s == 5.0
+
+
+def test_files_are_cut_at_real_pauses_only():
+    async def defaults():
+        async with serving() as service:
+            return service.defaults(kind="live"), service.defaults(kind="file")
+
+    live, file = trio.run(defaults)
+    assert (live.interim, file.interim) == (True, False)
+    assert live.endpointing.silence_ms_min < file.endpointing.silence_ms_min
+
+
+async def test_ready_means_that_the_default_model_is_on_disk():
+    async with serving() as service:
+        assert service.readiness() == (True, "ok")
+    async with serving(interim_model="away") as service:
+        ready, reason = service.readiness()
+        assert not ready
+        assert "sttctl pull away" in reason
+
+
+# ------------------------------------------------------------------ how sessions are left
+
+
+async def test_a_connection_that_drops_has_its_finals_made_before_the_session_is_left():
+    async with serving() as service:
+        events = service.subscribe(peer=ANN, topics=("transcripts",))
+        async with service.open_session(asked(service, model="slow"), peer=ANN) as session:
+            await session.feed(NOISE)
+        assert service.registry.all() == ()
+        event = await events.receive()
+        assert (event["text"], event["reason"]) == ("w1 w2 w3", "disconnect")
+
+
+async def test_what_the_block_raises_comes_out_as_it_is():
+    async with serving() as service:
+        with pytest.raises(KeyError, match="mine"):  # noqa: PT012
+            async with service.open_session(asked(service), peer=ANN) as session:
+                await session.feed(NOISE)
+                raise KeyError("mine")
+        assert session.row()["state"] == "draining"
+        assert service.registry.all() == ()
+
+
+async def test_cancelled_a_session_is_left_at_once():
+    async with serving() as service:
+        began = trio.current_time()
+        with trio.move_on_after(0.05):
+            async with service.open_session(asked(service, model="slow"), peer=ANN) as session:
+                await session.feed(NOISE)
+                await session.finalize()
+                await trio.sleep_forever()
+        assert trio.current_time() - began < 0.25  # its decode goes on without it
+        assert service.registry.all() == ()
+
+
+# ------------------------------------------------------------------ who sees what
+
+
+async def test_a_peer_sees_hears_and_ends_its_own():
+    async with serving() as service:
+        hers = service.subscribe(peer=ANN, topics=("sessions", "transcripts"))
+        async with (
+            service.open_session(asked(service), peer=ANN) as ann,
+            service.open_session(asked(service), peer=BOB) as bob,
+        ):
+            await bob.feed(NOISE)
+            await bob.finalize()
+            while service.registry.find(bob.id, uid=None).row()["utterances"] == 0:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+            assert [row["session"] for row in service.sessions(peer=ANN)["sessions"]] == [ann.id]
+            assert [row["session"] for row in service.sessions(peer=ROOT)["sessions"]] == [ann.id, bob.id]
+            with pytest.raises(NotFoundError):
+                await service.close_session(peer=ANN, session=bob.id)
+            assert await service.close_session(peer=ANN, session=ann.id) == {}
+            assert await service.close_session(peer=ROOT, session=bob.id, drain=False) == {}
+            await read_all(ann)
+            await read_all(bob)
+            assert (ann.close_code, bob.close_code) == (1000, 1008)
+        assert [(await hers.receive())["session"] for _ in range(2)] == [ann.id] * 2  # opened and closed
+        hers.close()
+        with pytest.raises(trio.EndOfChannel):
+            await hers.receive()
+
+
+async def test_models_say_what_they_are_the_default_for():
+    async with serving(interim_model="slow") as service:
+        rows = {row["preset"]: row for row in service.models()["presets"]}
+        assert {name: row["default_for"] for name, row in rows.items()} == {
+            "fake": ["final"],
+            "slow": ["interim"],
+            "short": [],
+            "away": [],
+        }
+        loaded = await service.load(preset="slow", num_workers=2, keep_alive_s=-1)
+        assert (loaded["cache_hit"], loaded["entry"]["num_workers"], loaded["entry"]["pinned"]) == (False, 2, True)
+        assert (await service.unload(preset="slow"))["unloaded"] == 1
+
+
+async def test_pull_knows_presets_by_their_model():
+    async with serving() as service:
+        with pytest.raises(ModelError, match="'away' cannot be downloaded"):
+            await service.pull(model="away", progress=lambda *_: None)
+
+
+async def test_the_metrics_page_has_what_status_has():
+    async with serving() as service:
+        assert b"sttd_" in service.metrics()
