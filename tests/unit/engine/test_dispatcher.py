@@ -196,7 +196,7 @@ async def test_models_do_not_wait_for_each_other():
 async def test_as_many_calls_at_once_as_the_model_has_workers():
     model = gated(workers=2)
     lease = FakeLease(model)
-    async with running(final_hold_s=0) as dispatcher:
+    async with running(final_hold_s=0, final_stretch=0) as dispatcher:
         tickets = [dispatcher.submit(job(lease)) for _ in range(3)]
         await model.wait_entered()
         await model.wait_entered()
@@ -336,7 +336,7 @@ async def test_cancelling_a_running_job_discards_its_outcome():
 async def test_a_confirmed_speculation_waits_as_a_final():
     model = gated()
     lease = FakeLease(model)
-    async with running(final_hold_s=0) as dispatcher:
+    async with running(final_hold_s=0, final_stretch=0) as dispatcher:
         first = dispatcher.submit(job(lease))
         await model.wait_entered()
         other = dispatcher.submit(job(lease, session="other", deadline_s=5))
