@@ -47,6 +47,7 @@ class Ear:
     _assembler: UtteranceAssembler = attrs.field(init=False)
     _detector: VoiceDetector = attrs.field(init=False)
     _decoder: AudioDecoder | None = attrs.field(default=None, init=False)  # None: frames come from a container
+    _unanswered: dict[int, Final] = attrs.field(factory=dict, init=False)  # of finalizes with nothing to end
     _last_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
     _lost_rest: float = attrs.field(default=0.0, init=False)  # samples
 
@@ -86,6 +87,11 @@ class Ear:
         return self._assembler.open_utterance is not None
 
     @property
+    def owing(self) -> int:
+        """How many finals are still to come of what was heard so far."""
+        return len(self.owed) + len(self._unanswered)
+
+    @property
     def lag_s(self) -> float:
         """How far the session is behind: the age of the oldest utterance that has ended without its final."""
         ends = [transcriber.ended_at for transcriber in self.owed.values() if transcriber.ended_at is not None]
@@ -114,8 +120,10 @@ class Ear:
         self._act(events)
         if not events:
             assert self.nursery is not None
-            sent = trio.Event()
-            self.nursery.start_soon(self._answer_empty, self._assembler.next_number(), self._last_sent, sent)
+            number, sent = self._assembler.next_number(), trio.Event()
+            self.utterances += 1
+            self._unanswered[number] = self._empty_final(number)
+            self.nursery.start_soon(self._answer_empty, number, self._last_sent, sent)
             self._last_sent = sent
 
     def change(self, changes: SessionChanges) -> None:
@@ -159,9 +167,12 @@ class Ear:
         self._act(self._assembler.finalize(reason=reason))
 
     def end_at_once(self, reason: FinalReason) -> None:
-        """Nothing more may be decoded: every utterance that was shown gets the final that it can have now."""
-        for transcriber in list(self.owed.values()):
-            self.voice.emit(transcriber.final_at_once(reason, position=self.position))
+        """Nothing more may be decoded: every final that is owed is what it can be now."""
+        for number in sorted({*self.owed, *self._unanswered}):
+            if number in self.owed:
+                self.voice.emit(self.owed[number].final_at_once(reason, position=self.position))
+            else:
+                self.voice.emit(self._unanswered.pop(number))
 
     # ------------------------------------------------------------------ what follows from it
 
@@ -193,24 +204,24 @@ class Ear:
         self.utterances += 1
         self.nursery.start_soon(transcriber.serve)
 
-    async def _answer_empty(self, number: int, previous: trio.Event, sent: trio.Event) -> None:
+    def _empty_final(self, number: int) -> Final:
         at_s = seconds(self.position)
-        self.utterances += 1
+        return Final(
+            utterance=number,
+            text="",
+            start_s=at_s,
+            end_s=at_s,
+            language=self.options.lang or self.voice.detected or "",
+            confidence=0.0,
+            reason="finalize",
+            model=self.options.model,
+            words=() if self.options.words else None,
+            timing=Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False),
+        )
+
+    async def _answer_empty(self, number: int, previous: trio.Event, sent: trio.Event) -> None:
         try:
             await previous.wait()
-            self.voice.emit(
-                Final(
-                    utterance=number,
-                    text="",
-                    start_s=at_s,
-                    end_s=at_s,
-                    language=self.options.lang or self.voice.detected or "",
-                    confidence=0.0,
-                    reason="finalize",
-                    model=self.options.model,
-                    words=() if self.options.words else None,
-                    timing=Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False),
-                )
-            )
+            self.voice.emit(self._unanswered.pop(number))
         finally:
             sent.set()

@@ -238,7 +238,7 @@ class Session:
     async def _wait_until_bearable(self) -> None:
         """Stop listening while too much is owed to the client or by the client."""
         limit = OWED_WINDOWS if self.options.kind == "file" else OWED_FINALS
-        while len(self._ear.owed) > limit:
+        while self._ear.owing > limit:
             self._final_sent = trio.Event()
             await self._final_sent.wait()
         if self.outbox.full:

@@ -412,6 +412,28 @@ def test_a_message_may_have_a_mebibyte_and_no_byte_more(fake):
     assert of(events, "final")[-1]["end_s"] > 50
 
 
+def test_a_message_may_come_in_fragments_and_its_bound_is_that_of_the_whole(fake):
+    with fake.connect() as client:
+        start(client, endpointing=False, interim=False)
+        client.send([SECOND[:5], SECOND[5:9000], SECOND[9000:]])
+        client.send(['{"op": "fin', 'alize"}'])
+        assert read_until(client, "final")[-1]["text"] == "w1 w2 w3"
+        client.send([bytes(MEBIBYTE // 2), bytes(MEBIBYTE // 2), b"x"])
+        assert [event["code"] for event in read_to_end(client)] == ["too_large"]
+        assert client.close_code == 1009
+
+
+def test_whoever_says_stop_need_not_wait_for_the_answer(slow):
+    with ControlLine(slow) as line:
+        line.call("subscribe", topics=["transcripts"])
+        with slow.connect() as client:
+            session = start(client, endpointing=False, interim=False)["session"]
+            client.send(SECOND)
+            say(client, "stop")
+        event = line.event()
+    assert (event["session"], event["text"], event["reason"]) == (session, "w1 w2 w3", "stop")
+
+
 @pytest.mark.parametrize("started", [False, True])
 def test_a_client_that_says_nothing_is_sent_away(fake, started):
     with fake.connect() as client:

@@ -224,6 +224,22 @@ async def test_listening_pauses_while_too_many_finals_are_owed():
         assert events[-1].audio_s == 80
 
 
+async def test_finalizes_of_nothing_are_owed_too():
+    async with open_room() as room:
+        room.model.gate.clear()
+        session = room.session(interim=False)
+        await session.feed(NOISE)
+        for _ in range(30):
+            await session.finalize()
+        await trio.testing.wait_all_tasks_blocked()
+        assert session.row()["utterances"] == OWED_FINALS + 1  # or one that only asks would fill the memory
+        session.abort()
+        events = await read_all(session)
+        assert [final.utterance for final in finals(events)] == list(range(1, OWED_FINALS + 2))
+        assert events[-1].utterances == OWED_FINALS + 1
+        room.model.gate.set()
+
+
 async def test_listening_pauses_while_the_client_does_not_read():
     async with open_room() as room:
         session = room.session(interim=False)
