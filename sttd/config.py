@@ -81,10 +81,8 @@ class ModelsConfig:
 
     model: str = option("auto", summary="Preset that decodes finals.", reload="session")
     interim_model: str = option("", summary="Preset that decodes interims; empty: the same.", reload="session")
-    device: str = option("auto", summary="auto, cpu, cuda or cuda:N, for presets that do not say.", reload="restart")
-    compute_type: str = option(
-        "auto", summary="auto: float16 on CUDA, int8 on CPU; int8_float16 for small GPUs.", reload="restart"
-    )
+    device: str = option("auto", summary="auto, cpu, cuda or cuda:N, for presets that do not say.")
+    compute_type: str = option("auto", summary="auto: float16 on CUDA, int8 on CPU; int8_float16 for small GPUs.")
     cpu_threads: int = option(0, summary="Threads a call uses on CPU; 0: from the machine.", ge=0, le=64)
     max_loaded_models: int = option(2, summary="Loaded models at the same time.", ge=1, le=64)
     model_idle_ttl_seconds: float = option(

@@ -201,7 +201,7 @@ class Daemon:
         """All of it synchronous, so that nobody sees half a configuration."""
         config, service = plan.config, self.service
         self.plan = plan
-        service.loaded, service.preset_table, service.store = plan.loaded, plan.presets, plan.store
+        service.loaded, service.preset_table = plan.loaded, plan.presets
         service.pool.configure(plan.presets, pool_limits(config))
         service.dispatcher.configure(policy_options(config))
         service.registry.limit = config.limits.sessions
