@@ -62,6 +62,7 @@ def run(scale: Scale, *, work: Path, model: Path, seed: int, limit_s: float, dev
             limit_s=limit_s,
             width=scale.width,
             workers=workers,
+            threads=2 if device == "cpu" else 1,
             device=device,
         )
     )

@@ -31,7 +31,7 @@ SHARES: Final = {"espeak": 0.62, "flite": 0.30, "festival": 0.08}
 _SILENT_SHARE: Final = 0.09
 
 #: A batch holds at most this many frames (10 ms), padding included, so that a step costs about the same at any length.
-BATCH_FRAMES: Final = 15_000
+BATCH_FRAMES: Final = 8_000
 
 #: Ready batches waiting for the training; workers block when it is full.
 _QUEUE_CAPACITY: Final = 24
@@ -58,19 +58,19 @@ def styles(progress: float) -> list[tuple[float, Style]]:
 
     Short and clean first; noise, cut-off ends and long clips come in as the model can use them, and stay to the end.
     """
-    hardness = min(1.0, max(0.0, (progress - 0.08) / 0.35))
-    cut = 0.0 if progress < 0.08 else 0.3
+    hardness = min(1.0, max(0.0, (progress - 0.1) / 0.7))
+    cut = 0.0 if progress < 0.2 else 0.25
     short = Style(longest_s=5.0, fill_s=None, hardness=hardness, cut_share=cut)
     some = Style(longest_s=10.0, fill_s=(2.0, 8.0), hardness=hardness, cut_share=cut)
     long = Style(longest_s=20.0, fill_s=(8.0, 16.0), hardness=hardness, cut_share=0.15)
     full = Style(longest_s=36.0, fill_s=(16.0, 31.0), hardness=hardness, cut_share=0.15)
-    if progress < 0.15:
+    if progress < 0.3:
         return [(1.0, short)]
-    if progress < 0.35:
-        return [(0.7, short), (0.3, some)]
-    if progress < 0.55:
-        return [(0.5, short), (0.3, some), (0.2, long)]
-    return [(0.42, short), (0.22, some), (0.18, long), (0.18, full)]
+    if progress < 0.5:
+        return [(0.8, short), (0.2, some)]
+    if progress < 0.85:
+        return [(0.75, short), (0.2, some), (0.05, long)]
+    return [(0.5, short), (0.2, some), (0.15, long), (0.15, full)]
 
 
 @attrs.define(eq=False)
@@ -98,7 +98,7 @@ class BatchMaker:
         """Yields the batches of one pool of clips, all of one style."""
         shares, kinds = zip(*styles(progress), strict=True)
         style = self.rng.choices(kinds, shares)[0]
-        typical = 300 if style.fill_s is None else 100 * (sum(style.fill_s) / 2 + 1)
+        typical = 250 if style.fill_s is None else 100 * (sum(style.fill_s) / 2 + 1)
         pool = []
         for _ in range(round((4 if typical < 1000 else 2) * BATCH_FRAMES / typical)):
             if self.rng.random() < _SILENT_SHARE:
@@ -109,7 +109,7 @@ class BatchMaker:
         pool.sort(key=lambda pair: pair[1].shape[1])
         groups: list[list[Any]] = [[]]
         for pair in pool:
-            if (len(groups[-1]) + 1) * max(pair[1].shape[1], 120) > BATCH_FRAMES:
+            if (len(groups[-1]) + 1) * max(pair[1].shape[1], 80) > BATCH_FRAMES:
                 groups.append([])
             groups[-1].append(pair)
         self.rng.shuffle(groups)
@@ -156,6 +156,25 @@ def collate(group: list[tuple[Tensor, Target, Any]], *, end: int, offset: int) -
     return Batch(
         mel=mel, tokens=tokens, labels=labels, phones=phones, aims=torch.tensor(aims).view(-1, 4), offset=offset
     )
+
+
+def split_batch(batch: Batch, *, parts: int) -> list[Batch]:
+    """Returns the clips of a batch dealt out to `parts` batches of the same shape; a small batch makes fewer."""
+    shares = []
+    for part in range(min(parts, len(batch.mel))):
+        aims = batch.aims[batch.aims[:, 0] % parts == part].clone()
+        aims[:, 0] //= parts
+        shares.append(
+            Batch(
+                mel=batch.mel[part::parts],
+                tokens=batch.tokens[part::parts],
+                labels=batch.labels[part::parts],
+                phones=batch.phones[part::parts],
+                aims=aims,
+                offset=batch.offset,
+            )
+        )
+    return shares
 
 
 def _work(corpus: Path, tokenizer: Path, seed: int, ready: Any, progress: Synchronized[float]) -> None:

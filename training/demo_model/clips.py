@@ -134,12 +134,12 @@ class ClipMaker:
 
     def _lead_s(self) -> float:
         """Quiet before the first word: mostly what an endpointer keeps, sometimes seconds."""
-        return self.rng.uniform(0, 0.6) if self.rng.random() < 0.75 else self.rng.uniform(0, 2.5)
+        return self.rng.uniform(0, self.rng.choices((0.3, 0.8, 2.5), (0.65, 0.25, 0.1))[0])
 
     def _pause_s(self, *, last: bool) -> float:
         if last:
-            return self.rng.uniform(0, 0.8) if self.rng.random() < 0.75 else self.rng.uniform(0.8, 3)
-        return self.rng.uniform(0.2, 1.3)
+            return self.rng.uniform(0, self.rng.choices((0.3, 0.8, 2.5), (0.65, 0.25, 0.1))[0])
+        return self.rng.uniform(0.2, 1.2)
 
     def _cut(
         self, samples: NDArray[np.float32], *, sentences: list[Placed], style: Style

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.demo_model.batches import Batch, BatchSource
+from training.demo_model.batches import Batch, BatchSource, split_batch
 from training.demo_model.model import DemoWhisper, Size, parameter_groups
 from training.demo_model.phones import IGNORED
 from training.demo_model.targets import IGNORE
@@ -29,7 +30,7 @@ from training.demo_model.tokens import case_pairs, load_tokenizer
 _NEIGHBOURS: Final = torch.arange(-4, 5)
 _NEIGHBOUR_WEIGHTS: Final = torch.softmax(-0.5 * (_NEIGHBOURS / 1.5) ** 2, 0)
 
-_WARM_UP, _HOLD = 0.015, 0.45
+_WARM_UP, _HOLD = 0.015, 0.6
 _CHECKPOINT_S: Final = 120.0
 _REPORT_UPDATES: Final = 50
 
@@ -45,9 +46,10 @@ class Plan:
     width: int = 128
     encoder_layers: int = 4
     decoder_layers: int = 2
-    learning_rate: float = 2.5e-3
+    learning_rate: float = 1.5e-3
     averaging: float = 0.9985
     workers: int = 1
+    threads: int = 2
     device: str = "cpu"
 
 
@@ -123,6 +125,8 @@ class Trainer:
     update: int = attrs.field(default=0, init=False)
     elapsed_s: float = attrs.field(default=0.0, init=False)
     _optimizers: list[Any] = attrs.field(init=False)
+    _base_rates: list[float] = attrs.field(init=False)
+    _pool: ThreadPoolExecutor = attrs.field(init=False)
 
     @classmethod
     def create(cls, plan: Plan) -> Trainer:
@@ -145,10 +149,13 @@ class Trainer:
         self.average = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         matrices, others = parameter_groups(self.model)
         rate = self.plan.learning_rate
-        self._optimizers = [
-            torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-            torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True),
-        ]
+        shares = [matrices[index :: self.plan.threads] for index in range(self.plan.threads)]
+        muon = partial(torch.optim.Muon, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw")
+        adamw = torch.optim.AdamW(others, lr=rate, weight_decay=0.0, betas=(0.9, 0.98), fused=True)
+        self._optimizers = [*(muon(share) for share in shares), adamw]
+        self._base_rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
+        torch.set_num_threads(1)
+        self._pool = ThreadPoolExecutor(self.plan.threads, initializer=torch.set_num_threads, initargs=(1,))
 
     @property
     def _checkpoint(self) -> Path:
@@ -160,23 +167,30 @@ class Trainer:
         return min(1.0, max(self.update / self.plan.updates, self.elapsed_s / self.plan.limit_s))
 
     def step(self, batch: Batch) -> Losses:
-        """Makes one update."""
+        """Makes one update; returns the losses of one thread's share of the batch.
+
+        Each thread takes a share of the clips, then a share of the matrices: they meet twice in an update, where
+        threads inside every operation would meet thousands of times and wait for each other on a busy machine.
+        """
         factor = rate_factor(self.progress)
-        for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.plan.learning_rate * factor
-        losses = step_losses(self.model, batch)
-        auxiliary = 0.3 if self.progress > 0.3 else 1.0
-        loss = losses.token + auxiliary * losses.phone + 0.5 * auxiliary * losses.guide
-        loss.backward()
+        for optimizer, rate in zip(self._optimizers, self._base_rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * factor
+        parts = list(self._pool.map(self._gradients, split_batch(batch, parts=self.plan.threads)))
+        for parameter, *gradients in zip(self.model.parameters(), *(gradients for _, gradients in parts), strict=True):
+            parameter.grad = torch.stack(gradients).mean(0)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer in self._optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        list(self._pool.map(lambda optimizer: optimizer.step(), self._optimizers))
+        self.model.zero_grad(set_to_none=True)
         self.update += 1
         if self.update % 8 == 0:
             self._move_average(updates=8)
-        return losses
+        return parts[0][0]
+
+    def _gradients(self, batch: Batch) -> tuple[Losses, tuple[Tensor, ...]]:
+        losses = step_losses(self.model, batch)
+        auxiliary = 1.0 if self.progress < 0.85 else 0.3
+        loss = losses.token + auxiliary * losses.phone + 0.5 * auxiliary * losses.guide
+        return losses, torch.autograd.grad(loss, list(self.model.parameters()), materialize_grads=True)
 
     @torch.no_grad()
     def _move_average(self, *, updates: int) -> None:
@@ -262,9 +276,3 @@ def _report(trainer: Trainer, sums: dict[str, float], *, curve: Any) -> None:
     curve.write(json.dumps(line) + "\n")
     curve.flush()
     print("train: " + " ".join(f"{name}={value}" for name, value in line.items()), file=sys.stderr, flush=True)
-
-
-def be_polite() -> None:
-    """Lets other programs on the machine go first; threads sleep instead of spinning at barriers."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.nice(10)
