@@ -1,0 +1,266 @@
+"""Finals per second through the daemon beside a bare CTranslate2 loop over the same utterances and options.
+
+The bare loop is the least program that does the work: features, `encode`, `generate`, text, one utterance after
+another or eight in a call, in one process with the daemon's threads. The daemon gets the utterances over its
+socket, interims off, each ended by `finalize`; a session sends the next one while the last is decoded, so that one
+session is never batched and eight are. Both keep freed heap (`memory.keep_heap`), which the last row does without:
+it is what a program gets that does not know of it. Arms alternate, and of each the fastest round counts: the others were
+disturbed. Temperatures above 0 are off, for random weights would always want them.
+
+Columns: `ratio` is finals per second over those of the bare loop of the same model, one utterance a call; `cpu_s`
+is CPU time of the process that decodes, for each final; `same_text_pct` of the texts are those of the bare loop.
+
+Targets: one session at least 0.95; eight sessions with a model of base's shape above 1.3.
+
+    STTD_BENCH_MODEL=DIR python -m benchmarks throughput     for a published model, in place of random weights
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import trio
+
+from benchmarks import load, report
+from sttd.engine import memory
+
+ROOT = Path(__file__).parents[1]
+ROUNDS = 2
+BATCH = 8
+SESSIONS = 8
+OUTSTANDING = 2  # of a session: one is decoded, the next is there
+CLIPS = ROOT / "tests" / "data"
+
+
+@attrs.frozen(kw_only=True)
+class Case:
+    """A model, and how many utterances an arm decodes with it."""
+
+    name: str
+    path: Path
+    utterances: int
+
+
+@attrs.define
+class Run:
+    """One arm of one round."""
+
+    took_s: float
+    cpu_s: float
+    texts: list[str]
+
+
+def main() -> None:
+    """Both models; a table with a row for each arm."""
+    memory.keep_heap()
+    rows = []
+    for case in (
+        Case(name="demo", path=load.ASSETS / "demo-model", utterances=40),
+        Case(name="base-random", path=_base_model(), utterances=16),
+    ):
+        rows += _measure(case)
+    report.write(
+        "throughput",
+        rows,
+        {
+            "targets": "daemon, 1 session: ratio at least 0.95; daemon, 8 sessions, base's shape: above 1.3",
+            "arms": f"fastest of {ROUNDS} alternating rounds; calls of the batched loop have {BATCH} utterances",
+        },
+    )
+
+
+def _untuned(case: Case, utterances: list[bytes], threads: int) -> Run:
+    """The bare loop in a process of its own, where the heap is as glibc has it."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(1) as pool:
+        return pool.apply(_bare_run, (case.path, threads, utterances))
+
+
+def _bare_run(path: Path, threads: int, utterances: list[bytes]) -> Run:
+    bare = Bare(path, threads=threads)
+    bare.run(utterances[:1], batch=1)
+    return bare.run(utterances, batch=1)
+
+
+def _measure(case: Case) -> list[dict[str, object]]:
+    utterances = list(_utterances(case.utterances))
+    settings = ["--set", f"presets.{case.name}.model={case.path}", "--set", f"presets.{case.name}.temperatures=[0.0]"]
+    keep: dict[str, Any] = {}
+    best: dict[str, Run] = {}
+    sizes: dict[str, float] = {}
+    with load.daemon("--model", case.name, *settings, keep=keep) as directory:
+        entry = load.call(directory, "load", preset=case.name, keep_alive_s=-1)["entry"]
+        bare = Bare(case.path, threads=entry["cpu_threads"])
+        arms: dict[str, Callable[[], Run]] = {
+            "bare loop": lambda: bare.run(utterances, batch=1),
+            "daemon, 1 session": lambda: trio.run(_through_daemon, directory, keep["pid"], utterances, 1),
+            f"bare loop, {BATCH} a call": lambda: bare.run(utterances, batch=BATCH),
+            f"daemon, {SESSIONS} sessions": lambda: trio.run(
+                _through_daemon, directory, keep["pid"], utterances, SESSIONS
+            ),
+            "bare loop, heap as glibc has it": lambda: _untuned(case, utterances, entry["cpu_threads"]),
+        }
+        for _ in range(ROUNDS):
+            for name, arm in arms.items():
+                before = load.call(directory, "status")["scheduler"]
+                run = arm()
+                after = load.call(directory, "status")["scheduler"]
+                if name not in best or run.took_s < best[name].took_s:
+                    best[name] = run
+                    sizes[name] = len(utterances) / max(1, after["batches"] - before["batches"])
+    reference = best["bare loop"]
+    return [
+        {
+            "model": case.name,
+            "arm": name,
+            "finals_per_s": round(len(utterances) / run.took_s, 2),
+            "ratio": round(reference.took_s / run.took_s, 2),
+            "cpu_s": round(run.cpu_s / len(utterances), 3),
+            "batch_mean": round(sizes[name], 1) if name.startswith("daemon") else (BATCH if "a call" in name else 1),
+            "same_text_pct": round(100 * np.mean([a == b for a, b in zip(run.texts, reference.texts, strict=True)])),
+            "load_1m": round(os.getloadavg()[0], 1),
+        }
+        for name, run in best.items()
+    ]
+
+
+def _utterances(count: int) -> Iterator[bytes]:
+    """The sample's and the held-out utterances, again and again."""
+    found = []
+    for pcm, truth in (load.sample(), load.clip(CLIPS / "held-out.flac")):
+        for said in truth:
+            start, end = (2 * round(load.RATE * at_s) for at_s in (said["start_s"] - 0.3, said["end_s"] + 0.2))
+            found.append(pcm[start:end])
+    for index in range(count):
+        yield found[index % len(found)]
+
+
+def _base_model() -> Path:
+    """Random weights in base's shape, made once; or the model that the environment names."""
+    if given := os.environ.get("STTD_BENCH_MODEL"):
+        return Path(given)
+    path = report.OUTPUT / "base-random"
+    if not (path / "tokenizer.json").is_file():
+        spec = importlib.util.spec_from_file_location(
+            "random_whisper", ROOT / "tests" / "unit" / "engine" / "random_whisper.py"
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.build(path, module.BASE)
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ the bare loop
+
+
+class Bare:
+    """CTranslate2 with nothing round it but faster-whisper's features and tokenizer."""
+
+    def __init__(self, path: Path, *, threads: int) -> None:
+        from faster_whisper import WhisperModel
+        from faster_whisper.tokenizer import Tokenizer
+        from faster_whisper.transcribe import get_suppressed_tokens
+
+        loaded = WhisperModel(str(path), device="cpu", compute_type="int8", cpu_threads=threads, num_workers=1)
+        self._model, self._extractor, self._tokenizer = loaded.model, loaded.feature_extractor, loaded.hf_tokenizer
+        multilingual = loaded.model.is_multilingual
+        tokenizer = Tokenizer(self._tokenizer, multilingual, task="transcribe", language="en")
+        self._suppressed = list(get_suppressed_tokens(tokenizer, [-1]))
+        names = ["<|startoftranscript|>"]
+        names += ["<|en|>", "<|transcribe|>"] if multilingual else []
+        self._prompt = [self._tokenizer.token_to_id(name) for name in [*names, "<|notimestamps|>"]]
+
+    def run(self, utterances: list[bytes], *, batch: int) -> Run:
+        """Decode all, so many a call."""
+        began, cpu = time.perf_counter(), time.process_time()
+        texts: list[str] = []
+        for start in range(0, len(utterances), batch):
+            texts += self._decode(utterances[start : start + batch])
+        return Run(time.perf_counter() - began, time.process_time() - cpu, texts)
+
+    def _decode(self, utterances: list[bytes]) -> list[str]:
+        import ctranslate2
+
+        features = []
+        longest_s = 0.0
+        for data in utterances:
+            samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
+            longest_s = max(longest_s, len(samples) / load.RATE)
+            window = np.zeros((self._model.n_mels, 3000), np.float32)
+            spectrum = self._extractor(samples)[:, : len(samples) // 160]
+            window[:, : spectrum.shape[1]] = spectrum
+            features.append(window)
+        encoded = self._model.encode(ctranslate2.StorageView.from_array(np.stack(features)))
+        results = self._model.generate(
+            encoded,
+            [self._prompt] * len(utterances),
+            beam_size=5,
+            max_length=min(448, 2 * (math.ceil(24 * longest_s) + 32)),
+            return_scores=True,
+            return_no_speech_prob=True,
+            suppress_blank=True,
+            suppress_tokens=self._suppressed,
+        )
+        return [self._tokenizer.decode(result.sequences_ids[0]).strip() for result in results]
+
+
+# ------------------------------------------------------------------------------------------------ the daemon
+
+
+async def _through_daemon(directory: Path, pid: int, utterances: list[bytes], sessions: int) -> Run:
+    """All utterances, shared out to the sessions as these get done with them."""
+    texts = [""] * len(utterances)
+    todo = iter(enumerate(utterances))
+    frames = [load.frame(data) for data in utterances]
+    async with trio.open_nursery() as nursery:
+        opened: list[load.Session] = []
+        closing = trio.Event()
+        for _ in range(sessions):
+            await nursery.start(_hold_open, directory, opened, closing)
+        cpu, began = load.cpu_s(pid), trio.current_time()
+        async with trio.open_nursery() as work:
+            for session in opened:
+                work.start_soon(_feed, session, todo, frames, texts)
+        run = Run(trio.current_time() - began, load.cpu_s(pid) - cpu, texts)
+        closing.set()
+    return run
+
+
+async def _hold_open(
+    directory: Path, opened: list[load.Session], closing: trio.Event, *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Connecting is not what is measured."""
+    async with load.connect(directory, endpointing=False, interim=False, lang="en") as session:
+        opened.append(session)
+        task_status.started()
+        await closing.wait()
+
+
+async def _feed(
+    session: load.Session, todo: Iterator[tuple[int, bytes]], frames: list[bytes], texts: list[str]
+) -> None:
+    """Send utterances, at most `OUTSTANDING` of them without their final."""
+    waiting: list[int] = []
+    events = session.events()
+    while True:
+        while len(waiting) < OUTSTANDING and (item := next(todo, None)) is not None:
+            await session.stream.send_all(frames[item[0]])
+            await session.say(op="finalize")
+            waiting.append(item[0])
+        if not waiting:
+            return
+        async for event in events:
+            if event["type"] == "final":
+                texts[waiting.pop(0)] = event["text"]
+                break
