@@ -222,6 +222,16 @@ def vocabulary() -> tuple[str, ...]:
 
 
 @functools.cache
+def fixed_phrases() -> frozenset[str]:
+    """Returns the sentences without open slots, such as `What time is it?`: too few to keep any from training."""
+    phrases = []
+    for template in _RULES["sentence"]:
+        parts = [part.split("|") for part in re.split(r"[\[\]]", template)]
+        phrases += ["".join(choice) for choice in itertools.product(*parts)]
+    return frozenset(finish(phrase) for phrase in phrases if "<" not in phrase)
+
+
+@functools.cache
 def listening_words() -> tuple[str, ...]:
     """Returns the words random lists draw from: those that sound like no other, without plurals and possessives."""
     plurals = {_plural(word) for words in CATEGORIES.values() for word in words}
@@ -238,8 +248,10 @@ def sentence(rng: random.Random, *, random_share: float = RANDOM_SHARE) -> str:
 
 
 def unique_sentences(rng: random.Random, *, count: int) -> list[str]:
-    """Returns `count` different sentences."""
+    """Returns `count` different sentences, none of them a fixed phrase."""
     found: dict[str, None] = {}
     while len(found) < count:
-        found[sentence(rng)] = None
+        text = sentence(rng)
+        if text not in fixed_phrases():
+            found[text] = None
     return list(found)
