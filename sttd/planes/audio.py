@@ -160,6 +160,7 @@ class _Connection:
     _idle_since: float = attrs.field(default=math.inf, init=False)
     _writing: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _stall: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)  # of the message that is written now
+    _refused: bool = attrs.field(default=False, init=False)  # a message of the client
     _untold: bool = attrs.field(default=False, init=False)  # `_error` could not be written
 
     # ------------------------------------------------------------------ its life
@@ -187,13 +188,12 @@ class _Connection:
         """Wait for a `start` that opens a session, which `stack` leaves. None if there will be none."""
         deadline = trio.current_time() + self.limits.start_s
         await self._say_hello()
-        refused = False
         while True:
             start = None
             with trio.CancelScope(deadline=deadline) as self._phase:
                 if self.drain.started.is_set():
                     self._phase.cancel()
-                start = await self._wait_for_start(refused=refused)
+                start = await self._wait_for_start()
             if self._phase.cancelled_caught and self._error is None:
                 await self._fail(self._why_no_start())
             if start is None:
@@ -204,12 +204,11 @@ class _Connection:
                 return await stack.enter_async_context(self.service.open_session(options, peer=self.peer))
             except ProtocolError as error:
                 await self._complain(error)
-                refused = True
             except SttdError as error:
                 await self._fail(error)
                 return None
 
-    async def _wait_for_start(self, *, refused: bool) -> Start | None:
+    async def _wait_for_start(self) -> Start | None:
         """The next `start`; None if the client is gone or must be sent away."""
         try:
             while True:
@@ -217,7 +216,7 @@ class _Connection:
                 if isinstance(op, Start):
                     return op
                 error = ProtocolError(f"`{op.op}` before `start`", code="not_started")
-                if isinstance(op, Stop) and refused:
+                if isinstance(op, Stop) and self._refused:
                     raise error  # it did not look whether its `start` was taken, and will wait for the close
                 await self._complain(error)
         except trio.EndOfChannel:
@@ -354,6 +353,7 @@ class _Connection:
 
     async def _complain(self, error: ProtocolError) -> None:
         """Refuse one message; the connection goes on."""
+        self._refused = True
         await self._send("error", _error_fields(error, fatal=False))
 
     async def _fail(self, error: SttdError) -> None:

@@ -247,6 +247,20 @@ def test_a_bad_option_is_named_and_nothing_of_its_message_takes_effect(fake, op,
     assert [final["language"] for final in of(events, "final")] == ["en"]
 
 
+@pytest.mark.parametrize("wrong", [{"lang": "EN"}, {"speed": 2}, {"channels": 1, "channel_select": 3}])
+def test_whoever_does_not_look_whether_it_started_is_not_left_waiting(fake, wrong):
+    with fake.connect() as client:
+        client.send(json.dumps({"op": "start", **wrong}))
+        client.send(SECOND)
+        say(client, "stop")
+        began = time.monotonic()
+        events = read_to_end(client)
+        assert client.close_code == 1003
+        assert time.monotonic() - began < 0.9  # not the time that a `start` may take
+    assert [event["code"] for event in events[1:]] == ["bad_option", "not_started", "not_started"]
+    assert [event["fatal"] for event in events[1:]] == [False, False, True]
+
+
 def test_interims_and_finals_may_have_models_of_their_own(fake):
     fake.call("unload")
     with fake.connect() as client:
