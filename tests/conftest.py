@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import hypothesis
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# A shell starts background jobs with SIGINT ignored, and programs inherit that: tests press Ctrl-C all the same.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 sys.path.insert(0, str(ROOT))  # so that `tests.running` can be imported under importlib mode
 
 # `deep` is for a night; CI and everyday runs take the quick one, with a fixed seed so that red means changed.
