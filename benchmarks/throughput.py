@@ -4,11 +4,13 @@ The bare loop is the least program that does the work: features, `encode`, `gene
 another or eight in a call, in one process with the daemon's threads. The daemon gets the utterances over its
 socket, interims off, each ended by `finalize`; a session sends the next one while the last is decoded, so that one
 session is never batched and eight are. Both keep freed heap (`memory.keep_heap`), which the last row does without:
-it is what a program gets that does not know of it. Arms alternate, and of each the fastest round counts: the others were
-disturbed. Temperatures above 0 are off, for random weights would always want them.
+it is what a program gets that does not know of it. Arms alternate, and ratios are medians of the ratios within a
+round, for the machine may be twice as fast in the next. Temperatures above 0 are
+off, for random weights would always want them.
 
 Columns: `ratio` is finals per second over those of the bare loop of the same model, one utterance a call; `cpu_s`
-is CPU time of the process that decodes, for each final; `same_text_pct` of the texts are those of the bare loop.
+is CPU time of the process that decodes, for each final; `same_text_pct` of the texts are those of the bare loop
+(random weights repeat themselves without end, which the daemon cuts).
 
 Targets: one session at least 0.95; eight sessions with a model of base's shape above 1.3.
 
@@ -17,10 +19,13 @@ Targets: one session at least 0.95; eight sessions with a model of base's shape 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import multiprocessing
 import os
+import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +39,7 @@ from benchmarks import load, report
 from sttd.engine import memory
 
 ROOT = Path(__file__).parents[1]
-ROUNDS = 2
+ROUNDS = 3
 BATCH = 8
 SESSIONS = 8
 OUTSTANDING = 2  # of a session: one is decoded, the next is there
@@ -57,6 +62,7 @@ class Run:
     took_s: float
     cpu_s: float
     texts: list[str]
+    calls: int = 0  # that the decoding took
 
 
 def main() -> None:
@@ -65,7 +71,7 @@ def main() -> None:
     rows = []
     for case in (
         Case(name="demo", path=load.ASSETS / "demo-model", utterances=40),
-        Case(name="base-random", path=_base_model(), utterances=16),
+        Case(name="base-random", path=_base_model(), utterances=8),
     ):
         rows += _measure(case)
     report.write(
@@ -73,7 +79,7 @@ def main() -> None:
         rows,
         {
             "targets": "daemon, 1 session: ratio at least 0.95; daemon, 8 sessions, base's shape: above 1.3",
-            "arms": f"fastest of {ROUNDS} alternating rounds; calls of the batched loop have {BATCH} utterances",
+            "arms": f"medians of {ROUNDS} alternating rounds",
         },
     )
 
@@ -95,11 +101,11 @@ def _measure(case: Case) -> list[dict[str, object]]:
     utterances = list(_utterances(case.utterances))
     settings = ["--set", f"presets.{case.name}.model={case.path}", "--set", f"presets.{case.name}.temperatures=[0.0]"]
     keep: dict[str, Any] = {}
-    best: dict[str, Run] = {}
-    sizes: dict[str, float] = {}
+    runs: dict[str, list[Run]] = {}
     with load.daemon("--model", case.name, *settings, keep=keep) as directory:
         entry = load.call(directory, "load", preset=case.name, keep_alive_s=-1)["entry"]
         bare = Bare(case.path, threads=entry["cpu_threads"])
+        untuned = functools.partial(_untuned, case, utterances, entry["cpu_threads"])
         arms: dict[str, Callable[[], Run]] = {
             "bare loop": lambda: bare.run(utterances, batch=1),
             "daemon, 1 session": lambda: trio.run(_through_daemon, directory, keep["pid"], utterances, 1),
@@ -107,38 +113,45 @@ def _measure(case: Case) -> list[dict[str, object]]:
             f"daemon, {SESSIONS} sessions": lambda: trio.run(
                 _through_daemon, directory, keep["pid"], utterances, SESSIONS
             ),
-            "bare loop, heap as glibc has it": lambda: _untuned(case, utterances, entry["cpu_threads"]),
+            "bare loop, heap as glibc has it": untuned,
         }
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
             for name, arm in arms.items():
+                if number and arm is untuned:
+                    continue  # its process has to load the model each time
                 before = load.call(directory, "status")["scheduler"]
                 run = arm()
+                print(f"  {case.name}, {name}: {run.took_s:.1f} s", file=sys.stderr, flush=True)
                 after = load.call(directory, "status")["scheduler"]
-                if name not in best or run.took_s < best[name].took_s:
-                    best[name] = run
-                    sizes[name] = len(utterances) / max(1, after["batches"] - before["batches"])
-    reference = best["bare loop"]
+                run.calls = run.calls or after["batches"] - before["batches"]
+                runs.setdefault(name, []).append(run)
+    reference = runs["bare loop"]
     return [
         {
             "model": case.name,
             "arm": name,
-            "finals_per_s": round(len(utterances) / run.took_s, 2),
-            "ratio": round(reference.took_s / run.took_s, 2),
-            "cpu_s": round(run.cpu_s / len(utterances), 3),
-            "batch_mean": round(sizes[name], 1) if name.startswith("daemon") else (BATCH if "a call" in name else 1),
-            "same_text_pct": round(100 * np.mean([a == b for a, b in zip(run.texts, reference.texts, strict=True)])),
+            "finals_per_s": round(len(utterances) / statistics.median(run.took_s for run in mine), 2),
+            "ratio": round(
+                statistics.median(other.took_s / run.took_s for run, other in zip(mine, reference, strict=False)),
+                2,
+            ),
+            "cpu_s": round(statistics.median(run.cpu_s for run in mine) / len(utterances), 3),
+            "batch_mean": round(len(utterances) / statistics.median(run.calls for run in mine), 1),
+            "same_text_pct": round(
+                100 * np.mean([a == b for a, b in zip(mine[0].texts, reference[0].texts, strict=True)])
+            ),
             "load_1m": round(os.getloadavg()[0], 1),
         }
-        for name, run in best.items()
+        for name, mine in runs.items()
     ]
 
 
 def _utterances(count: int) -> Iterator[bytes]:
-    """The sample's and the held-out utterances, again and again."""
+    """The sample's and the held-out utterances, again and again; no silence behind them that sttd would leave out."""
     found = []
     for pcm, truth in (load.sample(), load.clip(CLIPS / "held-out.flac")):
         for said in truth:
-            start, end = (2 * round(load.RATE * at_s) for at_s in (said["start_s"] - 0.3, said["end_s"] + 0.2))
+            start, end = (2 * round(load.RATE * at_s) for at_s in (said["start_s"] - 0.3, said["end_s"]))
             found.append(pcm[start:end])
     for index in range(count):
         yield found[index % len(found)]
@@ -187,7 +200,7 @@ class Bare:
         texts: list[str] = []
         for start in range(0, len(utterances), batch):
             texts += self._decode(utterances[start : start + batch])
-        return Run(time.perf_counter() - began, time.process_time() - cpu, texts)
+        return Run(time.perf_counter() - began, time.process_time() - cpu, texts, -(-len(utterances) // batch))
 
     def _decode(self, utterances: list[bytes]) -> list[str]:
         import ctranslate2
