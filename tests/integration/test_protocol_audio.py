@@ -445,7 +445,9 @@ def test_whoever_says_stop_need_not_wait_for_the_answer(slow):
             client.send(SECOND)
             say(client, "stop")
         event = line.event()
-    assert (event["session"], event["text"], event["reason"]) == (session, "w1 w2 w3", "stop")
+        while event["session"] != session:  # a session of the test before may still be owed one
+            event = line.event()
+    assert (event["text"], event["reason"]) == ("w1 w2 w3", "stop")
 
 
 @pytest.mark.parametrize("started", [False, True])
