@@ -7,7 +7,8 @@ index divided by `SAMPLE_RATE`. Audio itself is a read-only float32 numpy array 
 from __future__ import annotations
 
 import enum
-from typing import Literal
+import threading
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -51,6 +52,17 @@ class DecodeOptions:
     prefix: str = ""  # text that the result must start with (`lock_stable`)
 
 
+@attrs.define(eq=False)
+class Growing:
+    """One recording that is decoded again and again while it grows: room for what an engine computed of its beginning.
+
+    All items with the same one begin at the same sample. Whoever uses `value` holds `lock`; several threads may come.
+    """
+
+    value: Any = None
+    lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class DecodeItem:
     """One piece of audio on its way to the engine.
@@ -61,6 +73,7 @@ class DecodeItem:
     samples: Samples
     options: DecodeOptions
     job_class: JobClass
+    growing: Growing | None = None
 
 
 @attrs.frozen(kw_only=True)

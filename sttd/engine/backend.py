@@ -6,7 +6,7 @@ dispatcher call them in worker threads, several at once. Nothing here may touch 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +14,9 @@ import attrs
 
 from sttd.core.types import DecodeItem, Hypothesis
 from sttd.errors import DecodeError, ModelError
+
+#: Told the index in its batch and the outcome of an item that is done while the rest takes longer.
+OnEarly = Callable[[int, Hypothesis], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -78,8 +81,12 @@ class Model(Protocol):
     def max_batch(self, key: Hashable) -> int:
         """How many items of that key one call may take, by memory."""
 
-    def decode(self, batch: Sequence[DecodeItem]) -> list[Hypothesis | DecodeError]:
-        """Decode a batch; one outcome an item, in order. One bad item fails alone. Blocks; cannot be cancelled."""
+    def decode(self, batch: Sequence[DecodeItem], *, early: OnEarly | None = None) -> list[Hypothesis | DecodeError]:
+        """Decode a batch; one outcome an item, in order. One bad item fails alone. Blocks; cannot be cancelled.
+
+        A backend may tell `early`, from its thread, the index and the outcome of an item that is done while the
+        rest takes longer.
+        """
 
     def park(self) -> bool:
         """Move the weights out of GPU memory, keeping them in RAM. False where that means nothing (CPU)."""
@@ -133,4 +140,4 @@ class Lease(Protocol):
         """Give it back. Synchronous and idempotent, so that it may stand in any `finally`."""
 
 
-__all__ = ["Backend", "DecodeError", "Lease", "Model", "ModelError", "ModelKey", "Preset"]
+__all__ = ["Backend", "DecodeError", "Lease", "Model", "ModelError", "ModelKey", "OnEarly", "Preset"]

@@ -23,7 +23,7 @@ from sttd.core.accounting import LatencyWindow, Ledger
 from sttd.core.jobs import Batch, Entry
 from sttd.core.policy import PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
-from sttd.engine.backend import Lease, Model, ModelKey
+from sttd.engine.backend import Lease, Model, ModelKey, OnEarly
 from sttd.engine.dispatch_values import DispatcherStatistics, DropReason, Job, JobDropped, Outcome, QueueWait
 from sttd.errors import DecodeError, OverloadedError, SttdError
 
@@ -308,7 +308,7 @@ class Dispatcher:
         except Exception as error:  # the submitter broke his promise; that must hurt nobody else's jobs
             return _failures(call.items, error)
         try:
-            results = await self._in_thread(lease, call.items)
+            results = await self._in_thread(lease, call.items, early=self._early(call))
             if any(isinstance(result, DecodeError) and result.code == "out_of_memory" for result in results):
                 self._policy.shrink(call.batch, now=self.clock())
                 half = (len(call.items) + 1) // 2
@@ -319,8 +319,22 @@ class Dispatcher:
         finally:
             lease.release()
 
-    async def _in_thread(self, lease: Lease, items: list[DecodeItem]) -> list[Hypothesis | DecodeError]:
-        return await trio.to_thread.run_sync(_decode_items, lease.model, items, limiter=self._limiter)
+    async def _in_thread(
+        self, lease: Lease, items: list[DecodeItem], *, early: OnEarly | None = None
+    ) -> list[Hypothesis | DecodeError]:
+        return await trio.to_thread.run_sync(_decode_items, lease.model, items, early, limiter=self._limiter)
+
+    def _early(self, call: _Call) -> OnEarly:
+        """For the thread of the call: settles a ticket while the others of the batch still take their second try."""
+        token = trio.lowlevel.current_trio_token()
+
+        def settle(index: int, hypothesis: Hypothesis) -> None:
+            call.tickets[index]._settle(_outcome(call, index, hypothesis, now=self.clock()))
+
+        def early(index: int, hypothesis: Hypothesis) -> None:
+            token.run_sync_soon(settle, index, hypothesis)
+
+        return early
 
     def _finish(self, call: _Call, results: list[Hypothesis | DecodeError] | None) -> None:
         """Account for a call and settle its tickets; no results: it was cancelled before its thread began."""
@@ -336,14 +350,7 @@ class Dispatcher:
             self._done.charge("audio", seconds(len(ticket.job.item.samples)), now=now)
             result = JobDropped("shutting_down") if results is None else results[index]
             if isinstance(result, Hypothesis):
-                ticket._settle(
-                    Outcome(
-                        hypothesis=result,
-                        queue_s=call.batch.started - ticket._entry.submitted,
-                        decode_s=decode_s,
-                        batch_size=len(call.tickets),
-                    )
-                )
+                ticket._settle(_outcome(call, index, result, now=now))
             else:
                 self._counts["failed"] += 1
                 ticket._settle(result)
@@ -351,10 +358,19 @@ class Dispatcher:
         self._drains.unpark_all()
 
 
-def _decode_items(model: Model, items: list[DecodeItem]) -> list[Hypothesis | DecodeError]:
+def _outcome(call: _Call, index: int, hypothesis: Hypothesis, *, now: float) -> Outcome:
+    return Outcome(
+        hypothesis=hypothesis,
+        queue_s=call.batch.started - call.batch.entries[index].submitted,
+        decode_s=now - call.batch.started,
+        batch_size=len(call.tickets),
+    )
+
+
+def _decode_items(model: Model, items: list[DecodeItem], early: OnEarly | None) -> list[Hypothesis | DecodeError]:
     """In the thread: one result an item. The failure boundary of the engine: whatever a model raises ends here."""
     try:
-        results = model.decode(items)
+        results = model.decode(items, early=early)
         if len(results) != len(items):
             raise RuntimeError(f"{len(results)} results for {len(items)} items")
     except Exception as error:

@@ -34,6 +34,7 @@ from sttd.core.types import (
     Failure,
     Final,
     FinalReason,
+    Growing,
     Hypothesis,
     Interim,
     JobClass,
@@ -91,6 +92,7 @@ class Transcriber:
     _speculation: _Speculation | None = attrs.field(default=None, init=False)
     _seq: int = attrs.field(default=0, init=False)
     _previous_text: str = attrs.field(default="", init=False)
+    _growing: Growing = attrs.field(factory=Growing, init=False)
     _stabiliser: Stabiliser = attrs.field(init=False)
     _cadence: Cadence = attrs.field(init=False)
 
@@ -236,11 +238,17 @@ class Transcriber:
             hotwords=options.hotwords,
             prefix=self._stabiliser.stable_text if options.lock_stable and not interim else "",
         )
+        growing = None if options.kind == "file" else self._growing  # a window of a file is decoded once
         if job_class is JobClass.FINAL and options.kind == "file":
             job_class = JobClass.FILE
         return self.voice.dispatcher.submit(
             Job(
-                item=DecodeItem(samples=samples, options=decode, job_class=job_class),
+                item=DecodeItem(
+                    samples=samples,
+                    options=decode,
+                    job_class=job_class,
+                    growing=growing,
+                ),
                 session=self.voice.session,
                 uid=self.voice.uid,
                 deadline=self.voice.clock() + _DEADLINE_S[job_class],

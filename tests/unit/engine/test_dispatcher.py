@@ -48,7 +48,7 @@ class GatedModel(FakeModel):
     calls: list
     failure: list  # of exceptions, each raised once by the next calls
 
-    def decode(self, batch):
+    def decode(self, batch, *, early=None):
         self.calls.append(list(batch))
         self.entered.release()
         assert self.gate.wait(5)
@@ -224,7 +224,7 @@ async def test_a_decode_that_raises_fails_its_items_and_nothing_else(caplog):
 async def test_a_model_that_answers_short_fails_its_items():
     @attrs.frozen(kw_only=True)
     class Short(FakeModel):
-        def decode(self, batch):
+        def decode(self, batch, *, early=None):
             return []
 
     async with running() as dispatcher:
@@ -235,7 +235,7 @@ async def test_a_model_that_answers_short_fails_its_items():
 async def test_one_bad_item_fails_alone():
     @attrs.frozen(kw_only=True)
     class Picky(GatedModel):
-        def decode(self, batch):
+        def decode(self, batch, *, early=None):
             return [
                 DecodeError("no") if len(item.samples) > SAMPLE_RATE else heard
                 for item, heard in zip(batch, super().decode(batch), strict=True)
@@ -251,6 +251,38 @@ async def test_one_bad_item_fails_alone():
         assert (await tickets[1].wait()).batch_size == 2
         with pytest.raises(DecodeError, match="no"):
             await tickets[2].wait()
+
+
+async def test_who_is_done_early_does_not_wait_for_the_rest_of_the_batch():
+    @attrs.frozen(kw_only=True)
+    class Uneven(GatedModel):
+        """Hears the first of a batch at once, and has to try the rest again."""
+
+        again: threading.Event
+
+        def decode(self, batch, *, early=None):
+            heard = super().decode(batch)
+            if len(batch) > 1:
+                early(0, heard[0])
+                assert self.again.wait(5)
+            return heard
+
+    model = Uneven(**attrs.asdict(gated(), recurse=False), again=threading.Event())
+    lease = FakeLease(model)
+    async with running() as dispatcher:
+        first = dispatcher.submit(job(lease))
+        await model.wait_entered()
+        quick, slow = (dispatcher.submit(job(lease, session=name)) for name in ("a", "b"))
+        model.gate.set()
+        await first.wait()
+        outcome = await quick.wait()
+        assert not slow.done
+        assert outcome.batch_size == 2
+        model.again.set()
+        assert (await slow.wait()).decode_s >= outcome.decode_s
+        statistics = dispatcher.statistics()
+        assert (statistics.batches, statistics.in_flight, statistics.failed) == (2, 0, 0)
+    assert all(child.released for child in lease.children)
 
 
 @pytest.mark.parametrize(
