@@ -30,6 +30,9 @@ from training.demo_model.speech import RATE, Speech
 EVALUATION_SEED: Final = 20_240
 EVALUATION_SENTENCES: Final = 1000
 
+#: More lists of random words than the evaluation has: they are where the rare words are heard.
+_TRAINING_RANDOM_SHARE: Final = 0.4
+
 
 @attrs.frozen(kw_only=True)
 class Shard:
@@ -80,7 +83,7 @@ def evaluation_texts() -> list[list[str]]:
 def _training_texts(rng: random.Random) -> Iterator[str]:
     held = {text for texts in evaluation_texts() for text in texts}
     while True:
-        text = grammar.sentence(rng)
+        text = grammar.sentence(rng, random_share=_TRAINING_RANDOM_SHARE)
         if text not in held:
             yield text
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -236,34 +238,66 @@ def recorded_noises(folder: Path) -> Iterator[Samples]:
 
 
 def parts(evaluation: Evaluation, *, recordings: Path | None) -> dict[str, Callable[[], list[Score]]]:
-    """Returns every measurement by name, the important ones first."""
-    found: dict[str, Callable[[], list[Score]]] = {}
-    for beam in (1, 5):
+    """Returns every measurement by name, the long ones first: two processes then end at about the same time."""
+    found: dict[str, Callable[[], list[Score]]] = {"prefixes": evaluation.prefixes}
+    for beam in (5, 1):
         for split in "ABF":
             found[f"{split}{beam}"] = partial(evaluation.sentence_set, split, beam=beam)
         found[f"noise{beam}"] = partial(evaluation.sentence_set, "A", beam=beam, noise_db=10)
+    found["words"] = evaluation.word_times
     for seconds in (12, 20, 28):
         found[f"long{seconds}"] = partial(evaluation.joined, seconds=seconds)
-    found["words"] = evaluation.word_times
     found["silence"] = partial(evaluation.no_speech, recordings)
-    found["prefixes"] = evaluation.prefixes
     return found
 
 
-def evaluate(
-    model_path: Path, *, corpus: Path, sentences: int, names: list[str], recordings: Path | None, threads: int
-) -> list[Score]:
-    """Runs the measurements of `names` (all of them when empty), printing each score as it comes."""
-    from faster_whisper import WhisperModel
+#: All measurements, in the order of `parts`.
+NAMES: Final = [
+    "prefixes",
+    "A5",
+    "B5",
+    "F5",
+    "noise5",
+    "A1",
+    "B1",
+    "F1",
+    "noise1",
+    "words",
+    "long12",
+    "long20",
+    "long28",
+    "silence",
+]
 
-    model = WhisperModel(str(model_path), device="cpu", compute_type="int8", cpu_threads=threads)
-    evaluation = Evaluation(model=model, corpus=corpus, sentences=sentences)
-    available = parts(evaluation, recordings=recordings)
+
+@attrs.frozen(kw_only=True)
+class Measuring:
+    """What is measured, on what; picklable, for the processes that share the work."""
+
+    model_path: Path
+    corpus: Path
+    sentences: int
+    recordings: Path | None = None
+    threads: int = 1
+
+    def run(self, name: str) -> list[Score]:
+        """Makes one measurement, in a model of its own."""
+        from faster_whisper import WhisperModel
+
+        model = WhisperModel(str(self.model_path), device="cpu", compute_type="int8", cpu_threads=self.threads)
+        evaluation = Evaluation(model=model, corpus=self.corpus, sentences=self.sentences)
+        return parts(evaluation, recordings=self.recordings)[name]()
+
+
+def evaluate(measuring: Measuring, *, names: list[str], processes: int) -> list[Score]:
+    """Runs the measurements of `names` (all of them when empty), printing each score as it comes."""
+    names = names or list(NAMES)
     scores: list[Score] = []
-    for name in names or list(available):
-        for score in available[name]():
-            print(score, flush=True)
-            scores.append(score)
+    with multiprocessing.get_context("spawn").Pool(processes, maxtasksperchild=1) as pool:
+        for found in pool.imap(measuring.run, names):
+            for score in found:
+                print(score, flush=True)
+                scores.append(score)
     return scores
 
 
@@ -275,17 +309,19 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=1000)
     parser.add_argument("--parts", default="", help="comma-separated, such as A1,B1,F1,noise1,long28,words,prefixes")
     parser.add_argument("--recordings", type=Path, help="folder with manifest.jsonl, for clips without speech")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=os.cpu_count(), help="measurements made at the same time")
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    scores = evaluate(
-        options.model,
+    measuring = Measuring(
+        model_path=options.model,
         corpus=options.work / "corpus",
         sentences=options.sentences,
-        names=[name for name in options.parts.split(",") if name],
         recordings=options.recordings,
         threads=options.threads,
     )
+    names = [name for name in options.parts.split(",") if name]
+    scores = evaluate(measuring, names=names, processes=options.processes)
     if options.out:
         options.out.write_text(json.dumps([attrs.asdict(score) for score in scores], indent=1) + "\n")
 

