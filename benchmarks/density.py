@@ -7,6 +7,8 @@ from `status`. All sessions speak the bundled sample, each shifted by its own ph
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from typing import Any
 
 import trio
 
@@ -24,7 +26,7 @@ def main() -> None:
         keep: dict[str, int] = {}
         limits = ["--set", "limits.sessions=1000", "--set", "limits.sessions_per_uid=1000"]
         with load.daemon("--model", "fake", *limits, keep=keep) as directory:
-            rows.append(trio.run(_step, directory, keep["pid"], sessions))
+            rows.append(trio.run(step, directory, keep["pid"], sessions))
     report.write(
         "density",
         rows,
@@ -35,7 +37,8 @@ def main() -> None:
     )
 
 
-async def _step(directory, pid: int, sessions: int) -> dict[str, object]:
+async def step(directory: Path, pid: int, sessions: int) -> dict[str, Any]:
+    """One table row: so many sessions on a daemon, for `SECONDS`."""
     pcm, _ = load.sample()
     frames = load.chunked(pcm * 2, chunk_ms=CHUNK_MS)
     talks: list[load.Talk] = []
