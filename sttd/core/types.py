@@ -7,7 +7,6 @@ index divided by `SAMPLE_RATE`. Audio itself is a read-only float32 numpy array 
 from __future__ import annotations
 
 import enum
-import threading
 from typing import Any, Literal
 
 import attrs
@@ -56,11 +55,10 @@ class DecodeOptions:
 class Growing:
     """One recording that is decoded again and again while it grows: room for what an engine computed of its beginning.
 
-    All items with the same one begin at the same sample. Whoever uses `value` holds `lock`; several threads may come.
+    All items with the same one begin at the same sample. Several threads may come: `value` is replaced, never changed.
     """
 
     value: Any = None
-    lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
 
 @attrs.frozen(kw_only=True, eq=False)

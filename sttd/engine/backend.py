@@ -6,7 +6,7 @@ dispatcher call them in worker threads, several at once. Nothing here may touch 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +14,6 @@ import attrs
 
 from sttd.core.types import DecodeItem, Hypothesis
 from sttd.errors import DecodeError, ModelError
-
-#: Told the index in its batch and the outcome of an item that is done while the rest takes longer.
-OnEarly = Callable[[int, Hypothesis], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -52,6 +49,16 @@ class ModelKey:
         return f"{self.preset}|threads={self.cpu_threads}|workers={self.num_workers}"
 
 
+class Waiters(Protocol):
+    """Those who wait for the items of a call, as its thread sees them. `index` is the item's place in the batch."""
+
+    def tell(self, index: int, hypothesis: Hypothesis) -> None:
+        """The outcome of an item is known while others of the batch take longer. Returns at once."""
+
+    def gone(self, index: int) -> bool:
+        """Nobody waits for that item any more. May be late by a moment."""
+
+
 class Model(Protocol):
     """A loaded model. `decode` is called from up to `workers` threads at once."""
 
@@ -81,11 +88,10 @@ class Model(Protocol):
     def max_batch(self, key: Hashable) -> int:
         """How many items of that key one call may take, by memory."""
 
-    def decode(self, batch: Sequence[DecodeItem], *, early: OnEarly | None = None) -> list[Hypothesis | DecodeError]:
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Hypothesis | DecodeError]:
         """Decode a batch; one outcome an item, in order. One bad item fails alone. Blocks; cannot be cancelled.
 
-        A backend may tell `early`, from its thread, the index and the outcome of an item that is done while the
-        rest takes longer.
+        A backend that tries some items again tells `waiters` of those that are done, and asks for whom it still tries.
         """
 
     def park(self) -> bool:
@@ -140,4 +146,4 @@ class Lease(Protocol):
         """Give it back. Synchronous and idempotent, so that it may stand in any `finally`."""
 
 
-__all__ = ["Backend", "DecodeError", "Lease", "Model", "ModelError", "ModelKey", "OnEarly", "Preset"]
+__all__ = ["Backend", "DecodeError", "Lease", "Model", "ModelError", "ModelKey", "Preset", "Waiters"]

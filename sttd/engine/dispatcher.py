@@ -23,9 +23,10 @@ from sttd.core.accounting import LatencyWindow, Ledger
 from sttd.core.jobs import Batch, Entry
 from sttd.core.policy import PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
-from sttd.engine.backend import Lease, Model, ModelKey, OnEarly
+from sttd.engine.backend import Lease, ModelKey, Waiters
+from sttd.engine.dispatch_thread import decode_items, failures
 from sttd.engine.dispatch_values import DispatcherStatistics, DropReason, Job, JobDropped, Outcome, QueueWait
-from sttd.errors import DecodeError, OverloadedError, SttdError
+from sttd.errors import DecodeError, OverloadedError
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,33 @@ class _Call:
     @property
     def items(self) -> list[DecodeItem]:
         return [ticket.job.item for ticket in self.tickets]
+
+
+def _outcome(call: _Call, index: int, hypothesis: Hypothesis, *, now: float) -> Outcome:
+    return Outcome(
+        hypothesis=hypothesis,
+        queue_s=call.batch.started - call.batch.entries[index].submitted,
+        decode_s=now - call.batch.started,
+        batch_size=len(call.tickets),
+    )
+
+
+@attrs.frozen(eq=False)
+class _TicketHolders:
+    """The waiters of a call, for its thread."""
+
+    call: _Call
+    clock: Callable[[], float]
+    _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
+
+    def tell(self, index: int, hypothesis: Hypothesis) -> None:
+        self._token.run_sync_soon(self._settle, index, hypothesis)
+
+    def gone(self, index: int) -> bool:
+        return self.call.tickets[index].done  # read without the loop: a stale answer costs one try
+
+    def _settle(self, index: int, hypothesis: Hypothesis) -> None:
+        self.call.tickets[index]._settle(_outcome(self.call, index, hypothesis, now=self.clock()))
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -306,9 +334,9 @@ class Dispatcher:
         try:
             lease = call.tickets[0].job.lease.duplicate()
         except Exception as error:  # the submitter broke his promise; that must hurt nobody else's jobs
-            return _failures(call.items, error)
+            return failures(call.items, error)
         try:
-            results = await self._in_thread(lease, call.items, early=self._early(call))
+            results = await self._in_thread(lease, call.items, waiters=_TicketHolders(call, self.clock))
             if any(isinstance(result, DecodeError) and result.code == "out_of_memory" for result in results):
                 self._policy.shrink(call.batch, now=self.clock())
                 half = (len(call.items) + 1) // 2
@@ -320,21 +348,9 @@ class Dispatcher:
             lease.release()
 
     async def _in_thread(
-        self, lease: Lease, items: list[DecodeItem], *, early: OnEarly | None = None
+        self, lease: Lease, items: list[DecodeItem], *, waiters: Waiters | None = None
     ) -> list[Hypothesis | DecodeError]:
-        return await trio.to_thread.run_sync(_decode_items, lease.model, items, early, limiter=self._limiter)
-
-    def _early(self, call: _Call) -> OnEarly:
-        """For the thread of the call: settles a ticket while the others of the batch still take their second try."""
-        token = trio.lowlevel.current_trio_token()
-
-        def settle(index: int, hypothesis: Hypothesis) -> None:
-            call.tickets[index]._settle(_outcome(call, index, hypothesis, now=self.clock()))
-
-        def early(index: int, hypothesis: Hypothesis) -> None:
-            token.run_sync_soon(settle, index, hypothesis)
-
-        return early
+        return await trio.to_thread.run_sync(decode_items, lease.model, items, waiters, limiter=self._limiter)
 
     def _finish(self, call: _Call, results: list[Hypothesis | DecodeError] | None) -> None:
         """Account for a call and settle its tickets; no results: it was cancelled before its thread began."""
@@ -356,40 +372,6 @@ class Dispatcher:
                 ticket._settle(result)
         self._wake.set()
         self._drains.unpark_all()
-
-
-def _outcome(call: _Call, index: int, hypothesis: Hypothesis, *, now: float) -> Outcome:
-    return Outcome(
-        hypothesis=hypothesis,
-        queue_s=call.batch.started - call.batch.entries[index].submitted,
-        decode_s=now - call.batch.started,
-        batch_size=len(call.tickets),
-    )
-
-
-def _decode_items(model: Model, items: list[DecodeItem], early: OnEarly | None) -> list[Hypothesis | DecodeError]:
-    """In the thread: one result an item. The failure boundary of the engine: whatever a model raises ends here."""
-    try:
-        results = model.decode(items, early=early)
-        if len(results) != len(items):
-            raise RuntimeError(f"{len(results)} results for {len(items)} items")
-    except Exception as error:
-        return _failures(items, error)
-    return results
-
-
-def _failures(items: list[DecodeItem], error: Exception) -> list[Hypothesis | DecodeError]:
-    """The same failure for each item; logged once, without a word of what was said."""
-    code = "out_of_memory" if _is_out_of_memory(error) else "decode_failed"
-    logger.error("decoding %d item(s) failed: %s", len(items), code, exc_info=error)
-    return [DecodeError("the engine failed on this audio", code=code) for _ in items]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CTranslate2 tells it by the text of a RuntimeError alone."""
-    if isinstance(error, SttdError):
-        return error.code == "out_of_memory"
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()
 
 
 __all__ = ["Dispatcher", "DispatcherStatistics", "Job", "JobDropped", "Outcome", "QueueWait", "Ticket"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 
 from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Segment, Word
-from sttd.engine.backend import OnEarly, Preset
+from sttd.engine.backend import Preset, Waiters
 from sttd.errors import ConfigError, DecodeError
 
 _MAX_BATCH = 16
@@ -47,7 +47,7 @@ class FakeModel:
         """The same for every key."""
         return _MAX_BATCH
 
-    def decode(self, batch: Sequence[DecodeItem], *, early: OnEarly | None = None) -> list[Hypothesis | DecodeError]:
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Hypothesis | DecodeError]:
         """Sleep `decode_ms`, then hear every item."""
         if self.options.decode_ms:
             time.sleep(self.options.decode_ms / 1000)

@@ -22,7 +22,7 @@ import numpy as np
 
 from sttd.core.types import DecodeItem, Hypothesis
 from sttd.engine import memory
-from sttd.engine.backend import OnEarly, Preset
+from sttd.engine.backend import Preset, Waiters
 from sttd.engine.presets import Machine, model_of, not_local, resolve
 from sttd.engine.store import ModelStore, size_bytes
 from sttd.engine.whisper_audio import encode
@@ -189,14 +189,14 @@ class LoadedWhisper:
             free = known.free_bytes if known else 8 * item_bytes
         return max(1, min(MAX_BATCH_CPU if on_cpu else MAX_BATCH_GPU, free // 2 // item_bytes))
 
-    def decode(self, batch: Sequence[DecodeItem], *, early: OnEarly | None = None) -> list[Hypothesis | DecodeError]:
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Hypothesis | DecodeError]:
         """Decode a batch of one key; one outcome an item.
 
         CTranslate2 fails a whole batch for one bad item or for want of memory. Then the batch is halved until the
         bad item stands alone or the memory suffices.
         """
         try:
-            return list(self._decoder.decode(batch, early=early))
+            return list(self._decoder.decode(batch, waiters=waiters))
         except Exception as error:
             if len(batch) == 1:
                 return [_decode_error(error)]

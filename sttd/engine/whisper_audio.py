@@ -59,13 +59,9 @@ def log_mel(extractor: Any, samples: Samples, *, window: int, growing: Growing |
     samples = samples[: window * HOP + FFT]
     if len(samples) < MIN_SAMPLES:
         samples = np.pad(samples, (0, MIN_SAMPLES - len(samples)))
-    if growing is not None and growing.lock.acquire(blocking=False):  # another decode of it runs: compute it all
-        try:
-            spectrum = growing.value = _continued(extractor, samples, known=growing.value)
-        finally:
-            growing.lock.release()
-    else:
-        spectrum = _log_power(extractor, samples)
+    spectrum = _continued(extractor, samples, known=None if growing is None else growing.value)
+    if growing is not None:
+        growing.value = spectrum
     frames = min(content_frames(len(samples)), window)
     features = np.zeros((spectrum.shape[0], window), np.float32)
     # The loudest band of the loudest frame decides what is quiet; the extractor looks at one frame beyond the content.

@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, Segment, Word, seconds
-from sttd.engine.backend import OnEarly
+from sttd.engine.backend import Waiters
 from sttd.engine.whisper_audio import (
     FULL_WINDOW,
     MAX_SAMPLES,
@@ -69,11 +69,12 @@ class Decoder:
         )
 
     def decode(
-        self, batch: Sequence[DecodeItem], *, resumes: int = MAX_RESUMES, early: OnEarly | None = None
+        self, batch: Sequence[DecodeItem], *, resumes: int = MAX_RESUMES, waiters: Waiters | None = None
     ) -> list[Hypothesis]:
         """Decode items of one key. Raises whatever CTranslate2 raises, for all of them.
 
-        `early` is told of finals that need no second try while others of the batch do: those may take as long again.
+        Of finals, `waiters` hear at once what needs no second try while others of the batch do; those may take as
+        long again. Nobody is tried for who is gone.
         """
         key = self.batch_key(batch[0])
         wanted = [self._codec.language(item.options.language) for item in batch]
@@ -82,13 +83,14 @@ class Decoder:
         languages = self._languages(encoded, wanted)
         attempts: dict[int, Attempt] = {}
         found: dict[int, Hypothesis] = {}
-        for settled in self._search.attempts(encoded, batch, group=key.group, languages=languages):
+        final = waiters if key.group is JobClass.FINAL else None
+        for settled in self._search.attempts(encoded, batch, group=key.group, languages=languages, waiters=final):
             made = self._hypotheses(encoded, batch, key=key, languages=languages, attempts=settled)
             attempts |= settled
             found |= made
-            if early is not None and key.group is JobClass.FINAL and len(found) < len(batch):
+            if final is not None and len(found) < len(batch):
                 for index, hypothesis in made.items():
-                    early(index, hypothesis)
+                    final.tell(index, hypothesis)
         hypotheses = [found[index] for index in range(len(batch))]
         if key.group is JobClass.INTERIM and key.window < FULL_WINDOW:
             return [self._unlooped(item, found) for item, found in zip(batch, hypotheses, strict=True)]

@@ -21,6 +21,7 @@ from typing import Any, Final
 import attrs
 
 from sttd.core.types import DecodeItem, JobClass, seconds
+from sttd.engine.backend import Waiters
 from sttd.engine.whisper_audio import Encoded
 from sttd.engine.whisper_options import Settings
 from sttd.engine.whisper_text import MAX_TOKENS, TextCodec, compression_ratio
@@ -56,9 +57,19 @@ class Search:
     settings: Settings
 
     def attempts(
-        self, encoded: Encoded, batch: Sequence[DecodeItem], *, group: JobClass, languages: Sequence[Language]
+        self,
+        encoded: Encoded,
+        batch: Sequence[DecodeItem],
+        *,
+        group: JobClass,
+        languages: Sequence[Language],
+        waiters: Waiters | None = None,
     ) -> Iterator[dict[int, Attempt]]:
-        """Yields, temperature by temperature, the attempts that were accepted; at last the best of the rejected."""
+        """Yields, temperature by temperature, the attempts that were accepted; at last the best of the rejected.
+
+        A rejected item for which nobody waits any more, such as a speculation after which the speaker went on, is not
+        tried again.
+        """
         temperatures = self.settings.temperatures[:1] if group is JobClass.INTERIM else self.settings.temperatures
         tried: list[list[Attempt]] = [[] for _ in batch]
         pending = list(range(len(batch)))
@@ -77,7 +88,11 @@ class Search:
             for index, attempt in zip(pending, found, strict=True):
                 tried[index].append(attempt)
             last = step == len(temperatures) - 1
-            settled = {index: tried[index] for index in pending if last or not self._rejected(tried[index][-1])}
+            settled = {
+                index: tried[index]
+                for index in pending
+                if last or not self._rejected(tried[index][-1]) or (waiters is not None and waiters.gone(index))
+            }
             pending = [index for index in pending if index not in settled]
             if settled:
                 yield {index: self._best(attempts) for index, attempts in settled.items()}

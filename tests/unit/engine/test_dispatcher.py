@@ -48,7 +48,7 @@ class GatedModel(FakeModel):
     calls: list
     failure: list  # of exceptions, each raised once by the next calls
 
-    def decode(self, batch, *, early=None):
+    def decode(self, batch, *, waiters=None):
         self.calls.append(list(batch))
         self.entered.release()
         assert self.gate.wait(5)
@@ -224,7 +224,7 @@ async def test_a_decode_that_raises_fails_its_items_and_nothing_else(caplog):
 async def test_a_model_that_answers_short_fails_its_items():
     @attrs.frozen(kw_only=True)
     class Short(FakeModel):
-        def decode(self, batch, *, early=None):
+        def decode(self, batch, *, waiters=None):
             return []
 
     async with running() as dispatcher:
@@ -235,7 +235,7 @@ async def test_a_model_that_answers_short_fails_its_items():
 async def test_one_bad_item_fails_alone():
     @attrs.frozen(kw_only=True)
     class Picky(GatedModel):
-        def decode(self, batch, *, early=None):
+        def decode(self, batch, *, waiters=None):
             return [
                 DecodeError("no") if len(item.samples) > SAMPLE_RATE else heard
                 for item, heard in zip(batch, super().decode(batch), strict=True)
@@ -259,15 +259,17 @@ async def test_who_is_done_early_does_not_wait_for_the_rest_of_the_batch():
         """Hears the first of a batch at once, and has to try the rest again."""
 
         again: threading.Event
+        waiters: list
 
-        def decode(self, batch, *, early=None):
+        def decode(self, batch, *, waiters=None):
             heard = super().decode(batch)
             if len(batch) > 1:
-                early(0, heard[0])
+                self.waiters.append(waiters)
+                waiters.tell(0, heard[0])
                 assert self.again.wait(5)
             return heard
 
-    model = Uneven(**attrs.asdict(gated(), recurse=False), again=threading.Event())
+    model = Uneven(**attrs.asdict(gated(), recurse=False), again=threading.Event(), waiters=[])
     lease = FakeLease(model)
     async with running() as dispatcher:
         first = dispatcher.submit(job(lease))
@@ -278,6 +280,8 @@ async def test_who_is_done_early_does_not_wait_for_the_rest_of_the_batch():
         outcome = await quick.wait()
         assert not slow.done
         assert outcome.batch_size == 2
+        [waiters] = model.waiters
+        assert (waiters.gone(0), waiters.gone(1)) == (True, False)
         model.again.set()
         assert (await slow.wait()).decode_s >= outcome.decode_s
         statistics = dispatcher.statistics()

@@ -31,7 +31,7 @@ class GpuModel:
     ram_bytes: int = 0
     vram_bytes: int = 10
 
-    def decode(self, batch, *, early=None):
+    def decode(self, batch, *, waiters=None):
         assert not self.closed
         if isinstance(self.lost, DecodeError):
             return [self.lost for _ in batch]

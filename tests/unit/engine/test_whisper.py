@@ -322,15 +322,6 @@ def test_a_growing_recording_is_analysed_once(demo, monkeypatch):
     assert sum(frames) < len(samples) // 160 + 10 * cuts
 
 
-def test_two_decodes_of_one_recording_do_not_wait_for_each_other(demo):
-    samples = np.random.default_rng(3).standard_normal(32_000).astype(np.float32) * np.float32(0.1)
-    growing = Growing()
-    with growing.lock:
-        found = log_mel(demo._decoder._extractor, samples, window=FULL_WINDOW, growing=growing)
-    assert growing.value is None
-    np.testing.assert_allclose(found, log_mel(demo._decoder._extractor, samples, window=FULL_WINDOW), atol=1e-6)
-
-
 @pytest.mark.parametrize(
     ("samples", "window"), [(0, 1000), (16_000 * 7, 1000), (16_000 * 8, 1500), (16_000 * 18, 3000), (16_000 * 40, 3000)]
 )
@@ -363,6 +354,21 @@ def test_a_rejected_final_climbs_the_temperatures_and_keeps_the_best(clips, monk
     model.close()
 
 
+@attrs.define
+class Waiters:
+    """Remembers what it is told after how many calls; `left` are gone."""
+
+    calls: list
+    left: tuple = ()
+    told: list = attrs.field(factory=list)
+
+    def tell(self, index, hypothesis):
+        self.told.append((index, hypothesis, len(self.calls)))
+
+    def gone(self, index):
+        return index in self.left
+
+
 def test_only_rejected_items_are_tried_again(clips, monkeypatch):
     model = load(no_speech_threshold=2.0)
     counts = []
@@ -373,13 +379,28 @@ def test_only_rejected_items_are_tried_again(clips, monkeypatch):
         lambda self, encoded, items, **rest: (counts.append(len(items)), generate(self, encoded, items, **rest))[1],
     )
     speech, silence = item(clips["light"][0]), item(np.zeros(16_000, np.float32))
-    early = []
-    outcomes = model.decode([speech, silence, speech], early=lambda *told: early.append((*told, len(counts))))
+    waiters = Waiters(counts)
+    outcomes = model.decode([speech, silence, speech], waiters=waiters)
     assert counts[:2] == [3, 1]
     # Who needs no second try does not wait for one.
-    assert early == [(0, outcomes[0], 1), (2, outcomes[2], 1)]
+    assert waiters.told == [(0, outcomes[0], 1), (2, outcomes[2], 1)]
     assert outcomes[0].text == outcomes[2].text == clips["light"][1]
     assert (outcomes[0].temperature, outcomes[1].temperature > 0) == (0.0, True)
+    model.close()
+
+
+def test_nobody_is_tried_for_who_is_gone(clips, monkeypatch):
+    model = load(log_prob_threshold=10.0, no_speech_threshold=2.0)  # rejects everything
+    counts = []
+    generate = Search._generate
+    monkeypatch.setattr(
+        Search,
+        "_generate",
+        lambda self, encoded, items, **rest: (counts.append(len(items)), generate(self, encoded, items, **rest))[1],
+    )
+    outcomes = model.decode([item(clips[name][0]) for name in ("light", "date")], waiters=Waiters(counts, left=(1,)))
+    assert counts == [2, 1, 1]
+    assert (outcomes[1].text, outcomes[1].temperature) == (clips["date"][1], 0.0)
     model.close()
 
 

@@ -35,7 +35,7 @@ class Recogniser(FakeModel):
     def __attrs_post_init__(self):
         self.gate.set()
 
-    def decode(self, batch, *, early=None):
+    def decode(self, batch, *, waiters=None):
         self.calls.append([item.job_class for item in batch])
         assert self.gate.wait(10)
         failure = self.failures.pop(0) if self.failures else None
