@@ -87,9 +87,10 @@ def _log_power(extractor: Any, samples: Samples) -> Features:
     window = np.hanning(extractor.n_fft + 1)[:-1].astype(np.float32)
     padded = np.pad(samples, (0, HOP))
     stft = extractor.stft(padded, extractor.n_fft, HOP, window=window, return_complex=True)
+    stft = stft.astype(np.complex64, copy=False)
     frames = stft.shape[1] - 1
     power = np.zeros((-(-frames // BLOCK), BLOCK, stft.shape[0]), np.float32)
-    np.square(np.abs(stft[:, :-1].T, dtype=np.float32), out=power.reshape(-1, stft.shape[0])[:frames])
+    np.square(np.abs(stft[:, :-1].T), out=power.reshape(-1, stft.shape[0])[:frames])
     mel = (power @ extractor.mel_filters.T).reshape(-1, len(extractor.mel_filters))[:frames].T
     log_power: Features = np.log10(np.maximum(mel, 1e-10))
     return log_power
