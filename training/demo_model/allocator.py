@@ -13,6 +13,10 @@ import sys
 from typing import Final
 
 _PRELOAD: Final = "LD_PRELOAD"
+_CONFIGURATION: Final = "MALLOC_CONF"
+
+#: What a child process must not inherit to have the allocator of the C library.
+ALLOCATOR_VARIABLES: Final = (_PRELOAD, _CONFIGURATION)
 _OPTIONS: Final = "thp:always,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
 
 
@@ -25,5 +29,5 @@ def run_under_jemalloc() -> None:
         print("train: jemalloc is not installed (Debian: libjemalloc2); training takes longer", file=sys.stderr)
         return
     os.environ[_PRELOAD] = library
-    os.environ.setdefault("MALLOC_CONF", _OPTIONS)
+    os.environ.setdefault(_CONFIGURATION, _OPTIONS)
     os.execv(sys.executable, sys.orig_argv)

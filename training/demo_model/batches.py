@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing as mp
+import os
 import queue
 import random
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from training.demo_model.allocator import ALLOCATOR_VARIABLES
 from training.demo_model.clips import ClipMaker, Style
 from training.demo_model.corpus import Reader
 from training.demo_model.features import MELS, log_mel
@@ -206,6 +208,8 @@ class BatchSource:
 
     def __enter__(self) -> BatchSource:
         context = mp.get_context("spawn")
+        # jemalloc as the training has it, which returns nothing, grows without end on clips of every length.
+        preloaded = {name: os.environ.pop(name) for name in ALLOCATOR_VARIABLES if name in os.environ}
         self._ready = context.Queue(_QUEUE_CAPACITY)
         self._progress = context.Value("d", 0.0)
         for index in range(self.workers):
@@ -213,6 +217,7 @@ class BatchSource:
             arguments = (self.corpus, self.tokenizer, seed, self._ready, self._progress)
             self._processes.append(context.Process(target=_work, args=arguments, daemon=True))
             self._processes[-1].start()
+        os.environ.update(preloaded)
         return self
 
     def __exit__(self, *_: object) -> None:
