@@ -91,7 +91,7 @@ def builtin_presets() -> dict[str, Preset]:
             # It hears the same in short windows, in a quarter of the time: `benchmarks.interim_windows`, which is to be
             # run again for every new model.
             options={"interim_windows": (1000, 1500, 2000)},
-            max_window_s=10.0,  # beyond, its errors rise steeply: it was trained on short sentences
+            max_window_s=10.0,  # beyond, its errors rise steeply (its card): long clips came late in its training
             summary="the embedded demo voice model, English, 3 MB",
         ),
         Preset(

@@ -108,7 +108,6 @@ def test_no_text_without_speech(model, name, seconds):
     assert transcribe(model, samples, beam_size=5) == ""
 
 
-@pytest.mark.xfail(reason="the first version writes words on recorded music", strict=True)
 def test_no_text_on_recorded_noise_and_music(model, testdata):
     folder = testdata / "speech"
     for line in (folder / "manifest.jsonl").read_text().splitlines():
@@ -122,7 +121,6 @@ def samples_of(path):
     return read_samples(path), path.name
 
 
-@pytest.mark.xfail(reason="the first version starts the first word too early after quiet", strict=True)
 def test_word_times_rise_and_begin_where_the_voice_begins(model):
     samples, about = read(DATA / "date")
     utterance = about["utterances"][0]
