@@ -3,10 +3,13 @@
 The bare loop is the least program that does the work: features, `encode`, `generate`, text, one utterance after
 another or eight in a call, in one process with the daemon's threads. The daemon gets the utterances over its
 socket, interims off, each ended by `finalize`; a session sends the next one while the last is decoded, so that one
-session is never batched and eight are. Both keep freed heap (`memory.keep_heap`), which the last row does without:
-it is what a program gets that does not know of it. Arms alternate, and ratios are medians of the ratios within a
-round, for the machine may be twice as fast in the next. Temperatures above 0 are
-off, for random weights would always want them.
+session is never batched and eight are. Arms alternate, and ratios are medians of the ratios within a round, for the
+machine may be twice as fast in the next. Temperatures above 0 are off, for random weights would always want them.
+
+Two things that sttd does, the bare loop does as well, or the daemon would seem to be faster than its own work; a row
+each says what a program gets that does not know of them. It keeps freed heap (`memory.keep_heap`), and it computes
+features in blocks (`whisper_audio.log_mel`): in faster-whisper's own way OpenBLAS wakes threads for them that go on
+spinning beside those of CTranslate2.
 
 Columns: `ratio` is finals per second over those of the bare loop of the same model, one utterance a call; `cpu_s`
 is CPU time of the process that decodes, for each final; `same_text_pct` of the texts are those of the bare loop
@@ -36,7 +39,9 @@ import numpy as np
 import trio
 
 from benchmarks import load, report
+from sttd.core.types import Samples
 from sttd.engine import memory
+from sttd.engine.whisper_audio import log_mel
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 3
@@ -113,6 +118,7 @@ def _measure(case: Case) -> list[dict[str, object]]:
             f"daemon, {SESSIONS} sessions": lambda: trio.run(
                 _through_daemon, directory, keep["pid"], utterances, SESSIONS
             ),
+            "bare loop, faster-whisper's features": lambda: bare.run(utterances, batch=1, blocks=False),
             "bare loop, heap as glibc has it": untuned,
         }
         for number in range(ROUNDS):
@@ -194,15 +200,15 @@ class Bare:
         names += ["<|en|>", "<|transcribe|>"] if multilingual else []
         self._prompt = [self._tokenizer.token_to_id(name) for name in [*names, "<|notimestamps|>"]]
 
-    def run(self, utterances: list[bytes], *, batch: int) -> Run:
-        """Decode all, so many a call."""
+    def run(self, utterances: list[bytes], *, batch: int, blocks: bool = True) -> Run:
+        """Decode all, so many a call; `blocks`: with features in blocks."""
         began, cpu = time.perf_counter(), time.process_time()
         texts: list[str] = []
         for start in range(0, len(utterances), batch):
-            texts += self._decode(utterances[start : start + batch])
+            texts += self._decode(utterances[start : start + batch], blocks=blocks)
         return Run(time.perf_counter() - began, time.process_time() - cpu, texts, -(-len(utterances) // batch))
 
-    def _decode(self, utterances: list[bytes]) -> list[str]:
+    def _decode(self, utterances: list[bytes], *, blocks: bool) -> list[str]:
         import ctranslate2
 
         features = []
@@ -210,10 +216,7 @@ class Bare:
         for data in utterances:
             samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
             longest_s = max(longest_s, len(samples) / load.RATE)
-            window = np.zeros((self._model.n_mels, 3000), np.float32)
-            spectrum = self._extractor(samples)[:, : len(samples) // 160]
-            window[:, : spectrum.shape[1]] = spectrum
-            features.append(window)
+            features.append(log_mel(self._extractor, samples, window=3000) if blocks else self._plain(samples))
         encoded = self._model.encode(ctranslate2.StorageView.from_array(np.stack(features)))
         results = self._model.generate(
             encoded,
@@ -226,6 +229,12 @@ class Bare:
             suppress_tokens=self._suppressed,
         )
         return [self._tokenizer.decode(result.sequences_ids[0]).strip() for result in results]
+
+    def _plain(self, samples: Samples) -> Samples:
+        window = np.zeros((self._model.n_mels, 3000), np.float32)
+        spectrum = self._extractor(samples)[:, : len(samples) // 160]
+        window[:, : spectrum.shape[1]] = spectrum
+        return window
 
 
 # ------------------------------------------------------------------------------------------------ the daemon
