@@ -184,6 +184,9 @@ class LimitsConfig:
         300.0, summary="Close a session that sends nothing for so long.", unit="s", ge=1, reload="restart"
     )
     lag_warning_s: float = option(2.0, summary="Tell a session that is this far behind.", unit="s", ge=0.1)
+    memory_reserve_bytes: int = option(
+        64 * 1024**2, summary="Refuse new sessions while less memory than this is free; 0: never.", unit="bytes", ge=0
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -21,6 +21,7 @@ from sttd.config_reader import Loaded
 from sttd.core.accounting import LatencyWindow
 from sttd.core.options import Endpointing, SessionOptions
 from sttd.core.types import Final, Interim
+from sttd.engine import memory
 from sttd.engine.backend import Preset
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.pool import ModelPool
@@ -39,6 +40,7 @@ log = logs.get("service")
 State = Literal["starting", "ready", "draining"]
 
 _LATENCY_S = 300.0  # latencies in `status` are of the last 5 minutes
+_MEMORY_RETRY_S = 10.0  # memory comes back when a model idles out or a program ends: not within a second
 # A file has no listener: windows as long as Whisper takes them cost least, so only a real pause cuts one.
 _FILE_ENDPOINTING = Endpointing(silence_ms_min=2000, silence_ms_max=2000)
 
@@ -88,6 +90,7 @@ class Service:
     on_reload: Callable[[], Awaitable[dict[str, Any]]]
     on_shutdown: Callable[[float | None], None]
     clock: Callable[[], float] = trio.current_time
+    available_bytes: Callable[[], int] = memory.available_bytes
     state: State = "starting"
     listeners: list[str] = attrs.field(factory=list)
     engine_restarts: int = 0
@@ -174,10 +177,21 @@ class Service:
         for name in dict.fromkeys((options.model, options.interim_model)):
             self.check_model(name)
         self.registry.check_room(peer.uid)
-        wait_s = self.dispatcher.statistics().estimated_wait_s
+        self._check_memory()
+        wait_s = self.dispatcher.worst_wait_s
         if wait_s > self.settings.scheduler.admission_wait_s and options.kind == "live":
             raise OverloadedError(
                 f"a final would wait {wait_s:.1f} s now; come again later", data={"retry_after_s": round(wait_s, 1)}
+            )
+
+    def _check_memory(self) -> None:
+        """Where memory ends the kernel ends somebody, and that may be the daemon with everybody's sessions."""
+        free_bytes, reserve_bytes = self.available_bytes(), self.settings.limits.memory_reserve_bytes
+        if free_bytes < reserve_bytes:
+            raise OverloadedError(
+                f"only {free_bytes / 1e6:.0f} MB of memory are free; come again later, or free some"
+                f" (`sttctl unload` frees idle models)",
+                data={"retry_after_s": _MEMORY_RETRY_S, "available_bytes": free_bytes},
             )
 
     def check_model(self, name: str) -> Preset:

@@ -28,6 +28,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from sttd.errors import SttdError, from_map
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 from sttd.wire.messages import Op, encode_op
+from sttd.wire.schema import dump
 from sttd_client.addresses import ConnectionLostError
 from sttd_client.events import Event, Failure, Stopped, parse_event
 
@@ -37,9 +38,10 @@ _RETRYABLE_CLOSES = (_SHUTTING_DOWN, LOST, 1011, 1012, 1013)
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # a restarted daemon listens again within about a second
 
 
-def retry_delay_s(attempt: int) -> float:
-    """How long to wait before the given attempt (0, 1, ...) at a new connection."""
-    return _RETRY_DELAYS_S[min(attempt, len(_RETRY_DELAYS_S) - 1)]
+def retry_delay_s(attempt: int, error: Exception | None = None) -> float:
+    """How long to wait after an attempt (0, 1, ...) at a connection: as long as the daemon asked for, or longer."""
+    asked_s = error.data.get("retry_after_s", 0.0) if isinstance(error, SttdError) else 0.0
+    return max(float(asked_s), _RETRY_DELAYS_S[min(attempt, len(_RETRY_DELAYS_S) - 1)])
 
 
 class AudioConnection:
@@ -165,7 +167,8 @@ class AudioConnection:
 
 def failure_error(failure: Failure) -> SttdError:
     """An error event as the exception of its code."""
-    return from_map({"code": failure.code, "message": failure.message, "retryable": failure.retryable})
+    data = dump(failure.data) if failure.data else {}
+    return from_map({"code": failure.code, "message": failure.message, "retryable": failure.retryable, "data": data})
 
 
 _REFUSALS: Mapping[int, str] = {401: "unauthorized", 403: "forbidden", 404: "not_found", 503: "overloaded"}
@@ -176,7 +179,7 @@ def _refusal_error(status: int, body: bytes) -> SttdError:
     try:
         answer = json.loads(body)
         error = answer.get("error", answer)
-        return from_map({"code": error["code"], "message": error["message"], "retryable": error.get("retryable")})
+        return from_map({**error, "code": error["code"], "message": error["message"]})
     except (ValueError, KeyError, TypeError, AttributeError):
         code = _REFUSALS.get(status, "bad_request")
         return from_map({"code": code, "message": f"the daemon refused the connection with HTTP status {status}"})

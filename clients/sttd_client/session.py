@@ -220,7 +220,7 @@ class Session:
                 self._connect()
                 break
             except (OSError, SttdError) as error:
-                delay_s = retry_delay_s(attempt)
+                delay_s = retry_delay_s(attempt, error)
                 if time.monotonic() + delay_s > deadline or (isinstance(error, SttdError) and not error.retryable):
                     raise
                 time.sleep(delay_s)

@@ -264,7 +264,7 @@ class Session:
                 await self.connect()
                 break
             except (OSError, SttdError) as error:
-                delay_s = retry_delay_s(attempt)
+                delay_s = retry_delay_s(attempt, error)
                 if trio.current_time() + delay_s > deadline or (isinstance(error, SttdError) and not error.retryable):
                     raise
                 await trio.sleep(delay_s)

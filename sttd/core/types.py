@@ -7,11 +7,14 @@ index divided by `SAMPLE_RATE`. Audio itself is a read-only float32 numpy array 
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import attrs
 import numpy as np
 import numpy.typing as npt
+
+from sttd.errors import SttdError
 
 SAMPLE_RATE = 16_000
 FRAME_MS = 20
@@ -202,12 +205,20 @@ class Warn:
 
 @attrs.frozen(kw_only=True)
 class Failure:
-    """An error of this session; fatal ends it."""
+    """An error of this session; fatal ends it. `data` holds what programs may want to know, such as `retry_after_s`."""
 
     code: str
     message: str
     retryable: bool
     fatal: bool
+    data: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, error: SttdError, *, fatal: bool) -> Failure:
+        """The event that tells of an error."""
+        return cls(
+            code=error.code, message=error.message, retryable=error.retryable, fatal=fatal, data=error.data or None
+        )
 
 
 @attrs.frozen(kw_only=True)

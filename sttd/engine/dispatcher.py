@@ -23,7 +23,7 @@ from sttd.core.accounting import LatencyWindow, Ledger
 from sttd.core.jobs import Batch, Entry
 from sttd.core.policy import PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
-from sttd.engine.backend import Lease, ModelKey, Waiters
+from sttd.engine.backend import Lease, Waiters
 from sttd.engine.dispatch_thread import decode_items, failures
 from sttd.engine.dispatch_values import DispatcherStatistics, DropReason, Job, JobDropped, Outcome, QueueWait
 from sttd.errors import DecodeError, OverloadedError
@@ -205,9 +205,10 @@ class Dispatcher:
         """How busy the busiest model's workers were in the last seconds, 0 to 1; for the cadence of interims."""
         return self._policy.load(now=self.clock())
 
-    def estimated_wait_s(self, key: ModelKey) -> float:
-        """How long a final for that model would now wait for a worker; for admission."""
-        return self._policy.final_wait_s(key, now=self.clock())
+    @property
+    def worst_wait_s(self) -> float:
+        """How long a final would now wait for a worker, of the model where that is longest; for admission."""
+        return self._policy.worst_final_wait_s(now=self.clock())
 
     # ---------------------------------------------------------------- for the daemon
 

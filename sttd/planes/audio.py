@@ -36,7 +36,7 @@ from wsproto.utilities import LocalProtocolError
 import sttd
 from sttd import logs
 from sttd.core.options import SessionChanges, SessionOptions
-from sttd.core.types import SessionEvent, Stopped
+from sttd.core.types import Failure, SessionEvent, Stopped
 from sttd.errors import InternalError, OverloadedError, ProtocolError, SessionError, SttdError
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
@@ -354,13 +354,13 @@ class _Connection:
     async def _complain(self, error: ProtocolError) -> None:
         """Refuse one message; the connection goes on."""
         self._refused = True
-        await self._send("error", _error_fields(error, fatal=False))
+        await self._write(_told(error, fatal=False))
 
     async def _fail(self, error: SttdError) -> None:
         """End the connection for this reason; what the session owes is still written."""
         self._error = error
         self.intake.discard()
-        await self._send("error", _error_fields(error, fatal=True))
+        await self._write(_told(error, fatal=True))
 
     async def _send(self, name: str, fields: dict[str, Any]) -> None:
         await self._write(encode_event(name, fields))
@@ -385,16 +385,15 @@ class _Connection:
             try:
                 if error is not None and self._untold:
                     self._untold = False
-                    await self.socket.send_message(encode_event("error", _error_fields(error, fatal=True)))
+                    await self.socket.send_message(_told(error, fatal=True))
             except ConnectionClosed:
                 return
             code, reason = (error.row.close_code, error.code) if error else (self._close_code, None)
             await self.socket.aclose(code, reason)
 
 
-def _error_fields(error: SttdError, *, fatal: bool) -> dict[str, Any]:
-    fields = {"code": error.code, "message": error.message, "retryable": error.retryable, "fatal": fatal}
-    return {**fields, "data": error.data} if error.data else fields
+def _told(error: SttdError, *, fatal: bool) -> str:
+    return mapping.event_message(Failure.of(error, fatal=fatal))
 
 
 def _size_bytes(message: str | bytes) -> int:

@@ -215,7 +215,7 @@ class Session:
             failure = exc
             self._inlet.end()
             source.close()
-            self._emit(_failure(exc))
+            self._emit(Failure.of(exc, fatal=True))
         self._total_s = seconds(self._ear.position)  # known now, whatever the container said
         self._ear.end(self._ending or "stop")
         return failure
@@ -292,7 +292,7 @@ class Session:
         """End with an error: what was shown gets its final, then the connection closes."""
         self._ear.end_at_once(self._ending or "stop")
         if exc.code == "internal":
-            self._emit(_failure(exc))
+            self._emit(Failure.of(exc, fatal=True))
         self.close_code = exc.row.close_code
 
     def _report_written(self) -> None:
@@ -302,10 +302,6 @@ class Session:
             arrived = self._ear.arrivals.of(round(event.end_s * SAMPLE_RATE))
             if arrived is not None:
                 self.on_written(event, self.voice.clock() - arrived)
-
-
-def _failure(exc: SttdError) -> Failure:
-    return Failure(code=exc.code, message=exc.message, retryable=exc.retryable, fatal=True)
 
 
 def _first(group: BaseExceptionGroup[SttdError]) -> SttdError:

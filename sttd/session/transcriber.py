@@ -219,7 +219,7 @@ class Transcriber:
             self.heard(snapshot.end_sample)
 
     def _report(self, exc: SttdError) -> None:
-        self.voice.emit(Failure(code=exc.code, message=exc.message, retryable=exc.retryable, fatal=False))
+        self.voice.emit(Failure.of(exc, fatal=False))
 
     # ------------------------------------------------------------------ decoding
 

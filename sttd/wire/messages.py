@@ -349,6 +349,14 @@ class Warn:
 
 
 @attrs.frozen(kw_only=True)
+class FailureData:
+    """What goes with an error, for programs. Further fields may come."""
+
+    field: str | None = string("the option that is wrong", omitted="absent where none is")
+    retry_after_s: float | None = number("when the same may succeed", omitted="absent where that is not known")
+
+
+@attrs.frozen(kw_only=True)
 class Failure:
     """An error. A fatal one ends the session; otherwise it goes on as if the message had not been sent."""
 
@@ -358,6 +366,9 @@ class Failure:
     message: str = string("for a person", required=True)
     retryable: bool = flag("the same may succeed later", default=False)
     fatal: bool = flag("the session is over", default=False)
+    data: FailureData | None = nested(
+        FailureData, "details for programs", ignore_unknown=True, omitted="absent where there are none"
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -146,14 +146,28 @@ async def test_no_session_beyond_the_limits_or_while_stopping():
 
 async def test_a_live_session_whose_finals_would_be_late_is_refused_and_a_file_is_not(monkeypatch):
     async with serving() as service:
-        statistics = attrs.evolve(service.dispatcher.statistics(), estimated_wait_s=7.0)
-        monkeypatch.setattr(Dispatcher, "statistics", lambda self: statistics)
+        monkeypatch.setattr(Dispatcher, "worst_wait_s", 7.0)
         with pytest.raises(OverloadedError, match=r"7\.0 s") as caught:
             async with service.open_session(asked(service), peer=ANN):
                 pass
         assert caught.value.data == {"retry_after_s": 7.0}
         async with service.open_session(asked(service, kind="file"), peer=ANN):
             pass
+
+
+async def test_no_session_where_memory_runs_out():
+    async with serving() as service:
+        service.available_bytes = lambda: 63 * 1024**2
+        with pytest.raises(OverloadedError, match="66 MB of memory are free") as caught:
+            async with service.open_session(asked(service), peer=ANN):
+                pass
+        assert caught.value.data["retry_after_s"] > 0
+        assert caught.value.data["available_bytes"] == 63 * 1024**2
+        limits = attrs.evolve(service.settings.limits, memory_reserve_bytes=0)
+        config = attrs.evolve(service.settings, limits=limits)
+        service.loaded = attrs.evolve(service.loaded, config=config)
+        async with service.open_session(asked(service), peer=ANN):
+            assert len(service.registry) == 1
 
 
 async def test_no_utterance_is_longer_than_its_model_takes():

@@ -187,3 +187,15 @@ def test_retries_wait_longer_and_longer_up_to_a_bound():
     assert delays == sorted(delays)
     assert delays[0] < 0.5
     assert delays[-1] == delays[-2] <= 10
+
+
+def test_a_retry_waits_as_long_as_the_daemon_asked_for():
+    connection, server = opened()
+    fields = {"code": "overloaded", "message": "come later", "retryable": True, "fatal": True}
+    refusal = {"type": "error", **fields, "data": {"retry_after_s": 7.5, "unheard_of": [1]}}
+    connection.receive(server.text(refusal) + server.close(1013))
+    error = connection.error()
+    assert isinstance(error, OverloadedError)
+    assert error.data == {"retry_after_s": 7.5}
+    assert retry_delay_s(0, error) == 7.5
+    assert retry_delay_s(0, OSError()) == retry_delay_s(0)

@@ -31,7 +31,7 @@ EVENTS = {
     "progress": "done_s total_s",
     "gap": "from_s to_s reason",
     "warning": "code message lag_s",
-    "error": "code message retryable fatal",
+    "error": "code message retryable fatal data",
     "stopped": "audio_s utterances dropped_s",
 }
 
