@@ -21,7 +21,7 @@ import attrs
 import numpy as np
 
 from sttd.core.types import DecodeItem, Hypothesis
-from sttd.engine import memory
+from sttd.engine import cublas, memory
 from sttd.engine.backend import Preset, Waiters
 from sttd.engine.presets import Machine, model_of, not_local, resolve
 from sttd.engine.store import ModelStore, size_bytes
@@ -101,6 +101,8 @@ class WhisperBackend:
         needed = _estimate(path, wanted.compute_type)
         _refuse_if_too_large(wanted, needed)
         kind, _, index = wanted.device.partition(":")
+        if kind == "cuda":
+            cublas.preload()
         try:
             from faster_whisper import WhisperModel
 

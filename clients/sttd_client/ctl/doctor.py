@@ -137,7 +137,7 @@ def gpu_findings(
     presets: list[dict[str, Any]], gpu: machine.Gpu, libraries: machine.CudaLibraries
 ) -> Iterator[Finding]:
     """The GPU: is there one, is it used, can it be used."""
-    on_gpu = any(preset.get("device") == "cuda" for preset in presets if preset.get("default_for"))
+    on_gpu = any(str(preset.get("device", "")).startswith("cuda") for preset in presets if preset.get("default_for"))
     if not gpu.present:
         verdict: Verdict = "bad" if on_gpu else "note"
         yield Finding(
@@ -155,7 +155,7 @@ def gpu_findings(
             verdict="bad" if on_gpu else "note",
             about="gpu",
             text=f"not found where sttctl looked: {', '.join(libraries.missing)}",
-            advice="install them beside sttd and restart it: `pip install nvidia-cublas-cu12 nvidia-cudnn-cu12`",
+            advice="install CUDA 12, or beside sttd `pip install nvidia-cublas-cu12`; then restart the daemon",
         )
     if not on_gpu:
         yield Finding(

@@ -51,8 +51,8 @@ def look_at_gpu(root: Path = Path("/")) -> Gpu:
 
 
 def look_at_libraries() -> CudaLibraries:
-    """Whether cuBLAS and cuDNN are there: with the system's linker, or as wheels beside this program."""
-    wanted = {"cuBLAS 12": ("cublas", "nvidia.cublas"), "cuDNN 9": ("cudnn", "nvidia.cudnn")}
+    """Whether cuBLAS is there: with the system's linker, or as a wheel beside this program."""
+    wanted = {"cuBLAS 12": ("cublas", "nvidia.cublas")}
     missing = [
         name
         for name, (library, package) in wanted.items()

@@ -9,7 +9,7 @@ from sttd_client.ctl.machine import CudaLibraries, Gpu, Process, look_at_gpu, lo
 from sttd import __version__
 
 NO_GPU, GPU = Gpu(present=False), Gpu(present=True, name="H200", driver="580")
-COMPLETE, WITHOUT_CUDNN = CudaLibraries(missing=()), CudaLibraries(missing=("cuDNN 9",))
+COMPLETE, WITHOUT_CUBLAS = CudaLibraries(missing=()), CudaLibraries(missing=("cuBLAS 12",))
 
 
 def verdicts(findings):
@@ -68,18 +68,18 @@ def test_an_absent_default_model_is_named_with_the_command_that_gets_it(status_r
     ("device", "gpu", "libraries", "expected"),
     [
         ("cpu", NO_GPU, COMPLETE, ["note"]),
-        ("cuda", NO_GPU, COMPLETE, ["bad"]),
-        ("cuda", GPU, COMPLETE, ["good"]),
-        ("cuda", GPU, WITHOUT_CUDNN, ["good", "bad"]),
-        ("cpu", GPU, WITHOUT_CUDNN, ["good", "note", "note"]),
+        ("cuda:0", NO_GPU, COMPLETE, ["bad"]),
+        ("cuda:0", GPU, COMPLETE, ["good"]),
+        ("cuda:1", GPU, WITHOUT_CUBLAS, ["good", "bad"]),
+        ("cpu", GPU, WITHOUT_CUBLAS, ["good", "note", "note"]),
     ],
 )
 def test_the_gpu_is_judged_by_whether_it_is_wanted(presets, device, gpu, libraries, expected):
     found = list(gpu_findings([{**presets[0], "device": device}], gpu, libraries))
     assert [finding.verdict for finding in found] == expected
     if libraries.missing and "bad" in expected:
-        assert "cuDNN 9" in found[1].text
-        assert "nvidia-cudnn" in found[1].advice
+        assert "cuBLAS 12" in found[1].text
+        assert "nvidia-cublas-cu12" in found[1].advice
 
 
 def test_the_sandbox_is_judged_by_what_it_breaks():
