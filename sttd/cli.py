@@ -33,9 +33,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
+        sys.stdout.flush()
     except SttdError as exc:
         print(f"sttd: {exc.message}", file=sys.stderr)
         return exc.row.exit_status
+    except BrokenPipeError:  # whoever reads has seen enough, as `head` does; what is still buffered has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except KeyboardInterrupt:
         return 130
     return status
@@ -168,9 +172,10 @@ def _demo(arguments: argparse.Namespace) -> NoReturn:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    from sttd.plan import Sources, make_plan
+    from sttd.plan import Sources, make_plan, place
 
     plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags=_flags(arguments)))
+    place(plan.loaded, environ=os.environ)
     for key, row in plan.loaded.values().items():
         print(f"{key} = {row['value']!r}  ({row['origin']})")
     return EXIT_OK

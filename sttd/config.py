@@ -40,7 +40,10 @@ class ServerConfig:
     """Where the daemon listens, and how it ends."""
 
     runtime_dir: str = option(
-        "", summary="Directory of control.sock and audio.sock; empty: $XDG_RUNTIME_DIR/sttd.", reload="restart"
+        "",
+        summary="Directory of control.sock and audio.sock; "
+        "empty: $XDG_RUNTIME_DIR/sttd, else /run/sttd for root and /run/user/UID/sttd for others.",
+        reload="restart",
     )
     tcp: str = option(
         "127.0.0.1:7788", summary="HOST:PORT for HTTP and WebSocket over TCP, or `off`.", reload="restart"

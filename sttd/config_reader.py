@@ -125,11 +125,12 @@ def _build(found: Mapping[str, Setting]) -> Config:
     values: dict[str, dict[str, Any]] = {name: {} for name, _ in sections()}
     presets: dict[str, dict[str, Any]] = {}
     for key, setting in found.items():
-        parts = key.split(".")
-        if parts[0] == "presets" and (len(parts) == 3 or (len(parts) == 4 and parts[2] == "options")):
-            presets.setdefault(parts[1], {})[parts[-1]] = _plain(setting)
+        section, _, rest = key.partition(".")
+        path, _, leaf = rest.rpartition(".")
+        if section == "presets" and (preset := path.removesuffix(".options")):  # whose name may have a dot: `base.en`
+            presets.setdefault(preset, {})[leaf] = _plain(setting)
         elif key in declared:
-            values[parts[0]][parts[1]] = _convert(key, declared[key], setting)
+            values[section][leaf] = _convert(key, declared[key], setting)
         else:
             raise ConfigError(f"{setting.source}: unknown option `{key}`{suggestion(key, list(declared))}")
     kinds = dict(sections())

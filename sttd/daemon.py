@@ -32,7 +32,7 @@ from sttd.errors import EXIT_OK, SttdError
 from sttd.hub import Hub
 from sttd.looplag import LoopWatch
 from sttd.metrics import Metrics
-from sttd.plan import Plan, Sources, check_token, make_plan, policy_options, pool_limits, read_token
+from sttd.plan import Plan, Sources, make_plan, place, policy_options, pool_limits, read_token
 from sttd.planes.control import serve_control
 from sttd.planes.drain import Drain
 from sttd.planes.http import serve_http
@@ -58,6 +58,7 @@ class Daemon:
     plan: Plan
     notifier: Notifier
     listeners: sockets.Listeners
+    inherited: list[InheritedSocket]
     service: Service = attrs.field(init=False)
     _stopping: trio.Event = attrs.field(factory=trio.Event, init=False)
     _started_with: Config = attrs.field(init=False)
@@ -100,7 +101,7 @@ class Daemon:
             engine.start_soon(service.health.run)
             async with trio.open_nursery() as duties:
                 await duties.start(self._heed_signals)
-                for duty in (self._beat, self._report, self._exit_when_idle):
+                for duty in (self._beat, self._report, self._exit_when_idle, service.watch_health):
                     duties.start_soon(duty)
                 duties.start_soon(self._mind_sleep)  # logind may take its time to answer
                 async with trio.open_nursery() as control:
@@ -185,6 +186,7 @@ class Daemon:
         self.notifier.reloading(time.monotonic_ns() // 1000)
         try:
             plan = make_plan(self.sources)
+            place(plan.loaded, environ=self.sources.environ, inherited=self.inherited)  # the next start must succeed
             now, _ = changed(self.plan.config, plan.config)
             _, restart = changed(self._started_with, plan.config)  # what waits for one is named until it comes
             self._apply(plan)
@@ -323,15 +325,12 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
     config = plan.config
     logs.configure(level=config.log.level, format=config.log.format)
     log.info("starting", version=sttd.__version__, config=plan.loaded.path or "defaults")
-    directory = sockets.runtime_dir(config.server.runtime_dir, sources.environ)
-    tcp = config.server.tcp
-    tcp_is_default = plan.loaded.origins.get("server.tcp", "default") == "default"
-    if tcp_is_default and directory == sockets.SYSTEM_DIR:
-        tcp = "off"  # every local user reaches TCP, so the system service opens it only when told to
-    check_token(config, tcp, inherited=inherited, for_all=directory == sockets.SYSTEM_DIR)
-    with sockets.owned(directory):
-        listeners = await sockets.open_listeners(directory, tcp=tcp, tcp_is_default=tcp_is_default, inherited=inherited)
+    where = place(plan.loaded, environ=sources.environ, inherited=inherited)
+    with sockets.owned(where.directory):
+        listeners = await sockets.open_listeners(
+            where.directory, tcp=where.tcp, tcp_is_default=where.tcp_is_default, inherited=inherited
+        )
         try:
-            await Daemon(sources, plan, notifier, listeners).run()
+            await Daemon(sources, plan, notifier, listeners, inherited).run()
         finally:
             listeners.remove_files()

@@ -5,7 +5,7 @@ A start and a reload make a plan; one that does not hold raises and changes noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -20,6 +20,7 @@ from sttd.engine.preset_config import configured_presets
 from sttd.engine.store import ModelStore
 from sttd.engine.whisper import WhisperBackend
 from sttd.errors import ConfigError
+from sttd.sockets import SYSTEM_DIR, runtime_dir
 from sttd.systemd import InheritedSocket
 
 
@@ -70,7 +71,8 @@ def make_plan(sources: Sources) -> Plan:
     defaults = dict.fromkeys((config.models.model, config.models.interim_model or config.models.model))
     for name in (*defaults, *config.presets):
         if name not in presets:
-            raise ConfigError(f"unknown preset {name!r}{suggestion(name, list(presets))} `sttctl models` lists them")
+            known = ", ".join(sorted(presets))
+            raise ConfigError(f"unknown preset {name!r}{suggestion(name, list(presets)) or '.'} There are: {known}.")
         # Kept as resolved, so that `auto` has the name of a model when somebody asks what to download.
         presets[name] = backends[presets[name].backend].resolve(presets[name])
     return Plan(loaded=loaded, store=store, backends=backends, presets=presets)
@@ -112,12 +114,34 @@ def read_token(config: Config) -> str:
     return token
 
 
-def check_token(config: Config, tcp: str, *, inherited: list[InheritedSocket], for_all: bool) -> None:
-    """TCP does not tell who is there, so beyond one person's own machine a token does. Raises ConfigError."""
+@attrs.frozen(kw_only=True)
+class Place:
+    """Where a daemon of this configuration listens, besides what systemd passes to it."""
+
+    directory: Path
+    tcp: str
+    tcp_is_default: bool
+
+
+def place(loaded: Loaded, *, environ: Mapping[str, str], inherited: Sequence[InheritedSocket] = ()) -> Place:
+    """Say where to listen. Raises ConfigError where a daemon would not start: no directory, or TCP without a token."""
+    server = loaded.config.server
+    directory = runtime_dir(server.runtime_dir, environ)
+    tcp_is_default = loaded.origins.get("server.tcp", "default") == "default"
+    for_all = directory == SYSTEM_DIR
+    # Every local user reaches TCP, so the system service opens it only when told to.
+    tcp = "off" if tcp_is_default and for_all else server.tcp
+    _check_token(loaded.config, tcp, inherited=inherited, for_all=for_all)
+    return Place(directory=directory, tcp=tcp, tcp_is_default=tcp_is_default)
+
+
+def _check_token(config: Config, tcp: str, *, inherited: Sequence[InheritedSocket], for_all: bool) -> None:
+    """TCP does not tell who is there, so beyond one person's own machine a token does."""
     hosts = [passed.socket.getsockname()[0] for passed in inherited if passed.name == "audio-tcp"]
     if address := parse_tcp(tcp):
         hosts.append(address[0])
-    if not hosts or read_token(config):
+    token = read_token(config)
+    if not hosts or token:
         return
     if not all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
         raise ConfigError("TCP is open to other machines; set `server.token_file`, or bind to 127.0.0.1")

@@ -195,4 +195,7 @@ def _remove_stale(path: Path) -> None:
             return
         except OSError as exc:
             raise AccessError(f"{path}: {exc.strerror}") from None
-    raise OverloadedError(f"{path} is served by another program; stop it, or use --runtime-dir DIR")
+    raise OverloadedError(
+        f"somebody listens on {path} already, perhaps systemd for the sttd service: use that daemon (`sttctl status`), "
+        "stop it (`systemctl --user stop sttd.socket sttd-audio.socket sttd.service`), or use --runtime-dir DIR"
+    )

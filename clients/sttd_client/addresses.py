@@ -49,9 +49,9 @@ def control_sockets(explicit: str | os.PathLike[str] | None = None) -> list[Path
     if named:
         path = Path(named)
         return [path / "control.sock" if os.path.isdir(path) else path]  # which, unlike Path.is_dir, never raises
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    user = [Path(runtime, "sttd", "control.sock")] if runtime else []
-    return [*user, SYSTEM_DIRECTORY / "control.sock"]
+    # Without the variable (su, cron) the daemon, too, falls back to where logind puts it.
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return [Path(runtime, "sttd", "control.sock"), SYSTEM_DIRECTORY / "control.sock"]
 
 
 def audio_sockets(explicit: str | os.PathLike[str] | None = None) -> list[Path]:

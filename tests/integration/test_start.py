@@ -161,6 +161,25 @@ def test_check_config_shows_values_and_their_origin(tmp_path):
     assert "0 to 3" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("toml", "words"),
+    [
+        ('tcp = "0.0.0.0:0"', "open to other machines"),
+        ('token_file = "/nowhere/token"', "No such file"),
+    ],
+)
+def test_check_config_and_reload_refuse_what_could_not_start(tmp_path, serve, toml, words):
+    file = tmp_path / "sttd.toml"
+    file.write_text('[server]\ntcp = "off"\n')
+    daemon = serve("--config", str(file), "--model", "fake")
+    file.write_text(f"[server]\n{toml}\n")
+    result = run_sttd("check-config", "--config", str(file), "--runtime-dir", str(tmp_path))
+    assert result.returncode == 2
+    assert words in result.stderr
+    with pytest.raises(RuntimeError, match=words):
+        daemon.call("reload")
+
+
 def test_help_and_version_answer_without_the_engine():
     result = run_sttd("--version", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert result.stdout.startswith("sttd 0.")

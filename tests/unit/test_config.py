@@ -104,6 +104,16 @@ def test_the_options_of_a_backend_may_have_a_table_of_their_own(tmp_path):
     assert load(tmp_path, toml="[presets.fake.options]\nword_ms = 200\n").config.presets == {"fake": {"word_ms": 200}}
 
 
+@pytest.mark.parametrize("table", ['[presets."base.en"]', "[presets.base.en]", '[presets."base.en".options]'])
+def test_a_preset_whose_name_has_a_dot_is_one_preset(tmp_path, table):
+    assert load(tmp_path, toml=f"{table}\nbeam_size = 1\n").config.presets == {"base.en": {"beam_size": 1}}
+
+
+def test_a_preset_table_needs_a_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown option `presets\.model`"):
+        load(tmp_path, toml='[presets]\nmodel = "base"\n')
+
+
 def test_secrets_are_masked():
     assert load(flags={"server.token": "hush"}).values()["server.token"]["value"] == "***"
 

@@ -1,5 +1,6 @@
 """Which daemon a client finds, and what it says when there is none."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -23,8 +24,9 @@ def test_the_users_daemon_comes_before_the_systems(monkeypatch):
     assert audio_sockets() == [Path("/run/user/7/sttd/audio.sock"), Path("/run/sttd/audio.sock")]
 
 
-def test_without_a_runtime_directory_only_the_systems_is_left():
-    assert control_sockets() == [Path("/run/sttd/control.sock")]
+def test_without_a_runtime_directory_the_search_is_where_the_daemon_falls_back_to():
+    own = Path(f"/run/user/{os.getuid()}/sttd/control.sock")
+    assert control_sockets() == [own, Path("/run/sttd/control.sock")]
 
 
 def test_a_named_socket_ends_the_search(monkeypatch):
