@@ -39,6 +39,7 @@ log = logs.get("service")
 
 State = Literal["starting", "ready", "draining"]
 
+_HEALTH_EVERY_S = 2.0
 _LATENCY_S = 300.0  # latencies in `status` are of the last 5 minutes
 _MEMORY_RETRY_S = 10.0  # memory comes back when a model idles out or a program ends: not within a second
 # A file has no listener: windows as long as Whisper takes them cost least, so only a real pause cuts one.
@@ -202,7 +203,7 @@ class Service:
         if preset is None or not ("*" in allowed or name in allowed or name in defaults):
             raise not_found(name, self.presets())
         if not self.pool.is_local(name):
-            raise not_local(preset)
+            raise not_local(preset, network=self.store.network)
         return preset
 
     def _new_session(self, options: SessionOptions, peer: Peer) -> Session:
@@ -334,7 +335,7 @@ class Service:
         for name in dict.fromkeys((models.model, models.interim_model or models.model)):
             preset = self.preset_table[name]
             if not self.pool.is_local(name):
-                return False, not_local(preset).message
+                return False, not_local(preset, network=self.store.network).message
         return True, "ok"
 
     def status(self) -> dict[str, Any]:
@@ -354,13 +355,25 @@ class Service:
             registry=self.registry,
             final_ms=self._latency_ms["final"].percentiles((0.5, 0.95, 0.99), now=now),
             interim_ms=self._latency_ms["interim"].percentiles((0.5, 0.95), now=now),
-            health={
-                "event_loop_lag_ms_p99": self.health.lag_ms_p99(),
-                "audio_dropped_s": round(self.audio_dropped_s + sum(s.dropped_s for s in self.registry.all()), 3),
-                "engine_restarts": self.engine_restarts,
-                "last_error": self.last_error,
-            },
+            health={"event_loop_lag_ms_p99": self.health.lag_ms_p99(), **self._troubles()},
         )
+
+    def _troubles(self) -> dict[str, Any]:
+        return {
+            "audio_dropped_s": round(self.audio_dropped_s + sum(s.dropped_s for s in self.registry.all()), 3),
+            "engine_restarts": self.engine_restarts,
+            "last_error": self.last_error,
+        }
+
+    async def watch_health(self) -> None:
+        """Tell subscribers of `health` whenever something got worse, until cancelled."""
+        known = self._troubles()
+        while True:
+            await trio.sleep(_HEALTH_EVERY_S)
+            before, known = known, self._troubles()
+            if known != before:
+                lag_ms = self.health.lag_ms_p99()
+                self.hub.publish("health", {"event": "changed", "event_loop_lag_ms_p99": lag_ms, **known})
 
     def metrics(self) -> bytes:
         """The metrics page."""

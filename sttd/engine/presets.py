@@ -177,12 +177,18 @@ def not_found(name: str, known: Sequence[str]) -> ModelError:
     return ModelError(f"There is no preset {name!r}; there are: {', '.join(sorted(known))}.", code="model_not_found")
 
 
-def not_local(preset: Preset) -> ModelError:
-    """The error for a model that is not on disk, with the command that gets it."""
+def pull_unit(model: str) -> str:
+    """The unit that downloads a model for the service, which has no network itself."""
+    return f"sttd-pull@{model.replace('/', '--')}"  # a unit's name has no slash; `sttd pull` reads the dashes as one
+
+
+def not_local(preset: Preset, *, network: bool = True) -> ModelError:
+    """The error for a model that is not on disk, with the command that gets it; `network`: the daemon may do it."""
+    name = preset.model if preset.name == "auto" else preset.name
     if "/" in preset.model and preset.model.startswith((".", "/", "~")):
         remedy = f"Put a CTranslate2 Whisper model (model.bin, config.json, tokenizer.json) into {preset.model}."
     else:
-        remedy = f"Get it with: sttctl pull {preset.model if preset.name == 'auto' else preset.name}"
+        remedy = f"Get it with: {f'sttctl pull {name}' if network else f'sudo systemctl start {pull_unit(name)}'}"
     return ModelError(
         f"The model of preset {preset.name!r} is not on disk. {remedy}",
         code="model_not_local",

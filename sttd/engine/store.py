@@ -24,7 +24,7 @@ import attrs
 import trio
 
 from sttd.engine.download import Report, download, ignore
-from sttd.engine.presets import REPOSITORIES
+from sttd.engine.presets import REPOSITORIES, pull_unit
 from sttd.errors import AccessError, ModelError
 
 REQUIRED: Final = ("model.bin", "config.json", "tokenizer.json")
@@ -82,9 +82,8 @@ class ModelStore:
             return embedded_model()
         repository = repository_of(model)
         if not self.network:
-            instance = model.replace("/", "--")  # a unit's name has no slash; `sttd pull` reads the dashes as one
             raise AccessError(
-                f"This service has no network. Download with: systemctl start sttd-pull@{instance}.service",
+                f"This service has no network. Download with: systemctl start {pull_unit(model)}.service",
                 data={"model": model},
             )
         work = functools.partial(

@@ -12,17 +12,23 @@ from sttd.engine.whisper_audio import WINDOW_BUCKETS
 from sttd.errors import ConfigError
 
 
+def _option(default: Any, summary: str) -> Any:
+    return attrs.field(default=default, metadata={"summary": summary})
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """The options of a whisper preset."""
 
-    beam_size: int = 5
-    interim_beam_size: int = 1
-    temperatures: tuple[float, ...] = (0.0, 0.4, 0.8)
-    interim_windows: tuple[int, ...] = ()  # short encoder windows allowed for interims; each needs its quality checked
-    compression_ratio_threshold: float = 2.4
-    log_prob_threshold: float = -1.0
-    no_speech_threshold: float = 0.6
+    beam_size: int = _option(5, "beams of finals and files")
+    interim_beam_size: int = _option(1, "beams of interims")
+    temperatures: tuple[float, ...] = _option((0.0, 0.4, 0.8), "tried in turn until a text is believed; interims: one")
+    interim_windows: tuple[int, ...] = _option(
+        (), "short encoder windows that interims may use, in frames of 10 ms; `benchmarks interim_windows` is the gate"
+    )
+    compression_ratio_threshold: float = _option(2.4, "a text that repeats itself more is not believed")
+    log_prob_threshold: float = _option(-1.0, "a text less probable than that, a token, is not believed")
+    no_speech_threshold: float = _option(0.6, "an improbable text is silence where silence is more probable than that")
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Settings:

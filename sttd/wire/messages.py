@@ -34,36 +34,42 @@ MAX_HOTWORD_CHARS = 100
 # ---------------------------------------------------------------- from the client
 
 
-def _lang() -> Any:
+def _lang(*, omitted: str) -> Any:
     return string(
         "language of the speech, ISO 639-1; `auto` detects it once and keeps it",
         choices=("auto", *LANGUAGES),
-        omitted="auto",
+        omitted=omitted,
     )
 
 
-def _prompt() -> Any:
+def _prompt(*, omitted: str) -> Any:
     return string(
-        "text that the speech is likely to go on from: names, style", max_chars=MAX_PROMPT_CHARS, omitted="none"
+        "text that the speech is likely to go on from: names, style", max_chars=MAX_PROMPT_CHARS, omitted=omitted
     )
 
 
-def _hotwords() -> Any:
+def _hotwords(*, omitted: str) -> Any:
     return strings(
-        "words that are likely to be said", max_items=MAX_HOTWORDS, max_chars=MAX_HOTWORD_CHARS, omitted="none"
+        "words that are likely to be said", max_items=MAX_HOTWORDS, max_chars=MAX_HOTWORD_CHARS, omitted=omitted
     )
 
 
 @attrs.frozen(kw_only=True)
 class EndpointingFields:
-    """When an utterance ends by itself. An omitted field keeps the daemon's configured value."""
+    """When an utterance ends by itself. What `configure` omits stays as it is."""
 
     # Below 100 ms every stop consonant would end an utterance.
     silence_ms_min: int | None = integer(
-        "shortest silence that ends an utterance", minimum=100, maximum=10_000, omitted="400, configurable"
+        "shortest silence that ends an utterance",
+        minimum=100,
+        maximum=10_000,
+        omitted="400, configurable; 2000 for `file`",
     )
     silence_ms_max: int | None = integer(
-        "silence that ends an utterance in any case", minimum=100, maximum=10_000, omitted="700, configurable"
+        "silence that ends an utterance in any case",
+        minimum=100,
+        maximum=10_000,
+        omitted="700, configurable; 2000 for `file`",
     )
     # An utterance with its pre-roll (up to 0.5 s) must fit into Whisper's window of 30 s.
     max_utterance_s: float | None = number(
@@ -79,12 +85,12 @@ class EndpointingFields:
             refuse("endpointing.silence_ms_max", "`endpointing.silence_ms_max` is below `endpointing.silence_ms_min`")
 
 
-def _endpointing() -> Any:
+def _endpointing(*, omitted: str) -> Any:
     return nested(
         EndpointingFields,
         "when an utterance ends by itself; false: only the client's `finalize` ends it, and `max_utterance_s`",
         or_false=True,
-        omitted="as configured",
+        omitted=omitted,
     )
 
 
@@ -100,7 +106,7 @@ class Start:
         omitted="live",
     )
     sample_rate: int | None = integer("samples per second and channel", minimum=8000, maximum=192_000, omitted="16000")
-    lang: str | None = _lang()
+    lang: str | None = _lang(omitted="auto")
     encoding: str | None = string(
         "of the audio; `container`: a WAV, FLAC, MP3, Ogg, Opus, WebM or M4A byte stream",
         choices=ENCODINGS,
@@ -114,12 +120,15 @@ class Start:
     task: str | None = string("`translate` writes English", choices=("transcribe", "translate"), omitted="transcribe")
     model: str | None = string("preset for finals", max_chars=MAX_NAME_CHARS, one_line=True, omitted="as configured")
     interim_model: str | None = string(
-        "preset for interims", max_chars=MAX_NAME_CHARS, one_line=True, omitted="as configured"
+        "preset for interims",
+        max_chars=MAX_NAME_CHARS,
+        one_line=True,
+        omitted="`model` where that is given, else as configured",
     )
     words: bool | None = flag("finals list their words with times", omitted="false")
-    prompt: str | None = _prompt()
-    hotwords: tuple[str, ...] | None = _hotwords()
-    endpointing: EndpointingFields | Literal[False] | None = _endpointing()
+    prompt: str | None = _prompt(omitted="none")
+    hotwords: tuple[str, ...] | None = _hotwords(omitted="none")
+    endpointing: EndpointingFields | Literal[False] | None = _endpointing(omitted="as configured")
     overflow: str | None = string(
         "when the session is behind: `wait` reads more slowly and loses nothing, `drop` stays live",
         choices=("wait", "drop"),
@@ -159,11 +168,11 @@ class Configure:
 
     op: ClassVar[str] = "configure"
 
-    lang: str | None = _lang()
-    prompt: str | None = _prompt()
-    hotwords: tuple[str, ...] | None = _hotwords()
-    interim: bool | None = flag("send text while it is spoken")
-    endpointing: EndpointingFields | Literal[False] | None = _endpointing()
+    lang: str | None = _lang(omitted="unchanged")
+    prompt: str | None = _prompt(omitted="unchanged")
+    hotwords: tuple[str, ...] | None = _hotwords(omitted="unchanged")
+    interim: bool | None = flag("send text while it is spoken", omitted="unchanged")
+    endpointing: EndpointingFields | Literal[False] | None = _endpointing(omitted="unchanged")
 
 
 @attrs.frozen(kw_only=True)
@@ -334,7 +343,7 @@ class Gap:
 
     from_s: float = number("start of what is missing", required=True)
     to_s: float = number("its end", required=True)
-    reason: str = string("why", required=True)
+    reason: str = string("why: `overflow`, the session is behind and its client asked to drop", required=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -343,7 +352,7 @@ class Warn:
 
     type: ClassVar[str] = "warning"
 
-    code: str = string("what it is", required=True)
+    code: str = string("what it is: `lagging`, finals come late", required=True)
     message: str = string("in words", required=True)
     lag_s: float | None = number("how far the session is behind", omitted="absent in other warnings")
 

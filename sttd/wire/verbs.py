@@ -287,7 +287,8 @@ NOTIFICATIONS: Mapping[str, Notification] = {
                 "seq": "counts this subscriber's events from 1; a gap means that some were lost",
                 "topic": "one of the topics, or `lagged`: list anew, `dropped` events were lost",
                 "event": "transcripts: final (session and the fields of the audio plane's `final`); sessions: opened, "
-                "closed (a row of `sessions`); models: loading, loaded, unloaded, load_failed (an entry); health",
+                "closed (a row of `sessions`); models: loading, loaded, unloaded, load_failed (an entry); "
+                "health: changed (the fields of `status` under `health`, when audio was dropped or a model failed)",
             },
         ),
     )

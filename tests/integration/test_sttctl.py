@@ -129,6 +129,14 @@ def test_output_goes_to_a_file_whose_ending_decides_the_format(daemon, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["light.vtt"]
 
 
+@pytest.mark.parametrize("output", ["absent/light.srt", "subtitles/"])
+def test_a_place_that_is_not_there_is_said_before_the_work(daemon, tmp_path, output):
+    status, out, err = sttctl(daemon, "transcribe", SHORT, "-o", f"{tmp_path}/{output}")
+    assert (status, out) == (2, "")
+    assert "there is no directory" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_several_files_go_to_a_directory_and_a_bad_one_spoils_no_other(daemon, tmp_path):
     broken = tmp_path / "broken.mp3"
     broken.write_bytes(b"this is no sound" * 100)

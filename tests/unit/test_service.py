@@ -155,6 +155,21 @@ async def test_a_live_session_whose_finals_would_be_late_is_refused_and_a_file_i
             pass
 
 
+async def test_subscribers_of_health_hear_of_trouble_and_of_nothing_else(monkeypatch):
+    monkeypatch.setattr("sttd.service._HEALTH_EVERY_S", 0.01)
+    async with serving() as service, trio.open_nursery() as nursery:
+        events = service.subscribe(peer=ANN, topics=("health",))
+        nursery.start_soon(service.watch_health)
+        await trio.sleep(0.1)
+        service.last_error = "the model does not load"
+        event = await events.receive()
+        assert (event["seq"], event["topic"], event["event"]) == (1, "health", "changed")
+        assert event["last_error"] == "the model does not load"
+        assert event["engine_restarts"] == 0
+        assert set(event) == {"seq", "topic", "event", *service.status()["health"]}
+        nursery.cancel_scope.cancel()
+
+
 async def test_no_session_where_memory_runs_out():
     async with serving() as service:
         service.available_bytes = lambda: 63 * 1024**2

@@ -20,7 +20,10 @@ _STATUSES = (
 
 _EXAMPLES = (
     ("sttctl transcribe talk.mp3", "print what is said"),
-    ("sttctl transcribe -f srt -o subtitles/ *.mkv", "make subtitles beside each other"),
+    (
+        "sttctl transcribe -f srt -o subtitles/ *.mkv",
+        "make subtitles, a file each, in that directory",
+    ),
     ("sttctl listen", "live captions of the microphone"),
     ("sttctl status --watch", "watch the daemon work"),
     ("sttctl load large-v3-turbo --keep-alive -1", "load a model and keep it"),

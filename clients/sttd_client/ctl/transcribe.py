@@ -66,6 +66,10 @@ def _format(arguments: argparse.Namespace) -> str:
 
 def _refuse_nonsense(arguments: argparse.Namespace, *, kind: str, several: bool) -> None:
     output = Path(arguments.output) if arguments.output else None
+    if output is not None and not several and not output.is_dir():
+        folder = output if arguments.output.endswith("/") else output.parent
+        if not folder.is_dir():  # said now, not after an hour of work
+            raise ProtocolError(f"there is no directory {folder} to write to", code="bad_option")
     if several and output is not None and not output.is_dir():
         raise ProtocolError(f"there are several files, and {output} is no directory to put them in", code="bad_option")
     if several and output is None and kind in ("srt", "vtt", "tsv"):

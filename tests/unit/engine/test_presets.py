@@ -128,5 +128,6 @@ def test_the_compute_ladder_ends():
 def test_errors_say_what_to_do():
     assert "there are: base, demo" in not_found("bass", ["demo", "base"]).message
     assert "sttctl pull base" in not_local(builtin_presets()["base"]).message
+    assert "systemctl start sttd-pull@base" in not_local(builtin_presets()["base"], network=False).message
     own = Preset(name="own", backend="whisper", model="/srv/model")
     assert "into /srv/model" in not_local(own).message
