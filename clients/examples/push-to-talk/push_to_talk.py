@@ -13,7 +13,9 @@ from sttd_client.capture import microphone, recording
 def main() -> None:
     source = recording(sys.argv[1]) if len(sys.argv) > 1 else microphone()
     # endpointing=False: no pause ends the utterance, only `finalize` does. The speaker decides.
-    with source as audio, open_session(**audio.options, endpointing=False, interim=False) as session:
+    options = {"endpointing": False, "interim": False}
+    # The daemon ends a session that says nothing for minutes; reconnect_s opens the next one.
+    with source as audio, open_session(**audio.options, **options, reconnect_s=30) as session:
         talking = False
         print("press Enter and talk; press Enter again when you are done; Ctrl-D ends", file=sys.stderr)
         while True:
