@@ -6,10 +6,10 @@ socket, interims off, each ended by `finalize`; a session sends the next one whi
 session is never batched and eight are. Arms alternate, and ratios are medians of the ratios within a round, for the
 machine may be twice as fast in the next. Temperatures above 0 are off, for random weights would always want them.
 
-Two things that sttd does, the bare loop does as well, or the daemon would seem to be faster than its own work; a row
-each says what a program gets that does not know of them. It keeps freed heap (`memory.keep_heap`), and it computes
-features in blocks (`whisper_audio.log_mel`): in faster-whisper's own way OpenBLAS wakes threads for them that go on
-spinning beside those of CTranslate2.
+Two things that sttd does, the bare loop (`bare.py`) does as well, or the daemon would seem to be faster than its own
+work; a row each says what a program gets that does not know of them. It keeps freed heap (`memory.keep_heap`), set up
+before anything else in a process of its own; and it computes features in blocks (`whisper_audio.log_mel`): in
+faster-whisper's own way OpenBLAS wakes threads for them that go on spinning beside those of CTranslate2.
 
 Columns: `ratio` is finals per second over those of the bare loop of the same model, one utterance a call; `cpu_s`
 is CPU time of the process that decodes, for each final; `same_text_pct` of the texts are those of the bare loop
@@ -22,15 +22,12 @@ Targets: one session at least 0.95; eight sessions with a model of base's shape 
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import math
-import multiprocessing
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +36,7 @@ import numpy as np
 import trio
 
 from benchmarks import load, report
-from sttd.core.types import Samples
-from sttd.engine import memory
-from sttd.engine.whisper_audio import log_mel
+from benchmarks.bare import BareProcess, Run
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 3
@@ -60,19 +55,8 @@ class Case:
     utterances: int
 
 
-@attrs.define
-class Run:
-    """One arm of one round."""
-
-    took_s: float
-    cpu_s: float
-    texts: list[str]
-    calls: int = 0  # that the decoding took
-
-
 def main() -> None:
     """Both models; a table with a row for each arm."""
-    memory.keep_heap()
     rows = []
     for case in (
         Case(name="demo", path=load.ASSETS / "demo-model", utterances=40),
@@ -89,28 +73,19 @@ def main() -> None:
     )
 
 
-def _untuned(case: Case, utterances: list[bytes], threads: int) -> Run:
-    """The bare loop in a process of its own, where the heap is as glibc has it."""
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        return pool.apply(_bare_run, (case.path, threads, utterances))
-
-
-def _bare_run(path: Path, threads: int, utterances: list[bytes]) -> Run:
-    bare = Bare(path, threads=threads)
-    bare.run(utterances[:1], batch=1)
-    return bare.run(utterances, batch=1)
-
-
 def _measure(case: Case) -> list[dict[str, object]]:
     utterances = list(_utterances(case.utterances))
     settings = ["--set", f"presets.{case.name}.model={case.path}", "--set", f"presets.{case.name}.temperatures=[0.0]"]
     keep: dict[str, Any] = {}
     runs: dict[str, list[Run]] = {}
-    with load.daemon("--model", case.name, *settings, keep=keep) as directory:
+    with ExitStack() as stack:
+        directory = stack.enter_context(load.daemon("--model", case.name, *settings, keep=keep))
         entry = load.call(directory, "load", preset=case.name, keep_alive_s=-1)["entry"]
-        bare = Bare(case.path, threads=entry["cpu_threads"])
-        untuned = functools.partial(_untuned, case, utterances, entry["cpu_threads"])
+        threads = entry["cpu_threads"]
+        bare = stack.enter_context(BareProcess(case.path, threads=threads))
+        untuned = stack.enter_context(BareProcess(case.path, threads=threads, keep_heap=False))
+        for loop in (bare, untuned):
+            loop.run(utterances[:1], batch=1)  # loads the model, and warms it up
         arms: dict[str, Callable[[], Run]] = {
             "bare loop": lambda: bare.run(utterances, batch=1),
             "daemon, 1 session": lambda: trio.run(_through_daemon, directory, keep["pid"], utterances, 1),
@@ -119,12 +94,10 @@ def _measure(case: Case) -> list[dict[str, object]]:
                 _through_daemon, directory, keep["pid"], utterances, SESSIONS
             ),
             "bare loop, faster-whisper's features": lambda: bare.run(utterances, batch=1, blocks=False),
-            "bare loop, heap as glibc has it": untuned,
+            "bare loop, heap as glibc has it": lambda: untuned.run(utterances, batch=1),
         }
-        for number in range(ROUNDS):
+        for _ in range(ROUNDS):
             for name, arm in arms.items():
-                if number and arm is untuned:
-                    continue  # its process has to load the model each time
                 before = load.call(directory, "status")["scheduler"]
                 run = arm()
                 print(f"  {case.name}, {name}: {run.took_s:.1f} s", file=sys.stderr, flush=True)
@@ -138,7 +111,7 @@ def _measure(case: Case) -> list[dict[str, object]]:
             "arm": name,
             "finals_per_s": round(len(utterances) / statistics.median(run.took_s for run in mine), 2),
             "ratio": round(
-                statistics.median(other.took_s / run.took_s for run, other in zip(mine, reference, strict=False)),
+                statistics.median(other.took_s / run.took_s for run, other in zip(mine, reference, strict=True)),
                 2,
             ),
             "cpu_s": round(statistics.median(run.cpu_s for run in mine) / len(utterances), 3),
@@ -180,63 +153,6 @@ def _base_model() -> Path:
     return path
 
 
-# ------------------------------------------------------------------------------------------------ the bare loop
-
-
-class Bare:
-    """CTranslate2 with nothing round it but faster-whisper's features and tokenizer."""
-
-    def __init__(self, path: Path, *, threads: int) -> None:
-        from faster_whisper import WhisperModel
-        from faster_whisper.tokenizer import Tokenizer
-        from faster_whisper.transcribe import get_suppressed_tokens
-
-        loaded = WhisperModel(str(path), device="cpu", compute_type="int8", cpu_threads=threads, num_workers=1)
-        self._model, self._extractor, self._tokenizer = loaded.model, loaded.feature_extractor, loaded.hf_tokenizer
-        multilingual = loaded.model.is_multilingual
-        tokenizer = Tokenizer(self._tokenizer, multilingual, task="transcribe", language="en")
-        self._suppressed = list(get_suppressed_tokens(tokenizer, [-1]))
-        names = ["<|startoftranscript|>"]
-        names += ["<|en|>", "<|transcribe|>"] if multilingual else []
-        self._prompt = [self._tokenizer.token_to_id(name) for name in [*names, "<|notimestamps|>"]]
-
-    def run(self, utterances: list[bytes], *, batch: int, blocks: bool = True) -> Run:
-        """Decode all, so many a call; `blocks`: with features in blocks."""
-        began, cpu = time.perf_counter(), time.process_time()
-        texts: list[str] = []
-        for start in range(0, len(utterances), batch):
-            texts += self._decode(utterances[start : start + batch], blocks=blocks)
-        return Run(time.perf_counter() - began, time.process_time() - cpu, texts, -(-len(utterances) // batch))
-
-    def _decode(self, utterances: list[bytes], *, blocks: bool) -> list[str]:
-        import ctranslate2
-
-        features = []
-        longest_s = 0.0
-        for data in utterances:
-            samples = np.frombuffer(data, "<i2").astype(np.float32) / 32768
-            longest_s = max(longest_s, len(samples) / load.RATE)
-            features.append(log_mel(self._extractor, samples, window=3000) if blocks else self._plain(samples))
-        encoded = self._model.encode(ctranslate2.StorageView.from_array(np.stack(features)))
-        results = self._model.generate(
-            encoded,
-            [self._prompt] * len(utterances),
-            beam_size=5,
-            max_length=min(448, 2 * (math.ceil(24 * longest_s) + 32)),
-            return_scores=True,
-            return_no_speech_prob=True,
-            suppress_blank=True,
-            suppress_tokens=self._suppressed,
-        )
-        return [self._tokenizer.decode(result.sequences_ids[0]).strip() for result in results]
-
-    def _plain(self, samples: Samples) -> Samples:
-        window = np.zeros((self._model.n_mels, 3000), np.float32)
-        spectrum = self._extractor(samples)[:, : len(samples) // 160]
-        window[:, : spectrum.shape[1]] = spectrum
-        return window
-
-
 # ------------------------------------------------------------------------------------------------ the daemon
 
 
@@ -254,7 +170,7 @@ async def _through_daemon(directory: Path, pid: int, utterances: list[bytes], se
         async with trio.open_nursery() as work:
             for session in opened:
                 work.start_soon(_feed, session, todo, frames, texts)
-        run = Run(trio.current_time() - began, load.cpu_s(pid) - cpu, texts)
+        run = Run(trio.current_time() - began, load.cpu_s(pid) - cpu, texts, calls=0)
         closing.set()
     return run
 
