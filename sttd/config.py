@@ -163,6 +163,9 @@ class SchedulerConfig:
     final_hold_s: float = option(
         2.0, summary="A batch of finals grows while its call should take no longer.", unit="s", ge=0.05, le=60
     )
+    final_workers: int = option(
+        1, summary="Workers of a preset with several that take finals alone; one at least takes all.", ge=0, le=8
+    )
     interim_hold_s: float = option(0.3, summary="The same for interims.", unit="s", ge=0.05, le=60)
     file_hold_s: float = option(1.0, summary="The same for files, while somebody speaks.", unit="s", ge=0.05, le=60)
     admission_wait_s: float = option(

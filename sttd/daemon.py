@@ -278,8 +278,10 @@ class Daemon:
 
     async def _after_sleep(self) -> None:
         """A GPU may have lost what was on it: such models are loaded again before decoding goes on."""
-        self.service.engine_restarts += await revive(self.service.pool, backends=self.plan.backends)
-        self.service.dispatcher.resume()
+        try:
+            self.service.engine_restarts += await revive(self.service.pool, backends=self.plan.backends)
+        finally:
+            self.service.dispatcher.resume()
 
     # ------------------------------------------------------------------ what it says
 

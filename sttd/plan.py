@@ -95,6 +95,7 @@ def policy_options(config: Config) -> PolicyOptions:
     scheduler = config.scheduler
     return PolicyOptions(
         final_hold_s=scheduler.final_hold_s,
+        final_workers=scheduler.final_workers,
         interim_hold_s=scheduler.interim_hold_s,
         file_hold_s=scheduler.file_hold_s,
         file_share=scheduler.file_share,

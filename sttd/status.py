@@ -45,6 +45,7 @@ def compose(
             "peak": registry.peak,
             "limit": registry.limit,
             "total": registry.total,
+            "refused": registry.refused,
         },
         "scheduler": {
             "queued": scheduler.queued,

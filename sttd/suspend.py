@@ -58,7 +58,9 @@ async def watch_sleep(
     while True:
         if bus is not None:
             async with bus:
-                await _Watch(bus=bus, on_sleep=on_sleep, on_resume=on_resume).run(task_status)
+                watch = _Watch(bus=bus, on_sleep=on_sleep, on_resume=on_resume)
+                await watch.run(task_status)
+            await watch.wake()
             log.warning("the system bus went away, suspend goes unnoticed until it is back")
             task_status = trio.TASK_STATUS_IGNORED
         await trio.sleep(_RECONNECT_S)
@@ -114,12 +116,18 @@ class _Watch:
             self._take_lock(message)
         elif sender == _BUS and member == "NameOwnerChanged":
             # logind came, went or was restarted, and the lock went with it.
-            self._asleep = False
+            await self.wake()
             self._release_lock()
             await self._ask_for_lock()
         elif sender == self._logind and member == "PrepareForSleep":
             (self._asleep,) = message.body
             await (self._sleep() if self._asleep else self._resume())
+
+    async def wake(self) -> None:
+        """Whoever was to say that the machine woke up is gone: it is awake, or this would not run."""
+        if self._asleep:
+            self._asleep = False
+            await self.on_resume()
 
     async def _sleep(self) -> None:
         log.info("the machine is about to sleep")

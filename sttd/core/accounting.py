@@ -141,24 +141,38 @@ _KINDS_KEPT = 512
 
 @attrs.define(eq=False)
 class LatencyWindow:
-    """The samples of the last `span_s` seconds, for percentiles; at most `limit` of them, the newest."""
+    """The samples of the last `span_s` seconds, for percentiles.
+
+    At most `limit` of them are kept. Where there are more, every second one goes, and of the following as many: so they
+    still stand for the whole span, and not for its last seconds alone.
+    """
 
     span_s: float = 300.0
     limit: int = 4096
-    _samples: deque[tuple[float, float]] = attrs.field(init=False)
-
-    @_samples.default
-    def _bounded(self) -> deque[tuple[float, float]]:
-        return deque(maxlen=self.limit)
+    _samples: deque[tuple[float, float]] = attrs.field(factory=deque, init=False)
+    _stride: int = attrs.field(default=1, init=False)  # one of so many samples is kept
+    _seen: int = attrs.field(default=0, init=False)
 
     def add(self, value: float, *, now: float) -> None:
         """Record one sample."""
+        self._seen += 1
+        if self._seen % self._stride:
+            return
+        self._forget(now)
         self._samples.append((now, value))
+        if len(self._samples) > self.limit:
+            self._samples = deque(list(self._samples)[1::2])
+            self._stride *= 2
+        elif self._stride > 1 and len(self._samples) < self.limit // 8:
+            self._stride //= 2
+
+    def _forget(self, now: float) -> None:
+        while self._samples and self._samples[0][0] < now - self.span_s:
+            self._samples.popleft()
 
     def percentiles(self, shares: Sequence[float], *, now: float) -> list[float | None]:
         """The values below which each share (0..1) of the samples lies (nearest rank); None without samples."""
-        while self._samples and self._samples[0][0] < now - self.span_s:
-            self._samples.popleft()
+        self._forget(now)
         ordered = sorted(value for _, value in self._samples)
         if not ordered:
             return [None] * len(shares)

@@ -41,8 +41,8 @@ class Entry:
 
     @property
     def uid_account(self) -> Hashable:
-        """Where its user's waiting jobs are counted."""
-        return "uid", self.uid
+        """Where its user's waiting jobs are counted: files apart, or they would keep the same user from speaking."""
+        return "uid", self.uid, self.job_class is JobClass.FILE
 
     @property
     def accounts(self) -> list[Hashable]:

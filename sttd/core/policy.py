@@ -23,11 +23,15 @@ a *batch* of jobs and cannot be interrupted. Models do not share workers. The ru
     finals and speculations never are. When no live job has come for `quiet_s`, a call of files may hold longer.
  7. **Limits.** Finals are always taken (the pipeline stops reading its client when too many wait). A speculation is
     refused while a final would wait longer than `speculation_wait_s`; a file when its session has `waiting_files`
-    waiting; any of these and interims when their uid has `waiting_per_uid` waiting. Interims need no other limit: under
-    overload they are the first to wait for nothing (rule 1), replaced by newer ones until a worker is free.
+    waiting, or its uid `waiting_per_uid` files; speculations and interims when their uid has as many of those. Interims
+    need no other limit: under overload they are the first to wait for nothing (rule 1), replaced by newer ones until a
+    worker is free.
  8. **Leaving.** A cancelled job that waits is removed. One that runs is decoded to its end, for a call cannot be
     stopped, and counts as in flight until then.
  9. **Memory.** After an out-of-memory error the batches of that key are halved for `shrunk_s`.
+10. **Reserve.** Of several workers of a model `final_workers` are for finals and speculations alone, one at least is
+    for all; so a final finds a worker that no interim holds, of the same weights in memory. Files may have all of them
+    when no live job has come for `quiet_s`.
 
 Nothing here depends on the passage of time alone: a decision can change only when a job comes, goes or finishes, so
 there is no wake-up to ask for.
@@ -67,6 +71,7 @@ class PolicyOptions:
     shrunk_s: float = 300.0
     first_call_s: float = 1.0  # guess before a model's first call
     max_calls: int = 32  # over all models: the number of threads
+    final_workers: int = 1
 
     def hold_s(self, job_class: JobClass, *, quiet: bool) -> float:
         """How long a call may be expected to take for a job of this class to join it."""
@@ -226,10 +231,16 @@ class SchedulingPolicy:
         """Finals of a session that wait."""
         return self._counts[JobClass.FINAL, session]
 
-    def final_wait_s(self, name: Hashable, *, now: float) -> float:
+    @property
+    def models(self) -> list[Hashable]:
+        """The models that have had work lately."""
+        return list(self._models)
+
+    def final_wait_s(self, name: Hashable, *, now: float, finals_alone: bool = False) -> float:
         """How long a final for that model, submitted now, would probably wait for a worker.
 
-        Only what was measured counts: nobody is refused on the guess about a first call.
+        Only what was measured counts: nobody is refused on the guess about a first call. With `finals_alone` a running
+        call of a lower class counts for nothing: it is bounded, and nobody who comes later queues behind it.
         """
         model = self._models.get(name)
         if model is None:
@@ -239,7 +250,10 @@ class SchedulingPolicy:
         for entry in finals:
             calls.setdefault(entry.key, []).append(entry)
         backlog_s = sum(self._drain_s(entries, now) for entries in calls.values())
-        ends = [self._remaining_s(batch, now) for batch in model.running]
+        ends = [
+            0.0 if finals_alone and batch.head.group is not JobClass.FINAL else self._remaining_s(batch, now)
+            for batch in model.running
+        ]
         return backlog_s / model.workers + (min(ends) if len(ends) >= model.workers else 0.0)
 
     def worst_final_wait_s(self, *, now: float) -> float:
@@ -247,10 +261,10 @@ class SchedulingPolicy:
         return max((self.final_wait_s(name, now=now) for name in self._models), default=0.0)
 
     def load(self, *, now: float) -> float:
-        """How busy the busiest model's workers were lately, 0 to 1."""
+        """How busy live speech kept the busiest model's workers lately, 0 to 1; files yield to it by themselves."""
         return max(
             (
-                min(1.0, self._used.value(name, now=now) / (_LATELY_S * model.workers))
+                min(1.0, self._used.value((name, "live"), now=now) / (_LATELY_S * model.workers))
                 for name, model in self._models.items()
             ),
             default=0.0,
@@ -301,12 +315,26 @@ class SchedulingPolicy:
     def _first(self, name: Hashable, now: float) -> _Queue | None:
         """From what a free worker of this model would take, most urgent first (rules 1 to 4 and 6)."""
         waiting = self._models[name].waiting
+        reserved = self._reserved(name, now)
         for job_class in JobClass:
+            if job_class in reserved:
+                continue
             files_first = job_class is JobClass.INTERIM and self._owes_files(name, now)
             ranked = self._ranked(waiting[JobClass.FILE if files_first else job_class].values(), now)
             if ranked:
                 return _Queue(job_class, ranked)
         return None
+
+    def _reserved(self, name: Hashable, now: float) -> tuple[JobClass, ...]:
+        """The classes that may have no further worker of this model (rule 10)."""
+        model = self._models[name]
+        open_to_all = max(1, model.workers - self.options.final_workers)
+        if sum(batch.head.group is not JobClass.FINAL for batch in model.running) < open_to_all:
+            return ()
+        return (JobClass.INTERIM,) if self._quiet(now) else (JobClass.INTERIM, JobClass.FILE)
+
+    def _quiet(self, now: float) -> bool:
+        return now - self._last_live > self.options.quiet_s
 
     def _ranked(self, entries: Iterable[Entry], now: float) -> list[_Ranked]:
         """Those that may run now, most urgent first."""
@@ -334,7 +362,7 @@ class SchedulingPolicy:
         """The batch that the first of `ranked` leads (rule 5)."""
         head = ranked[0][-1]
         cap, cost = self._cap(head, now), self._cost(head)
-        quiet = now - self._last_live > self.options.quiet_s
+        quiet = self._quiet(now)
         batch = [head]
         for job_class in (head.job_class, *_RIDERS.get(head.job_class, ())):
             hold_s = self.options.hold_s(job_class, quiet=quiet)
@@ -378,10 +406,11 @@ class SchedulingPolicy:
     def _charge(self, batch: Batch, seconds: float, now: float) -> None:
         """Book worker time on the model, on the model's files, and on each owner's share of the batch."""
         model = batch.head.model
-        self._used.charge(model, seconds, now=now)
         self._shares.charge(model, seconds, now=now)
         if batch.head.job_class is JobClass.FILE:
             self._shares.charge((model, JobClass.FILE), seconds, now=now)
+        else:
+            self._used.charge((model, "live"), seconds, now=now)
         for entry in batch.entries:
             for owner in entry.owners:
                 self._used.charge(owner, seconds / len(batch.entries), now=now)

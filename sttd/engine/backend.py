@@ -58,6 +58,9 @@ class Waiters(Protocol):
     def gone(self, index: int) -> bool:
         """Nobody waits for that item any more. May be late by a moment."""
 
+    def short_of_memory(self) -> None:
+        """The call had to be split for want of memory: the next ones should be smaller. Returns at once."""
+
 
 class Model(Protocol):
     """A loaded model. `decode` is called from up to `workers` threads at once."""

@@ -37,6 +37,7 @@ class Outcome:
 
     hypothesis: Hypothesis
     queue_s: float
+    started: float  # on the dispatcher's clock
     decode_s: float
     batch_size: int
 

@@ -11,6 +11,7 @@ longest running call. Each call holds its own lease, so a model is never unloade
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 from collections import Counter
@@ -23,7 +24,7 @@ from sttd.core.accounting import LatencyWindow, Ledger
 from sttd.core.jobs import Batch, Entry
 from sttd.core.policy import PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
-from sttd.engine.backend import Lease, Waiters
+from sttd.engine.backend import Lease, ModelKey, Waiters
 from sttd.engine.dispatch_thread import decode_items, failures
 from sttd.engine.dispatch_values import DispatcherStatistics, DropReason, Job, JobDropped, Outcome, QueueWait
 from sttd.errors import DecodeError, OverloadedError
@@ -93,6 +94,7 @@ class _Call:
 
     batch: Batch
     tickets: list[Ticket]
+    lease: Lease | None  # its own: whoever submitted may be gone before the call begins
 
     @property
     def items(self) -> list[DecodeItem]:
@@ -103,6 +105,7 @@ def _outcome(call: _Call, index: int, hypothesis: Hypothesis, *, now: float) -> 
     return Outcome(
         hypothesis=hypothesis,
         queue_s=call.batch.started - call.batch.entries[index].submitted,
+        started=call.batch.started,
         decode_s=now - call.batch.started,
         batch_size=len(call.tickets),
     )
@@ -114,6 +117,7 @@ class _TicketHolders:
 
     call: _Call
     clock: Callable[[], float]
+    on_shortage: Callable[[], None]
     _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
 
     def tell(self, index: int, hypothesis: Hypothesis) -> None:
@@ -121,6 +125,9 @@ class _TicketHolders:
 
     def gone(self, index: int) -> bool:
         return self.call.tickets[index].done  # read without the loop: a stale answer costs one try
+
+    def short_of_memory(self) -> None:
+        self._token.run_sync_soon(self.on_shortage)
 
     def _settle(self, index: int, hypothesis: Hypothesis) -> None:
         self.call.tickets[index]._settle(_outcome(self.call, index, hypothesis, now=self.clock()))
@@ -202,13 +209,20 @@ class Dispatcher:
 
     @property
     def load(self) -> float:
-        """How busy the busiest model's workers were in the last seconds, 0 to 1; for the cadence of interims."""
+        """How busy live speech kept the busiest model in the last seconds, 0 to 1; for the cadence of interims."""
         return self._policy.load(now=self.clock())
 
-    @property
-    def worst_wait_s(self) -> float:
-        """How long a final would now wait for a worker, of the model where that is longest; for admission."""
-        return self._policy.worst_final_wait_s(now=self.clock())
+    def queue_wait_s(self, preset: str) -> float:
+        """How long a final for that preset would now wait behind other finals; for admission."""
+        now = self.clock()
+        return max(
+            (
+                self._policy.final_wait_s(key, now=now, finals_alone=True)
+                for key in self._policy.models
+                if isinstance(key, ModelKey) and key.preset == preset
+            ),
+            default=0.0,
+        )
 
     # ---------------------------------------------------------------- for the daemon
 
@@ -317,7 +331,7 @@ class Dispatcher:
         tickets = [self._tickets.pop(entry.id) for entry in batch.entries]
         for entry in batch.entries:
             self._waits_ms[entry.job_class].add(1000 * (batch.started - entry.submitted), now=batch.started)
-        call = _Call(batch, tickets)
+        call = _Call(batch, tickets, _own_lease(tickets))
         self._calls.append(call)
         return call
 
@@ -332,18 +346,24 @@ class Dispatcher:
             self._finish(call, results)
 
     async def _decode(self, call: _Call) -> list[Hypothesis | DecodeError]:
+        lease = call.lease
+        if lease is None:
+            return failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))
+
+        def shrink() -> None:
+            self._policy.shrink(call.batch, now=self.clock())
+
         try:
-            lease = call.tickets[0].job.lease.duplicate()
-        except Exception as error:  # the submitter broke his promise; that must hurt nobody else's jobs
-            return failures(call.items, error)
-        try:
-            results = await self._in_thread(lease, call.items, waiters=_TicketHolders(call, self.clock))
-            if any(isinstance(result, DecodeError) and result.code == "out_of_memory" for result in results):
-                self._policy.shrink(call.batch, now=self.clock())
-                half = (len(call.items) + 1) // 2
-                results = await self._in_thread(lease, call.items[:half])
-                if call.items[half:]:
-                    results += await self._in_thread(lease, call.items[half:])
+            results = await self._in_thread(lease, call.items, waiters=_TicketHolders(call, self.clock, shrink))
+            short = [index for index, result in enumerate(results) if _is_short_of_memory(result)]
+            if short:
+                shrink()
+            half = (len(short) + 1) // 2
+            for part in (short[:half], short[half:]):
+                if part:
+                    again = await self._in_thread(lease, [call.items[index] for index in part])
+                    for index, result in zip(part, again, strict=True):
+                        results[index] = result
             return results
         finally:
             lease.release()
@@ -373,6 +393,18 @@ class Dispatcher:
                 ticket._settle(result)
         self._wake.set()
         self._drains.unpark_all()
+
+
+def _own_lease(tickets: list[Ticket]) -> Lease | None:
+    """A lease for the call, from any of its jobs: one whose submitter broke his promise must not cost the others."""
+    for ticket in tickets:
+        with contextlib.suppress(Exception):
+            return ticket.job.lease.duplicate()
+    return None
+
+
+def _is_short_of_memory(result: Hypothesis | DecodeError) -> bool:
+    return isinstance(result, DecodeError) and result.code == "out_of_memory"
 
 
 __all__ = ["Dispatcher", "DispatcherStatistics", "Job", "JobDropped", "Outcome", "QueueWait", "Ticket"]

@@ -347,8 +347,10 @@ class ModelPool:
             with trio.move_on_after(deadline - self._clock()):
                 await self._changed.wait()
         self._apply(actions)
-        closing = {action.key for action in actions if isinstance(action, Close)}
-        while any(view.key in closing for view in self._views()):
+        keys = {action.key for action in actions if isinstance(action, Close)}
+        # By serial: somebody may ask for the same model again while it closes, and that is another one.
+        closing = {view.serial for view in self._views() if view.key in keys and view.state is State.CLOSING}
+        while any(view.serial in closing for view in self._views()):
             await self._changed.wait()
         return True
 

@@ -24,7 +24,7 @@ _FIELDS: Final[Mapping[str, type]] = {
     "smaller": str,
     "summary": str,
 }
-_RANGES: Final[Mapping[str, tuple[int, int]]] = {"cpu_threads": (0, 64), "num_workers": (1, 8), "max_window_s": (2, 29)}
+_RANGES: Final[Mapping[str, tuple[int, int]]] = {"cpu_threads": (0, 64), "num_workers": (0, 8), "max_window_s": (2, 29)}
 
 
 def configured_presets(

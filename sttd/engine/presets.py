@@ -5,8 +5,8 @@ Rules of `auto`, in order:
 1. device `auto` is the first GPU that CTranslate2 can use, else the CPU; a device asked for by name must exist.
 2. model `auto` is `large-v3-turbo` on a GPU and `base` on a CPU.
 3. compute type `auto` is `float16` on a GPU, `int8_float16` on one below `SMALL_GPU_BYTES`, `int8` on a CPU.
-4. workers 0 and threads 0 share out the cores that the process may use: one worker for every four cores,
-   since a call gains little beyond four threads, and never more threads in all than cores.
+4. workers 0 (the default is 1) and threads 0 share out the cores that the process may use: one worker for every four
+   cores, since a call gains little beyond four threads, and never more threads in all than cores.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ session that was in the middle of an utterance when the machine went to sleep go
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
 
@@ -18,7 +19,7 @@ from sttd.engine.backend import Backend, Model
 from sttd.engine.pool import ModelPool
 from sttd.engine.pool_loading import free
 from sttd.engine.pool_values import PoolLease
-from sttd.errors import DecodeError, ModelError
+from sttd.errors import DecodeError, ModelError, SttdError
 
 log = logs.get(__name__)
 
@@ -38,7 +39,11 @@ async def revive(pool: ModelPool, *, backends: Mapping[str, Backend]) -> int:
         # Parked weights are in main memory, and what still loads or drains is not what anybody goes on with.
         if entry.device == "cpu" or entry.state != "ready" or entry.draining:
             continue
-        lease = await pool.lease(entry.preset, cpu_threads=entry.cpu_threads, num_workers=entry.num_workers)
+        try:
+            lease = await pool.lease(entry.preset, cpu_threads=entry.cpu_threads, num_workers=entry.num_workers)
+        except SttdError as error:  # it was parked meanwhile and does not come back, or a reload took its preset away
+            log.error("the model does not come back", preset=entry.preset, reason=error.message)
+            continue
         try:
             if not await trio.to_thread.run_sync(_answers, lease.model, limiter=limiter):
                 log.warning("the model did not survive", preset=entry.preset, device=entry.device)
@@ -46,7 +51,8 @@ async def revive(pool: ModelPool, *, backends: Mapping[str, Backend]) -> int:
                 revived += 1
         except ModelError as error:
             log.error("the model does not come back", preset=entry.preset, reason=error.message)
-            await pool.unload(entry.preset, wait=False)
+            with contextlib.suppress(ModelError):  # unknown since a reload, which unloads it as well
+                await pool.unload(entry.preset, wait=False)
         finally:
             lease.release()
     return revived

@@ -202,6 +202,8 @@ class LoadedWhisper:
         except Exception as error:
             if len(batch) == 1:
                 return [_decode_error(error)]
+            if waiters is not None and is_out_of_memory(error):
+                waiters.short_of_memory()
         middle = len(batch) // 2
         return self.decode(batch[:middle]) + self.decode(batch[middle:])
 

@@ -93,7 +93,7 @@ class Decoder:
                     final.tell(index, hypothesis)
         hypotheses = [found[index] for index in range(len(batch))]
         if key.group is JobClass.INTERIM and key.window < FULL_WINDOW:
-            return [self._unlooped(item, found) for item, found in zip(batch, hypotheses, strict=True)]
+            return self._unlooped(batch, hypotheses, waiters=waiters)
         if key.group is JobClass.FILE:
             return self._resumed(
                 batch, hypotheses, attempts=[attempts[index] for index in range(len(batch))], resumes=resumes
@@ -199,12 +199,21 @@ class Decoder:
 
     # ------------------------------------------------------------ second passes
 
-    def _unlooped(self, item: DecodeItem, found: Hypothesis) -> Hypothesis:
-        """Short windows make some models repeat themselves; the full window is the cure."""
-        if found.compression_ratio <= self._settings.compression_ratio_threshold:
-            return found
-        full = attrs.evolve(self, settings=attrs.evolve(self._settings, interim_windows=()))
-        return full.decode([item])[0]
+    def _unlooped(
+        self, batch: Sequence[DecodeItem], hypotheses: list[Hypothesis], *, waiters: Waiters | None
+    ) -> list[Hypothesis]:
+        """Short windows make some models repeat themselves; the full window is the cure, for those who still wait."""
+        looped = [
+            index
+            for index, found in enumerate(hypotheses)
+            if found.compression_ratio > self._settings.compression_ratio_threshold
+            and not (waiters is not None and waiters.gone(index))
+        ]
+        if looped:
+            full = attrs.evolve(self, settings=attrs.evolve(self._settings, interim_windows=()))
+            for index, found in zip(looped, full.decode([batch[index] for index in looped]), strict=True):
+                hypotheses[index] = found
+        return hypotheses
 
     def _resumed(
         self,

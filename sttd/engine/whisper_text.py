@@ -1,9 +1,10 @@
 """Between text and tokens: prompts that can share a batch, languages, and the texts that come out.
 
 All items of one CTranslate2 call must have `<|startoftranscript|>` at the same place, so the part before it
-(hotwords and earlier text) has one of a few lengths: up to 32 tokens any, above that cut to a step of
-`PROMPT_STEPS`. Text is only ever cut, never invented to fill up. A cut keeps the hotwords, then the end of the
-prompt, because what was said last matters most.
+(hotwords and earlier text) has one of a few lengths: up to 8 tokens any, up to 32 a multiple of `SHORT_STEP`, above
+that a step of `PROMPT_STEPS`. Text is only ever cut, never invented to fill up. A cut keeps the hotwords, then the end
+of the prompt, because what was said last matters most; a short list of hotwords is not cut at all, for its last word
+would be torn, and keeps a length of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any, Final
 from sttd.core.types import DecodeOptions, Task
 from sttd.errors import DecodeError
 
-PROMPT_STEPS: Final = (*range(33), 48, 64, 96, 128)
+SHORT_STEP: Final = 4
+PROMPT_STEPS: Final = (32, 48, 64, 96, 128)
 MAX_TOKENS: Final = 448  # decoder positions of every Whisper model
 MAX_PREFIX: Final = MAX_TOKENS // 2 - 1
 
@@ -91,7 +93,11 @@ def _context(tokenizer: Any, sot_prev: int, prompt: str, hotwords: tuple[str, ..
     """`<|startofprev|>` and the earlier text, or nothing."""
     words = _encode(tokenizer, " " + ", ".join(hotwords)) if hotwords else []
     text = _encode(tokenizer, " " + prompt.strip()) if prompt.strip() else []
-    length = max(step for step in PROMPT_STEPS if step <= len(words) + len(text))
+    length = len(words) + len(text)
+    if length > PROMPT_STEPS[0]:
+        length = max(step for step in PROMPT_STEPS if step <= length)
+    elif length > 2 * SHORT_STEP:
+        length -= min(length % SHORT_STEP, len(text))
     if length == 0:
         return ()
     words = words[:length]

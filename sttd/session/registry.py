@@ -21,6 +21,7 @@ class Registry:
     limit_per_uid: int
     peak: int = attrs.field(default=0, init=False)
     total: int = attrs.field(default=0, init=False)
+    refused: int = attrs.field(default=0, init=False)  # sessions that were not admitted, for want of room
     _sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
     _per_uid: Counter[int] = attrs.field(factory=Counter, init=False)
 

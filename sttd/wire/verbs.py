@@ -162,7 +162,7 @@ VERBS: Mapping[str, Verb] = {
                 "server": "version, pid, uptime_s, state (starting, ready, draining), listeners, config_path",
                 "models": "loaded, max_loaded, entries, hits, misses, load_failures, idle_ttl_seconds, "
                 "process_rss_bytes; entries are least recently used first",
-                "sessions": "active, peak, limit, total",
+                "sessions": "active, peak, limit, total, refused (for want of room)",
                 "scheduler": "queued (final, speculative, interim, file), in_flight, workers, batches, "
                 "batch_size_mean, queue_wait_ms, coalesced, rejected, realtime_factor",
                 "latency_ms": "final (p50, p95, p99) and interim (p50, p95) of the last 5 minutes: arrival of the "

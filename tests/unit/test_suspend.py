@@ -105,6 +105,20 @@ async def test_a_logind_that_comes_later_or_again_is_found(bus):
     assert daemon.calls == ["sleep", "parked", "resume"] * 2
 
 
+async def test_a_logind_that_goes_while_the_machine_sleeps_does_not_leave_it_asleep(bus):
+    daemon = Daemon()
+    daemon.ready.set()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.watch, bus[0])
+        logind = await Logind.arrive(bus[0], nursery)
+        await until(lambda: logind.locks and logind.held() == 1)
+        await logind.announce(True)
+        await until(lambda: daemon.calls == ["sleep", "parked"])
+        await logind.leave()
+        await until(lambda: daemon.calls == ["sleep", "parked", "resume"])
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_signal_of_somebody_else_is_not_logind_s(bus):
     daemon = Daemon()
     daemon.ready.set()

@@ -102,8 +102,19 @@ def test_percentiles_are_of_the_last_minutes():
     assert window.percentiles((0.5,), now=1000) == [None]
 
 
-def test_the_window_is_bounded():
-    window = LatencyWindow(300.0, limit=3)
-    for number in range(10):
+def test_the_window_is_bounded_and_still_stands_for_all_of_its_span():
+    window = LatencyWindow(300.0, limit=64)
+    for number in range(10_000):
+        window.add(number, now=number / 100)
+    assert len(window._samples) <= 64
+    low, middle, high = window.percentiles((0.05, 0.5, 0.95), now=100)
+    assert [low, middle, high] == pytest.approx([500, 5000, 9500], abs=400)
+
+
+def test_a_window_that_got_quiet_keeps_every_sample_again():
+    window = LatencyWindow(10.0, limit=16)
+    for number in range(1000):
         window.add(number, now=0)
-    assert window.percentiles((0.0,), now=0) == [7]
+    for number in range(1000):
+        window.add(number, now=100 + number)
+    assert window.percentiles((0.0, 1.0), now=1099) == [pytest.approx(989, abs=2), 999]

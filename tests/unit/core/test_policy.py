@@ -206,9 +206,9 @@ def test_a_newer_one_takes_the_place_of_the_one_that_waits(job_class):
 
 def test_one_interim_of_a_session_is_in_flight():
     queue = policy()
-    submit(queue, entry(INTERIM, workers=2))
+    submit(queue, entry(INTERIM, workers=3))
     running = queue.next_batch(now=0)
-    submit(queue, entry(INTERIM, workers=2), entry(FILE, workers=2))
+    submit(queue, entry(INTERIM, workers=3), entry(FILE, workers=3))
     file = queue.next_batch(now=0)
     assert file.head.job_class is FILE
     queue.complete(file, now=1, seconds=1)
@@ -358,13 +358,72 @@ def test_a_session_has_a_bounded_number_of_file_windows_waiting():
 
 def test_a_user_has_a_bounded_number_of_jobs_waiting_but_for_finals():
     queue = policy(waiting_per_uid=2)
-    submit(queue, entry(FILE), entry(INTERIM))
+    submit(queue, entry(INTERIM), entry(INTERIM, session="t"), entry(FILE), entry(FILE))
     for job_class in (FILE, SPECULATIVE):
         with pytest.raises(OverloadedError, match="user"):
             queue.submit(entry(job_class), now=0)
     submit(queue, entry(FILE, uid=2), *[entry() for _ in range(100)])
     assert len(queue.submit(entry(INTERIM), now=0)) == 1, "what replaces another is not one more"
     assert queue.queued_finals("s") == 100
+
+
+def test_files_of_a_user_keep_nobody_from_speaking():
+    queue = policy(waiting_per_uid=2)
+    submit(queue, entry(FILE), entry(FILE), entry(INTERIM), entry(SPECULATIVE))
+    assert [queue.queued(job_class) for job_class in (FILE, INTERIM, SPECULATIVE)] == [2, 1, 1]
+
+
+def test_a_running_file_is_no_reason_to_send_a_speaker_away():
+    queue = policy()
+    for _ in range(2):  # so that its cost is known
+        submit(queue, entry(FILE))
+        queue.complete(queue.next_batch(now=0), now=3, seconds=3)
+    submit(queue, entry(FILE))
+    queue.next_batch(now=10)
+    assert queue.final_wait_s("m", now=10) > 2
+    assert queue.final_wait_s("m", now=10, finals_alone=True) == 0
+    submit(queue, entry(), entry(session="t"))
+    assert queue.final_wait_s("m", now=10, finals_alone=True) == 0, "what finals cost is not known yet"
+
+
+def test_a_file_does_not_make_live_text_slow():
+    queue = policy()
+    for second in range(60):
+        submit(queue, entry(FILE), now=second)
+        queue.complete(queue.next_batch(now=second), now=second + 1, seconds=1)
+    assert queue.load(now=60) == 0
+    for second in range(60, 120):
+        submit(queue, entry(INTERIM), now=second)
+        queue.complete(queue.next_batch(now=second), now=second + 1, seconds=1)
+    assert queue.load(now=120) > 0.9
+
+
+# ---------------------------------------------------------------- rule 10
+
+
+def test_of_several_workers_one_is_kept_for_finals():
+    queue = policy()
+    submit(queue, *(entry(INTERIM, session=name, workers=3, key=name) for name in "abc"))
+    assert [queue.next_batch(now=0).head.job_class for _ in range(2)] == [INTERIM, INTERIM]
+    submit(queue, entry(FILE, workers=3))
+    assert queue.next_batch(now=0) is None
+    submit(queue, entry(SPECULATIVE, session="d", workers=3))
+    assert queue.next_batch(now=0).head.job_class is SPECULATIVE
+
+
+def test_files_may_have_all_workers_when_nobody_speaks():
+    queue = policy()
+    submit(queue, entry(FILE, workers=2, key=1), entry(FILE, workers=2, key=2))
+    assert queue.next_batch(now=0) is not None
+    assert queue.next_batch(now=0) is not None
+
+
+def test_a_single_worker_is_for_all_and_the_reserve_can_be_given_up():
+    for options, workers in (({}, 1), ({"final_workers": 0}, 2), ({"final_workers": 8}, 1)):
+        queue = policy(**options)
+        names = "ab"[:workers]
+        submit(queue, *(entry(INTERIM, session=name, workers=workers, key=name) for name in names))
+        assert all(queue.next_batch(now=0) is not None for _ in names)
 
 
 # ---------------------------------------------------------------- rules 8 and 9, promotion
@@ -573,11 +632,15 @@ class Scheduling(RuleBasedStateMachine):
     def begin_call(self):
         free = {name for name, count in self.workers.items() if self.calls(name) < count}
         flying = self.interims_in_flight()
+        kept = {name for name in free if self.workers[name] > 1 and self.lower_calls(name) >= self.workers[name] - 1}
+        quiet = self.queue._quiet(self.now)
         batch = self.queue.next_batch(now=self.now)
         ready = [
             job
             for job in self.waiting.values()
-            if job.model in free and not (job.job_class is INTERIM and job.session in flying)
+            if job.model in free
+            and not (job.job_class is INTERIM and (job.session in flying or job.model in kept))
+            and not (job.job_class is FILE and job.model in kept and not quiet)
         ]
         if batch is None:
             assert not ready, "no worker idles while something may run"
@@ -626,6 +689,9 @@ class Scheduling(RuleBasedStateMachine):
 
     def calls(self, model):
         return sum(batch.head.model == model for batch in self.running)
+
+    def lower_calls(self, model):
+        return sum(batch.head.model == model and batch.head.group is not FINAL for batch in self.running)
 
     def interims_in_flight(self):
         return [job.session for batch in self.running for job in batch.entries if job.job_class is INTERIM]

@@ -158,7 +158,8 @@ async def test_a_running_call_shows_its_age_and_delays_finals():
         assert (statistics.in_flight, statistics.workers) == (1, 1)
         assert statistics.oldest_call_s >= 0
         assert statistics.estimated_wait_s > 0
-        assert dispatcher.worst_wait_s > 0
+        assert dispatcher.queue_wait_s(lease.key.preset) > 0
+        assert dispatcher.queue_wait_s("another") == 0
         model.gate.set()
         await ticket.wait()
 
@@ -490,3 +491,47 @@ async def test_a_call_cancelled_before_its_thread_began_settles_its_ticket():
         assert await dropped(ticket) == "shutting_down"
         await dispatcher.drain()
     assert all(child.released for child in lease.children)
+
+
+async def test_a_job_that_is_given_up_as_its_call_begins_takes_no_other_with_it(monkeypatch):
+    model = gated()
+    first, second, blocker = FakeLease(model), FakeLease(model), FakeLease(model)
+    async with running() as dispatcher:
+        dispatcher.submit(job(blocker, session="c"))
+        await model.wait_entered()
+        going, staying = dispatcher.submit(job(first, session="a")), dispatcher.submit(job(second, session="b"))
+        original = Dispatcher._next_call
+
+        def next_call(self):
+            call = original(self)
+            if call is not None and going in call.tickets:
+                going.cancel()  # an abort in the tick in which its call begins
+                first.release()
+            return call
+
+        monkeypatch.setattr(Dispatcher, "_next_call", next_call)
+        model.gate.set()
+        assert (await staying.wait()).hypothesis.text == "w1 w2"
+        with pytest.raises(JobDropped):
+            await going.wait()
+
+
+async def test_a_model_that_had_to_split_a_call_gets_smaller_ones():
+    class Splitting(FakeModel):
+        def decode(self, batch, *, waiters=None):
+            if len(batch) > 1 and waiters is not None:
+                waiters.short_of_memory()
+            return super().decode(batch)
+
+    lease = FakeLease(Splitting(options=FakeOptions()))
+    async with running() as dispatcher:
+        await dispatcher.quiesce()
+        tickets = [dispatcher.submit(job(lease, session=str(number))) for number in range(4)]
+        dispatcher.resume()
+        sizes = [(await ticket.wait()).batch_size for ticket in tickets]
+        assert sizes == [4] * 4
+        await trio.testing.wait_all_tasks_blocked()
+        await dispatcher.quiesce()
+        tickets = [dispatcher.submit(job(lease, session=str(number))) for number in range(4)]
+        dispatcher.resume()
+        assert max([(await ticket.wait()).batch_size for ticket in tickets]) == 2

@@ -188,6 +188,10 @@ def test_prompts_of_equal_length_share_a_key_and_others_do_not(demo, clips):
     kitchen, light = (demo.batch_key(item(samples, prompt=prompt)) for prompt in ("the kitchen", "the light"))
     assert kitchen == light != plain
     assert demo.batch_key(item(samples, hotwords=("kitchen",))).context > 0
+    lists = [demo.batch_key(item(samples, prompt=" ".join(["kitchen"] * count))) for count in (12, 13, 14, 15, 16)]
+    assert lists[0] == lists[3] != lists[4], "longer prompts share a few lengths"
+    many = [demo.batch_key(item(samples, hotwords=("kitchen",) * count)).context for count in (6, 7)]
+    assert many[0] != many[1], "hotwords are not cut"
 
 
 @pytest.mark.parametrize("words", [1, 40, 70, 500])
