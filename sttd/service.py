@@ -157,7 +157,11 @@ class Service:
             OverloadedError, SessionError: no room, or the daemon is stopping.
         """
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
-        self._admit(options, peer)
+        try:
+            self._admit(options, peer)
+        except OverloadedError:
+            self.registry.refused += 1
+            raise
         options = _within_window(options, self.preset_table[options.model].max_window_s)
         session = self._new_session(options, peer)
         self.registry.add(session)
@@ -179,7 +183,7 @@ class Service:
             self.check_model(name)
         self.registry.check_room(peer.uid)
         self._check_memory()
-        wait_s = self.dispatcher.worst_wait_s
+        wait_s = max(self.dispatcher.queue_wait_s(name) for name in (options.model, options.interim_model))
         if wait_s > self.settings.scheduler.admission_wait_s and options.kind == "live":
             raise OverloadedError(
                 f"a final would wait {wait_s:.1f} s now; come again later", data={"retry_after_s": round(wait_s, 1)}
@@ -218,6 +222,7 @@ class Service:
                 interim_min_ms=config.interim.interim_min_ms,
                 hold_back_s=config.interim.hold_back_ms / 1000,
                 lag_warning_s=config.limits.lag_warning_s,
+                max_window_s=self.preset_table[options.model].max_window_s,
             ),
             models=self.pool,
             dispatcher=self.dispatcher,
@@ -404,6 +409,6 @@ async def _session_task(session: Session) -> AsyncIterator[None]:
             yield
         except Exception as exc:
             error = exc
-        session.end("disconnect")  # changes nothing where the client had stopped
+        session.end("disconnect")  # where the client had stopped: it reads no more
     if error is not None:
         raise error

@@ -11,7 +11,7 @@ Rules:
  4. soxr compensates its own delay, so sample k of the output lies at k / 16000 s of the input whatever the rate
     (to 0.15 ms). It comes out later, though: from higher rates in blocks of about 30 ms. From lower rates its blocks
     would be 100 ms, so there its variable-rate engine is used: 6 ms, for 0.06 % of a core instead of 0.02 %.
-    `flush` fetches the rest at the end.
+    `flush` fetches the rest at the end, `drain` where the client has marked a boundary.
 
 Containers (WAV, FLAC, ...) are not for this machine: their decoder pulls and blocks.
 """
@@ -104,6 +104,7 @@ class AudioDecoder:
     channel_select: int | None = None
 
     _unread: bytes = attrs.field(default=b"", init=False)  # the start of a sample (of all channels)
+    _torn: int = attrs.field(default=0, init=False)  # bytes to come of a sample whose start was dropped
     _unframed: Samples = attrs.field(factory=lambda: np.empty(0, np.float32), init=False)  # the start of a frame
     _resampler: Any = attrs.field(default=None, init=False)
 
@@ -116,6 +117,9 @@ class AudioDecoder:
             raise ProtocolError(f"channels must be 1 to {MAX_CHANNELS}", code="bad_option")
         if self.channel_select is not None and not 0 <= self.channel_select < self.channels:
             raise ProtocolError("channel_select must name one of the channels, from 0", code="bad_option")
+        self._restart()
+
+    def _restart(self) -> None:
         if self.sample_rate != SAMPLE_RATE:
             self._resampler = soxr.ResampleStream(
                 self.sample_rate,
@@ -126,6 +130,11 @@ class AudioDecoder:
                 vr=self.sample_rate < SAMPLE_RATE,  # rule 4
             )
 
+    @property
+    def sample_bytes(self) -> int:
+        """The bytes of one sample, all channels together."""
+        return _READERS[self.encoding][0] * self.channels
+
     def push(self, data: bytes) -> Samples:
         """Take the next bytes.
 
@@ -135,22 +144,34 @@ class AudioDecoder:
         Raises:
             ProtocolError: `bad_audio`; nothing of `data` was taken.
         """
-        width, read = _READERS[self.encoding]
-        unread = self._unread + data if self._unread else data
-        whole = len(unread) - len(unread) % (width * self.channels)
-        samples = self._mono(read(unread[:whole]))
+        torn = min(self._torn, len(data))
+        unread = self._unread + data[torn:] if self._unread or torn else data
+        whole = len(unread) - len(unread) % self.sample_bytes
+        samples = self._mono(_READERS[self.encoding][1](unread[:whole]))
+        self._torn -= torn
         self._unread = bytes(unread[whole:])
         if self._resampler is not None:
             samples = _clamped(self._resampler.resample_chunk(samples))  # a filter overshoots at clipped peaks
         return self._frames(samples)
 
+    def skip(self, count: int) -> None:
+        """So many bytes are missing here. A sample that they tear is lost, so that the next is read from its start."""
+        self._torn = -(len(self._unread) + count - self._torn) % self.sample_bytes
+        self._unread = b""
+
+    def drain(self) -> Samples:
+        """The frames that the resampler holds back; the start of a frame (less than 20 ms) waits for more."""
+        if self._resampler is None:
+            return self._frames(np.empty(0, np.float32))
+        rest = _clamped(self._resampler.resample_chunk(np.empty(0, np.float32), last=True))
+        self._restart()
+        return self._frames(rest)
+
     def flush(self) -> Samples:
-        """End the stream: the resampler's rest and the last, zero-padded frame. Nothing may be pushed after it."""
-        rest = np.empty(0, np.float32)
-        if self._resampler is not None:
-            rest = _clamped(self._resampler.resample_chunk(rest, last=True))
-        missing = -(len(self._unframed) + len(rest)) % FRAME_SAMPLES
-        return self._frames(np.concatenate([rest, np.zeros(missing, np.float32)]))
+        """End the stream: what the resampler holds back, and the last, zero-padded frame."""
+        frames = self.drain()
+        missing = -len(self._unframed) % FRAME_SAMPLES
+        return np.concatenate([frames, self._frames(np.zeros(missing, np.float32))])
 
     def _mono(self, samples: Samples) -> Samples:
         if self.channels == 1:

@@ -251,10 +251,10 @@ def _is_invented(
     doubt = silent or unsure or weak
     if not keys or (silent and unsure):
         return True
-    if any(list(keys) == _keys(prompt) for prompt in prompts) and (doubt or len(keys) > 1):
-        return True
     if not doubt:
         return False
+    if any(list(keys) == _keys(prompt) for prompt in prompts):
+        return True  # leaked; without a doubt somebody has said just that, as wake words and commands are said
     too_many = known and len(keys) > _WORDS_PER_S * speech_s + _WORDS_FREE
     return too_many or "".join(keys) in _INVENTED["en"] | _INVENTED.get(hypothesis.language, frozenset())
 

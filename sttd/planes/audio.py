@@ -108,23 +108,41 @@ async def serve_audio(
     Raises whatever goes wrong, after telling the client where that is still possible. Cancellation cuts the connection
     and ends its session at once.
     """
+    async with trio.open_nursery() as nursery:
+        socket = await nursery.start(_hold_socket, stream, upgrade, limits.handshake_s)
+        if socket is not None:
+            intake = Intake(held)
+            try:
+                await _Connection(
+                    socket=socket, service=service, peer=peer, intake=intake, drain=drain, limits=limits
+                ).run()
+            finally:
+                intake.discard()
+        nursery.cancel_scope.cancel()
+
+
+async def _hold_socket(
+    stream: trio.SocketStream,
+    upgrade: Upgrade,
+    handshake_s: float,
+    *,
+    task_status: trio.TaskStatus[WebSocketConnection | None],
+) -> None:
+    """Run the library's half of the connection until cancelled; None is started if the client is gone already."""
+    socket, told = None, False
     try:
         async with trio.open_nursery() as nursery:
-            socket = None
-            with trio.move_on_after(limits.handshake_s):
+            with trio.move_on_after(handshake_s):
                 socket = await _accept(nursery, stream, upgrade)
-            if socket is not None:
-                intake = Intake(held)
-                try:
-                    await _Connection(
-                        socket=socket, service=service, peer=peer, intake=intake, drain=drain, limits=limits
-                    ).run()
-                finally:
-                    intake.discard()
-            nursery.cancel_scope.cancel()
+            told = True
+            task_status.started(socket)
+            await trio.sleep_forever()
     except* LocalProtocolError:
-        # The library raises it in its reader where a ping arrives after our close frame went out. All was said by then.
+        # The library raises it in its reader where a ping arrives after our close frame went out. That costs the
+        # socket, and not the session, which may still owe finals to others.
         log.debug("a ping crossed the close")
+        if not told:
+            task_status.started(None)
 
 
 async def _accept(nursery: trio.Nursery, stream: trio.SocketStream, upgrade: Upgrade) -> WebSocketConnection | None:
@@ -267,7 +285,7 @@ class _Connection:
         """The next op in order. Refuses what is none; raises EndOfChannel when the client is gone, or `too_large`."""
         while True:
             message = await self.intake.take()
-            if self._writing.locked():
+            if self._writing.locked() and not self._drops:
                 self._stall.deadline = trio.current_time() + self.limits.stall_s
             if _size_bytes(message) > MAX_MESSAGE_BYTES:
                 raise ProtocolError(f"a message may have {MAX_MESSAGE_BYTES} bytes at most", code="too_large")
@@ -280,6 +298,11 @@ class _Connection:
                     raise
                 await self._complain(error)
                 self._idle_since = trio.current_time()  # it is wrong, not idle
+
+    @property
+    def _drops(self) -> bool:
+        """Whether the session takes everything at once, because it drops what is too much: that shows no progress."""
+        return self._session is not None and self._session.options.overflow == "drop"
 
     async def _ingest(self, session: Session) -> None:
         """Do what the client says until it says `stop`, is gone, or must be sent away."""
@@ -311,6 +334,7 @@ class _Connection:
 
     async def _obey(self, session: Session) -> None:
         endpointing = session.options.endpointing
+        configured = self.service.defaults(kind=session.options.kind).endpointing
         while True:
             self._idle_since = trio.current_time()
             op = await self._next_op()
@@ -321,7 +345,7 @@ class _Connection:
                 case Finalize():
                     await session.finalize()
                 case Configure():
-                    changes = mapping.session_changes(op, current=endpointing)
+                    changes = mapping.session_changes(op, current=endpointing or configured)
                     endpointing = mapping.endpointing_after(changes, current=endpointing)
                     await session.configure(changes)
                 case Start():

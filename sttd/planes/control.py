@@ -102,6 +102,8 @@ class _Plane:
                 return
             peer = unix_peer(stream)
             self._per_uid[peer.uid] += 1
+            if self._per_uid[peer.uid] > 2 * self.limits.connections_per_uid:
+                return
             connection = _Connection(
                 stream=stream,
                 peer=peer,
@@ -164,7 +166,8 @@ class _Connection:
     async def _read(self, requests: trio.Nursery) -> bool:
         """Start a task for each request. Returns whether the peer closed; False: it is to be closed."""
         decoder = rpc.RpcDecoder()
-        deadline = math.inf
+        # Who has too many connections may ask one question, soon: an idle one would take somebody else's place.
+        deadline = trio.current_time() + self.limits.message_s if self.refused else math.inf
         while True:
             data = b""
             with trio.CancelScope(deadline=deadline) as patience:
@@ -179,6 +182,8 @@ class _Connection:
             for message in messages:
                 if not await self._take(message, requests):
                     return False
+            if self.refused:
+                continue
             if not decoder.pending:
                 deadline = math.inf
             elif messages or deadline == math.inf:  # another message has begun

@@ -11,7 +11,9 @@ import hashlib
 import os
 import re
 import socket
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from importlib.resources import files
 
@@ -58,6 +60,7 @@ class HttpLimits:
     """Bounds of the plane. Times in seconds."""
 
     connections: int = 512  # WebSockets; as many again may be in the middle of a plain request
+    connections_per_uid: int = 128  # WebSockets of one user who has no say over the daemon
     head_s: float = 5.0  # to send a request head
     answer_s: float = 10.0  # to take the answer
     linger_s: float = 2.0  # to read the last bytes, while it may still be writing
@@ -68,7 +71,8 @@ def configured_limits(service: Service) -> HttpLimits:
     """The limits that the configuration sets, the rest by default."""
     limits = service.settings.limits
     audio = AudioLimits(start_s=limits.start_timeout_s, idle_s=limits.idle_timeout_s)
-    return HttpLimits(connections=limits.connections, audio=audio)
+    own = max(2 * limits.sessions_per_uid, limits.connections // 4)  # some wait for their `start`
+    return HttpLimits(connections=limits.connections, connections_per_uid=own, audio=audio)
 
 
 async def serve_http(
@@ -111,6 +115,7 @@ class _Plane:
     limits: HttpLimits
     supervisor: Supervisor
     held: Held = attrs.field(factory=Held, init=False)
+    _upgraded: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets by uid, of those that have a bound
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
@@ -125,15 +130,36 @@ class _Plane:
         if decision is None:
             await trio.aclose_forcefully(stream)
         elif isinstance(decision, Upgrade):
-            await serve_audio(
-                stream,
-                decision,
-                service=self.service,
-                peer=self._peer(stream),
-                held=self.held,
-                drain=self.drain,
-                limits=self.limits.audio,
-            )
+            peer = self._peer(stream)
+            with self._counted(peer):
+                await serve_audio(
+                    stream,
+                    decision,
+                    service=self.service,
+                    peer=peer,
+                    held=self.held,
+                    drain=self.drain,
+                    limits=self.limits.audio,
+                )
+
+    @contextmanager
+    def _counted(self, peer: Peer) -> Iterator[None]:
+        self._upgraded[peer.uid] += 1
+        try:
+            yield
+        finally:
+            self._upgraded[peer.uid] -= 1
+            if not self._upgraded[peer.uid]:
+                del self._upgraded[peer.uid]
+
+    def _too_many(self, peer: Peer) -> Response | None:
+        """The refusal of one more WebSocket, where there is no room, or this user has enough of it."""
+        own = self.limits.connections_per_uid
+        if self.supervisor.active > self.limits.connections:
+            return refusal("overloaded", f"all {self.limits.connections} connections are taken; come again later")
+        if not peer.privileged and self._upgraded[peer.uid] >= own:
+            return refusal("overloaded", f"user {peer.uid} has {own} connections, as many as one user may")
+        return None
 
     async def _decide(self, stream: trio.SocketStream) -> Decision | None:
         """Read the head and answer it. None if the client went away; an upgrade is not answered here."""
@@ -144,8 +170,8 @@ class _Plane:
         else:
             port = 0 if self.access is None else stream.socket.getsockname()[1]
             decision = decide(request, access=self.access, port=port)
-        if isinstance(decision, Upgrade) and self.supervisor.active > self.limits.connections:
-            decision = refusal("overloaded", f"all {self.limits.connections} connections are taken; come again later")
+        if isinstance(decision, Upgrade):
+            decision = self._too_many(self._peer(stream)) or decision
         if isinstance(decision, Get) and request is not None:
             decision = self._answer(decision.route, request)
         if isinstance(decision, Response):

@@ -4,15 +4,23 @@ PyAV reads a file and blocks, while our bytes arrive over a socket and must not 
 thread per such session reads through `_Source`, whose `read` waits for the session's channel by way of
 `trio.from_thread`. Cancelling the session cancels that wait, and with it the thread.
 
+What else the client says waits until the bytes before it were decoded: it travels through the thread, which sends it
+on when it asks for more. (A demuxer may still hold some of them back: Ogg up to a page, about a second, and WAV the first
+64 KiB, in which FFmpeg looks for other formats wrapped in it.)
+
+Only the formats below are looked for, and FFmpeg may open nothing by itself: a playlist or a session description is a
+container too to it, and would have the daemon read other files, or listen on ports.
+
 Most formats are read strictly forwards. MP4 often keeps its index at the end, so a stream that begins like
 one is spooled (in memory, beyond 8 MiB in an unnamed file) and may be sought in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
@@ -21,16 +29,21 @@ import numpy.typing as npt
 import trio
 
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE
-from sttd.errors import ProtocolError, SttdError
+from sttd.errors import OverloadedError, ProtocolError, SttdError
 
 Frames = npt.NDArray[np.float32]
 
 MAX_CONTAINER_BYTES = 2 << 30
 _SPOOL_BYTES = 8 << 20
-_BLOCK_FRAMES = 25  # 0.5 s: what one hop from the thread to the loop carries
+_BLOCK_FRAMES = 25  # 0.5 s: what one hop from the thread to the loop carries at most
+_RETRY_S = 5.0
 
-# PyAV's thread of a session mostly waits for bytes, so the bound is on open containers, not on CPU.
-_threads = trio.CapacityLimiter(64)
+# PyAV's thread of a session mostly waits for bytes, so the bound is on open containers, not on CPU. It is never waited
+# for: a session that could not say why it stands still would be worse than one that is refused.
+_threads = trio.CapacityLimiter(256)
+
+_FORMATS = "wav,w64,flac,mp3,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,amr,caf,au"
+_SAFE = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 
 
 @attrs.frozen(kw_only=True)
@@ -48,9 +61,10 @@ class _Source(io.RawIOBase):
     the file has ended, and `interrupted` says why to whoever opened it.
     """
 
-    receive: trio.MemoryReceiveChannel[bytes]
+    receive: trio.MemoryReceiveChannel[Any]
     seekable_: bool
     head: bytes
+    forward: Callable[[Any], Awaitable[None]]  # for what is no bytes
     interrupted: BaseException | None = attrs.field(default=None, init=False)
     _at: int = attrs.field(default=0, init=False)
     _size: int = attrs.field(default=0, init=False)
@@ -116,13 +130,17 @@ class _Source(io.RawIOBase):
     def _more(self) -> bytes:
         """The next bytes; none at the end."""
         data = b""
-        if not self._ended:
-            try:
-                data = trio.from_thread.run(self.receive.receive)
-            except trio.EndOfChannel:
-                pass
-            except trio.Cancelled as exc:
-                self.interrupted = exc  # raised again by `_pull`
+        try:
+            while not self._ended and not data:
+                item = trio.from_thread.run(self.receive.receive)
+                if isinstance(item, bytes):
+                    data = item
+                else:
+                    trio.from_thread.run(self.forward, item)
+        except trio.EndOfChannel:
+            pass
+        except (trio.Cancelled, trio.BrokenResourceError) as exc:
+            self.interrupted = exc  # raised again by `_pull`
         if self._size + len(data) > MAX_CONTAINER_BYTES:
             data = b""
             message = f"the file is larger than {MAX_CONTAINER_BYTES >> 30} GiB"
@@ -139,11 +157,11 @@ async def container_stage(
     live: bool,
     on_info: Callable[[ContainerInfo], None] | None = None,
 ) -> None:
-    """Bytes from `receive` go through PyAV and on to `send` as frames; anything else goes straight through.
+    """Bytes from `receive` go through PyAV and on to `send` as frames; anything else goes along in its place.
 
     An error of the container is sent as the last item. Closes `send`.
     """
-    to_thread, in_thread = trio.open_memory_channel[bytes](0)
+    to_thread, in_thread = trio.open_memory_channel[Any](0)
     async with send, trio.open_nursery() as nursery:
         nursery.start_soon(_sort, receive, to_thread, send.clone())
         try:
@@ -155,20 +173,26 @@ async def container_stage(
 
 async def _sort(
     receive: trio.MemoryReceiveChannel[Any],
-    to_thread: trio.MemorySendChannel[bytes],
+    to_thread: trio.MemorySendChannel[Any],
     send: trio.MemorySendChannel[Any],
 ) -> None:
     async with to_thread, send:
         async for item in receive:
             try:
-                await (to_thread if isinstance(item, bytes) else send).send(item)
-            except trio.BrokenResourceError:
-                continue  # the container ended before its bytes, or the session stopped listening
+                await to_thread.send(item)
+            except trio.BrokenResourceError:  # the container ended before its bytes
+                if not isinstance(item, bytes):
+                    await _send_on(send, item)
+
+
+async def _send_on(send: trio.MemorySendChannel[Any], item: Any) -> None:
+    with contextlib.suppress(trio.BrokenResourceError):  # the session stopped listening
+        await send.send(item)
 
 
 async def decode_container(
-    receive: trio.MemoryReceiveChannel[bytes],
-    send: trio.MemorySendChannel[Frames],
+    receive: trio.MemoryReceiveChannel[Any],
+    send: trio.MemorySendChannel[Any],
     *,
     channel_select: int | None,
     live: bool,
@@ -176,29 +200,39 @@ async def decode_container(
 ) -> None:
     """Read a container from `receive` until its end, send frames of shape (n, 320) float32 at 16 kHz mono.
 
-    Raises ProtocolError with `bad_audio` or `too_large`. Cancelling it ends the thread at its next read or send.
+    Raises ProtocolError with `bad_audio` or `too_large`, OverloadedError. Cancelling it ends the thread at its next
+    read or send.
     """
-    head = await _head(receive)
+    head = await _head(receive, send)
     if not head and not live:
         raise ProtocolError("the file is empty", code="bad_audio")
+    if head and not _threads.available_tokens:
+        raise OverloadedError(
+            f"{_threads.total_tokens:.0f} containers are read at the moment, and no more can be; come again later",
+            data={"retry_after_s": _RETRY_S},
+        )
     if head:
         await trio.to_thread.run_sync(_pull, receive, send, head, channel_select, live, on_info, limiter=_threads)
 
 
-async def _head(receive: trio.MemoryReceiveChannel[bytes]) -> bytes:
+async def _head(receive: trio.MemoryReceiveChannel[Any], send: trio.MemorySendChannel[Any]) -> bytes:
     """Enough bytes to tell an MP4 from the rest."""
     head = b""
     while len(head) < 12:
         try:
-            head += await receive.receive()
+            item = await receive.receive()
         except trio.EndOfChannel:
             break
+        if isinstance(item, bytes):
+            head += item
+        else:
+            await _send_on(send, item)
     return head
 
 
 def _pull(
-    receive: trio.MemoryReceiveChannel[bytes],
-    send: trio.MemorySendChannel[Frames],
+    receive: trio.MemoryReceiveChannel[Any],
+    send: trio.MemorySendChannel[Any],
     head: bytes,
     channel_select: int | None,
     live: bool,
@@ -207,20 +241,20 @@ def _pull(
     """The thread: open, demux, decode, resample, hand over."""
     import av
 
-    source = _Source(receive=receive, seekable_=head[4:8] == b"ftyp", head=head)
+    source = _Source(receive=receive, seekable_=head[4:8] == b"ftyp", head=head, forward=send.send)
     # A live stream must not wait for five seconds of itself before its first sample is decoded.
-    options = {"formatprobesize": "65536", "probesize": "65536", "analyzeduration": "0"} if live else {}
+    quick = {"formatprobesize": "65536", "probesize": "65536", "analyzeduration": "0"} if live else {}
     # Tags that are not UTF-8 are nobody's concern here. PyAV 19 takes them as they are and has no such option.
     tolerant: Any = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
     try:
-        with av.open(source, mode="r", options=options, **tolerant) as container:
+        with av.open(source, mode="r", options={**_SAFE, **quick}, **tolerant) as container:
             if not container.streams.audio:
                 raise ProtocolError("the file has no audio stream", code="bad_audio")
             stream = container.streams.audio[0]
             if on_info is not None:
                 duration = container.duration / av.time_base if container.duration else None
                 trio.from_thread.run_sync(on_info, ContainerInfo(duration_s=duration))
-            _decode(container, stream, send, channel_select)
+            _decode(container, stream, send, channel_select, least=1 if live else _BLOCK_FRAMES)
     except trio.BrokenResourceError:
         return  # the session has stopped listening
     except (av.FFmpegError, ProtocolError) as exc:
@@ -231,11 +265,14 @@ def _pull(
         raise ProtocolError(f"the audio cannot be decoded: {exc.strerror}", code="bad_audio") from None
     finally:
         source.close()
-    if source.interrupted is not None:
+    if source.interrupted is not None and not isinstance(source.interrupted, trio.BrokenResourceError):
         raise source.interrupted
 
 
-def _decode(container: Any, stream: Any, send: trio.MemorySendChannel[Frames], channel_select: int | None) -> None:
+def _decode(
+    container: Any, stream: Any, send: trio.MemorySendChannel[Any], channel_select: int | None, *, least: int
+) -> None:
+    """Decode to the end; frames are handed over once there are `least` of them."""
     import av
 
     # Resampling first and mixing after, ourselves: FFmpeg's own down-mix weighs channels by their layout.
@@ -245,12 +282,14 @@ def _decode(container: Any, stream: Any, send: trio.MemorySendChannel[Frames], c
     try:
         for frame in container.decode(stream):
             for block in resampler.resample(frame):
-                rest = _hand_over(np.concatenate((rest, _mix(block.to_ndarray(), channel_select))), send, whole=False)
+                rest = np.concatenate((rest, _mix(block.to_ndarray(), channel_select)))
+                if len(rest) >= least * FRAME_SAMPLES:
+                    rest = _hand_over(rest, send)
     except av.FFmpegError as exc:
         damage = exc  # what came before it is audio all the same
     for block in resampler.resample(None):
         rest = np.concatenate((rest, _mix(block.to_ndarray(), channel_select)))
-    _hand_over(rest, send, whole=True)
+    _hand_over(np.pad(rest, (0, -len(rest) % FRAME_SAMPLES)), send)
     if damage is not None:
         raise damage
 
@@ -267,12 +306,10 @@ def _mix(planes: npt.NDArray[Any], channel_select: int | None) -> npt.NDArray[np
     return np.asarray(mixed, np.float32)
 
 
-def _hand_over(samples: npt.NDArray[np.float32], send: trio.MemorySendChannel[Frames], *, whole: bool) -> Frames:
-    """Send as many whole blocks as there are; with `whole` everything, the last frame padded. Returns the rest."""
-    if whole and len(samples):
-        samples = np.pad(samples, (0, -len(samples) % FRAME_SAMPLES))
+def _hand_over(samples: npt.NDArray[np.float32], send: trio.MemorySendChannel[Any]) -> Frames:
+    """Send all whole frames, in blocks. Returns the rest."""
     step = _BLOCK_FRAMES * FRAME_SAMPLES
-    while len(samples) >= (FRAME_SAMPLES if whole else step):
+    while len(samples) >= FRAME_SAMPLES:
         count = min(len(samples), step) // FRAME_SAMPLES * FRAME_SAMPLES
         block = np.clip(samples[:count], -1.0, 1.0).reshape(-1, FRAME_SAMPLES)
         block.flags.writeable = False

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from sttd.core.audio import AudioDecoder
-from sttd.core.options import UNCHANGED, SessionChanges, SessionOptions
+from sttd.core.options import UNCHANGED, Endpointing, SessionChanges, SessionOptions
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Final, FinalReason, Gap, Timing, seconds
 from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssembler, UtteranceEvent
 from sttd.engine.vad import SileroModel, VoiceDetector
@@ -116,6 +116,8 @@ class Ear:
 
     def finalize(self) -> None:
         """The client ends the utterance. With none open a final alone answers, behind those that are still owed."""
+        if self._decoder is not None:
+            self.hear(self._decoder.drain())
         events = self._assembler.finalize(reason="finalize")
         self._act(events)
         if not events:
@@ -135,15 +137,25 @@ class Ear:
         }
         if "lang" in given:
             self.voice.detected = None
+        if (endpointing := given.get("endpointing")) is not None:
+            # No client may ask for more than what the model takes in one call.
+            longest_s = min(endpointing.max_utterance_s, self.voice.tuning.max_window_s)
+            given["endpointing"] = attrs.evolve(endpointing, max_utterance_s=longest_s)
         if "endpointing" in given:
             self._assembler.configure(given["endpointing"])
-            if given["endpointing"] is not None:
-                self._detector.configure(aggressiveness=given["endpointing"].aggressiveness)
+            if not self.speaking:
+                self._tune_detector(given["endpointing"])
         self.voice.options = attrs.evolve(self.options, **given)
 
-    def skip(self, samples_in: float) -> None:
-        """So many samples at the client's rate were dropped: the clock goes on, an open utterance ends at the hole."""
-        lost = self._lost_rest + samples_in * SAMPLE_RATE / self.options.sample_rate
+    def _tune_detector(self, endpointing: Endpointing | None) -> None:
+        if endpointing is not None:
+            self._detector.configure(aggressiveness=endpointing.aggressiveness)
+
+    def skip(self, count: int) -> None:
+        """So many bytes of raw audio were dropped: the clock goes on, an open utterance ends at the hole."""
+        assert self._decoder is not None
+        self._decoder.skip(count)
+        lost = self._lost_rest + count / self._decoder.sample_bytes * SAMPLE_RATE / self.options.sample_rate
         samples = int(lost) // FRAME_SAMPLES * FRAME_SAMPLES
         self._lost_rest = lost - samples  # the clock advances by whole frames; what is over counts the next time
         from_s = seconds(self.position)
@@ -187,6 +199,7 @@ class Ear:
                     self.owed[event.utterance].resumed()
                 case Closed():
                     self.owed[event.utterance].close(event)
+                    self._tune_detector(self.options.endpointing)  # which may have changed in the utterance
 
     def _open(self, opened: Opened) -> None:
         assert self.nursery is not None

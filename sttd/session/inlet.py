@@ -2,7 +2,7 @@
 
 The channel holds `PIECES` pieces of at most `HELD_S` seconds together. When it is full, `overflow: wait` makes the
 sender wait and loses nothing; `overflow: drop` takes the oldest audio out again and leaves a `Dropped` in its place.
-What the client asked for between dropped pieces stays, in order.
+What the client asked for between dropped pieces stays, in order. Iterate over the inlet to get all of it.
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ Item = bytes | Control
 
 @attrs.define(eq=False)
 class Inlet:
-    """One client's input. `feed` and `put` are the plane's ends, `receive` and `overtaken` the session's."""
+    """One client's input. `feed` and `put` are the plane's ends; the session iterates, or reads a container's bytes
+    from `receive`, of which none are dropped."""
 
     options: SessionOptions
     receive: trio.MemoryReceiveChannel[Item] = attrs.field(init=False)
     _send: trio.MemorySendChannel[Item] = attrs.field(init=False)
     _overtaken: deque[Control] = attrs.field(factory=deque, init=False)  # older than all that is in the channel
+    _waiting: bool = attrs.field(default=False, init=False)  # for the next item
 
     def __attrs_post_init__(self) -> None:
         self._send, self.receive = trio.open_memory_channel[Item](PIECES)
@@ -90,11 +92,24 @@ class Inlet:
         """Nothing more will come; what is in it can still be read. Idempotent."""
         self._send.close()
 
-    def overtaken(self) -> list[Control]:
-        """What was asked for, or dropped, before the item that was just received."""
-        items = list(self._overtaken)
-        self._overtaken.clear()
-        return items
+    def __aiter__(self) -> Inlet:
+        return self
+
+    async def __anext__(self) -> Item:
+        """The next item; what was overtaken is older than all that is in the channel."""
+        if self._overtaken:
+            return self._overtaken.popleft()
+        self._waiting = True
+        try:
+            return await self.receive.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+        finally:
+            self._waiting = False
+
+    def close(self) -> None:
+        """The session takes no more; whoever feeds is let go."""
+        self.receive.close()
 
     def _make_room(self) -> bool:
         """Take the oldest item out. False where nothing may be dropped: half a container is none."""
@@ -102,6 +117,8 @@ class Inlet:
             return False
         if len(self._overtaken) >= _MAX_OVERTAKEN:
             return False
+        if self._waiting and not self.receive.statistics().tasks_waiting_receive:
+            return False  # an item is on its way to the session; what were taken out now would overtake it
         oldest = self.receive.receive_nowait()
         if not isinstance(oldest, bytes):
             self._overtaken.append(oldest)

@@ -115,12 +115,12 @@ class Session:
         self.end("stop")
 
     def end(self, ending: Ending, *, close_code: int = 1000) -> None:
-        """End the audio for this reason; the first reason counts."""
+        """End the audio for this reason; the first reason counts. After a disconnect nobody reads any more."""
+        if ending == "disconnect":
+            self.outbox.abandon()
         if self._ending is None:
             self._ending = ending
-            if ending == "disconnect":
-                self.outbox.abandon()
-            else:
+            if ending != "disconnect":
                 self.close_code = close_code
             self._inlet.end()
 
@@ -177,7 +177,7 @@ class Session:
             self._fail(InternalError("a bug in sttd; the journal has the traceback"))
         finally:
             self._inlet.end()
-            self._inlet.receive.close()
+            self._inlet.close()
             self.outbox.close()
             self._report_written()
             self._finished.set()
@@ -188,7 +188,7 @@ class Session:
                 outer.start_soon(self._report_progress)
             async with trio.open_nursery() as nursery:
                 self._ear.nursery = nursery
-                source: trio.MemoryReceiveChannel[Any] = self._inlet.receive
+                source: Inlet | trio.MemoryReceiveChannel[Any] = self._inlet
                 if self.options.encoding == "container":
                     send, source = trio.open_memory_channel[Any](FRAME_BLOCKS)
                     nursery.start_soon(self._open_container, send)
@@ -198,18 +198,14 @@ class Session:
         if failure is not None:
             raise failure
 
-    async def _listen(self, source: trio.MemoryReceiveChannel[Any]) -> SttdError | None:
+    async def _listen(self, source: Inlet | trio.MemoryReceiveChannel[Any]) -> SttdError | None:
         """Audio to utterances until the input ends. Returns the error that ended it, if one did."""
         failure = None
         try:
             async for item in source:
-                for before in self._inlet.overtaken():
-                    self._take(before)
                 self._take(item)
                 self._warn_if_behind()
                 await self._wait_until_bearable()
-            for before in self._inlet.overtaken():
-                self._take(before)
             self._ear.flush()
         except SttdError as exc:
             failure = exc
@@ -231,7 +227,7 @@ class Session:
             case SessionChanges():
                 self._ear.change(item)
             case Dropped():
-                self._ear.skip(item.count / self._inlet.bytes_per_sample)
+                self._ear.skip(item.count)
             case SttdError():
                 raise item
 

@@ -66,7 +66,6 @@ _NO_TIMING = Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=Fa
 @attrs.define(eq=False)
 class _Speculation:
     ticket: Ticket
-    submitted: float
     covers_until: int  # sample
 
 
@@ -137,7 +136,7 @@ class Transcriber:
         except OverloadedError:
             return
         covers = self.opened.start_sample + len(pause.samples)
-        self._speculation = _Speculation(ticket=ticket, submitted=self.voice.clock(), covers_until=covers)
+        self._speculation = _Speculation(ticket=ticket, covers_until=covers)
 
     def resumed(self) -> None:
         """The speaker went on: what was decoded meanwhile is not the utterance."""
@@ -170,6 +169,8 @@ class Transcriber:
                 await self._take_lease()
                 await self._closing.wait()
                 assert self._closed is not None
+                if self._trouble is not None and self._trouble.retryable:
+                    await self._take_lease()  # what was said is still here, and the model may be by now
                 final = await self._decode_final(self._closed)
                 nursery.cancel_scope.cancel()
             await self.previous.wait()
@@ -194,15 +195,21 @@ class Transcriber:
         return self._final(self._stabiliser.stable_text, end_sample=end, reason=reason, timing=_NO_TIMING)
 
     async def _take_lease(self) -> None:
-        try:
-            self._lease = await self.voice.models.lease(self.options.model)
-        except SttdError as exc:
-            self._trouble = exc
-            self._report(exc)
-        else:
-            if self.options.interim and self.options.interim_model == self.options.model:
-                self._interim_lease = self._lease.duplicate()
-                self._catch_up()
+        """Take the lease for the final; a file waits for it as long as it takes. The first trouble is reported."""
+        while self._lease is None:
+            try:
+                self._lease = await self.voice.models.lease(self.options.model)
+            except SttdError as exc:
+                if self._trouble is None:
+                    self._report(exc)
+                self._trouble = exc
+                if self.options.kind != "file" or not isinstance(exc, OverloadedError):
+                    return
+                await trio.sleep(_FILE_RETRY_S)  # the pool has waited for a slot already
+        self._trouble = None
+        if self._closed is None and self.options.interim and self.options.interim_model == self.options.model:
+            self._interim_lease = self._lease.duplicate()
+            self._catch_up()
 
     async def _take_interim_lease(self) -> None:
         try:
@@ -290,14 +297,14 @@ class Transcriber:
         self._catch_up()
 
     async def _decode_final(self, closed: Closed) -> Final:
-        text, outcome, speculative = "", None, False
+        # What the client was told to be stable holds, whatever becomes of the decode.
+        text, outcome, speculative = self._stabiliser.stable_text, None, False
         decided_at = self.voice.clock()
         if self._trouble is None:
             try:
                 outcome, speculative = await self._final_outcome(closed, decided_at=decided_at)
             except SttdError as exc:
                 self._report(exc)
-                text = self._stabiliser.stable_text
         if outcome is None:
             return self._final(text, end_sample=closed.end_sample, reason=closed.reason, timing=_NO_TIMING)
         # Where the client says what an utterance is, the VAD's opinion of it counts for nothing.
@@ -336,7 +343,7 @@ class Transcriber:
             except (JobDropped, DecodeError):
                 pass  # shed while it waited, or failed: what was a guess until now deserves a real try
             else:
-                return outcome, speculation.submitted + outcome.queue_s < decided_at
+                return outcome, outcome.started < decided_at
         assert self._lease is not None
         return await (await self._submit_final(closed.samples, lease=self._lease)).wait(), False
 

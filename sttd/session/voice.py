@@ -30,6 +30,7 @@ class Tuning:
     hold_back_s: float = 0.4
     silero: bool = True
     lag_warning_s: float = 2.0
+    max_window_s: float = 29.0  # what the model takes in one call
 
 
 @attrs.define(eq=False)

@@ -103,7 +103,13 @@ async def test_a_session_is_opened_counted_told_and_closed():
     async with serving() as service:
         events = service.subscribe(peer=ROOT, topics=("sessions", "transcripts"))
         async with service.open_session(asked(service, label="notes"), peer=ANN) as session:
-            assert service.status()["sessions"] == {"active": 1, "peak": 1, "limit": 10, "total": 1}
+            assert service.status()["sessions"] == {
+                "active": 1,
+                "peak": 1,
+                "limit": 10,
+                "total": 1,
+                "refused": 0,
+            }
             await session.feed(NOISE)
             session.stop()
             await read_all(session)
@@ -146,11 +152,12 @@ async def test_no_session_beyond_the_limits_or_while_stopping():
 
 async def test_a_live_session_whose_finals_would_be_late_is_refused_and_a_file_is_not(monkeypatch):
     async with serving() as service:
-        monkeypatch.setattr(Dispatcher, "worst_wait_s", 7.0)
+        monkeypatch.setattr(Dispatcher, "queue_wait_s", lambda self, preset: 7.0)
         with pytest.raises(OverloadedError, match=r"7\.0 s") as caught:
             async with service.open_session(asked(service), peer=ANN):
                 pass
         assert caught.value.data == {"retry_after_s": 7.0}
+        assert service.status()["sessions"]["refused"] == 1
         async with service.open_session(asked(service, kind="file"), peer=ANN):
             pass
 

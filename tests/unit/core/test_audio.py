@@ -154,3 +154,31 @@ def test_options_out_of_range_are_refused(wrong):
     with pytest.raises(ProtocolError) as caught:
         AudioDecoder(**{"encoding": "pcm_s16le", "sample_rate": 16_000} | wrong)
     assert caught.value.code == "bad_option"
+
+
+@pytest.mark.parametrize(("torn", "dropped"), [(1, 5), (1, 4), (3, 0), (2, 7), (0, 6)])
+def test_behind_dropped_bytes_the_next_whole_sample_is_read(torn, dropped):
+    samples = np.arange(2000, dtype="<i2").reshape(-1, 2)
+    data = samples.tobytes()
+    decoder = AudioDecoder(encoding="pcm_s16le", sample_rate=16_000, channels=2, channel_select=1)
+    head = 4 * 320 + torn
+    heard = [decoder.push(data[:head])]
+    decoder.skip(dropped)
+    rest = data[head + dropped :]
+    heard += [decoder.push(rest[start : start + 3]) for start in range(0, len(rest), 3)]
+    heard.append(decoder.flush())
+    found = np.round(np.concatenate([part.ravel() for part in heard]) * 32768).astype(int)
+    lost = (head + dropped + 3) // 4 - 320  # samples that the hole touches
+    expected = [*samples[:320, 1], *samples[320 + lost :, 1]]
+    assert found[: len(expected)].tolist() == expected
+
+
+@pytest.mark.parametrize("rate", [8000, 22_050, 44_100, 48_000])
+def test_a_boundary_brings_out_what_the_resampler_holds_and_the_clock_does_not_drift(rate):
+    decoder = AudioDecoder(encoding="pcm_s16le", sample_rate=rate)
+    count = 0
+    for _ in range(20):
+        tone = (8000 * np.sin(2 * np.pi * 300 * np.arange(rate // 2) / rate)).astype("<i2")
+        count += len(decoder.push(tone.tobytes())) + len(decoder.drain())
+        assert len(decoder.drain()) == 0
+    assert count == pytest.approx(500, abs=1)

@@ -182,9 +182,11 @@ def test_more_words_than_anybody_says_need_doubt_too():
 @pytest.mark.parametrize(
     ("text", "evidence", "kept"),
     [
-        ("Hello doctor.", CLEAR, False),
+        ("Hello doctor.", FAINT, False),
+        ("Hello doctor.", CLEAR, True),  # a wake word, a command: somebody has said just that
         ("Hello doctor Who.", CLEAR, True),
-        ("Kubernetes systemd", CLEAR, False),
+        ("Kubernetes systemd", FAINT, False),
+        ("Kubernetes systemd", CLEAR, True),
         ("Kubernetes, systemd and Trio", CLEAR, True),
         ("Kubernetes", CLEAR, True),
     ],

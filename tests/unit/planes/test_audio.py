@@ -1,9 +1,11 @@
 """The audio plane with a session that does what the test says: every op, every way to end, nobody left waiting."""
 
+import contextlib
 import json
 import os
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 import trio_websocket
@@ -625,3 +627,29 @@ async def test_a_client_that_still_writes_is_no_slow_consumer():
                 pass
     assert client.code == 1000
     assert sum('"type":"interim"' in message for message in client.messages) == 900
+
+
+async def test_a_client_that_drops_and_does_not_read_is_slow_although_its_audio_is_taken():
+    async with open_plane(stall_s=0.3, close_s=0.2) as plane, open_raw(plane) as client:
+        plane.service.sessions[0].options = attrs.evolve(plane.service.sessions[0].options, overflow="drop")
+        session = plane.service.sessions[0]
+        flood(session)
+        with trio.fail_after(5):
+            while not session.left.is_set():
+                with contextlib.suppress(trio.BrokenResourceError):
+                    await client.send(frames.BytesMessage(bytes(640)))
+                await trio.sleep(0.02)
+
+
+async def test_what_configure_leaves_out_is_as_configured_where_nothing_was_in_effect():
+    class Configured(FakeService):
+        def defaults(self, *, kind="live"):
+            return attrs.evolve(super().defaults(kind=kind), endpointing=Endpointing(silence_ms_min=333))
+
+    async with open_plane(service=Configured()) as plane, open_client(plane) as client:
+        await client.begin(endpointing=False)
+        await client.say(op="configure", endpointing={"silence_ms_max": 900})
+        await client.say(op="stop")
+        await client.hear_all()
+        (changes,) = plane.service.sessions[0].named("configure")
+        assert changes.endpointing == Endpointing(silence_ms_min=333, silence_ms_max=900)

@@ -311,6 +311,16 @@ async def test_one_user_does_not_take_all_connections(tmp_path):
         await eventually_served(plane)
 
 
+async def test_idle_connections_beyond_the_users_share_do_not_stay(tmp_path):
+    async with open_plane(tmp_path, limits=ControlLimits(connections_per_uid=1, message_s=0.2)) as plane:
+        async with plane.connect() as first, plane.connect() as second, plane.connect() as third:
+            with trio.fail_after(5):
+                assert await third.receive_all() == [], "far too many: at once"
+                await second.receive_all()  # after its time for a question
+            assert await first.call("ping") == {}
+        await eventually_served(plane)
+
+
 async def test_there_are_only_so_many_connections(tmp_path):
     async with open_plane(tmp_path, limits=ControlLimits(connections=1)) as plane:
         async with plane.connect() as first, plane.connect() as second:

@@ -1,8 +1,11 @@
 """The front of the audio sockets, over real sockets: what is answered, what is refused, and that nobody waits."""
 
+import itertools
 import json
 import os
 import re
+from collections import defaultdict
+from contextlib import AsyncExitStack
 
 import attrs
 import pytest
@@ -10,6 +13,7 @@ import trio
 
 from sttd.planes import http
 from sttd.planes.http import HttpLimits, page
+from sttd.service import Peer
 from sttd.wire.http import AccessRules
 from tests.unit.planes.fakes import FakeService, open_plane
 
@@ -131,6 +135,22 @@ async def test_full_is_said_to_websockets_while_plain_requests_are_answered():
         assert (await plane.get("/ready"))[0] == 200
 
 
+async def test_a_user_without_a_say_has_a_bounded_number_of_websockets(tmp_path, monkeypatch):
+    limits = HttpLimits(connections_per_uid=1, linger_s=0.2)
+    peers = iter([1000, 1000, 1001, 0])
+    monkeypatch.setattr(
+        http, "unix_peer", lambda stream: Peer(uid=(uid := next(seen[stream])), privileged=not uid, transport="unix")
+    )
+    seen = defaultdict(lambda: itertools.repeat(next(peers)))
+    async with open_plane(path=tmp_path / "audio.sock", limits=limits) as plane, AsyncExitStack() as stack:
+        answers = []
+        for _ in range(4):
+            stream = await stack.enter_async_context(await plane.connect())
+            await stream.send_all(HANDSHAKE + b"\r\n")
+            answers.append(bytes(await stream.receive_some())[:13])
+    assert answers == [b"HTTP/1.1 101 ", b"HTTP/1.1 503 ", b"HTTP/1.1 101 ", b"HTTP/1.1 101 "]
+
+
 async def test_far_too_many_connections_are_dropped_at_once():
     async with open_plane(limits=HttpLimits(connections=1, linger_s=0.2)) as plane:
         idle = [await plane.connect() for _ in range(2)]
@@ -170,10 +190,13 @@ async def test_limits_come_from_the_configuration():
     service = FakeService()
     service = attrs.make_class("Configured", ["settings"])(
         attrs.make_class("S", ["limits"])(
-            attrs.make_class("L", ["connections", "start_timeout_s", "idle_timeout_s"])(7, 8.0, 9.0)
+            attrs.make_class("L", ["connections", "start_timeout_s", "idle_timeout_s", "sessions_per_uid"])(
+                7, 8.0, 9.0, 5
+            )
         )
     )
     limits = http.configured_limits(service)
+    assert limits.connections_per_uid == 10
     assert (limits.connections, limits.audio.start_s, limits.audio.idle_s) == (7, 8.0, 9.0)
 
 

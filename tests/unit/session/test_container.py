@@ -1,13 +1,15 @@
 """Containers: PyAV in its thread, bytes in over a channel, frames out over another."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
 import trio
+import trio.lowlevel
 
 from sttd.core.types import FRAME_SAMPLES
-from sttd.errors import ProtocolError
+from sttd.errors import OverloadedError, ProtocolError
 from sttd.session import container
 from sttd.session.container import container_stage, decode_container
 
@@ -158,3 +160,58 @@ async def test_the_stage_passes_on_what_is_no_audio_and_ends_with_the_error():
             received = [item async for item in items]
     assert received[0] == "a finalize"
     assert [type(item) for item in received[1:]] == [ProtocolError]
+
+
+PLAYLIST = b"ffconcat version 1.0\nfile 'other.wav'\n"
+DESCRIPTION = b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 50004 RTP/AVP 0\n"
+
+
+@pytest.mark.parametrize("data", [PLAYLIST, DESCRIPTION, b"#EXTM3U\n#EXTINF:1,\nother.wav\n"])
+@pytest.mark.parametrize("live", [False, True])
+async def test_what_would_open_other_files_or_ports_is_no_container(data, live, tmp_path, monkeypatch):
+    (tmp_path / "other.wav").write_bytes(encoded("wav", "pcm_s16le"))
+    monkeypatch.chdir(tmp_path)
+    frames, error = await decode(data.ljust(4096, b"\n"), live=live)
+    assert len(frames) == 0
+    assert error.code == "bad_audio"
+
+
+async def stage(items, *, live=True):
+    """What comes out of the stage for these items, each sent when the one before was taken."""
+    to, inside = trio.open_memory_channel(0)
+    out, received = trio.open_memory_channel(100)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(container_stage, inside, out, channel_select=None, live=live))
+            async with to:
+                for item in items:
+                    await to.send(item)
+                    await trio.lowlevel.checkpoint()
+        return [item async for item in received]
+
+
+async def test_what_the_client_says_waits_for_the_bytes_before_it():
+    data, mark = encoded("wav", "pcm_s16le", seconds=6.0), object()
+    first = data[: len(data) * 2 // 3]
+    found = await stage([first, mark, data[len(first) :]])
+    place = [item is mark for item in found].index(True)
+    before = sum(len(block) for block in found[:place])
+    assert before == pytest.approx(200, abs=8)  # four of six seconds, but for what FFmpeg keeps of a packet
+    assert sum(len(block) for block in found[place + 1 :]) == 300 - before
+
+
+async def test_what_is_said_before_the_first_bytes_and_behind_the_end_is_passed_on():
+    marks = [object(), object()]
+    found = await stage([marks[0], encoded("flac", "flac", seconds=2.0), marks[1]])
+    assert found[0] is marks[0]
+    assert any(item is marks[1] for item in found)
+    broken = await stage([b"no sound at all " * 10_000, marks[0]])
+    assert any(item is marks[0] for item in broken)
+
+
+async def test_a_container_too_many_is_refused_and_not_kept_waiting(monkeypatch):
+    monkeypatch.setattr(container, "_threads", trio.CapacityLimiter(1))
+    await container._threads.acquire()
+    found = await stage([encoded("wav", "pcm_s16le")])
+    assert [type(item) for item in found] == [OverloadedError]
+    assert found[0].data["retry_after_s"] > 0

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import trio
 
-from sttd.core.options import SessionChanges
+from sttd.core.options import Endpointing, SessionChanges
 from sttd.core.types import Final, Gap
+from sttd.engine.vad import VoiceDetector
 from sttd.session.ear import Ear
+from sttd.session.voice import Tuning
 from tests.unit.session.rooms import NOISE, open_room
 
 
@@ -63,7 +65,7 @@ async def test_dropped_samples_advance_the_clock_by_whole_frames_and_none_is_for
     async with open_room() as room:
         ear = listening(room, sample_rate=rate)
         for _ in range(100):
-            ear.skip(rate / 100)  # half a frame each
+            ear.skip(2 * rate // 100)  # bytes of half a frame each
         assert ear.position == 16_000
         assert ear.dropped_s == pytest.approx(1.0)
         gaps = [event for event in room.events if isinstance(event, Gap)]
@@ -74,7 +76,7 @@ async def test_a_hole_ends_the_open_utterance():
     async with open_room() as room:
         ear = listening(room)
         ear.hear_bytes(NOISE)
-        ear.skip(16_000)
+        ear.skip(32_000)
         assert not ear.speaking
         await room.until(lambda: finals(room))
         assert finals(room)[0].reason == "endpoint"
@@ -116,3 +118,38 @@ async def test_at_once_every_shown_utterance_has_its_final_in_order():
             nursery.cancel_scope.cancel()
         ear.end_at_once("drain")
         assert [(final.utterance, final.text) for final in finals(room)] == [(1, ""), (2, ""), (3, "")]
+
+
+@pytest.mark.parametrize("rate", [8000, 44_100])
+async def test_a_finalize_takes_what_the_resampler_holds_and_leaves_no_utterance_behind(rate):
+    async with open_room() as room:
+        ear = listening(room, sample_rate=rate)
+        ear.hear_bytes((NOISE * 3)[: 2 * rate])
+        ear.finalize()
+        ear.flush()
+        ear.end("stop")
+        await room.until(lambda: finals(room))
+        assert [(final.utterance, final.reason) for final in finals(room)] == [(1, "finalize")]
+        assert ear.position / 16_000 == pytest.approx(1.0, abs=0.021)
+
+
+async def test_no_client_asks_for_more_than_its_model_takes():
+    async with open_room() as room:
+        ear = listening(room, tuning=Tuning(max_window_s=10.0))
+        ear.change(SessionChanges(endpointing=Endpointing(max_utterance_s=28.0)))
+        assert ear.options.endpointing.max_utterance_s == 10.0
+        ear.change(SessionChanges(endpointing=Endpointing(max_utterance_s=5.0)))
+        assert ear.options.endpointing.max_utterance_s == 5.0
+
+
+async def test_the_detector_changes_with_the_next_utterance(monkeypatch):
+    told = []
+    monkeypatch.setattr(VoiceDetector, "configure", lambda self, *, aggressiveness: told.append(aggressiveness))
+    async with open_room() as room:
+        ear = listening(room)
+        ear.hear_bytes(NOISE)
+        ear.change(SessionChanges(endpointing=Endpointing(aggressiveness=3)))
+        assert told == []
+        ear.end("stop")
+        assert told == [3]
+        await room.until(lambda: finals(room))

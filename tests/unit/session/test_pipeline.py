@@ -314,3 +314,19 @@ async def test_endpointing_of_the_next_utterance():
         await session.feed(bytes(32_000))  # silence: with endpointing it opens nothing
         session.stop()
         assert kinds(await read_all(session)) == ["Stopped"]
+
+
+@pytest.mark.parametrize("first", ["stop", "drain"])
+async def test_a_client_that_goes_after_its_stop_leaves_nothing_behind(first):
+    async with open_room() as room:
+        session = room.session(interim=False)
+        for _ in range(CAPACITY // 3 + 20):
+            await session.feed(NOISE[:6400])
+            await session.finalize()
+        await room.until(lambda: session.outbox.full)
+        session.end(first)
+        await trio.sleep(0.05)
+        session.end("disconnect")
+        await session.wait_finished()
+        assert len(room.finals) == CAPACITY // 3 + 20
+        assert session.close_code == 1000

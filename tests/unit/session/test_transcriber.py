@@ -3,6 +3,7 @@
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from sttd.core import text
 from sttd.core.types import Failure, JobClass
@@ -389,3 +390,56 @@ async def test_a_locked_prefix_stays_in_the_final():
         assert stable
         utterance.close(1.0)  # less than what was shown as stable
         assert (await utterance.final()).text.startswith(stable)
+
+
+async def test_a_model_that_is_there_at_the_end_decodes_what_was_said_without_it():
+    async with open_room() as room:
+        room.models.failures["fake"] = OverloadedError("no slot", data={"retry_after_s": 10.0})
+        utterance = Utterance(room)
+        await room.until(lambda: room.models.asked)
+        await trio.testing.wait_all_tasks_blocked()
+        room.models.failures.clear()
+        utterance.close(1.2)
+        assert (await utterance.final()).text == "w1 w2 w3 w4"
+        (failure,) = [event for event in room.events if isinstance(event, Failure)]
+        assert (failure.code, failure.data) == ("overloaded", {"retry_after_s": 10.0})
+
+
+async def test_a_file_waits_for_its_model_and_says_so_once():
+    async with open_room() as room:
+        room.models.failures["fake"] = OverloadedError("no slot")
+        utterance = Utterance(room, voice=room.voice(kind="file", interim=False))
+        utterance.close(1.2)
+        await room.until(lambda: len(room.models.asked) >= 3)
+        room.models.failures.clear()
+        assert (await utterance.final()).text == "w1 w2 w3 w4"
+        assert room.kinds().count("Failure") == 1
+
+
+async def test_what_was_stable_stays_when_the_model_of_the_final_does_not_come():
+    async with open_room() as room:
+        room.models.failures["big"] = ModelError("broken", code="model_load_failed")
+        voice = room.voice(model="big", interim_model="fake", lock_stable=True)
+        utterance = Utterance(room, voice=voice)
+        for seconds in (1.0, 2.0, 3.0):
+            shown = await utterance.show(seconds)
+        utterance.close(3.0)
+        final = await utterance.final()
+        assert shown.stable_chars > 0
+        assert final.text.startswith(shown.text[: shown.stable_chars])
+        assert room.kinds().count("Failure") == 1
+
+
+async def test_a_guess_that_begins_after_the_decision_is_none_that_ran_before_it():
+    async with open_room() as room:
+        blocker, utterance = Utterance(room), Utterance(room, number=2)
+        await room.until(lambda: room.models.held == 4)
+        room.model.gate.clear()
+        blocker.close(1.0)
+        await room.until(lambda: room.model.calls)
+        utterance.pause(1.0)
+        await trio.sleep(0.1)
+        utterance.close(1.0)
+        await trio.sleep(0.02)
+        room.model.gate.set()
+        assert not (await utterance.final()).timing.speculative
