@@ -43,7 +43,7 @@ _COUNTERS: tuple[tuple[str, str, str], ...] = (
     ("sttd_model_load_failures", "Models that did not load.", "models.load_failures"),
     ("sttd_batches", "Decoder calls since the start.", "scheduler.batches"),
     ("sttd_jobs_coalesced", "Interims replaced by newer ones before they were decoded.", "scheduler.coalesced"),
-    ("sttd_jobs_rejected", "Jobs refused under overload.", "scheduler.rejected"),
+    ("sttd_rejected", "Sessions and jobs refused under overload.", "scheduler.rejected"),
     ("sttd_audio_dropped_seconds", "Audio dropped by `overflow: drop`.", "health.audio_dropped_s"),
     ("sttd_engine_restarts", "Times that the engine was started anew.", "health.engine_restarts"),
 )
@@ -71,6 +71,12 @@ class Metrics:
         self._responses = Counter(
             "sttd_http_responses", "Plain HTTP answers and refused handshakes.", ["status"], registry=self._registry
         )
+        self._refused = Counter(
+            "sttd_sessions_refused",
+            "Sessions not admitted, for want of room or time.",
+            ["kind"],
+            registry=self._registry,
+        )
         self._registry.register(self)
 
     def observe_latency(self, kind: Literal["final", "interim"], seconds: float) -> None:
@@ -88,6 +94,10 @@ class Metrics:
     def count_response(self, status: int) -> None:
         """A plain HTTP answer went out."""
         self._responses.labels(str(status)).inc()
+
+    def count_refused_session(self, kind: str) -> None:
+        """A session, `live` or `file`, was not admitted."""
+        self._refused.labels(kind).inc()
 
     def render(self, status: Mapping[str, Any]) -> bytes:
         """The page in the text format of Prometheus; `status` as the control plane gives it."""

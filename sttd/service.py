@@ -161,6 +161,7 @@ class Service:
             self._admit(options, peer)
         except OverloadedError:
             self.registry.refused += 1
+            self.meters.count_refused_session(options.kind)
             raise
         options = _within_window(options, self.preset_table[options.model].max_window_s)
         session = self._new_session(options, peer)

@@ -45,7 +45,6 @@ def compose(
             "peak": registry.peak,
             "limit": registry.limit,
             "total": registry.total,
-            "refused": registry.refused,
         },
         "scheduler": {
             "queued": scheduler.queued,
@@ -55,7 +54,7 @@ def compose(
             "batch_size_mean": scheduler.batch_size_mean,
             "queue_wait_ms": {name: attrs.asdict(wait) for name, wait in scheduler.queue_wait_ms.items()},
             "coalesced": scheduler.coalesced,
-            "rejected": scheduler.rejected,
+            "rejected": scheduler.rejected + registry.refused,
             "realtime_factor": scheduler.realtime_factor,
         },
         "latency_ms": {

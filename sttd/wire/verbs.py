@@ -162,9 +162,9 @@ VERBS: Mapping[str, Verb] = {
                 "server": "version, pid, uptime_s, state (starting, ready, draining), listeners, config_path",
                 "models": "loaded, max_loaded, entries, hits, misses, load_failures, idle_ttl_seconds, "
                 "process_rss_bytes; entries are least recently used first",
-                "sessions": "active, peak, limit, total, refused (for want of room)",
+                "sessions": "active, peak, limit, total",
                 "scheduler": "queued (final, speculative, interim, file), in_flight, workers, batches, "
-                "batch_size_mean, queue_wait_ms, coalesced, rejected, realtime_factor",
+                "batch_size_mean, queue_wait_ms, coalesced, rejected (sessions and jobs), realtime_factor",
                 "latency_ms": "final (p50, p95, p99) and interim (p50, p95) of the last 5 minutes: arrival of the "
                 "last speech sample to the message written; null without samples",
                 "health": "event_loop_lag_ms_p99 of the last 10 s, audio_dropped_s, engine_restarts, last_error",

@@ -108,7 +108,6 @@ async def test_a_session_is_opened_counted_told_and_closed():
                 "peak": 1,
                 "limit": 10,
                 "total": 1,
-                "refused": 0,
             }
             await session.feed(NOISE)
             session.stop()
@@ -157,7 +156,8 @@ async def test_a_live_session_whose_finals_would_be_late_is_refused_and_a_file_i
             async with service.open_session(asked(service), peer=ANN):
                 pass
         assert caught.value.data == {"retry_after_s": 7.0}
-        assert service.status()["sessions"]["refused"] == 1
+        assert service.status()["scheduler"]["rejected"] == 1
+        assert b'sttd_sessions_refused_total{kind="live"} 1.0' in service.metrics()
         async with service.open_session(asked(service, kind="file"), peer=ANN):
             pass
 
