@@ -4,9 +4,9 @@ PyAV reads a file and blocks, while our bytes arrive over a socket and must not 
 thread per such session reads through `_Source`, whose `read` waits for the session's channel by way of
 `trio.from_thread`. Cancelling the session cancels that wait, and with it the thread.
 
-What else the client says waits until the bytes before it were decoded: it travels through the thread, which sends it
-on when it asks for more. (A demuxer may still hold some of them back: Ogg up to a page, about a second, and WAV the first
-64 KiB, in which FFmpeg looks for other formats wrapped in it.)
+What else the client says waits until the bytes before it were decoded: it travels through the thread, which sends
+it on when it asks for more. (A demuxer may still hold some of them back: Ogg up to a page, about a second, and WAV
+the first 64 KiB, in which FFmpeg looks for other formats wrapped in it.)
 
 Only the formats below are looked for, and FFmpeg may open nothing by itself: a playlist or a session description is a
 container too to it, and would have the daemon read other files, or listen on ports.

@@ -66,7 +66,8 @@ def _work(report: Report) -> Iterator[str]:
     yield (
         f"{'decoding':12}{'-' if not factor else f'{factor:.3g}'} s per second of audio, "
         f"{scheduler.get('batches', '-')} batches of {scheduler.get('batch_size_mean') or 0:.1f}; "
-        f"{scheduler.get('coalesced', '-')} interims skipped, {scheduler.get('rejected', '-')} sessions and jobs refused"
+        f"{scheduler.get('coalesced', '-')} interims skipped, "
+        f"{scheduler.get('rejected', '-')} sessions and jobs refused"
     )
     for name in ("final", "interim"):
         values = latency.get(name) or {}
