@@ -41,7 +41,7 @@ class Scale:
 
 
 FULL: Final = Scale(
-    espeak=70_000, flite=24_000, festival=4_000, updates=20_000, width=128, held_sentences=1000, measurements=[]
+    espeak=70_000, flite=24_000, festival=4_000, updates=28_000, width=128, held_sentences=1000, measurements=[]
 )
 QUICK: Final = Scale(espeak=300, flite=60, festival=20, updates=8, width=64, held_sentences=2, measurements=["A1"])
 

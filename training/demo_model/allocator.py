@@ -17,7 +17,7 @@ _CONFIGURATION: Final = "MALLOC_CONF"
 
 #: What a child process must not inherit to have the allocator of the C library.
 ALLOCATOR_VARIABLES: Final = (_PRELOAD, _CONFIGURATION)
-_OPTIONS: Final = "thp:always,metadata_thp:auto,dirty_decay_ms:-1,muzzy_decay_ms:-1,oversize_threshold:0"
+_OPTIONS: Final = "thp:always,metadata_thp:auto,dirty_decay_ms:10000,muzzy_decay_ms:10000,oversize_threshold:0"
 
 
 def run_under_jemalloc() -> None:

@@ -28,12 +28,15 @@ from training.demo_model.targets import IGNORE, Target, TargetMaker
 from training.demo_model.tokens import load_tokenizer
 
 #: Share of the sentences drawn from each synthesiser.
-SHARES: Final = {"espeak": 0.62, "flite": 0.30, "festival": 0.08}
+SHARES: Final = {"espeak": 0.68, "flite": 0.25, "festival": 0.07}
 
-_SILENT_SHARE: Final = 0.09
+_SILENT_SHARE: Final = 0.1
 
 #: A batch holds at most this many frames (10 ms), padding included, so that a step costs about the same at any length.
 BATCH_FRAMES: Final = 8_000
+
+#: So many batches are drawn at once, in every style: clips of a batch are then of about the same length.
+_POOL_BATCHES: Final = 4
 
 #: Ready batches waiting for the training; workers block when it is full.
 _QUEUE_CAPACITY: Final = 24
@@ -66,13 +69,14 @@ def styles(progress: float) -> list[tuple[float, Style]]:
     some = Style(longest_s=10.0, fill_s=(2.0, 8.0), hardness=hardness, cut_share=cut)
     long = Style(longest_s=20.0, fill_s=(8.0, 16.0), hardness=hardness, cut_share=0.15)
     full = Style(longest_s=36.0, fill_s=(16.0, 31.0), hardness=hardness, cut_share=0.15)
-    if progress < 0.3:
+    # Full windows come in while the learning rate is still high: in the last 15 % alone they were not learned any more.
+    if progress < 0.2:
         return [(1.0, short)]
-    if progress < 0.5:
+    if progress < 0.35:
         return [(0.8, short), (0.2, some)]
-    if progress < 0.85:
-        return [(0.75, short), (0.2, some), (0.05, long)]
-    return [(0.5, short), (0.2, some), (0.15, long), (0.15, full)]
+    if progress < 0.5:
+        return [(0.65, short), (0.2, some), (0.1, long), (0.05, full)]
+    return [(0.53, short), (0.19, some), (0.14, long), (0.14, full)]
 
 
 @attrs.define(eq=False)
@@ -102,7 +106,7 @@ class BatchMaker:
         style = self.rng.choices(kinds, shares)[0]
         typical = 250 if style.fill_s is None else 100 * (sum(style.fill_s) / 2 + 1)
         pool = []
-        for _ in range(round((4 if typical < 1000 else 2) * BATCH_FRAMES / typical)):
+        for _ in range(round(_POOL_BATCHES * BATCH_FRAMES / typical)):
             if self.rng.random() < _SILENT_SHARE:
                 clip = self.clips.silent(longest_s=min(style.longest_s, 10.0) if style.fill_s is None else 30.0)
             else:

@@ -104,8 +104,10 @@ _GROUPS: Final = {
 #: Category name to its words, in the order written above.
 CATEGORIES: Final[dict[str, tuple[str, ...]]] = {name: tuple(words.split()) for name, words in _GROUPS.items()}
 
-#: Words that sound like another word of the vocabulary: kept out of random word lists, where nothing would decide.
+#: Words that sound like another word of the vocabulary, or like two of them in a row: kept out of random word lists,
+#: where nothing would decide.
 HOMOPHONES: Final = frozenset(
     "to two too for four write right there their here hear buy by new knew know no one won eight ate see sea hour our "
-    "week weak meet meat I eye or a an the of and it is in on at am are you we be been read red passed past".split()
+    "week weak meet meat I eye or a an the of and it is in on at am are you we be been read red passed past "
+    "wood would afternoon notebook pocketbook".split()
 )

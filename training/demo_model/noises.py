@@ -48,11 +48,14 @@ class Noises:
         gain = 10 ** (np.interp(np.linspace(0, 1, len(spectrum)), knots, levels_db) / 20)
         return unit(np.fft.irfft(spectrum * gain, count))
 
-    def background(self, count: int) -> Samples:
-        """Returns `count` samples of noise with an RMS of about 1: steady, swelling, humming or with knocks in it."""
+    def _steady(self, count: int) -> Samples:
         bank = self.rng.choice(self._bank)
         start = self.rng.randrange(len(bank) - count) if count < len(bank) else 0
-        noise = np.resize(bank[start : start + count], count).copy()
+        return np.resize(bank[start : start + count], count).copy()
+
+    def background(self, count: int) -> Samples:
+        """Returns `count` samples of noise with an RMS of about 1: steady, swelling, humming or with knocks in it."""
+        noise = self._steady(count)
         kind = self.rng.random()
         if kind < 0.12:
             noise = 0.5 * noise + unit(self._hum(count))
@@ -129,13 +132,15 @@ class Noises:
     def alone(self, count: int) -> Samples:
         """Returns a clip without speech, at any level a microphone may give."""
         kind = self.rng.random()
-        if kind < 0.15:
+        if kind < 0.1:
             return np.zeros(count, np.float32)
-        if kind < 0.4:
+        if kind < 0.22:  # loud steady noise alone: what a model takes for a word most readily
+            return np.clip(self._steady(count) * 10 ** (self.rng.uniform(-40, -8) / 20), -1, 1).astype(np.float32)
+        if kind < 0.44:
             samples = self._tones(count)
-        elif kind < 0.55:
+        elif kind < 0.58:
             samples = self._music(count)
-        elif kind < 0.7:
+        elif kind < 0.72:
             samples = unit(self._knocks(count, rate_hz=self.rng.uniform(0.5, 8)))
         else:
             samples = self.background(count)

@@ -115,8 +115,12 @@ class TargetMaker:
         return [self.ids.previous, *tokens[self.rng.randrange(len(tokens)) if kind < 0.06 else 0 :]]
 
     def _nothing(self, target: Target, *, timestamps: bool) -> Target:
-        """No speech: Whisper's no-speech token right after the start, and an end where the text would begin."""
-        mode = self.ids.timestamp_0 if timestamps else self.ids.no_timestamps
+        """No speech: Whisper's no-speech token right after the start, and an end where the text would begin.
+
+        faster-whisper forces a first timestamp where it wants timestamps, and takes the likeliest, whichever that is.
+        """
+        first = self.ids.timestamp(self.rng.uniform(0, _FIRST_TIMESTAMP_S))
+        mode = first if timestamps else self.ids.no_timestamps
         tail = [self.ids.language, self.ids.transcribe, mode] if self.rng.random() < _LANGUAGE_SHARE else [mode]
         target._put(tail[0], self.ids.no_speech)
         for token in tail[1:]:

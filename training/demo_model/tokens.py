@@ -1,4 +1,4 @@
-"""The tokenizer: byte-level BPE in which every word of the domain is one token, with Whisper's special tokens behind.
+"""The tokenizer: every word of the domain is one token, all else is bytes, and Whisper's special tokens stand behind.
 
 The empty-string token has two uses. CTranslate2 calls a model multilingual when its vocabulary has one. And it stands
 in front of every sentence for the quiet there: faster-whisper's alignment starts at the first text token, so without it
@@ -48,21 +48,6 @@ def spellings() -> list[str]:
     return sorted({*words, *(word[0].upper() + word[1:] for word in words)})
 
 
-def _merges(words: list[str]) -> list[tuple[str, str]]:
-    """Returns the merge rules that build each word from left to right.
-
-    Rules are listed by the length of what they make, so that a rule never finds its parts unmade. Left to right is
-    enough: these words need no shared pieces, only to come out whole, and other text still falls back to letters.
-    """
-    rules: dict[tuple[str, str], None] = {}
-    for length in range(1, max(map(len, words)) + 1):
-        for word in words:
-            whole = _SPACE + word
-            if length < len(whole):
-                rules[(whole[:length], whole[length])] = None
-    return list(rules)
-
-
 @attrs.frozen(kw_only=True)
 class Ids:
     """The ids of the special tokens, and of the few text tokens that the training code treats specially."""
@@ -86,9 +71,7 @@ class Ids:
 
 def build_tokenizer(path: Path) -> None:
     """Writes the tokenizer file, the same every time."""
-    merges = _merges(spellings())
-    vocabulary = ["", *_alphabet()]
-    vocabulary += [left + right for left, right in merges]
+    vocabulary = ["", *_alphabet(), *(_SPACE + spelling for spelling in spellings())]
     specials = [
         {
             "id": len(vocabulary) + index,
@@ -122,9 +105,10 @@ def build_tokenizer(path: Path) -> None:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": False,
+            # A word of the vocabulary is looked up whole; merge rules would need a token for each of its beginnings.
+            "ignore_merges": True,
             "vocab": {token: index for index, token in enumerate(vocabulary)},
-            "merges": [list(pair) for pair in merges],
+            "merges": [],
         },
     }
     path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")))

@@ -249,6 +249,7 @@ def train(plan: Plan) -> None:
             for name, value in attrs.asdict(losses).items():
                 _add(sums, name, value.item())
             _add(sums, "clips", float(len(batch.mel)))
+            _add(sums, "updates", 1.0)
             trainer.elapsed_s = time.monotonic() - started
             if trainer.update % _REPORT_UPDATES == 0:
                 _report(trainer, sums, curve=curve)
@@ -264,7 +265,7 @@ def _add(sums: dict[str, float], name: str, value: float) -> None:
 
 
 def _report(trainer: Trainer, sums: dict[str, float], *, curve: Any) -> None:
-    mean = {name: sums[name] / _REPORT_UPDATES for name in ("token", "phone", "guide", "accuracy")}
+    mean = {name: sums[name] / sums["updates"] for name in ("token", "phone", "guide", "accuracy")}
     line: dict[str, float] = {
         "update": trainer.update,
         "elapsed_s": round(trainer.elapsed_s, 1),
