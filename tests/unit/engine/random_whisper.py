@@ -26,6 +26,7 @@ class Shape:
     mels: int = 80
     vocabulary: int = 51_865  # the number of language tokens follows from it; 51864 is English only
     seed: int = 0
+    endless: bool = False  # never says that a text has ended
 
 
 SMALL_EN = Shape(width=64, encoder_layers=1, decoder_layers=1, heads=1, vocabulary=ENGLISH_ONLY)
@@ -122,6 +123,8 @@ def _fill(spec, shape):
     decoder.projection.weight = decoder.embeddings.weight
     decoder.position_encodings.encodings = weights(448, width)
     norm(decoder.layer_norm)
+    if shape.endless:
+        decoder.embeddings.weight[TEXT_TOKENS] = 0  # the end token: among random neighbours it is never the likeliest
     for layer in decoder.layer:
         attention(layer.self_attention)
         attention(layer.attention, cross=True)
