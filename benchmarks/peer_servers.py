@@ -104,7 +104,7 @@ async def wyoming_told(port: int, script: list[Spoken]) -> list[Heard]:
     began = trio.current_time()
 
     async def one(number: int, pcm: bytes, task_status: trio.TaskStatus[None]) -> None:
-        stream = await trio.open_tcpstream("127.0.0.1", port)
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
         audio = {"rate": load.RATE, "width": 2, "channels": 1}
         async with stream:
             await stream.send_all(_wyoming_event("transcribe", {"language": "en"}))
