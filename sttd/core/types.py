@@ -68,13 +68,15 @@ class Growing:
 class DecodeItem:
     """One piece of audio on its way to the engine.
 
-    `samples` is at most 30 s: whoever cuts utterances and files sees to that.
+    `samples` is at most 30 s: whoever cuts utterances and files sees to that. `complete`: the speaker was done at its
+    end, as who ends an utterance himself says, although no quiet follows in it.
     """
 
     samples: Samples
     options: DecodeOptions
     job_class: JobClass
     growing: Growing | None = None
+    complete: bool = False
 
 
 @attrs.frozen(kw_only=True)

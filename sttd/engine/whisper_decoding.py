@@ -13,7 +13,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from sttd.core.types import DecodeItem, Hypothesis, JobClass, Segment, Word, seconds
+from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Samples, Segment, Word, seconds
 from sttd.engine.backend import Waiters
 from sttd.engine.whisper_audio import (
     FULL_WINDOW,
@@ -30,6 +30,7 @@ from sttd.engine.whisper_segments import Piece, align, split_at_timestamps, star
 from sttd.engine.whisper_text import TextCodec, compression_ratio
 
 MIN_REST_S: Final = 1.0  # a window's rest shorter than this holds no words
+_QUIET: Final = np.zeros(100 * SAMPLE_RATE // 1000, np.float32)  # with 50 ms the demo model had its last words
 MAX_RESUMES: Final = 2  # how often one file window may go on behind a segment that was left open
 
 
@@ -78,7 +79,7 @@ class Decoder:
         """
         key = self.batch_key(batch[0])
         wanted = [self._codec.language(item.options.language) for item in batch]
-        features = [log_mel(self._extractor, item.samples, window=key.window, growing=item.growing) for item in batch]
+        features = [log_mel(self._extractor, _heard(item), window=key.window, growing=item.growing) for item in batch]
         encoded = encode(self._whisper, np.stack(features))
         languages = self._languages(encoded, wanted)
         attempts: dict[int, Attempt] = {}
@@ -240,6 +241,11 @@ class Decoder:
         for (index, at_s), rest in zip(rests.items(), self.decode(items, resumes=resumes - 1), strict=True):
             hypotheses[index] = _joined(hypotheses[index], rest, at_s=at_s)
         return hypotheses
+
+
+def _heard(item: DecodeItem) -> Samples:
+    """The audio, and a little quiet where its speaker was done: else a last word looks as if the end had cut it."""
+    return np.concatenate([item.samples, _QUIET]) if item.complete else item.samples
 
 
 def _joined(first: Hypothesis, rest: Hypothesis, *, at_s: float) -> Hypothesis:

@@ -54,10 +54,9 @@ class Ear:
     def __attrs_post_init__(self) -> None:
         options, tuning = self.options, self.voice.tuning
         self._last_sent.set()
-        # Where the client finalizes, pauses are only good for a guess: WebRTC will do, and Silero is most of ingest.
         self._detector = VoiceDetector(
             aggressiveness=options.endpointing.aggressiveness if options.endpointing else 2,
-            silero=self.silero if options.endpointing else None,
+            silero=self.silero,
         )
         self._assembler = UtteranceAssembler(
             options.endpointing,
@@ -150,7 +149,6 @@ class Ear:
         self.voice.options = attrs.evolve(self.options, **given)
 
     def _tune_detector(self, endpointing: Endpointing | None) -> None:
-        self._detector.silero = self.silero if endpointing else None
         if endpointing is not None:
             self._detector.configure(aggressiveness=endpointing.aggressiveness)
 

@@ -234,7 +234,7 @@ class Transcriber:
     def _language(self) -> str | None:
         return self.options.lang or self.voice.detected
 
-    def _submit(self, samples: Samples, job_class: JobClass, *, lease: Lease) -> Ticket:
+    def _submit(self, samples: Samples, job_class: JobClass, *, lease: Lease, complete: bool = False) -> Ticket:
         options = self.options
         interim = job_class is JobClass.INTERIM
         decode = DecodeOptions(
@@ -255,6 +255,7 @@ class Transcriber:
                     options=decode,
                     job_class=job_class,
                     growing=growing,
+                    complete=complete,
                 ),
                 session=self.voice.session,
                 uid=self.voice.uid,
@@ -345,13 +346,15 @@ class Transcriber:
             else:
                 return outcome, outcome.started < decided_at
         assert self._lease is not None
-        return await (await self._submit_final(closed.samples, lease=self._lease)).wait(), False
+        return await (await self._submit_final(closed, lease=self._lease)).wait(), False
 
-    async def _submit_final(self, samples: Samples, *, lease: Lease) -> Ticket:
+    async def _submit_final(self, closed: Closed, *, lease: Lease) -> Ticket:
         """Submit; a window of a file that is not taken now waits its turn. Finals are always taken."""
         while True:
             try:
-                return self._submit(samples, JobClass.FINAL, lease=lease)
+                # An endpoint has heard the quiet behind the last word. Who ends an utterance himself has spoken it too.
+                complete = closed.reason not in ("endpoint", "max_length")
+                return self._submit(closed.samples, JobClass.FINAL, lease=lease, complete=complete)
             except OverloadedError as exc:
                 if self.options.kind != "file":
                     raise

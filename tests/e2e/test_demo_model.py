@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.running import read_samples
+from tests.running import transcribe as talk
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data"
@@ -148,6 +149,16 @@ def test_what_was_recognised_stays_as_more_is_heard(model):
             total += len(sure)
             before = text
     assert kept / total > 0.93
+
+
+def test_the_last_word_is_there_when_the_client_ends_the_utterance_right_behind_it(serve):
+    samples, about = read(ROOT / "sttd/assets/sample")
+    daemon = serve("--tcp", "off", "--model", "demo")
+    for said in about["utterances"]:
+        clip = samples[round((said["start_s"] - 0.2) * RATE) : round(said["end_s"] * RATE)]
+        pcm = np.round(clip * 32767).astype("<i2").tobytes()
+        events = talk(daemon, pcm, lang="en", endpointing=False, interim=False)
+        assert [event["text"] for event in events if event["type"] == "final"] == [said["text"]]
 
 
 def test_it_is_multilingual_to_the_code_and_takes_every_option(model):
