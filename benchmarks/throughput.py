@@ -6,15 +6,16 @@ socket, interims off, each ended by `finalize`; a session sends the next one whi
 session is never batched and eight are. Arms alternate, and ratios are medians of the ratios within a round, for the
 machine may be twice as fast in the next. Temperatures above 0 are off, for random weights would always want them.
 
-Two things that sttd does, the bare loop (`bare.py`) does as well, or the daemon would seem to be faster than its own
-work; a row each says what a program gets that does not know of them. It keeps freed heap (`memory.keep_heap`), set up
-before anything else in a process of its own; and it computes features in blocks (`whisper_audio.log_mel`): in
-faster-whisper's own way OpenBLAS wakes threads for them that go on spinning beside those of CTranslate2.
+Three things that sttd does, the bare loop (`bare.py`) does as well, or the daemon would seem to be faster than its own
+work; a row each says what a program gets that does not know of them. It loads the model in a thread that ends, so that
+libgomp's threads may spin (`whisper.WhisperBackend.load`). It keeps freed heap (`memory.keep_heap`), set up before
+anything else in a process of its own. And it computes features in blocks (`whisper_audio.log_mel`): in
+faster-whisper's own way OpenBLAS wakes threads for them that go on spinning beside those of CTranslate2. The last row
+knows of none of them.
 
 Columns: `ratio` is finals per second over those of the bare loop of the same model, one utterance a call; `cpu_s`
 is CPU time of the process that decodes, for each final; `same_text_pct` of the texts are those of the bare loop
-(what is far from sure hangs on the last bit, and random weights are). With base's shape one session comes out twice as
-fast as the bare loop, at less CPU time a final; that is not understood, so the arms there do not do the same work.
+(what is far from sure hangs on the last bit, and random weights are).
 
 Targets: one session at least 0.95; eight sessions with a model of base's shape above 1.3.
 
@@ -84,8 +85,10 @@ def _measure(case: Case) -> list[dict[str, object]]:
         entry = load.call(directory, "load", preset=case.name, keep_alive_s=-1)["entry"]
         threads = entry["cpu_threads"]
         bare = stack.enter_context(BareProcess(case.path, threads=threads))
-        untuned = stack.enter_context(BareProcess(case.path, threads=threads, keep_heap=False))
-        for loop in (bare, untuned):
+        loaded_in_main = stack.enter_context(BareProcess(case.path, threads=threads, passing=False))
+        glibc_heap = stack.enter_context(BareProcess(case.path, threads=threads, keep_heap=False))
+        plain = stack.enter_context(BareProcess(case.path, threads=threads, keep_heap=False, passing=False))
+        for loop in (bare, loaded_in_main, glibc_heap, plain):
             loop.run(utterances[:1], batch=1)  # loads the model, and warms it up
         arms: dict[str, Callable[[], Run]] = {
             "bare loop": lambda: bare.run(utterances, batch=1),
@@ -95,7 +98,9 @@ def _measure(case: Case) -> list[dict[str, object]]:
                 _through_daemon, directory, keep["pid"], utterances, SESSIONS
             ),
             "bare loop, faster-whisper's features": lambda: bare.run(utterances, batch=1, blocks=False),
-            "bare loop, heap as glibc has it": lambda: untuned.run(utterances, batch=1),
+            "bare loop, loaded in the main thread": lambda: loaded_in_main.run(utterances, batch=1),
+            "bare loop, heap as glibc has it": lambda: glibc_heap.run(utterances, batch=1),
+            "bare loop, none of the three": lambda: plain.run(utterances, batch=1, blocks=False),
         }
         for _ in range(ROUNDS):
             for name, arm in arms.items():

@@ -268,6 +268,18 @@ def test_several_threads_decode_at_once(clips):
     model.close()
 
 
+def test_loading_leaves_no_threads_but_those_that_decode():
+    """Helpers of the thread that loaded would count as busy ones, and libgomp would stop to spin: half as fast."""
+    tasks = Path("/proc/self/task")
+    with concurrent.futures.ThreadPoolExecutor(1) as cached:  # stays, as a thread of Trio's does
+        cached.submit(int).result()
+        before = {task.name for task in tasks.iterdir()}
+        model = cached.submit(backend().load, DEMO, cpu_threads=2, num_workers=1).result()
+        after = {task.name for task in tasks.iterdir()}
+        model.close()
+    assert len(after - before) == 2  # CTranslate2's worker, and the helper of its own
+
+
 def test_batches_are_bounded_by_memory(demo, clips, monkeypatch):
     key = demo.batch_key(item(clips["light"][0]))
     assert 1 <= demo.max_batch(key) <= 8
