@@ -255,6 +255,34 @@ def test_without_endpointing_the_limit_cuts_and_leaves_nothing_out():
     )
 
 
+@pytest.mark.parametrize(
+    ("noise_db", "behind_db", "left_out"),
+    [
+        (-90, None, True),  # nothing but the room behind the pause
+        (-40, None, True),
+        (-90, -55, False),  # soft speech that neither detector hears
+        (-60, -45, False),
+        (-90, -75, True),  # nobody hears that
+    ],
+)
+def test_without_endpointing_a_finalize_leaves_out_nothing_but_quiet(noise_db, behind_db, left_out):
+    machine, random = assembler(None), np.random.default_rng(0)
+    levels = [noise_db] * 50 + [-20] * 40 + [noise_db] * 20 + [noise_db if behind_db is None else behind_db] * 25
+    audio = random.standard_normal((len(levels), FRAME_SAMPLES)) * 10 ** (np.array(levels)[:, None] / 20)
+    activity = Activity(
+        webrtc=np.array([level == -20 for level in levels]),
+        probability=np.array([0.9 if level == -20 else 0.05 for level in levels], np.float32),
+    )
+    events = machine.push(audio.astype(np.float32), activity) + machine.finalize()
+    closed = events[-1]
+    if left_out:
+        assert kinds(events) == [Opened, Paused, Closed]
+        np.testing.assert_array_equal(closed.samples, events[-2].samples)
+    else:
+        assert kinds(events) == [Opened, Paused, Resumed, Closed]
+        assert (closed.end_sample, len(closed.samples)) == (machine.position, machine.position)
+
+
 def test_endpointing_can_be_switched_off_and_on():
     machine = assembler()
     machine.configure(None)
