@@ -95,7 +95,7 @@ _FIXED_SHARE = (
 
 @attrs.define(eq=False)
 class CostBook:
-    """What is known of every kind of call: its cost, and a cap on its items after memory ran out.
+    """What is known of every kind of call: its cost, and how many items memory had room for.
 
     A kind belongs to a family, whose calls stand in for its own until it has any. Kinds that were not asked for
     longest are forgotten.
@@ -103,6 +103,7 @@ class CostBook:
 
     first_call_s: float
     _costs: OrderedDict[Hashable, CallCost] = attrs.field(factory=OrderedDict, init=False)  # least recently used first
+    _room: dict[Hashable, int] = attrs.field(factory=dict, init=False)  # items, when last asked
     _caps: dict[Hashable, tuple[int, float]] = attrs.field(factory=dict, init=False)  # items, and until when
 
     def cost(self, kind: Hashable, *, family: Hashable) -> CallCost:
@@ -119,13 +120,18 @@ class CostBook:
         """Allow such calls no more than that many items for a while."""
         self._caps[kind] = (items, until)
 
-    def cap(self, kind: Hashable, *, now: float) -> int | None:
-        """How many items memory allows, if less than usual."""
-        items, until = self._caps.get(kind, (0, now))
+    def note_room(self, kind: Hashable, items: int) -> None:
+        """Memory has room for that many items a call."""
+        self._room[kind] = items
+
+    def cap(self, kind: Hashable, *, now: float) -> int:
+        """How many items memory allows; no limit while nobody knows of one."""
+        room = self._room.get(kind, _NO_LIMIT)
+        items, until = self._caps.get(kind, (room, now))
         if now >= until:
             self._caps.pop(kind, None)
-            return None
-        return items
+            return room
+        return min(items, room)
 
     def _cost(self, kind: Hashable) -> CallCost:
         cost = self._costs.setdefault(kind, CallCost(self.first_call_s))
@@ -133,9 +139,11 @@ class CostBook:
         if len(self._costs) > _KINDS_KEPT:
             forgotten, _ = self._costs.popitem(last=False)
             self._caps.pop(forgotten, None)
+            self._room.pop(forgotten, None)
         return cost
 
 
+_NO_LIMIT = 1 << 30
 _KINDS_KEPT = 512
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import attrs
 
@@ -21,7 +21,7 @@ class Entry:
     model: Hashable
     workers: int  # of that model
     key: Hashable  # entries of one model with equal keys may share a call
-    max_batch: int  # by memory, for that key
+    room: Callable[[], int]  # how many of that key a call may take, by the memory that is free now
     submitted: float = attrs.field(default=0.0, init=False)
 
     @property

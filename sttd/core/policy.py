@@ -14,13 +14,16 @@ a *batch* of jobs and cannot be interrupted. Models do not share workers. The ru
     takes the place of the one that waits, with its deadline; that is dropped (`coalesced`). Waiting speculations alike.
  5. **Batches.** A worker never waits for company. The most urgent job takes along those of its class that have its
     batch key, most urgent first; speculations may ride with finals, as they share a key. A job joins while the batch
-    is within what the model's memory allows, and while the call's expected time is within the `hold` of the job's
-    class. A single job always runs: no call takes longer than its hold or its first job, whichever is more. Finals
-    may always take `final_stretch` times their first job: where single calls are slow a hold in seconds would forbid
-    every batch, just when the queue is long. Expected times are learned from finished calls, per key.
+    is within what the free memory allows, shared among the model's free workers, and while the call's expected time
+    is within the `hold` of the job's class. A single job always runs: no call takes longer than its hold or its first
+    job, whichever is more. Finals may always take `final_stretch` times their first job: where single calls are slow
+    a hold in seconds would forbid every batch, just when the queue is long. Expected times are learned from finished
+    calls, per key.
  6. **Files.** They wait for everything else, with one exception: while files wait and had less than `file_share` of
     the time that the model's workers were lately busy, a file goes before interims. Interims are thinned by that;
-    finals and speculations never are. When no live job has come for `quiet_s`, a call of files may hold longer.
+    finals and speculations never are. When no live job has come for `quiet_s`, a call of files may hold longer. A
+    file that needs further passes (another temperature, the rest of a window) comes back for each when live jobs wait
+    for its model, at the head of its class: what holds a worker is one pass.
  7. **Limits.** Finals are always taken (the pipeline stops reading its client when too many wait). A speculation is
     refused while a final would wait longer than `speculation_wait_s`; a file when its session has `waiting_files`
     waiting, or its uid `waiting_per_uid` files; speculations and interims when their uid has as many of those. Interims
@@ -149,6 +152,11 @@ class SchedulingPolicy:
         self._add(entry)
         return [replaced.id] if replaced is not None else []
 
+    def resubmit(self, entry: Entry, *, now: float) -> None:
+        """Queue what a call left of a job: with its deadline, and beyond all limits (rule 6)."""
+        entry.submitted = now
+        self._add(entry)
+
     def promote(self, job_id: int, *, deadline: float, now: float) -> None:
         """The endpoint confirmed a speculation: while it still waits, it waits as a final from here on."""
         entry = self._waiting.get(job_id)
@@ -212,6 +220,11 @@ class SchedulingPolicy:
         self._costs.shrink(batch.head.kind, items=items, until=now + self.options.shrunk_s)
 
     # ---------------------------------------------------------------- what others want to know
+
+    def hurries(self, name: Hashable) -> bool:
+        """Whether live jobs wait for that model (rule 6). May be asked from any thread; a stale answer does no harm."""
+        model = self._models.get(name)
+        return model is not None and any(model.waiting[each] for each in JobClass if each is not JobClass.FILE)
 
     @property
     def in_flight(self) -> int:
@@ -361,7 +374,10 @@ class SchedulingPolicy:
     def _company(self, ranked: Sequence[_Ranked], now: float) -> list[Entry]:
         """The batch that the first of `ranked` leads (rule 5)."""
         head = ranked[0][-1]
-        cap, cost = self._cap(head, now), self._cost(head)
+        model = self._models[head.model]
+        cost = self._cost(head)
+        self._costs.note_room(head.kind, max(1, head.room() // (model.workers - len(model.running))))
+        cap = self._costs.cap(head.kind, now=now)
         quiet = self._quiet(now)
         batch = [head]
         for job_class in (head.job_class, *_RIDERS.get(head.job_class, ())):
@@ -369,17 +385,13 @@ class SchedulingPolicy:
             if job_class is JobClass.FINAL:
                 hold_s = self._final_hold_s(cost)
             if job_class is not head.job_class:
-                ranked = self._ranked(self._models[head.model].waiting[job_class].values(), now)
+                ranked = self._ranked(model.waiting[job_class].values(), now)
             for _, _, entry in ranked:
                 if len(batch) >= cap or cost.estimate(len(batch) + 1) > hold_s:
                     break
                 if entry.key == head.key and entry is not head:
                     batch.append(entry)
         return batch
-
-    def _cap(self, entry: Entry, now: float) -> int:
-        cap = self._costs.cap(entry.kind, now=now)
-        return entry.max_batch if cap is None else min(entry.max_batch, cap)
 
     def _cost(self, entry: Entry) -> CallCost:
         return self._costs.cost(entry.kind, family=entry.family)
@@ -389,7 +401,7 @@ class SchedulingPolicy:
 
     def _drain_s(self, entries: list[Entry], now: float) -> float:
         """Worker seconds that finals of one key will take; 0 while nothing is known."""
-        cost, cap = self._cost(entries[0]), self._cap(entries[0], now)
+        cost, cap = self._cost(entries[0]), self._costs.cap(entries[0].kind, now=now)
         if not cost.learned:
             return 0.0
         size, hold_s = 1, self._final_hold_s(cost)

@@ -69,7 +69,8 @@ class DecodeItem:
     """One piece of audio on its way to the engine.
 
     `samples` is at most 30 s: whoever cuts utterances and files sees to that. `complete`: the speaker was done at its
-    end, as who ends an utterance himself says, although no quiet follows in it.
+    end, as who ends an utterance himself says, although no quiet follows in it. `known` is what earlier calls found out
+    about an item that they left unfinished, in the words of its model.
     """
 
     samples: Samples
@@ -77,6 +78,7 @@ class DecodeItem:
     job_class: JobClass
     growing: Growing | None = None
     complete: bool = False
+    known: Any = None
 
 
 @attrs.frozen(kw_only=True)

@@ -49,6 +49,16 @@ class ModelKey:
         return f"{self.preset}|threads={self.cpu_threads}|workers={self.num_workers}"
 
 
+@attrs.frozen(eq=False)
+class Unfinished:
+    """What a call leaves of an item to a call of its own, so that others wait for one only: the rest, or a retry."""
+
+    item: DecodeItem
+
+
+Result = Hypothesis | DecodeError | Unfinished
+
+
 class Waiters(Protocol):
     """Those who wait for the items of a call, as its thread sees them. `index` is the item's place in the batch."""
 
@@ -57,6 +67,9 @@ class Waiters(Protocol):
 
     def gone(self, index: int) -> bool:
         """Nobody waits for that item any more. May be late by a moment."""
+
+    def hurry(self) -> bool:
+        """Somebody speaks and waits for the worker: what can be a call of its own should be one."""
 
     def short_of_memory(self) -> None:
         """The call had to be split for want of memory: the next ones should be smaller. Returns at once."""
@@ -89,12 +102,13 @@ class Model(Protocol):
         """Items with equal keys may share one `decode` call. Cheap, pure, called on the event loop."""
 
     def max_batch(self, key: Hashable) -> int:
-        """How many items of that key one call may take, by memory."""
+        """How many items of that key one call may take, by the memory that is free now."""
 
-    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Hypothesis | DecodeError]:
-        """Decode a batch; one outcome an item, in order. One bad item fails alone. Blocks; cannot be cancelled.
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
+        """Decode a batch; one result an item, in order. One bad item fails alone. Blocks; cannot be cancelled.
 
         A backend that tries some items again tells `waiters` of those that are done, and asks for whom it still tries.
+        Asked to hurry, it may return items of files as `Unfinished`; without `waiters` it finishes them all.
         """
 
     def park(self) -> bool:
@@ -149,4 +163,15 @@ class Lease(Protocol):
         """Give it back. Synchronous and idempotent, so that it may stand in any `finally`."""
 
 
-__all__ = ["Backend", "DecodeError", "Lease", "Model", "ModelError", "ModelKey", "Preset", "Waiters"]
+__all__ = [
+    "Backend",
+    "DecodeError",
+    "Lease",
+    "Model",
+    "ModelError",
+    "ModelKey",
+    "Preset",
+    "Result",
+    "Unfinished",
+    "Waiters",
+]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
-from sttd.core.types import DecodeItem, Hypothesis
-from sttd.engine.backend import Model, Waiters
+from sttd.core.types import DecodeItem
+from sttd.engine.backend import Model, Result, Waiters
 from sttd.errors import DecodeError, SttdError
 
 logger = logging.getLogger(__name__)
 
 
-def decode_items(model: Model, items: list[DecodeItem], waiters: Waiters | None) -> list[Hypothesis | DecodeError]:
+def decode_items(model: Model, items: list[DecodeItem], waiters: Waiters | None) -> list[Result]:
     """In the thread: one result an item. The failure boundary of the engine: whatever a model raises ends here."""
     try:
         results = model.decode(items, waiters=waiters)
@@ -22,7 +22,7 @@ def decode_items(model: Model, items: list[DecodeItem], waiters: Waiters | None)
     return results
 
 
-def failures(items: list[DecodeItem], error: Exception) -> list[Hypothesis | DecodeError]:
+def failures(items: list[DecodeItem], error: Exception) -> list[Result]:
     """The same failure for each item; logged once, without a word of what was said."""
     code = "out_of_memory" if _is_out_of_memory(error) else "decode_failed"
     logger.error("decoding %d item(s) failed: %s", len(items), code, exc_info=error)

@@ -12,6 +12,7 @@ longest running call. Each call holds its own lease, so a model is never unloade
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 from collections import Counter
@@ -24,7 +25,7 @@ from sttd.core.accounting import LatencyWindow, Ledger
 from sttd.core.jobs import Batch, Entry
 from sttd.core.policy import PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
-from sttd.engine.backend import Lease, ModelKey, Waiters
+from sttd.engine.backend import Lease, ModelKey, Result, Unfinished, Waiters
 from sttd.engine.dispatch_thread import decode_items, failures
 from sttd.engine.dispatch_values import DispatcherStatistics, DropReason, Job, JobDropped, Outcome, QueueWait
 from sttd.errors import DecodeError, OverloadedError
@@ -118,6 +119,7 @@ class _TicketHolders:
     call: _Call
     clock: Callable[[], float]
     on_shortage: Callable[[], None]
+    in_a_hurry: Callable[[], bool]
     _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
 
     def tell(self, index: int, hypothesis: Hypothesis) -> None:
@@ -125,6 +127,9 @@ class _TicketHolders:
 
     def gone(self, index: int) -> bool:
         return self.call.tickets[index].done  # read without the loop: a stale answer costs one try
+
+    def hurry(self) -> bool:
+        return self.in_a_hurry()
 
     def short_of_memory(self) -> None:
         self._token.run_sync_soon(self.on_shortage)
@@ -176,19 +181,7 @@ class Dispatcher:
         Raises:
             OverloadedError: the policy refuses (never a final), or the dispatcher drains; has `retry_after_s`.
         """
-        model, job_class = job.lease.model, job.item.job_class
-        key = model.batch_key(job.item)
-        entry = Entry(
-            id=next(self._ids),
-            job_class=job_class,
-            session=job.session,
-            uid=job.uid,
-            deadline=job.deadline,
-            model=job.lease.key,
-            workers=model.workers,
-            key=key,
-            max_batch=model.max_batch(key),
-        )
+        entry = _entry(next(self._ids), job)
         ticket = Ticket(job, self, entry)
         if self._closed:
             ticket._settle(JobDropped("shutting_down"))
@@ -322,6 +315,15 @@ class Dispatcher:
         self._policy.promote(ticket._entry.id, deadline=deadline, now=self.clock())
         self._wake.set()
 
+    def _requeue(self, ticket: Ticket, item: DecodeItem) -> None:
+        """What a call left of a job is a job again, unless nobody waits for it."""
+        if ticket.done:
+            return
+        ticket.job = attrs.evolve(ticket.job, item=item)
+        ticket._entry = attrs.evolve(_entry(ticket._entry.id, ticket.job), deadline=ticket._entry.deadline)
+        self._tickets[ticket._entry.id] = ticket
+        self._policy.resubmit(ticket._entry, now=self.clock())
+
     def _next_call(self) -> _Call | None:
         if self._paused:
             return None
@@ -339,13 +341,13 @@ class Dispatcher:
 
     async def _perform(self, call: _Call) -> None:
         """Run one call and settle its tickets, whatever happens."""
-        results: list[Hypothesis | DecodeError] | None = None
+        results: list[Result] | None = None
         try:
             results = await self._decode(call)
         finally:
             self._finish(call, results)
 
-    async def _decode(self, call: _Call) -> list[Hypothesis | DecodeError]:
+    async def _decode(self, call: _Call) -> list[Result]:
         lease = call.lease
         if lease is None:
             return failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))
@@ -353,8 +355,12 @@ class Dispatcher:
         def shrink() -> None:
             self._policy.shrink(call.batch, now=self.clock())
 
+        def hurries() -> bool:
+            return self._policy.hurries(call.batch.head.model)
+
+        waiters = _TicketHolders(call, self.clock, on_shortage=shrink, in_a_hurry=hurries)
         try:
-            results = await self._in_thread(lease, call.items, waiters=_TicketHolders(call, self.clock, shrink))
+            results = await self._in_thread(lease, call.items, waiters=waiters)
             short = [index for index, result in enumerate(results) if _is_short_of_memory(result)]
             if short:
                 shrink()
@@ -370,10 +376,10 @@ class Dispatcher:
 
     async def _in_thread(
         self, lease: Lease, items: list[DecodeItem], *, waiters: Waiters | None = None
-    ) -> list[Hypothesis | DecodeError]:
+    ) -> list[Result]:
         return await trio.to_thread.run_sync(decode_items, lease.model, items, waiters, limiter=self._limiter)
 
-    def _finish(self, call: _Call, results: list[Hypothesis | DecodeError] | None) -> None:
+    def _finish(self, call: _Call, results: list[Result] | None) -> None:
         """Account for a call and settle its tickets; no results: it was cancelled before its thread began."""
         now = self.clock()
         decode_s = now - call.batch.started
@@ -384,8 +390,11 @@ class Dispatcher:
         self._counts["batched"] += len(call.tickets)
         self._done.charge("decode", decode_s, now=now)
         for index, ticket in enumerate(call.tickets):
-            self._done.charge("audio", seconds(len(ticket.job.item.samples)), now=now)
             result = JobDropped("shutting_down") if results is None else results[index]
+            if isinstance(result, Unfinished):
+                self._requeue(ticket, result.item)
+                continue
+            self._done.charge("audio", seconds(len(ticket.job.item.samples)), now=now)
             if isinstance(result, Hypothesis):
                 ticket._settle(_outcome(call, index, result, now=now))
             else:
@@ -393,6 +402,22 @@ class Dispatcher:
                 ticket._settle(result)
         self._wake.set()
         self._drains.unpark_all()
+
+
+def _entry(number: int, job: Job) -> Entry:
+    model = job.lease.model
+    key = model.batch_key(job.item)
+    return Entry(
+        id=number,
+        job_class=job.item.job_class,
+        session=job.session,
+        uid=job.uid,
+        deadline=job.deadline,
+        model=job.lease.key,
+        workers=model.workers,
+        key=key,
+        room=functools.partial(model.max_batch, key),
+    )
 
 
 def _own_lease(tickets: list[Ticket]) -> Lease | None:
@@ -403,7 +428,7 @@ def _own_lease(tickets: list[Ticket]) -> Lease | None:
     return None
 
 
-def _is_short_of_memory(result: Hypothesis | DecodeError) -> bool:
+def _is_short_of_memory(result: Result) -> bool:
     return isinstance(result, DecodeError) and result.code == "out_of_memory"
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import attrs
 
 from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Segment, Word
-from sttd.engine.backend import Preset, Waiters
-from sttd.errors import ConfigError, DecodeError
+from sttd.engine.backend import Preset, Result, Waiters
+from sttd.errors import ConfigError
 
 _MAX_BATCH = 16
 _LOGPROB = -0.1  # a confidence of 0.9
@@ -47,7 +47,7 @@ class FakeModel:
         """The same for every key."""
         return _MAX_BATCH
 
-    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Hypothesis | DecodeError]:
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
         """Sleep `decode_ms`, then hear every item."""
         if self.options.decode_ms:
             time.sleep(self.options.decode_ms / 1000)

@@ -21,9 +21,9 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from sttd.core.types import DecodeItem, Hypothesis
+from sttd.core.types import DecodeItem
 from sttd.engine import cublas, memory
-from sttd.engine.backend import Preset, Waiters
+from sttd.engine.backend import Preset, Result, Waiters
 from sttd.engine.presets import Machine, model_of, not_local, resolve
 from sttd.engine.store import ModelStore, size_bytes
 from sttd.engine.whisper_audio import encode
@@ -200,8 +200,8 @@ class LoadedWhisper:
             free = known.free_bytes if known else 8 * item_bytes
         return max(1, min(MAX_BATCH_CPU if on_cpu else MAX_BATCH_GPU, free // 2 // item_bytes))
 
-    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Hypothesis | DecodeError]:
-        """Decode a batch of one key; one outcome an item.
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
+        """Decode a batch of one key; one result an item.
 
         CTranslate2 fails a whole batch for one bad item or for want of memory. Then the batch is halved until the
         bad item stands alone or the memory suffices.

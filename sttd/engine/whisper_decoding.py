@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 
 from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Samples, Segment, Word, seconds
-from sttd.engine.backend import Waiters
+from sttd.engine.backend import Unfinished, Waiters
 from sttd.engine.whisper_audio import (
     FULL_WINDOW,
     MAX_SAMPLES,
@@ -24,6 +24,7 @@ from sttd.engine.whisper_audio import (
     log_mel,
     window_for,
 )
+from sttd.engine.whisper_files import Known, Some
 from sttd.engine.whisper_options import Settings
 from sttd.engine.whisper_search import Attempt, Language, Search
 from sttd.engine.whisper_segments import Piece, align, split_at_timestamps, start_at_sound
@@ -31,7 +32,6 @@ from sttd.engine.whisper_text import TextCodec, compression_ratio
 
 MIN_REST_S: Final = 1.0  # a window's rest shorter than this holds no words
 _QUIET: Final = np.zeros(100 * SAMPLE_RATE // 1000, np.float32)  # with 50 ms the demo model had its last words
-MAX_RESUMES: Final = 2  # how often one file window may go on behind a segment that was left open
 
 
 @attrs.frozen(kw_only=True)
@@ -42,6 +42,7 @@ class BatchKey:
     window: int
     context: int  # tokens before <|startoftranscript|>
     words: bool
+    step: int  # tries before: the next is at another temperature
 
 
 @attrs.define(eq=False)
@@ -67,53 +68,56 @@ class Decoder:
             window=window_for(len(item.samples), allowed=allowed),
             context=len(self._codec.context(item.options.prompt, item.options.hotwords)),
             words=item.options.words,
+            step=len(Known.of(item).tried),
         )
 
-    def decode(
-        self, batch: Sequence[DecodeItem], *, resumes: int = MAX_RESUMES, waiters: Waiters | None = None
-    ) -> list[Hypothesis]:
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Hypothesis | Unfinished]:
         """Decode items of one key. Raises whatever CTranslate2 raises, for all of them.
 
         Of finals, `waiters` hear at once what needs no second try while others of the batch do; those may take as
-        long again. Nobody is tried for who is gone.
+        long again. Nobody is tried for who is gone. Only windows of files are left unfinished, when asked to hurry.
         """
         key = self.batch_key(batch[0])
-        wanted = [self._codec.language(item.options.language) for item in batch]
         features = [log_mel(self._extractor, _heard(item), window=key.window, growing=item.growing) for item in batch]
         encoded = encode(self._whisper, np.stack(features))
-        languages = self._languages(encoded, wanted)
+        languages = self._languages(encoded, batch)
+        tried = [list(Known.of(item).tried) for item in batch]
         attempts: dict[int, Attempt] = {}
         found: dict[int, Hypothesis] = {}
-        final = waiters if key.group is JobClass.FINAL else None
-        for settled in self._search.attempts(encoded, batch, group=key.group, languages=languages, waiters=final):
+        for settled in self._search.attempts(
+            encoded, batch, group=key.group, languages=languages, tried=tried, waiters=waiters
+        ):
             made = self._hypotheses(encoded, batch, key=key, languages=languages, attempts=settled)
             attempts |= settled
             found |= made
-            if final is not None and len(found) < len(batch):
+            if waiters is not None and key.group is JobClass.FINAL and len(found) < len(batch):
                 for index, hypothesis in made.items():
-                    final.tell(index, hypothesis)
-        hypotheses = [found[index] for index in range(len(batch))]
+                    waiters.tell(index, hypothesis)
+        if key.group is JobClass.FILE:
+            return self._passes(
+                batch, attempts=attempts, found=found, tried=tried, languages=languages, waiters=waiters
+            )
+        hypotheses: list[Hypothesis | Unfinished] = [found[index] for index in range(len(batch))]
         if key.group is JobClass.INTERIM and key.window < FULL_WINDOW:
             return self._unlooped(batch, hypotheses, waiters=waiters)
-        if key.group is JobClass.FILE:
-            return self._resumed(
-                batch, hypotheses, attempts=[attempts[index] for index in range(len(batch))], resumes=resumes
-            )
         return hypotheses
 
     # ------------------------------------------------------------ tokens
 
-    def _languages(self, encoded: Encoded, wanted: Sequence[str | None]) -> list[Language]:
-        """Detect where none is given: one decoder step for the whole batch."""
-        if all(code is not None for code in wanted):
-            return [Language(code=code or "", probability=1.0) for code in wanted]
+    def _languages(self, encoded: Encoded, batch: Sequence[DecodeItem]) -> list[Language]:
+        """Detect where none is given and none known: one decoder step for the whole batch."""
+        languages = [self._language(item) for item in batch]
+        if all(language is not None for language in languages):
+            return [language for language in languages if language is not None]
         detected = self._whisper.detect_language(encoded.output)
         return [
-            Language(code=code, probability=1.0)
-            if code is not None
-            else Language(code=guesses[0][0][2:-2], probability=guesses[0][1])
-            for code, guesses in zip(wanted, detected, strict=True)
+            Language(code=guesses[0][0][2:-2], probability=guesses[0][1]) if language is None else language
+            for language, guesses in zip(languages, detected, strict=True)
         ]
+
+    def _language(self, item: DecodeItem) -> Language | None:
+        code = self._codec.language(item.options.language)
+        return Known.of(item).language if code is None else Language(code=code, probability=1.0)
 
     # ------------------------------------------------------------ text
 
@@ -201,13 +205,14 @@ class Decoder:
     # ------------------------------------------------------------ second passes
 
     def _unlooped(
-        self, batch: Sequence[DecodeItem], hypotheses: list[Hypothesis], *, waiters: Waiters | None
-    ) -> list[Hypothesis]:
+        self, batch: Sequence[DecodeItem], hypotheses: list[Hypothesis | Unfinished], *, waiters: Waiters | None
+    ) -> list[Hypothesis | Unfinished]:
         """Short windows make some models repeat themselves; the full window is the cure, for those who still wait."""
         looped = [
             index
             for index, found in enumerate(hypotheses)
-            if found.compression_ratio > self._settings.compression_ratio_threshold
+            if isinstance(found, Hypothesis)
+            and found.compression_ratio > self._settings.compression_ratio_threshold
             and not (waiters is not None and waiters.gone(index))
         ]
         if looped:
@@ -216,56 +221,50 @@ class Decoder:
                 hypotheses[index] = found
         return hypotheses
 
-    def _resumed(
+    def _passes(
         self,
         batch: Sequence[DecodeItem],
-        hypotheses: list[Hypothesis],
         *,
-        attempts: Sequence[Attempt],
-        resumes: int,
-    ) -> list[Hypothesis]:
-        """Go on where Whisper opened a segment and stopped, as faster-whisper does by seeking there."""
-        rests: dict[int, float] = {}
-        for index, (item, attempt) in enumerate(zip(batch, attempts, strict=True)):
-            duration_s = seconds(min(len(item.samples), MAX_SAMPLES))
-            begin = self._codec.timestamp_begin
-            resume_s = split_at_timestamps(attempt.tokens, timestamp_begin=begin, duration_s=duration_s).resume_s
-            if resumes and resume_s and duration_s - resume_s >= MIN_REST_S:
-                rests[index] = resume_s
-        if not rests:
-            return hypotheses
-        items = [
-            attrs.evolve(batch[index], samples=batch[index].samples[round(at_s * 16_000) : MAX_SAMPLES], growing=None)
-            for index, at_s in rests.items()
-        ]
-        for (index, at_s), rest in zip(rests.items(), self.decode(items, resumes=resumes - 1), strict=True):
-            hypotheses[index] = _joined(hypotheses[index], rest, at_s=at_s)
-        return hypotheses
+        attempts: Mapping[int, Attempt],
+        found: Mapping[int, Hypothesis],
+        tried: Sequence[Sequence[Attempt]],
+        languages: Sequence[Language],
+        waiters: Waiters | None,
+    ) -> list[Hypothesis | Unfinished]:
+        """What one pass makes of windows of files.
+
+        Where Whisper opened a segment and stopped it goes on from there, as faster-whisper does by seeking. That, and
+        the tries that were not made, become calls of their own when somebody waits for the worker.
+        """
+        results: dict[int, Hypothesis | Unfinished] = {}
+        rests: dict[int, DecodeItem] = {}
+        for index, (item, language) in enumerate(zip(batch, languages, strict=True)):
+            known = Known.of(item)
+            if index not in found:
+                again = attrs.evolve(known, tried=tuple(tried[index]), language=language)
+                results[index] = Unfinished(attrs.evolve(item, known=again))
+                continue
+            results[index] = whole = known.whole(found[index])
+            resume_s = self._resume_s(item, attempts[index]) if known.resumes else None
+            if resume_s is not None and not (waiters is not None and waiters.gone(index)):
+                going_on = Known(head=whole, at_s=known.at_s + resume_s, resumes=known.resumes - 1, language=language)
+                rest = item.samples[round(resume_s * SAMPLE_RATE) : MAX_SAMPLES]
+                rests[index] = attrs.evolve(item, samples=rest, growing=None, known=going_on)
+        if waiters is not None and rests and waiters.hurry():
+            results |= {index: Unfinished(item) for index, item in rests.items()}
+        elif rests:
+            some = None if waiters is None else Some(waiters, tuple(rests))
+            results |= zip(rests, self.decode(list(rests.values()), waiters=some), strict=True)
+        return [results[index] for index in range(len(batch))]
+
+    def _resume_s(self, item: DecodeItem, attempt: Attempt) -> float | None:
+        """Where a segment was opened and left, if enough of the audio lies behind it."""
+        duration_s = seconds(min(len(item.samples), MAX_SAMPLES))
+        begin = self._codec.timestamp_begin
+        resume_s = split_at_timestamps(attempt.tokens, timestamp_begin=begin, duration_s=duration_s).resume_s
+        return resume_s if resume_s and duration_s - resume_s >= MIN_REST_S else None
 
 
 def _heard(item: DecodeItem) -> Samples:
     """The audio, and a little quiet where its speaker was done: else a last word looks as if the end had cut it."""
     return np.concatenate([item.samples, _QUIET]) if item.complete else item.samples
-
-
-def _joined(first: Hypothesis, rest: Hypothesis, *, at_s: float) -> Hypothesis:
-    """Two hypotheses of one window as one; of the measures the worse holds."""
-    segments = [
-        attrs.evolve(
-            segment,
-            start_s=segment.start_s + at_s,
-            end_s=segment.end_s + at_s,
-            words=tuple(
-                attrs.evolve(word, start_s=word.start_s + at_s, end_s=word.end_s + at_s) for word in segment.words
-            ),
-        )
-        for segment in rest.segments
-    ]
-    return attrs.evolve(
-        first,
-        text=f"{first.text} {rest.text}".strip(),
-        segments=(*first.segments, *segments),
-        avg_logprob=min(first.avg_logprob, rest.avg_logprob),
-        compression_ratio=max(first.compression_ratio, rest.compression_ratio),
-        temperature=max(first.temperature, rest.temperature),
-    )

@@ -63,17 +63,28 @@ class Search:
         *,
         group: JobClass,
         languages: Sequence[Language],
+        tried: Sequence[list[Attempt]],
         waiters: Waiters | None = None,
     ) -> Iterator[dict[int, Attempt]]:
         """Yields, temperature by temperature, the attempts that were accepted; at last the best of the rejected.
 
         A rejected item for which nobody waits any more, such as a speculation after which the speaker went on, is not
-        tried again.
+        tried again. Files are left when the waiters are in a hurry, after a try at least.
+
+        Args:
+            encoded: the batch after the encoder.
+            batch: its items.
+            group: their class.
+            languages: of each item.
+            tried: the rejected attempts at each item so far, equally many; those made here are appended.
+            waiters: who waits for the items.
         """
         temperatures = self.settings.temperatures[:1] if group is JobClass.INTERIM else self.settings.temperatures
-        tried: list[list[Attempt]] = [[] for _ in batch]
         pending = list(range(len(batch)))
-        for step, temperature in enumerate(temperatures):
+        first = len(tried[0])
+        for step, temperature in enumerate(temperatures[first:], first):
+            if step > first and group is JobClass.FILE and waiters is not None and waiters.hurry():
+                return
             prompts = [
                 self.codec.prompt(
                     batch[index].options,

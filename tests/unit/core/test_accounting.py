@@ -76,19 +76,25 @@ def test_a_new_kind_is_judged_by_its_family():
 
 def test_a_cap_holds_for_a_while():
     book = CostBook(1.0)
-    assert book.cap("final", now=0) is None
+    assert book.cap("final", now=0) > 1000
+    book.note_room("final", 5)
+    assert book.cap("final", now=0) == 5
     book.shrink("final", items=2, until=10)
     assert book.cap("final", now=9.9) == 2
-    assert book.cap("final", now=10) is None
+    book.note_room("final", 1)
+    assert book.cap("final", now=9.9) == 1
+    book.note_room("final", 5)
+    assert book.cap("final", now=10) == 5
 
 
 def test_kinds_not_used_for_long_are_forgotten():
     book = CostBook(1.0)
     book.observe("old", family="f", items=1, seconds=0.1)
     book.shrink("old", items=1, until=10)
+    book.note_room("old", 1)
     for number in range(512):
         book.cost(number, family="f")
-    assert book.cap("old", now=0) is None
+    assert book.cap("old", now=0) > 1000
     assert len(book._costs) == 512
 
 

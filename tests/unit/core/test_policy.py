@@ -5,6 +5,7 @@ import itertools
 import random
 from collections import Counter, defaultdict
 
+import attrs
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -34,7 +35,7 @@ def entry(
         model=model,
         workers=workers,
         key=key,
-        max_batch=max_batch,
+        room=lambda: max_batch,
     )
 
 
@@ -231,6 +232,45 @@ def test_memory_bounds_a_batch():
     queue = policy()
     submit(queue, *[entry(max_batch=3) for _ in range(5)])
     assert len(run_one(queue)) == 3
+
+
+def test_free_workers_share_the_free_memory():
+    queue = policy()
+    submit(queue, *[entry(max_batch=6, workers=2) for _ in range(6)])
+    sizes = [len(queue.next_batch(now=0.0).entries) for _ in range(2)]
+    assert sizes == [3, 3]
+
+
+def test_memory_is_asked_for_when_the_call_is_made():
+    queue, free = policy(), [8]
+    jobs = [attrs.evolve(entry(), room=lambda: free[0]) for _ in range(5)]
+    submit(queue, *jobs)
+    free[0] = 2
+    assert len(run_one(queue)) == 2
+
+
+def test_files_hurry_while_live_jobs_of_their_model_wait():
+    queue = policy()
+    submit(queue, entry(FILE, session="f"))
+    queue.next_batch(now=0.0)
+    assert not queue.hurries("m")
+    submit(queue, entry(FILE, session="f"), entry(model="n", key="n"))
+    assert not queue.hurries("m")
+    submit(queue, entry(INTERIM, key="i"))
+    assert queue.hurries("m")
+    assert not queue.hurries("never seen")
+
+
+def test_what_a_call_left_of_a_file_comes_before_other_files_whatever_the_limits():
+    queue = policy(waiting_files=2)
+    first = entry(FILE, session="f", deadline=1.0)
+    submit(queue, first)
+    batch = queue.next_batch(now=0.0)
+    submit(queue, entry(FILE, session="f", deadline=2.0), entry(FILE, session="g", deadline=3.0))
+    queue.complete(batch, now=1.0, seconds=1.0)
+    queue.resubmit(attrs.evolve(first, key="next pass"), now=1.0)
+    assert queue.queued(FILE) == 3
+    assert queue.next_batch(now=1.0).head.id == first.id
 
 
 def test_speculations_ride_with_finals_after_all_of_them():
@@ -667,7 +707,7 @@ class Scheduling(RuleBasedStateMachine):
     def check_batch(self, batch):
         head = batch.head
         assert len({(job.model, job.key) for job in batch.entries}) == 1
-        assert len({job.id for job in batch.entries}) == len(batch.entries) <= head.max_batch
+        assert len({job.id for job in batch.entries}) == len(batch.entries) <= head.room()
         allowed = {head.job_class, SPECULATIVE} if head.job_class is FINAL else {head.job_class}
         assert {job.job_class for job in batch.entries} <= allowed
         if len(batch.entries) > 1:
@@ -677,7 +717,7 @@ class Scheduling(RuleBasedStateMachine):
             assert batch.estimate_s <= max(options.hold_s(last, quiet=True), stretch_s)
 
     @precondition(lambda self: self.running)
-    @rule(data=st.data(), seconds=st.floats(0, 3), outcome=st.sampled_from(["done", "failed", "memory"]))
+    @rule(data=st.data(), seconds=st.floats(0, 3), outcome=st.sampled_from(["done", "failed", "memory", "unfinished"]))
     def end_call(self, data, seconds, outcome):
         batch = data.draw(st.sampled_from(self.running))
         self.running.remove(batch)
@@ -686,6 +726,11 @@ class Scheduling(RuleBasedStateMachine):
             self.queue.shrink(batch, now=self.now)
         self.queue.complete(batch, now=self.now, seconds=seconds if outcome == "done" else None)
         assert not any(self.queue.cancel(job.id) for job in batch.entries)
+        if outcome == "unfinished" and batch.head.job_class is FILE:
+            for job in batch.entries:
+                self.queue.resubmit(job, now=self.now)
+                self.waiting[job.id] = job
+                self.seen[job.id] = 0
 
     def calls(self, model):
         return sum(batch.head.model == model for batch in self.running)

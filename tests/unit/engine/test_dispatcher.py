@@ -11,7 +11,7 @@ import trio.testing
 
 from sttd.core.policy import PolicyOptions
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
-from sttd.engine.backend import ModelKey
+from sttd.engine.backend import ModelKey, Unfinished
 from sttd.engine.dispatcher import Dispatcher, Job, JobDropped
 from sttd.engine.fake import FakeModel, FakeOptions
 from sttd.errors import DecodeError, ModelError, OverloadedError
@@ -535,3 +535,56 @@ async def test_a_model_that_had_to_split_a_call_gets_smaller_ones():
         tickets = [dispatcher.submit(job(lease, session=str(number))) for number in range(4)]
         dispatcher.resume()
         assert max([(await ticket.wait()).batch_size for ticket in tickets]) == 2
+
+
+# ---------------------------------------------------------------- what a call leaves
+
+
+@attrs.frozen(kw_only=True)
+class TwoPasses(GatedModel):
+    """Decodes files in two passes, the second in a call of its own if it is told to hurry."""
+
+    def decode(self, batch, *, waiters=None):
+        heard = super().decode(batch)
+        if batch[0].job_class is not JobClass.FILE or batch[0].known or not waiters.hurry():
+            return heard
+        return [Unfinished(attrs.evolve(item, known=f"pass 1 of {len(item.samples)}")) for item in batch]
+
+
+def two_passes():
+    return TwoPasses(
+        options=FakeOptions(), gate=threading.Event(), entered=threading.Semaphore(0), calls=[], failure=[]
+    )
+
+
+async def test_a_final_goes_between_the_passes_of_a_file():
+    model = two_passes()
+    lease = FakeLease(model)
+    async with running() as dispatcher:
+        file = dispatcher.submit(job(lease, job_class=JobClass.FILE, session="f"))
+        await model.wait_entered()
+        final = dispatcher.submit(job(lease))
+        later = dispatcher.submit(job(lease, job_class=JobClass.FILE, session="f", deadline_s=2.0))
+        model.gate.set()
+        assert (await final.wait()).hypothesis.text == "w1 w2"
+        assert (await file.wait()).hypothesis.text == "w1 w2"
+        await later.wait()
+        calls = [(call[0].job_class, call[0].known) for call in model.calls]
+        assert calls[:3] == [(JobClass.FILE, None), (JobClass.FINAL, None), (JobClass.FILE, "pass 1 of 9600")]
+        assert dispatcher.statistics().failed == 0
+    assert all(child.released for child in lease.children)
+
+
+async def test_a_file_that_nobody_waits_for_has_no_second_pass():
+    model = two_passes()
+    lease = FakeLease(model)
+    async with running() as dispatcher:
+        file = dispatcher.submit(job(lease, job_class=JobClass.FILE, session="f"))
+        await model.wait_entered()
+        final = dispatcher.submit(job(lease))
+        file.cancel()
+        model.gate.set()
+        await final.wait()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert [call[0].job_class for call in model.calls] == [JobClass.FILE, JobClass.FINAL]
+        assert dispatcher.statistics().queued["file"] == 0

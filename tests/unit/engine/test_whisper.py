@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import attrs
@@ -268,16 +270,34 @@ def test_several_threads_decode_at_once(clips):
     model.close()
 
 
+THREADS = """
+import concurrent.futures, os, time
+from sttd.engine.presets import builtin_presets
+from sttd.engine.whisper import WhisperBackend
+
+def tasks():
+    return set(os.listdir("/proc/self/task"))
+
+def load():
+    return WhisperBackend().load(builtin_presets()["demo"], cpu_threads=2, num_workers=1)
+
+with concurrent.futures.ThreadPoolExecutor(1) as once:  # what libraries start once is there
+    once.submit(load).result().close()
+time.sleep(0.2)  # a joined thread may take a moment to end
+with concurrent.futures.ThreadPoolExecutor(1) as cached:  # stays, as a thread of Trio's does
+    cached.submit(int).result()
+    before = tasks()
+    model = cached.submit(load).result()
+    time.sleep(0.2)
+    print(len(tasks() - before))
+    model.close()
+"""
+
+
 def test_loading_leaves_no_threads_but_those_that_decode():
     """Helpers of the thread that loaded would count as busy ones, and libgomp would stop to spin: half as fast."""
-    tasks = Path("/proc/self/task")
-    with concurrent.futures.ThreadPoolExecutor(1) as cached:  # stays, as a thread of Trio's does
-        cached.submit(int).result()
-        before = {task.name for task in tasks.iterdir()}
-        model = cached.submit(backend().load, DEMO, cpu_threads=2, num_workers=1).result()
-        after = {task.name for task in tasks.iterdir()}
-        model.close()
-    assert len(after - before) == 2  # CTranslate2's worker, and the helper of its own
+    ran = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.split() == ["2"]  # CTranslate2's worker, and the helper of its own
 
 
 def test_batches_are_bounded_by_memory(demo, clips, monkeypatch):
@@ -374,15 +394,19 @@ def test_a_rejected_final_climbs_the_temperatures_and_keeps_the_best(clips, monk
 class Waiters:
     """Remembers what it is told after how many calls; `left` are gone."""
 
-    calls: list
+    calls: list = attrs.field(factory=list)
     left: tuple = ()
     told: list = attrs.field(factory=list)
+    rush: bool = False
 
     def tell(self, index, hypothesis):
         self.told.append((index, hypothesis, len(self.calls)))
 
     def gone(self, index):
         return index in self.left
+
+    def hurry(self):
+        return self.rush
 
 
 def test_only_rejected_items_are_tried_again(clips, monkeypatch):
@@ -403,6 +427,64 @@ def test_only_rejected_items_are_tried_again(clips, monkeypatch):
     assert outcomes[0].text == outcomes[2].text == clips["light"][1]
     assert (outcomes[0].temperature, outcomes[1].temperature > 0) == (0.0, True)
     model.close()
+
+
+def test_a_file_is_left_between_two_tries_when_somebody_waits(clips, monkeypatch):
+    model = load(log_prob_threshold=10.0, no_speech_threshold=2.0)  # rejects everything
+    temperatures = []
+    generate = Search._generate
+
+    def spy(self, encoded, items, **rest):
+        temperatures.append(rest["temperature"])
+        return generate(self, encoded, items, **rest)
+
+    monkeypatch.setattr(Search, "_generate", spy)
+    window = item(clips["light"][0], JobClass.FILE)
+    keys = [model.batch_key(window)]
+    [left] = model.decode([window], waiters=Waiters(rush=True))
+    keys.append(model.batch_key(left.item))
+    [left] = model.decode([left.item], waiters=Waiters(rush=True))
+    keys.append(model.batch_key(left.item))
+    [heard] = model.decode([left.item], waiters=Waiters(rush=True))
+    assert temperatures == [0.0, 0.4, 0.8]
+    assert len(set(keys)) == 3  # what is tried at different temperatures shares no call
+    assert heard.text == clips["light"][1]
+    assert heard.temperature == 0.0  # the best of them
+    [left] = model.decode([window], waiters=Waiters(rush=True))
+    [heard] = model.decode([left.item], waiters=Waiters())
+    assert temperatures[3:] == [0.0, 0.4, 0.8]
+    model.close()
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_a_segment_that_was_left_open_is_gone_on_with(demo, clips, monkeypatch, words):
+    """In the same call, or in one of its own when somebody waits: with the same outcome."""
+    generate = Search._generate
+    begin = demo._decoder._codec.timestamp_begin
+
+    def stop_early(self, encoded, items, **rest):
+        attempts = generate(self, encoded, items, **rest)
+        return [attrs.evolve(attempt, tokens=until_pair(attempt.tokens)) for attempt in attempts]
+
+    def until_pair(tokens):
+        pairs = [at for at in range(1, len(tokens) - 2) if tokens[at] >= begin and tokens[at + 1] >= begin]
+        return tokens[: pairs[0] + 2] if pairs else tokens
+
+    monkeypatch.setattr(Search, "_generate", stop_early)
+    first, second = clips["light"], clips["question"]
+    window = item(np.concatenate([first[0], second[0]]), JobClass.FILE, words=words)
+    [whole] = demo.decode([window])
+    assert [segment.text for segment in whole.segments] == [first[1], second[1]]
+    offset_s = len(first[0]) / 16_000
+    assert abs(whole.segments[1].start_s - offset_s - second[2]) < 0.3
+    if words:
+        assert abs(whole.segments[1].words[0].start_s - offset_s - second[2]) < 0.3
+    [left] = demo.decode([window], waiters=Waiters(rush=True))
+    assert len(left.item.samples) < len(window.samples)
+    [again] = demo.decode([left.item], waiters=Waiters(rush=True))
+    assert (again.text, again.segments) == (whole.text, whole.segments)
+    [gone] = demo.decode([window], waiters=Waiters(left=(0,)))
+    assert gone.text == first[1]
 
 
 def test_nobody_is_tried_for_who_is_gone(clips, monkeypatch):
