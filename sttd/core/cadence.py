@@ -20,7 +20,7 @@ _NEWEST = 0.3  # weight of the newest decode time in the running mean
 
 @attrs.define(eq=False, kw_only=True)
 class Cadence:
-    """The interims of one utterance or, after `restart`, of the next."""
+    """The interims of one utterance."""
 
     interim_min_ms: float = 350.0
     max_ms: float = 3000.0
@@ -47,10 +47,6 @@ class Cadence:
         if seconds is not None:
             newest = _NEWEST if self._decode_s else 1.0
             self._decode_s += newest * (seconds - self._decode_s)
-
-    def restart(self, *, audio_s: float) -> None:
-        """Another utterance begins there; what is known of decode times stays."""
-        self._audio_s, self._in_flight = audio_s, False
 
     def _pause_ms(self, load: float) -> float:
         """The least time on the clock between two (rules 3 and 4)."""

@@ -25,10 +25,10 @@ a *batch* of jobs and cannot be interrupted. Models do not share workers. The ru
     file that needs further passes (another temperature, the rest of a window) comes back for each when live jobs wait
     for its model, at the head of its class: what holds a worker is one pass.
  7. **Limits.** Finals are always taken (the pipeline stops reading its client when too many wait). A speculation is
-    refused while a final would wait longer than `speculation_wait_s`; a file when its session has `waiting_files`
-    waiting, or its uid `waiting_per_uid` files; speculations and interims when their uid has as many of those. Interims
-    need no other limit: under overload they are the first to wait for nothing (rule 1), replaced by newer ones until a
-    worker is free.
+    refused while a final would wait longer than `speculation_wait_s` behind finals; a file when its session has
+    `waiting_files` waiting, or its uid `waiting_per_uid` files; speculations and interims when their uid has as many
+    of those. Interims need no other limit: under overload they are the first to wait for nothing (rule 1), replaced
+    by newer ones until a worker is free.
  8. **Leaving.** A cancelled job that waits is removed. One that runs is decoded to its end, for a call cannot be
     stopped, and counts as in flight until then.
  9. **Memory.** After an out-of-memory error the batches of that key are halved for `shrunk_s`.
@@ -288,7 +288,7 @@ class SchedulingPolicy:
     def _admit(self, entry: Entry, *, replacing: bool, now: float) -> None:
         if entry.job_class is JobClass.FINAL:
             return
-        wait_s = self.final_wait_s(entry.model, now=now)
+        wait_s = self.final_wait_s(entry.model, now=now, finals_alone=True)
         windows = self._counts[JobClass.FILE, entry.session]
         if entry.job_class is JobClass.SPECULATIVE and wait_s > self.options.speculation_wait_s:
             refusal = "finals wait too long for speculation"

@@ -118,6 +118,7 @@ class Session:
         """End the audio for this reason; the first reason counts. After a disconnect nobody reads any more."""
         if ending == "disconnect":
             self.outbox.abandon()
+            self.voice.client_left = True
         if self._ending is None:
             self._ending = ending
             if ending != "disconnect":

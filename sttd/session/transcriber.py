@@ -105,7 +105,7 @@ class Transcriber:
 
     def heard(self, position: int) -> None:
         """More audio of this utterance arrived, up to `position`; submit an interim if one is due."""
-        if self._interim_lease is None or self._closed is not None:
+        if self._interim_lease is None or self._closed is not None or self.voice.client_left:
             return
         waiting = self._interim is not None and not self._interim.started
         if self._interim is not None and not waiting:

@@ -45,4 +45,5 @@ class Voice:
     dispatcher: Dispatcher
     emit: Callable[[SessionEvent], None]
     clock: Callable[[], float]
+    client_left: bool = False  # nobody reads any more; finals are still decoded
     detected: str | None = None  # the language, once it is certain; the client's own word goes before it

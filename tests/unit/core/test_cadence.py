@@ -75,14 +75,6 @@ def test_decode_times_are_averaged():
     assert cadence.due(audio_s=9, now=1.41)
 
 
-def test_the_next_utterance_starts_anew():
-    cadence = Cadence()
-    cadence.submitted(audio_s=5.0, now=5.0)
-    cadence.restart(audio_s=5.1)
-    assert not cadence.due(audio_s=5.4, now=5.4)
-    assert cadence.due(audio_s=5.5, now=5.5)
-
-
 @given(st.floats(0, 2.5), st.floats(0, 5), st.integers(100, 1000))
 def test_live_text_never_stands_still_for_longer_than_the_bound(decode_s, load, interim_min_ms):
     times = simulate(decode_s=decode_s, load=load, interim_min_ms=interim_min_ms, max_ms=3000.0, step_s=0.1)

@@ -730,7 +730,7 @@ class Scheduling(RuleBasedStateMachine):
             for job in batch.entries:
                 self.queue.resubmit(job, now=self.now)
                 self.waiting[job.id] = job
-                self.seen[job.id] = 0
+                del self.seen[job.id]
 
     def calls(self, model):
         return sum(batch.head.model == model for batch in self.running)
@@ -781,5 +781,5 @@ class Scheduling(RuleBasedStateMachine):
         assert not self.queue._interim_runs
 
 
-Scheduling.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Scheduling.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestScheduling = Scheduling.TestCase

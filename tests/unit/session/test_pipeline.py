@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from sttd.core.options import Endpointing, SessionChanges
-from sttd.core.types import Failure, Final, Gap, Progress, SpeechStart, Stopped, Warn
+from sttd.core.types import Failure, Final, Gap, JobClass, Progress, SpeechStart, Stopped, Warn
 from sttd.errors import ModelError
 from sttd.session.outbox import CAPACITY
 from sttd.session.pipeline import OWED_FINALS
@@ -122,6 +122,25 @@ async def test_a_client_that_goes_while_its_model_loads_still_has_its_final():
         assert await read_all(session) == []
         assert [(final.text, final.reason) for final in room.finals] == [("w1 w2 w3", "disconnect")]
         assert session.close_code is None
+
+
+async def test_no_interim_is_decoded_for_a_client_that_has_left():
+    """Its audio may still lie in the inlet, seconds of it."""
+    async with open_room() as room:
+        room.model.gate.clear()
+        session = room.session(interim=True)
+        for _ in range(OWED_FINALS + 1):  # so many that listening waits
+            await session.feed(NOISE[:6400])
+            await session.finalize()
+        await room.until(lambda: room.model.calls)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await session.feed(NOISE)
+        session.end("disconnect")
+        room.model.gate.set()
+        await session.wait_finished()
+        assert {job_class for call in room.model.calls for job_class in call} == {JobClass.FINAL}
+        assert len(room.finals) == OWED_FINALS + 2
+        assert room.finals[-1].text == "w1 w2 w3"
 
 
 async def test_a_drain_closes_with_its_code():
