@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from sttd.engine import memory
+from sttd.engine import memory, openmp
 
 if TYPE_CHECKING:
     from sttd.core.types import Samples
@@ -44,13 +44,13 @@ class BareProcess:
         path: the model's directory.
         threads: of CTranslate2.
         keep_heap: set the heap up as the daemon does; False leaves it as glibc has it.
-        passing: load in a thread that ends, as the daemon does; False loads in the main thread.
+        spin: let threads spin as the daemon does; False leaves them as libgomp has them.
     """
 
-    def __init__(self, path: Path, *, threads: int, keep_heap: bool = True, passing: bool = True) -> None:
+    def __init__(self, path: Path, *, threads: int, keep_heap: bool = True, spin: bool = True) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, path, threads, keep_heap, passing), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, path, threads, keep_heap, spin), daemon=True)
 
     def __enter__(self) -> BareProcess:
         self._process.start()
@@ -70,14 +70,12 @@ class BareProcess:
         return result
 
 
-def _serve(connection: Connection, path: Path, threads: int, keep_heap: bool, passing: bool) -> None:
+def _serve(connection: Connection, path: Path, threads: int, keep_heap: bool, spin: bool) -> None:
     if keep_heap:
         memory.keep_heap()
-    if passing:
-        with ThreadPoolExecutor(1) as executor:
-            loop = executor.submit(_Loop, path, threads=threads).result()
-    else:
-        loop = _Loop(path, threads=threads)
+    if spin:
+        openmp.spin_briefly(os.environ)
+    loop = _Loop(path, threads=threads)
     while True:
         utterances, batch, blocks = connection.recv()
         connection.send(loop.run(utterances, batch=batch, blocks=blocks))

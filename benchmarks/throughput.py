@@ -7,8 +7,8 @@ session is never batched and eight are. Arms alternate, and ratios are medians o
 machine may be twice as fast in the next. Temperatures above 0 are off, for random weights would always want them.
 
 Three things that sttd does, the bare loop (`bare.py`) does as well, or the daemon would seem to be faster than its own
-work; a row each says what a program gets that does not know of them. It loads the model in a thread that ends, so that
-libgomp's threads may spin (`whisper.WhisperBackend.load`). It keeps freed heap (`memory.keep_heap`), set up before
+work; a row each says what a program gets that does not know of them. Its threads spin before they sleep
+(`openmp.spin_briefly`). It keeps freed heap (`memory.keep_heap`), set up before
 anything else in a process of its own. And it computes features in blocks (`whisper_audio.log_mel`): in
 faster-whisper's own way OpenBLAS wakes threads for them that go on spinning beside those of CTranslate2. The last row
 knows of none of them.
@@ -85,10 +85,10 @@ def _measure(case: Case) -> list[dict[str, object]]:
         entry = load.call(directory, "load", preset=case.name, keep_alive_s=-1)["entry"]
         threads = entry["cpu_threads"]
         bare = stack.enter_context(BareProcess(case.path, threads=threads))
-        loaded_in_main = stack.enter_context(BareProcess(case.path, threads=threads, passing=False))
+        asleep = stack.enter_context(BareProcess(case.path, threads=threads, spin=False))
         glibc_heap = stack.enter_context(BareProcess(case.path, threads=threads, keep_heap=False))
-        plain = stack.enter_context(BareProcess(case.path, threads=threads, keep_heap=False, passing=False))
-        for loop in (bare, loaded_in_main, glibc_heap, plain):
+        plain = stack.enter_context(BareProcess(case.path, threads=threads, keep_heap=False, spin=False))
+        for loop in (bare, asleep, glibc_heap, plain):
             loop.run(utterances[:1], batch=1)  # loads the model, and warms it up
         arms: dict[str, Callable[[], Run]] = {
             "bare loop": lambda: bare.run(utterances, batch=1),
@@ -98,7 +98,7 @@ def _measure(case: Case) -> list[dict[str, object]]:
                 _through_daemon, directory, keep["pid"], utterances, SESSIONS
             ),
             "bare loop, faster-whisper's features": lambda: bare.run(utterances, batch=1, blocks=False),
-            "bare loop, loaded in the main thread": lambda: loaded_in_main.run(utterances, batch=1),
+            "bare loop, threads as libgomp has them": lambda: asleep.run(utterances, batch=1),
             "bare loop, heap as glibc has it": lambda: glibc_heap.run(utterances, batch=1),
             "bare loop, none of the three": lambda: plain.run(utterances, batch=1, blocks=False),
         }

@@ -124,10 +124,11 @@ def _serve(arguments: argparse.Namespace) -> NoReturn:
     import faulthandler
 
     from sttd import logs
-    from sttd.engine import memory
+    from sttd.engine import memory, openmp
     from sttd.systemd import Notifier, listen_fds
 
     memory.keep_heap()
+    openmp.spin_briefly(os.environ)
     faulthandler.enable()  # the watchdog's SIGABRT then prints every thread's stack
     logs.configure()
     # Taken out of the environment before anything could inherit it.

@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,32 +100,24 @@ class WhisperBackend:
             raise not_local(preset)
         needed = _estimate(path, wanted.compute_type)
         _refuse_if_too_large(wanted, needed)
-        if wanted.device.startswith("cuda"):
+        kind, _, index = wanted.device.partition(":")
+        if kind == "cuda":
             cublas.preload()
-        # In a thread that ends: loading starts OpenMP's helper threads for whoever calls, and while those live libgomp
-        # counts more threads than cores and stops to spin between the steps of a decode. Base on two cores then takes
-        # twice as long (`benchmarks throughput`), for as long as a thread of Trio's cache stays in use.
-        with ThreadPoolExecutor(1, thread_name_prefix="load") as passing:
-            return passing.submit(_load, wanted, path, weight_bytes=needed).result()
+        try:
+            from faster_whisper import WhisperModel
 
-
-def _load(preset: Preset, path: Path, *, weight_bytes: int) -> LoadedWhisper:
-    kind, _, index = preset.device.partition(":")
-    try:
-        from faster_whisper import WhisperModel
-
-        loaded = WhisperModel(
-            str(path),
-            device=kind,
-            device_index=int(index or 0),
-            compute_type=preset.compute_type,
-            cpu_threads=preset.cpu_threads,
-            num_workers=preset.num_workers,
-            local_files_only=True,
-        )
-        return LoadedWhisper(loaded, preset=preset, weight_bytes=weight_bytes)
-    except (RuntimeError, ValueError, OSError, MemoryError) as error:
-        raise _load_error(error, preset) from error
+            loaded = WhisperModel(
+                str(path),
+                device=kind,
+                device_index=int(index or 0),
+                compute_type=wanted.compute_type,
+                cpu_threads=wanted.cpu_threads,
+                num_workers=wanted.num_workers,
+                local_files_only=True,
+            )
+            return LoadedWhisper(loaded, preset=wanted, weight_bytes=needed)
+        except (RuntimeError, ValueError, OSError, MemoryError) as error:
+            raise _load_error(error, wanted) from error
 
 
 class LoadedWhisper:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import attrs
@@ -268,36 +266,6 @@ def test_several_threads_decode_at_once(clips):
         heard = list(threads.map(lambda name: hear(model, clips[name][0]).text, names))
     assert heard == [clips[name][1] for name in names]
     model.close()
-
-
-THREADS = """
-import concurrent.futures, os, time
-from sttd.engine.presets import builtin_presets
-from sttd.engine.whisper import WhisperBackend
-
-def tasks():
-    return set(os.listdir("/proc/self/task"))
-
-def load():
-    return WhisperBackend().load(builtin_presets()["demo"], cpu_threads=2, num_workers=1)
-
-with concurrent.futures.ThreadPoolExecutor(1) as once:  # what libraries start once is there
-    once.submit(load).result().close()
-time.sleep(0.2)  # a joined thread may take a moment to end
-with concurrent.futures.ThreadPoolExecutor(1) as cached:  # stays, as a thread of Trio's does
-    cached.submit(int).result()
-    before = tasks()
-    model = cached.submit(load).result()
-    time.sleep(0.2)
-    print(len(tasks() - before))
-    model.close()
-"""
-
-
-def test_loading_leaves_no_threads_but_those_that_decode():
-    """Helpers of the thread that loaded would count as busy ones, and libgomp would stop to spin: half as fast."""
-    ran = subprocess.run([sys.executable, "-c", THREADS], capture_output=True, text=True, check=True, timeout=60)
-    assert ran.stdout.split() == ["2"]  # CTranslate2's worker, and the helper of its own
 
 
 def test_batches_are_bounded_by_memory(demo, clips, monkeypatch):
