@@ -64,7 +64,10 @@ class ServerConfig:
         le=600,
     )
     idle_exit_s: float = option(
-        0.0, summary="Exit after so long without sessions, if systemd holds the sockets; 0: never.", unit="s", ge=0
+        0.0,
+        summary="Exit after so long without sessions and downloads, if systemd holds the sockets; 0: never.",
+        unit="s",
+        ge=0,
     )
 
 

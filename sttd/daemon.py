@@ -261,7 +261,7 @@ class Daemon:
         idle_since = trio.current_time()
         while True:
             idle_s = self.plan.config.server.idle_exit_s
-            if not (idle_s and self.listeners.inherited) or len(self.service.registry):
+            if not (idle_s and self.listeners.inherited) or self.service.in_use:
                 idle_since = trio.current_time()
             elif trio.current_time() - idle_since >= idle_s:
                 log.info("idle, leaving; the next connection starts sttd again", idle_s=idle_s)

@@ -95,6 +95,7 @@ class Service:
     state: State = "starting"
     listeners: list[str] = attrs.field(factory=list)
     engine_restarts: int = 0
+    pulls: int = 0  # that run
     last_error: str | None = None
     audio_dropped_s: float = 0.0
     _started_at: float = attrs.field(init=False)
@@ -314,7 +315,16 @@ class Service:
         preset = self.preset_table.get(model)
         name = preset.model if preset is not None else model
         revision = revision or (preset.revision if preset is not None else None)
-        return {"path": str(await self.store.pull(name, revision=revision, progress=progress))}
+        self.pulls += 1
+        try:
+            return {"path": str(await self.store.pull(name, revision=revision, progress=progress))}
+        finally:
+            self.pulls -= 1
+
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody would miss the daemon now: a session is open, or a model is being downloaded."""
+        return bool(len(self.registry) or self.pulls)
 
     # ------------------------------------------------------------------ the daemon itself
 

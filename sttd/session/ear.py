@@ -138,6 +138,7 @@ class Ear:
         }
         if "lang" in given:
             self.voice.detected = None
+            self.voice.detections += 1
         if (endpointing := given.get("endpointing")) is not None:
             # No client may ask for more than what the model takes in one call.
             longest_s = min(endpointing.max_utterance_s, self.voice.tuning.max_window_s)

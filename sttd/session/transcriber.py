@@ -89,6 +89,7 @@ class Transcriber:
     _trouble: SttdError | None = attrs.field(default=None, init=False)
     _interim: Ticket | None = attrs.field(default=None, init=False)
     _speculation: _Speculation | None = attrs.field(default=None, init=False)
+    _detection: int = attrs.field(init=False)  # the one that this utterance may decide
     _seq: int = attrs.field(default=0, init=False)
     _previous_text: str = attrs.field(default="", init=False)
     _growing: Growing = attrs.field(factory=Growing, init=False)
@@ -97,6 +98,7 @@ class Transcriber:
 
     def __attrs_post_init__(self) -> None:
         tuning = self.voice.tuning
+        self._detection = self.voice.detections
         self._stabiliser = Stabiliser(lock_stable=self.options.lock_stable, hold_back_s=tuning.hold_back_s)
         self._cadence = Cadence(interim_min_ms=tuning.interim_min_ms)
         self.voice.emit(SpeechStart(utterance=self.opened.utterance, at_s=seconds(self.opened.at_sample)))
@@ -395,6 +397,7 @@ class Transcriber:
         """Detect once: switching language between interims is the worst flicker there is."""
         if (
             self._language is None
+            and self._detection == self.voice.detections
             and hypothesis.language
             and speech_s >= _LANGUAGE_EVIDENCE_S
             and hypothesis.language_probability >= _LANGUAGE_PROBABILITY

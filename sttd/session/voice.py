@@ -47,3 +47,4 @@ class Voice:
     clock: Callable[[], float]
     client_left: bool = False  # nobody reads any more; finals are still decoded
     detected: str | None = None  # the language, once it is certain; the client's own word goes before it
+    detections: int = 0  # how often the client had it detected anew: what was said before counts for nothing

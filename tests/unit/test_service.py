@@ -304,6 +304,21 @@ async def test_pull_knows_presets_by_their_model():
             await service.pull(model="away", progress=lambda *_: None)
 
 
+async def test_a_download_is_a_use_of_the_daemon(monkeypatch):
+    async with serving() as service:
+        seen = []
+
+        async def pull(self, model, **_):
+            seen.append(service.in_use)
+            raise ModelError("no network")
+
+        monkeypatch.setattr(type(service.store), "pull", pull)
+        assert not service.in_use
+        with pytest.raises(ModelError, match="no network"):
+            await service.pull(model="base", progress=lambda *_: None)
+        assert (seen, service.in_use) == ([True], False)
+
+
 async def test_the_metrics_page_has_what_status_has():
     async with serving() as service:
         assert b"sttd_" in service.metrics()

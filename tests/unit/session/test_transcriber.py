@@ -371,6 +371,18 @@ async def test_a_language_is_pinned_once_enough_was_heard(seconds, pinned):
         assert voice.detected == pinned
 
 
+async def test_an_utterance_from_before_a_change_of_language_does_not_decide_it():
+    async with open_room() as room:
+        voice = room.voice()
+        utterance = Utterance(room, voice=voice)
+        utterance.hear(3.0)
+        voice.detections += 1  # as the ear does when the client says `lang: auto`
+        utterance.close(3.0)
+        await utterance.ended.wait()
+        assert room.events[-1].language == "en"
+        assert voice.detected is None
+
+
 async def test_a_language_that_was_asked_for_is_not_detected():
     async with open_room() as room:
         voice = room.voice(lang="de")
