@@ -12,7 +12,7 @@ import attrs
 
 from sttd.config import Config, parse_tcp, suggestion
 from sttd.config_reader import Loaded, load
-from sttd.core.policy import PolicyOptions
+from sttd.core.policy_options import PolicyOptions
 from sttd.core.pool_policy import PoolLimits
 from sttd.engine.backend import Backend, Preset
 from sttd.engine.fake import FakeBackend

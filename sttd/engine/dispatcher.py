@@ -11,8 +11,6 @@ longest running call. Each call holds its own lease, so a model is never unloade
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import itertools
 import logging
 from collections import Counter
@@ -22,120 +20,20 @@ import attrs
 import trio
 
 from sttd.core.accounting import LatencyWindow, Ledger
-from sttd.core.jobs import Batch, Entry
-from sttd.core.policy import PolicyOptions, SchedulingPolicy
+from sttd.core.jobs import Entry
+from sttd.core.policy import SchedulingPolicy
+from sttd.core.policy_options import PolicyOptions
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
 from sttd.engine.backend import Lease, ModelKey, Result, Unfinished, Waiters
 from sttd.engine.dispatch_thread import decode_items, failures
 from sttd.engine.dispatch_values import DispatcherStatistics, DropReason, Job, JobDropped, Outcome, QueueWait
+from sttd.engine.tickets import Call, Ticket, TicketHolders, entry_of, own_lease
 from sttd.errors import DecodeError, OverloadedError
 
 logger = logging.getLogger(__name__)
 
 _STATISTICS_S = 300.0
 _RETRY_WHILE_DRAINING_S = 5.0  # about what a restart of the service takes
-
-
-@attrs.define(eq=False)
-class Ticket:
-    """The claim on one job's outcome. Keep it and wait, or cancel it."""
-
-    job: Job
-    _dispatcher: Dispatcher
-    _entry: Entry
-    _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _result: Outcome | DecodeError | JobDropped | None = attrs.field(default=None, init=False)
-
-    @property
-    def done(self) -> bool:
-        """Whether `wait` would return, or raise, at once."""
-        return self._result is not None
-
-    @property
-    def started(self) -> bool:
-        """Whether the job has left the queue: it runs, or it ran, or it was dropped."""
-        return self._entry.id not in self._dispatcher._tickets
-
-    async def wait(self) -> Outcome:
-        """Wait for the outcome; may be called again and gives the same.
-
-        Cancellation cancels the job: a decode that nobody waits for is not started.
-
-        Raises:
-            DecodeError: the engine failed on this item.
-            JobDropped: a newer job replaced it, it was cancelled, or the dispatcher ended.
-        """
-        try:
-            await self._settled.wait()
-        except trio.Cancelled:
-            self.cancel()
-            raise
-        if isinstance(self._result, Outcome):
-            return self._result
-        assert self._result is not None
-        raise self._result
-
-    def cancel(self) -> None:
-        """Give the job up: removed if it waits, its outcome discarded if it runs. Does nothing when done."""
-        self._dispatcher._cancel(self)
-
-    def promote(self, *, deadline: float) -> None:
-        """The endpoint confirmed this speculation: if it still waits, it goes on waiting as a final."""
-        self._dispatcher._promote(self, deadline)
-
-    def _settle(self, result: Outcome | DecodeError | JobDropped) -> None:
-        if self._result is None:
-            self._result = result
-            self._settled.set()
-
-
-@attrs.frozen(eq=False)
-class _Call:
-    """A batch and the tickets of its entries, in the same order."""
-
-    batch: Batch
-    tickets: list[Ticket]
-    lease: Lease | None  # its own: whoever submitted may be gone before the call begins
-
-    @property
-    def items(self) -> list[DecodeItem]:
-        return [ticket.job.item for ticket in self.tickets]
-
-
-def _outcome(call: _Call, index: int, hypothesis: Hypothesis, *, now: float) -> Outcome:
-    return Outcome(
-        hypothesis=hypothesis,
-        queue_s=call.batch.started - call.batch.entries[index].submitted,
-        started=call.batch.started,
-        decode_s=now - call.batch.started,
-        batch_size=len(call.tickets),
-    )
-
-
-@attrs.frozen(eq=False)
-class _TicketHolders:
-    """The waiters of a call, for its thread."""
-
-    call: _Call
-    clock: Callable[[], float]
-    on_shortage: Callable[[], None]
-    in_a_hurry: Callable[[], bool]
-    _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
-
-    def tell(self, index: int, hypothesis: Hypothesis) -> None:
-        self._token.run_sync_soon(self._settle, index, hypothesis)
-
-    def gone(self, index: int) -> bool:
-        return self.call.tickets[index].done  # read without the loop: a stale answer costs one try
-
-    def hurry(self) -> bool:
-        return self.in_a_hurry()
-
-    def short_of_memory(self) -> None:
-        self._token.run_sync_soon(self.on_shortage)
-
-    def _settle(self, index: int, hypothesis: Hypothesis) -> None:
-        self.call.tickets[index]._settle(_outcome(self.call, index, hypothesis, now=self.clock()))
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -151,7 +49,7 @@ class Dispatcher:
     _limiter: trio.CapacityLimiter = attrs.field(init=False)  # never waited for: the policy stays within it
     _ids: Iterator[int] = attrs.field(factory=itertools.count, init=False)
     _tickets: dict[int, Ticket] = attrs.field(factory=dict, init=False)  # of the jobs that wait
-    _calls: list[_Call] = attrs.field(factory=list, init=False)  # that run
+    _calls: list[Call] = attrs.field(factory=list, init=False)  # that run
     _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
     _drains: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _paused: bool = attrs.field(default=False, init=False)
@@ -181,16 +79,32 @@ class Dispatcher:
         Raises:
             OverloadedError: the policy refuses (never a final), or the dispatcher drains; has `retry_after_s`.
         """
-        entry = _entry(next(self._ids), job)
+        entry = entry_of(job, number=next(self._ids))
         ticket = Ticket(job, self, entry)
         if self._closed:
-            ticket._settle(JobDropped("shutting_down"))
+            ticket.settle(JobDropped("shutting_down"))
             return ticket
         replaced = self._admit(entry)
         self._tickets[entry.id] = ticket
         self._drop(replaced, "coalesced")
         self._wake.set()
         return ticket
+
+    def waits(self, ticket: Ticket) -> bool:
+        """Whether its job waits for a worker."""
+        return ticket.entry.id in self._tickets
+
+    def cancel(self, ticket: Ticket) -> None:
+        """As `Ticket.cancel`."""
+        if self._policy.cancel(ticket.entry.id):
+            self._drop([ticket.entry.id], "cancelled")
+        else:
+            ticket.settle(JobDropped("cancelled"))  # if it runs, its outcome comes too late for this ticket
+
+    def promote(self, ticket: Ticket, *, deadline: float) -> None:
+        """As `Ticket.promote`."""
+        self._policy.promote(ticket.entry.id, deadline=deadline, now=self.clock())
+        self._wake.set()
 
     def forget(self, session: str) -> None:
         """The session is gone: drop what waits for it."""
@@ -302,29 +216,19 @@ class Dispatcher:
     def _drop(self, ids: Iterable[int], reason: DropReason) -> None:
         for job_id in ids:
             self._counts[reason] += 1
-            self._tickets.pop(job_id)._settle(JobDropped(reason))
+            self._tickets.pop(job_id).settle(JobDropped(reason))
         self._drains.unpark_all()
-
-    def _cancel(self, ticket: Ticket) -> None:
-        if self._policy.cancel(ticket._entry.id):
-            self._drop([ticket._entry.id], "cancelled")
-        else:
-            ticket._settle(JobDropped("cancelled"))  # if it runs, its outcome comes too late for this ticket
-
-    def _promote(self, ticket: Ticket, deadline: float) -> None:
-        self._policy.promote(ticket._entry.id, deadline=deadline, now=self.clock())
-        self._wake.set()
 
     def _requeue(self, ticket: Ticket, item: DecodeItem) -> None:
         """What a call left of a job is a job again, unless nobody waits for it."""
         if ticket.done:
             return
         ticket.job = attrs.evolve(ticket.job, item=item)
-        ticket._entry = attrs.evolve(_entry(ticket._entry.id, ticket.job), deadline=ticket._entry.deadline)
-        self._tickets[ticket._entry.id] = ticket
-        self._policy.resubmit(ticket._entry, now=self.clock())
+        ticket.entry = attrs.evolve(entry_of(ticket.job, number=ticket.entry.id), deadline=ticket.entry.deadline)
+        self._tickets[ticket.entry.id] = ticket
+        self._policy.resubmit(ticket.entry, now=self.clock())
 
-    def _next_call(self) -> _Call | None:
+    def _next_call(self) -> Call | None:
         if self._paused:
             return None
         batch = self._policy.next_batch(now=self.clock())
@@ -333,13 +237,13 @@ class Dispatcher:
         tickets = [self._tickets.pop(entry.id) for entry in batch.entries]
         for entry in batch.entries:
             self._waits_ms[entry.job_class].add(1000 * (batch.started - entry.submitted), now=batch.started)
-        call = _Call(batch, tickets, _own_lease(tickets))
+        call = Call(batch, tickets, own_lease(tickets))
         self._calls.append(call)
         return call
 
     # ---------------------------------------------------------------- the calls
 
-    async def _perform(self, call: _Call) -> None:
+    async def _perform(self, call: Call) -> None:
         """Run one call and settle its tickets, whatever happens."""
         results: list[Result] | None = None
         try:
@@ -347,7 +251,7 @@ class Dispatcher:
         finally:
             self._finish(call, results)
 
-    async def _decode(self, call: _Call) -> list[Result]:
+    async def _decode(self, call: Call) -> list[Result]:
         lease = call.lease
         if lease is None:
             return failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))
@@ -358,7 +262,7 @@ class Dispatcher:
         def hurries() -> bool:
             return self._policy.hurries(call.batch.head.model)
 
-        waiters = _TicketHolders(call, self.clock, on_shortage=shrink, in_a_hurry=hurries)
+        waiters = TicketHolders(call, self.clock, on_shortage=shrink, in_a_hurry=hurries)
         try:
             results = await self._in_thread(lease, call.items, waiters=waiters)
             short = [index for index, result in enumerate(results) if _is_short_of_memory(result)]
@@ -379,7 +283,7 @@ class Dispatcher:
     ) -> list[Result]:
         return await trio.to_thread.run_sync(decode_items, lease.model, items, waiters, limiter=self._limiter)
 
-    def _finish(self, call: _Call, results: list[Result] | None) -> None:
+    def _finish(self, call: Call, results: list[Result] | None) -> None:
         """Account for a call and settle its tickets; no results: it was cancelled before its thread began."""
         now = self.clock()
         decode_s = now - call.batch.started
@@ -396,36 +300,12 @@ class Dispatcher:
                 continue
             self._done.charge("audio", seconds(len(ticket.job.item.samples)), now=now)
             if isinstance(result, Hypothesis):
-                ticket._settle(_outcome(call, index, result, now=now))
+                ticket.settle(call.outcome(index, result, now=now))
             else:
                 self._counts["failed"] += 1
-                ticket._settle(result)
+                ticket.settle(result)
         self._wake.set()
         self._drains.unpark_all()
-
-
-def _entry(number: int, job: Job) -> Entry:
-    model = job.lease.model
-    key = model.batch_key(job.item)
-    return Entry(
-        id=number,
-        job_class=job.item.job_class,
-        session=job.session,
-        uid=job.uid,
-        deadline=job.deadline,
-        model=job.lease.key,
-        workers=model.workers,
-        key=key,
-        room=functools.partial(model.max_batch, key),
-    )
-
-
-def _own_lease(tickets: list[Ticket]) -> Lease | None:
-    """A lease for the call, from any of its jobs: one whose submitter broke his promise must not cost the others."""
-    for ticket in tickets:
-        with contextlib.suppress(Exception):
-            return ticket.job.lease.duplicate()
-    return None
 
 
 def _is_short_of_memory(result: Result) -> bool:

@@ -14,11 +14,12 @@ import trio
 
 from sttd.core.audio import AudioDecoder
 from sttd.core.options import UNCHANGED, Endpointing, SessionChanges, SessionOptions
-from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Final, FinalReason, Gap, Timing, seconds
+from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Final, FinalReason, Gap, seconds
 from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssembler, UtteranceEvent
 from sttd.engine.vad import SileroModel, VoiceDetector
 from sttd.session.arrivals import Arrivals
 from sttd.session.container import Frames
+from sttd.session.finals import empty_final
 from sttd.session.transcriber import Transcriber
 from sttd.session.voice import Voice
 
@@ -125,7 +126,12 @@ class Ear:
             assert self.nursery is not None
             number, sent = self._assembler.next_number(), trio.Event()
             self.utterances += 1
-            self._unanswered[number] = self._empty_final(number)
+            self._unanswered[number] = empty_final(
+                number,
+                self.options,
+                at_sample=self.position,
+                language=self.options.lang or self.voice.detected,
+            )
             self.nursery.start_soon(self._answer_empty, number, self._last_sent, sent)
             self._last_sent = sent
 
@@ -218,21 +224,6 @@ class Ear:
         self.owed[opened.utterance] = transcriber
         self.utterances += 1
         self.nursery.start_soon(transcriber.serve)
-
-    def _empty_final(self, number: int) -> Final:
-        at_s = seconds(self.position)
-        return Final(
-            utterance=number,
-            text="",
-            start_s=at_s,
-            end_s=at_s,
-            language=self.options.lang or self.voice.detected or "",
-            confidence=0.0,
-            reason="finalize",
-            model=self.options.model,
-            words=() if self.options.words else None,
-            timing=Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False),
-        )
 
     async def _answer_empty(self, number: int, previous: trio.Event, sent: trio.Event) -> None:
         try:

@@ -42,13 +42,13 @@ from sttd.core.types import (
     SpeechEnd,
     SpeechStart,
     Timing,
-    Word,
     seconds,
 )
 from sttd.core.utterance import Closed, Opened, Paused, Snapshot
 from sttd.engine.backend import Lease
 from sttd.engine.dispatcher import Job, JobDropped, Outcome, Ticket
 from sttd.errors import DecodeError, OverloadedError, SttdError
+from sttd.session.finals import NOT_DECODED, final_of
 from sttd.session.voice import Voice
 
 # When a job should have started, after it was submitted; orders jobs within a class.
@@ -59,8 +59,6 @@ _FILE_RETRY_S = 0.2  # at least, between two tries to submit a window
 # A language is pinned once this much speech was heard: below, Whisper's detection is a guess.
 _LANGUAGE_EVIDENCE_S = 2.0
 _LANGUAGE_PROBABILITY = 0.5
-
-_NO_TIMING = Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False)
 
 
 @attrs.define(eq=False)
@@ -194,7 +192,7 @@ class Transcriber:
             self.voice.emit(SpeechEnd(utterance=self.opened.utterance, at_s=seconds(end), silence_ms=0))
         else:
             end = self._closed.end_sample
-        return self._final(self._stabiliser.stable_text, end_sample=end, reason=reason, timing=_NO_TIMING)
+        return self._final(self._stabiliser.stable_text, end_sample=end, reason=reason)
 
     async def _take_lease(self) -> None:
         """Take the lease for the final; a file waits for it as long as it takes. The first trouble is reported."""
@@ -309,7 +307,7 @@ class Transcriber:
             except SttdError as exc:
                 self._report(exc)
         if outcome is None:
-            return self._final(text, end_sample=closed.end_sample, reason=closed.reason, timing=_NO_TIMING)
+            return self._final(text, end_sample=closed.end_sample, reason=closed.reason)
         # Where the client says what an utterance is, the VAD's opinion of it counts for nothing.
         asked = self.options.endpointing is None
         speech_s = seconds(len(closed.samples)) if asked else closed.speech_s
@@ -368,29 +366,19 @@ class Transcriber:
         *,
         end_sample: int,
         reason: FinalReason,
-        timing: Timing,
+        timing: Timing = NOT_DECODED,
         hypothesis: Hypothesis | None = None,
     ) -> Final:
-        words: tuple[Word, ...] | None = None
-        if self.options.words:
-            offset_s = seconds(self.opened.start_sample)
-            heard = hypothesis.words if hypothesis is not None and text else ()
-            words = tuple(
-                attrs.evolve(word, start_s=word.start_s + offset_s, end_s=word.end_s + offset_s) for word in heard
-            )
-        confidence = math.exp(min(0.0, hypothesis.avg_logprob)) if hypothesis is not None and text else 0.0
-        language = (hypothesis.language if hypothesis is not None else "") or self._language or ""
-        return Final(
-            utterance=self.opened.utterance,
+        return final_of(
+            self.opened,
+            self.options,
             text=text,
-            start_s=seconds(self.opened.at_sample),
-            end_s=seconds(max(end_sample, self.opened.at_sample)),
-            language=language,
-            confidence=confidence,
+            end_sample=end_sample,
             reason=reason,
-            model=self._lease.preset if self._lease is not None else self.options.model,
-            words=words,
             timing=timing,
+            hypothesis=hypothesis,
+            language=self._language,
+            model=self._lease.preset if self._lease is not None else self.options.model,
         )
 
     def _pin_language(self, hypothesis: Hypothesis, *, speech_s: float) -> None:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sttd.core.jobs import Entry
-from sttd.core.policy import PolicyOptions, SchedulingPolicy
+from sttd.core.policy import SchedulingPolicy
+from sttd.core.policy_options import PolicyOptions
 from sttd.core.types import JobClass
 from sttd.errors import OverloadedError
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from sttd.core.policy import PolicyOptions
+from sttd.core.policy_options import PolicyOptions
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
 from sttd.engine.backend import ModelKey, Unfinished
 from sttd.engine.dispatcher import Dispatcher, Job, JobDropped

@@ -1,0 +1,163 @@
+"""Claims on decoding jobs, and the calls that settle them; made and settled by the dispatcher alone."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Protocol
+
+import attrs
+import trio
+
+from sttd.core.jobs import Batch, Entry
+from sttd.core.types import DecodeItem, Hypothesis
+from sttd.engine.backend import Lease
+from sttd.engine.dispatch_values import Job, JobDropped, Outcome
+from sttd.errors import DecodeError
+
+
+class Desk(Protocol):
+    """What a ticket asks of whoever gave it out."""
+
+    def waits(self, ticket: Ticket) -> bool:
+        """Whether its job waits for a worker."""
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Give the job up."""
+
+    def promote(self, ticket: Ticket, *, deadline: float) -> None:
+        """Make a final of a speculation that waits."""
+
+
+@attrs.define(eq=False)
+class Ticket:
+    """The claim on one job's outcome. Keep it and wait, or cancel it."""
+
+    job: Job
+    desk: Desk
+    entry: Entry
+    _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _result: Outcome | DecodeError | JobDropped | None = attrs.field(default=None, init=False)
+
+    @property
+    def done(self) -> bool:
+        """Whether `wait` would return, or raise, at once."""
+        return self._result is not None
+
+    @property
+    def started(self) -> bool:
+        """Whether the job has left the queue: it runs, or it ran, or it was dropped."""
+        return not self.desk.waits(self)
+
+    async def wait(self) -> Outcome:
+        """Wait for the outcome; may be called again and gives the same.
+
+        Cancellation cancels the job: a decode that nobody waits for is not started.
+
+        Raises:
+            DecodeError: the engine failed on this item.
+            JobDropped: a newer job replaced it, it was cancelled, or the dispatcher ended.
+        """
+        try:
+            await self._settled.wait()
+        except trio.Cancelled:
+            self.cancel()
+            raise
+        if isinstance(self._result, Outcome):
+            return self._result
+        assert self._result is not None
+        raise self._result
+
+    def cancel(self) -> None:
+        """Give the job up: removed if it waits, its outcome discarded if it runs. Does nothing when done."""
+        self.desk.cancel(self)
+
+    def promote(self, *, deadline: float) -> None:
+        """The endpoint confirmed this speculation: if it still waits, it goes on waiting as a final."""
+        self.desk.promote(self, deadline=deadline)
+
+    def settle(self, result: Outcome | DecodeError | JobDropped) -> None:
+        """For the dispatcher: the outcome is known. The first one counts."""
+        if self._result is None:
+            self._result = result
+            self._settled.set()
+
+
+@attrs.frozen(eq=False)
+class Call:
+    """A batch and the tickets of its entries, in the same order."""
+
+    batch: Batch
+    tickets: list[Ticket]
+    lease: Lease | None  # its own: whoever submitted may be gone before the call begins
+
+    @property
+    def items(self) -> list[DecodeItem]:
+        """What is to be decoded."""
+        return [ticket.job.item for ticket in self.tickets]
+
+    def outcome(self, index: int, hypothesis: Hypothesis, *, now: float) -> Outcome:
+        """What became of one of its jobs."""
+        return Outcome(
+            hypothesis=hypothesis,
+            queue_s=self.batch.started - self.batch.entries[index].submitted,
+            started=self.batch.started,
+            decode_s=now - self.batch.started,
+            batch_size=len(self.tickets),
+        )
+
+
+@attrs.frozen(eq=False)
+class TicketHolders:
+    """The waiters of a call, for its thread."""
+
+    call: Call
+    clock: Callable[[], float]
+    on_shortage: Callable[[], None]
+    in_a_hurry: Callable[[], bool]
+    _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
+
+    def tell(self, index: int, hypothesis: Hypothesis) -> None:
+        """As in `Waiters`."""
+        self._token.run_sync_soon(self._settle, index, hypothesis)
+
+    def gone(self, index: int) -> bool:
+        """As in `Waiters`."""
+        return self.call.tickets[index].done  # read without the loop: a stale answer costs one try
+
+    def hurry(self) -> bool:
+        """As in `Waiters`."""
+        return self.in_a_hurry()
+
+    def short_of_memory(self) -> None:
+        """As in `Waiters`."""
+        self._token.run_sync_soon(self.on_shortage)
+
+    def _settle(self, index: int, hypothesis: Hypothesis) -> None:
+        self.call.tickets[index].settle(self.call.outcome(index, hypothesis, now=self.clock()))
+
+
+def entry_of(job: Job, *, number: int) -> Entry:
+    """A job as the policy sees it."""
+    model = job.lease.model
+    key = model.batch_key(job.item)
+    return Entry(
+        id=number,
+        job_class=job.item.job_class,
+        session=job.session,
+        uid=job.uid,
+        deadline=job.deadline,
+        model=job.lease.key,
+        workers=model.workers,
+        key=key,
+        room=functools.partial(model.max_batch, key),
+    )
+
+
+def own_lease(tickets: list[Ticket]) -> Lease | None:
+    """A lease for the call, from any of its jobs: one whose submitter broke his promise must not cost the others."""
+    for ticket in tickets:
+        with contextlib.suppress(Exception):
+            return ticket.job.lease.duplicate()
+    return None
