@@ -4,7 +4,8 @@
 each twice, get a pause at the quietest place of their middle, 0.3 to 0.6 s long, and a gap behind them; faint noise
 lies under it all. One session for each way to endpoint, all at the same time, in real time, interims on.
 
-Columns. `cut_pct`: sentences with more than one final. `answer_*_ms`: from the true end of a sentence to its final.
+Columns. `cut_pct`: sentences with more than one final, `missed_pct`: without any. `answer_*_ms`: from the true end of a
+sentence to its final.
 """
 
 from __future__ import annotations
@@ -42,12 +43,14 @@ def main() -> None:
             [heard for heard in finals if heard.event["start_s"] < end_s and start_s < heard.event["end_s"]]
             for start_s, end_s in truth
         ]
+        missed = sum(not mine for mine in parts)
         answers = [1000 * (mine[-1].at_s - end_s) for mine, (_, end_s) in zip(parts, truth, strict=True) if mine]
         rows.append(
             {
                 "way": way,
                 "sentences": len(truth),
                 "cut_pct": round(100 * sum(len(mine) > 1 for mine in parts) / len(truth), 1),
+                "missed_pct": round(100 * missed / len(truth), 1),
                 "answer_mean_ms": round(sum(answers) / len(answers)),
                 "answer_p50_ms": round(load.percentile(answers, 0.5) or 0),
                 "answer_p95_ms": round(load.percentile(answers, 0.95) or 0),

@@ -63,6 +63,7 @@ class Batch:
     entries: tuple[Entry, ...]
     started: float
     estimate_s: float
+    owed: bool = False  # files that go before interims, for they had less than their share
 
     @property
     def head(self) -> Entry:

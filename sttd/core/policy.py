@@ -14,23 +14,22 @@ a *batch* of jobs and cannot be interrupted. Models do not share workers. The ru
     takes the place of the one that waits, with its deadline; that is dropped (`coalesced`). Waiting speculations alike.
  5. **Batches.** A worker never waits for company. The most urgent job takes along those of its class that have its
     batch key, most urgent first; speculations may ride with finals, as they share a key. A job joins while the batch
-    is within what the free memory allows, shared among the model's free workers, and while the call's expected time
-    is within the `hold` of the job's class. A single job always runs: no call takes longer than its hold or its first
-    job, whichever is more. Finals may always take `final_stretch` times their first job: where single calls are slow
-    a hold in seconds would forbid every batch, just when the queue is long. Expected times are learned from finished
-    calls, per key.
+    is within what the free memory allows, and while the call's expected time is within the `hold` of the job's class.
+    A single job always runs: no call takes longer than its hold or its first job, whichever is more. Finals may
+    always take `final_stretch` times their first job: where single calls are slow a hold in seconds would forbid
+    every batch, just when the queue is long. Expected times are learned from finished calls, per key.
  6. **Files.** They wait for everything else, with one exception: while files wait and had less than `file_share` of
     the time that the model's workers were lately busy, a file goes before interims. Interims are thinned by that;
     finals and speculations never are. When no live job has come for `quiet_s`, a call of files may hold longer. A
-    file that needs further passes (another temperature, the rest of a window) comes back for each when live jobs wait
-    for its model, at the head of its class: what holds a worker is one pass.
+    file that needs further passes (another temperature, the rest of a window) comes back for each, with its deadline,
+    when live jobs wait that would go before it: what holds a worker is one pass.
  7. **Limits.** Finals are always taken (the pipeline stops reading its client when too many wait). A speculation is
     refused while a final would wait longer than `speculation_wait_s` behind finals; a file when its session has
     `waiting_files` waiting, or its uid `waiting_per_uid` files; speculations and interims when their uid has as many
     of those. Interims need no other limit: under overload they are the first to wait for nothing (rule 1), replaced
     by newer ones until a worker is free.
- 8. **Leaving.** A cancelled job that waits is removed. One that runs is decoded to its end, for a call cannot be
-    stopped, and counts as in flight until then.
+ 8. **Leaving.** A cancelled job that waits is removed. One that runs is decoded to the end of its pass, for a call
+    cannot be stopped, and counts as in flight until then.
  9. **Memory.** After an out-of-memory error the batches of that key are halved for `shrunk_s`.
 10. **Reserve.** Of several workers of a model `final_workers` are for finals and speculations alone, one at least is
     for all; so a final finds a worker that no interim holds, of the same weights in memory. Files may have all of them
@@ -160,7 +159,12 @@ class SchedulingPolicy:
         if urgent is None:
             return None
         head, entries = urgent.ranked[0][-1], self._company(urgent.ranked, now)
-        batch = Batch(entries=tuple(entries), started=now, estimate_s=self._cost(head).estimate(len(entries)))
+        batch = Batch(
+            entries=tuple(entries),
+            started=now,
+            estimate_s=self._cost(head).estimate(len(entries)),
+            owed=head.job_class is JobClass.FILE and self._short_of_files(head.model, now),
+        )
         for entry in entries:
             self._remove(entry)
             if entry.job_class is JobClass.INTERIM:
@@ -187,10 +191,14 @@ class SchedulingPolicy:
 
     # ---------------------------------------------------------------- what others want to know
 
-    def hurries(self, name: Hashable) -> bool:
-        """Whether live jobs wait for that model (rule 6). May be asked from any thread; a stale answer does no harm."""
-        model = self._models.get(name)
-        return model is not None and any(model.waiting[each] for each in JobClass if each is not JobClass.FILE)
+    def hurries(self, batch: Batch) -> bool:
+        """Whether live jobs wait that would go before what a running call of files still has to do (rule 6).
+
+        May be asked from any thread; a stale answer does no harm.
+        """
+        waiting = self._models[batch.head.model].waiting
+        urgent = waiting[JobClass.FINAL] or waiting[JobClass.SPECULATIVE]
+        return bool(urgent or (waiting[JobClass.INTERIM] and not batch.owed))
 
     @property
     def in_flight(self) -> int:
@@ -324,8 +332,10 @@ class SchedulingPolicy:
         )
 
     def _owes_files(self, name: Hashable, now: float) -> bool:
-        if not self._models[name].waiting[JobClass.FILE]:
-            return False
+        return bool(self._models[name].waiting[JobClass.FILE]) and self._short_of_files(name, now)
+
+    def _short_of_files(self, name: Hashable, now: float) -> bool:
+        """Whether files had less than their share."""
         busy_s = self._shares.value(name, now=now)
         return self._shares.value((name, JobClass.FILE), now=now) < self.options.file_share * busy_s
 
@@ -342,7 +352,7 @@ class SchedulingPolicy:
         head = ranked[0][-1]
         model = self._models[head.model]
         cost = self._cost(head)
-        self._costs.note_room(head.kind, max(1, head.room() // (model.workers - len(model.running))))
+        self._costs.note_room(head.kind, max(1, head.room()))
         cap = self._costs.cap(head.kind, now=now)
         quiet = self._quiet(now)
         batch = [head]

@@ -14,8 +14,8 @@ Rules:
     What follows the cut is opened at once as the next utterance, unless it is silence.
  6. The client that ends an utterance before a start was confirmed gets the word that was under way as an utterance.
  7. Without endpointing the first frame opens, and no audio between finalizes is left out but the quiet behind a pause:
-    what is no more than `_RISE_DB` above the quietest tenth of a second. More than that ends the pause (`Resumed`),
-    whatever the detectors make of it.
+    what is no more than `_RISE_DB` louder than the room was right behind the speech. More than that ends the pause
+    (`Resumed`), whatever the detectors make of it.
  8. Options that change in an utterance apply to the next.
 
 Audio that is handed out is a read-only view; the tape under it only ever grows, so a view never changes.
@@ -46,7 +46,7 @@ _POST_ROLL = POST_ROLL_MS * SAMPLE_RATE // 1000
 _LOOK_BACK = 1300 * SAMPLE_RATE // 1000  # the farthest that an onset can lie behind the frame that confirms it
 _TAPE_FRAMES = 200  # 4 s, 256 KiB: what an idle session holds
 _PAUSE_FRAMES = 5  # the least pause to cut in: 100 ms
-_RISE_DB = 10.0  # steady noise varies by less, in tenths of a second
+_RISE_DB = 10.0  # steady noise varies by less
 _INAUDIBLE = 1e-7  # mean square: -70 dB of full scale
 _END_LAG, _ONSET_LAG = 4, 2  # frames by which Silero's values trail the audio, as measured for the endpointer
 
@@ -256,11 +256,10 @@ class UtteranceAssembler:
             if onset is None:
                 return events
             events.append(self._begin(onset, start=onset - self._pre_roll))
-        assert self._open is not None
         end, audio_end = self._endpointer.end_sample, self._position
         if self._endpointer.paused_end is not None:
-            if self._endpointer.options is None and not self._is_quiet_from(end + _POST_ROLL, start=self._open.start):
-                events.append(Resumed(utterance=self._open.number))
+            if self._endpointer.options is None and not self._is_quiet_behind(end):
+                events.append(Resumed(utterance=self._numbers))
                 end = self._position
             else:
                 audio_end = end + _POST_ROLL
@@ -268,14 +267,14 @@ class UtteranceAssembler:
         self._endpointer.close()
         return events
 
-    def _is_quiet_from(self, behind: int, *, start: int) -> bool:
-        """Whether the audio from `behind` on is as quiet as the quietest of what precedes it from `start` on."""
-        before, after = self._tape.audio(start, behind), self._tape.audio(behind, self._position)
-        width = min(_PAUSE_FRAMES, len(after) // FRAME_SAMPLES, len(before) // FRAME_SAMPLES)
-        if not width:
-            return True
-        floor = max(_levels(before, width=width).min(), _INAUDIBLE)
-        return bool(_levels(after, width=width).max() <= floor * 10 ** (_RISE_DB / 10))
+    def _is_quiet_behind(self, end: int) -> bool:
+        """Whether what follows the post-roll of speech that ended there is as quiet as the room in the pause was."""
+        pause = self._endpointer.speculate_ms * SAMPLE_RATE // 1000  # it lasted at least so long
+        room = _levels(self._tape.audio(end, end + pause)).min()
+        behind = _levels(self._tape.audio(end + _POST_ROLL, self._position))
+        width = min(_PAUSE_FRAMES, len(behind))
+        loudest = np.convolve(behind, np.full(width, 1 / width), "valid").max() if width else 0.0
+        return bool(loudest <= max(room, _INAUDIBLE) * 10 ** (_RISE_DB / 10))
 
     @property
     def _limit(self) -> int:
@@ -374,10 +373,10 @@ class _Cut:
     onset: int | None
 
 
-def _levels(samples: Samples, *, width: int) -> Samples:
-    """The mean squares of so many frames in a row, for each frame that they can begin with."""
+def _levels(samples: Samples) -> Samples:
+    """The mean square of each frame."""
     frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
-    levels: Samples = np.convolve(np.square(frames).mean(axis=1), np.full(width, 1 / width), "valid")
+    levels: Samples = np.square(frames).mean(axis=1)
     return levels
 
 

@@ -75,6 +75,30 @@ class Waiters(Protocol):
         """The call had to be split for want of memory: the next ones should be smaller. Returns at once."""
 
 
+@attrs.frozen(eq=False)
+class SomeWaiters:
+    """Some of the waiters of a call, by their own numbers."""
+
+    waiters: Waiters
+    indices: tuple[int, ...]
+
+    def tell(self, index: int, hypothesis: Hypothesis) -> None:
+        """As in `Waiters`."""
+        self.waiters.tell(self.indices[index], hypothesis)
+
+    def gone(self, index: int) -> bool:
+        """As in `Waiters`."""
+        return self.waiters.gone(self.indices[index])
+
+    def hurry(self) -> bool:
+        """As in `Waiters`."""
+        return self.waiters.hurry()
+
+    def short_of_memory(self) -> None:
+        """As in `Waiters`."""
+        self.waiters.short_of_memory()
+
+
 class Model(Protocol):
     """A loaded model. `decode` is called from up to `workers` threads at once."""
 
@@ -102,7 +126,7 @@ class Model(Protocol):
         """Items with equal keys may share one `decode` call. Cheap, pure, called on the event loop."""
 
     def max_batch(self, key: Hashable) -> int:
-        """How many items of that key one call may take, by the memory that is free now."""
+        """How many items of that key one call may take, by the memory that is free now, if all workers made one."""
 
     def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
         """Decode a batch; one result an item, in order. One bad item fails alone. Blocks; cannot be cancelled.
@@ -172,6 +196,7 @@ __all__ = [
     "ModelKey",
     "Preset",
     "Result",
+    "SomeWaiters",
     "Unfinished",
     "Waiters",
 ]

@@ -23,8 +23,8 @@ from sttd.core.accounting import LatencyWindow, Ledger
 from sttd.core.jobs import Entry
 from sttd.core.policy import SchedulingPolicy
 from sttd.core.policy_options import PolicyOptions
-from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
-from sttd.engine.backend import Lease, ModelKey, Result, Unfinished, Waiters
+from sttd.core.types import DecodeItem, Hypothesis, JobClass
+from sttd.engine.backend import Lease, ModelKey, Result, SomeWaiters, Unfinished, Waiters
 from sttd.engine.dispatch_thread import decode_items, failures
 from sttd.engine.dispatch_values import DispatcherStatistics, DropReason, Job, JobDropped, Outcome, QueueWait
 from sttd.engine.tickets import Call, Ticket, TicketHolders, entry_of, own_lease
@@ -224,7 +224,14 @@ class Dispatcher:
         if ticket.done:
             return
         ticket.job = attrs.evolve(ticket.job, item=item)
-        ticket.entry = attrs.evolve(entry_of(ticket.job, number=ticket.entry.id), deadline=ticket.entry.deadline)
+        try:
+            entry = entry_of(ticket.job, number=ticket.entry.id)
+        except Exception as error:  # a lease that was given back too early
+            (failure,) = failures([item], error)
+            assert isinstance(failure, DecodeError)
+            ticket.settle(failure)
+            return
+        ticket.entry = attrs.evolve(entry, deadline=ticket.entry.deadline)
         self._tickets[ticket.entry.id] = ticket
         self._policy.resubmit(ticket.entry, now=self.clock())
 
@@ -260,7 +267,7 @@ class Dispatcher:
             self._policy.shrink(call.batch, now=self.clock())
 
         def hurries() -> bool:
-            return self._policy.hurries(call.batch.head.model)
+            return self._paused or self._policy.hurries(call.batch)
 
         waiters = TicketHolders(call, self.clock, on_shortage=shrink, in_a_hurry=hurries)
         try:
@@ -271,7 +278,8 @@ class Dispatcher:
             half = (len(short) + 1) // 2
             for part in (short[:half], short[half:]):
                 if part:
-                    again = await self._in_thread(lease, [call.items[index] for index in part])
+                    items = [call.items[index] for index in part]
+                    again = await self._in_thread(lease, items, waiters=SomeWaiters(waiters, tuple(part)))
                     for index, result in zip(part, again, strict=True):
                         results[index] = result
             return results
@@ -296,9 +304,11 @@ class Dispatcher:
         for index, ticket in enumerate(call.tickets):
             result = JobDropped("shutting_down") if results is None else results[index]
             if isinstance(result, Unfinished):
+                ticket.queue_s += call.batch.started - call.batch.entries[index].submitted
+                ticket.decode_s += decode_s
                 self._requeue(ticket, result.item)
                 continue
-            self._done.charge("audio", seconds(len(ticket.job.item.samples)), now=now)
+            self._done.charge("audio", ticket.audio_s, now=now)
             if isinstance(result, Hypothesis):
                 ticket.settle(call.outcome(index, result, now=now))
             else:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import attrs
 import trio
 
 from sttd.core.jobs import Batch, Entry
-from sttd.core.types import DecodeItem, Hypothesis
-from sttd.engine.backend import Lease
+from sttd.core.types import DecodeItem, Hypothesis, seconds
+from sttd.engine.backend import Lease, Model
 from sttd.engine.dispatch_values import Job, JobDropped, Outcome
 from sttd.errors import DecodeError
+
+logger = logging.getLogger(__name__)
 
 
 class Desk(Protocol):
@@ -37,8 +40,15 @@ class Ticket:
     job: Job
     desk: Desk
     entry: Entry
+    audio_s: float = attrs.field(init=False)  # of the whole job, whatever calls leave of it
+    queue_s: float = attrs.field(default=0.0, init=False)  # of the calls before, which left it unfinished
+    decode_s: float = attrs.field(default=0.0, init=False)
     _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
     _result: Outcome | DecodeError | JobDropped | None = attrs.field(default=None, init=False)
+
+    @audio_s.default
+    def _whole(self) -> float:
+        return seconds(len(self.job.item.samples))
 
     @property
     def done(self) -> bool:
@@ -101,9 +111,9 @@ class Call:
         """What became of one of its jobs."""
         return Outcome(
             hypothesis=hypothesis,
-            queue_s=self.batch.started - self.batch.entries[index].submitted,
+            queue_s=self.tickets[index].queue_s + self.batch.started - self.batch.entries[index].submitted,
             started=self.batch.started,
-            decode_s=now - self.batch.started,
+            decode_s=self.tickets[index].decode_s + now - self.batch.started,
             batch_size=len(self.tickets),
         )
 
@@ -151,8 +161,17 @@ def entry_of(job: Job, *, number: int) -> Entry:
         model=job.lease.key,
         workers=model.workers,
         key=key,
-        room=functools.partial(model.max_batch, key),
+        room=functools.partial(_room, model, key),
     )
+
+
+def _room(model: Model, key: Hashable) -> int:
+    """A model that cannot say is asked for one item: a question on the event loop must not end the daemon."""
+    try:
+        return model.max_batch(key)
+    except Exception:
+        logger.exception("no answer to how much memory there is")
+        return 1
 
 
 def own_lease(tickets: list[Ticket]) -> Lease | None:

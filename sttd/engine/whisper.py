@@ -22,7 +22,7 @@ import numpy as np
 
 from sttd.core.types import DecodeItem
 from sttd.engine import cublas, memory
-from sttd.engine.backend import Preset, Result, Waiters
+from sttd.engine.backend import Preset, Result, SomeWaiters, Waiters
 from sttd.engine.presets import Machine, model_of, not_local, resolve
 from sttd.engine.store import ModelStore, size_bytes
 from sttd.engine.whisper_audio import encode
@@ -178,7 +178,8 @@ class LoadedWhisper:
         """How many items the free memory holds, at least one.
 
         The encoder keeps the attention scores of one layer, heads x positions², for each item: 72 MB for base on a
-        CPU, 90 MB for large on a GPU at a full window; half of the free memory may go into them.
+        CPU, 90 MB for large on a GPU at a full window; half of the free memory may go into them, in as many calls as
+        there are workers.
         """
         assert isinstance(key, BatchKey)
         positions = key.window // 2
@@ -189,7 +190,7 @@ class LoadedWhisper:
         else:
             known = memory.gpu_memory(int(self._device.partition(":")[2]))
             free = known.free_bytes if known else 8 * item_bytes
-        return max(1, min(MAX_BATCH_CPU if on_cpu else MAX_BATCH_GPU, free // 2 // item_bytes))
+        return max(1, min(MAX_BATCH_CPU if on_cpu else MAX_BATCH_GPU, free // 2 // self._workers // item_bytes))
 
     def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
         """Decode a batch of one key; one result an item.
@@ -204,8 +205,12 @@ class LoadedWhisper:
                 return [_decode_error(error)]
             if waiters is not None and is_out_of_memory(error):
                 waiters.short_of_memory()
+        results: list[Result] = []
         middle = len(batch) // 2
-        return self.decode(batch[:middle]) + self.decode(batch[middle:])
+        for part in (range(middle), range(middle, len(batch))):
+            some = None if waiters is None else SomeWaiters(waiters, tuple(part))
+            results += self.decode([batch[index] for index in part], waiters=some)
+        return results
 
     def park(self) -> bool:
         """Move the weights of a GPU model to main memory. False on a CPU, or while a decode runs."""

@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 
 from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Samples, Segment, Word, seconds
-from sttd.engine.backend import Unfinished, Waiters
+from sttd.engine.backend import SomeWaiters, Unfinished, Waiters
 from sttd.engine.whisper_audio import (
     FULL_WINDOW,
     MAX_SAMPLES,
@@ -24,7 +24,7 @@ from sttd.engine.whisper_audio import (
     log_mel,
     window_for,
 )
-from sttd.engine.whisper_files import Known, Some
+from sttd.engine.whisper_files import Known
 from sttd.engine.whisper_options import Settings
 from sttd.engine.whisper_search import Attempt, Language, Search
 from sttd.engine.whisper_segments import Piece, align, split_at_timestamps, start_at_sound
@@ -253,7 +253,7 @@ class Decoder:
         if waiters is not None and rests and waiters.hurry():
             results |= {index: Unfinished(item) for index, item in rests.items()}
         elif rests:
-            some = None if waiters is None else Some(waiters, tuple(rests))
+            some = None if waiters is None else SomeWaiters(waiters, tuple(rests))
             results |= zip(rests, self.decode(list(rests.values()), waiters=some), strict=True)
         return [results[index] for index in range(len(batch))]
 

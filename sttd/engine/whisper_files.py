@@ -11,7 +11,6 @@ from typing import Final
 import attrs
 
 from sttd.core.types import DecodeItem, Hypothesis, Segment
-from sttd.engine.backend import Waiters
 from sttd.engine.whisper_search import Attempt, Language
 
 MAX_RESUMES: Final = 2  # how often a window may go on behind a segment that was left open
@@ -38,30 +37,6 @@ class Known:
     def whole(self, heard: Hypothesis) -> Hypothesis:
         """The hypothesis of the window so far, `heard` being that of the item's audio."""
         return heard if self.head is None else _joined(self.head, heard, at_s=self.at_s)
-
-
-@attrs.frozen(eq=False)
-class Some:
-    """Some of the waiters of a call, by their own numbers."""
-
-    waiters: Waiters
-    indices: tuple[int, ...]
-
-    def tell(self, index: int, hypothesis: Hypothesis) -> None:
-        """As in `Waiters`."""
-        self.waiters.tell(self.indices[index], hypothesis)
-
-    def gone(self, index: int) -> bool:
-        """As in `Waiters`."""
-        return self.waiters.gone(self.indices[index])
-
-    def hurry(self) -> bool:
-        """As in `Waiters`."""
-        return self.waiters.hurry()
-
-    def short_of_memory(self) -> None:
-        """As in `Waiters`."""
-        self.waiters.short_of_memory()
 
 
 def _joined(first: Hypothesis, rest: Hypothesis, *, at_s: float) -> Hypothesis:

@@ -186,6 +186,11 @@ class Ear:
         """Close the open utterance."""
         self._act(self._assembler.finalize(reason=reason))
 
+    def hush(self) -> None:
+        """The client is gone, and interims are for nobody else."""
+        for transcriber in self.owed.values():
+            transcriber.hush()
+
     def end_at_once(self, reason: FinalReason) -> None:
         """Nothing more may be decoded: every final that is owed is what it can be now."""
         for number in sorted({*self.owed, *self._unanswered}):

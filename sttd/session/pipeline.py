@@ -119,6 +119,7 @@ class Session:
         if ending == "disconnect":
             self.outbox.abandon()
             self.voice.client_left = True
+            self._ear.hush()
         if self._ending is None:
             self._ending = ending
             if ending != "disconnect":

@@ -87,7 +87,8 @@ class Transcriber:
     _trouble: SttdError | None = attrs.field(default=None, init=False)
     _interim: Ticket | None = attrs.field(default=None, init=False)
     _speculation: _Speculation | None = attrs.field(default=None, init=False)
-    _detection: int = attrs.field(init=False)  # the one that this utterance may decide
+    _pinned: str | None = attrs.field(init=False)  # the language, once it is certain
+    _detection: int = attrs.field(init=False)  # the one of the session's that this utterance may decide
     _seq: int = attrs.field(default=0, init=False)
     _previous_text: str = attrs.field(default="", init=False)
     _growing: Growing = attrs.field(factory=Growing, init=False)
@@ -96,7 +97,7 @@ class Transcriber:
 
     def __attrs_post_init__(self) -> None:
         tuning = self.voice.tuning
-        self._detection = self.voice.detections
+        self._pinned, self._detection = self.voice.detected, self.voice.detections
         self._stabiliser = Stabiliser(lock_stable=self.options.lock_stable, hold_back_s=tuning.hold_back_s)
         self._cadence = Cadence(interim_min_ms=tuning.interim_min_ms)
         self.voice.emit(SpeechStart(utterance=self.opened.utterance, at_s=seconds(self.opened.at_sample)))
@@ -160,11 +161,16 @@ class Transcriber:
 
     # ------------------------------------------------------------------ the utterance's own task
 
+    def hush(self) -> None:
+        """Nobody reads interims any more: one that waits is given up, and no other is decoded."""
+        if self._interim is not None and not self._interim.started:
+            self._interim.cancel()
+
     async def serve(self) -> None:
         """Hold the model, wait for the end, send the final. Cancelled, it still gives back what it holds."""
         try:
             async with trio.open_nursery() as nursery:
-                if self.options.interim and self.options.interim_model != self.options.model:
+                if self._wants_interims and self.options.interim_model != self.options.model:
                     nursery.start_soon(self._take_interim_lease)  # the final does not wait for it to load
                 await self._take_lease()
                 await self._closing.wait()
@@ -194,6 +200,10 @@ class Transcriber:
             end = self._closed.end_sample
         return self._final(self._stabiliser.stable_text, end_sample=end, reason=reason)
 
+    @property
+    def _wants_interims(self) -> bool:
+        return self.options.interim and not self.voice.client_left
+
     async def _take_lease(self) -> None:
         """Take the lease for the final; a file waits for it as long as it takes. The first trouble is reported."""
         while self._lease is None:
@@ -207,7 +217,7 @@ class Transcriber:
                     return
                 await trio.sleep(_FILE_RETRY_S)  # the pool has waited for a slot already
         self._trouble = None
-        if self._closed is None and self.options.interim and self.options.interim_model == self.options.model:
+        if self._closed is None and self._wants_interims and self.options.interim_model == self.options.model:
             self._interim_lease = self._lease.duplicate()
             self._catch_up()
 
@@ -232,7 +242,7 @@ class Transcriber:
 
     @property
     def _language(self) -> str | None:
-        return self.options.lang or self.voice.detected
+        return self.options.lang or self._pinned
 
     def _submit(self, samples: Samples, job_class: JobClass, *, lease: Lease, complete: bool = False) -> Ticket:
         options = self.options
@@ -385,9 +395,10 @@ class Transcriber:
         """Detect once: switching language between interims is the worst flicker there is."""
         if (
             self._language is None
-            and self._detection == self.voice.detections
             and hypothesis.language
             and speech_s >= _LANGUAGE_EVIDENCE_S
             and hypothesis.language_probability >= _LANGUAGE_PROBABILITY
         ):
-            self.voice.detected = hypothesis.language
+            self._pinned = hypothesis.language
+            if self.voice.detected is None and self._detection == self.voice.detections:
+                self.voice.detected = hypothesis.language

@@ -235,13 +235,6 @@ def test_memory_bounds_a_batch():
     assert len(run_one(queue)) == 3
 
 
-def test_free_workers_share_the_free_memory():
-    queue = policy()
-    submit(queue, *[entry(max_batch=6, workers=2) for _ in range(6)])
-    sizes = [len(queue.next_batch(now=0.0).entries) for _ in range(2)]
-    assert sizes == [3, 3]
-
-
 def test_memory_is_asked_for_when_the_call_is_made():
     queue, free = policy(), [8]
     jobs = [attrs.evolve(entry(), room=lambda: free[0]) for _ in range(5)]
@@ -251,15 +244,36 @@ def test_memory_is_asked_for_when_the_call_is_made():
 
 
 def test_files_hurry_while_live_jobs_of_their_model_wait():
-    queue = policy()
+    queue = policy(file_share=0.0)
     submit(queue, entry(FILE, session="f"))
-    queue.next_batch(now=0.0)
-    assert not queue.hurries("m")
+    batch = queue.next_batch(now=0.0)
+    assert not queue.hurries(batch)
     submit(queue, entry(FILE, session="f"), entry(model="n", key="n"))
-    assert not queue.hurries("m")
+    assert not queue.hurries(batch)
     submit(queue, entry(INTERIM, key="i"))
-    assert queue.hurries("m")
-    assert not queue.hurries("never seen")
+    assert queue.hurries(batch)
+
+
+def test_files_that_are_owed_time_hurry_for_finals_alone():
+    queue = policy(file_share=0.5)
+    submit(queue, entry(), entry(INTERIM, key="i"), entry(FILE, session="f", key="f"))
+    run_one(queue, seconds=5.0)
+    batch = queue.next_batch(now=5.0)
+    assert (batch.head.job_class, batch.owed) == (FILE, True)
+    assert not queue.hurries(batch)
+    submit(queue, entry(SPECULATIVE), now=5.0)
+    assert queue.hurries(batch)
+
+
+def test_a_speculation_is_refused_for_the_sake_of_finals_not_of_files():
+    queue = policy(speculation_wait_s=1.0)
+    submit(queue, entry(FILE, session="f", key="f"))
+    run_one(queue, seconds=10.0)  # a call of files is known to take long
+    submit(queue, entry(FILE, session="f", key="f"), now=10.0)
+    queue.next_batch(now=10.0)
+    assert queue.final_wait_s("m", now=10.0) > 1.0
+    submit(queue, entry(SPECULATIVE), now=10.0)
+    assert queue.queued(SPECULATIVE) == 1
 
 
 def test_what_a_call_left_of_a_file_comes_before_other_files_whatever_the_limits():

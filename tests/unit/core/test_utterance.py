@@ -256,18 +256,19 @@ def test_without_endpointing_the_limit_cuts_and_leaves_nothing_out():
 
 
 @pytest.mark.parametrize(
-    ("noise_db", "behind_db", "left_out"),
+    ("before_db", "noise_db", "behind_db", "left_out"),
     [
-        (-90, None, True),  # nothing but the room behind the pause
-        (-40, None, True),
-        (-90, -55, False),  # soft speech that neither detector hears
-        (-60, -45, False),
-        (-90, -75, True),  # nobody hears that
+        (-90, -90, -90, True),  # nothing but the room behind the pause
+        (-40, -40, -40, True),
+        (-400, -55, -55, True),  # a capture that begins with digital silence
+        (-90, -90, -55, False),  # soft speech that neither detector hears
+        (-60, -60, -45, False),
+        (-90, -90, -75, True),  # nobody hears that
     ],
 )
-def test_without_endpointing_a_finalize_leaves_out_nothing_but_quiet(noise_db, behind_db, left_out):
+def test_without_endpointing_a_finalize_leaves_out_nothing_but_quiet(before_db, noise_db, behind_db, left_out):
     machine, random = assembler(None), np.random.default_rng(0)
-    levels = [noise_db] * 50 + [-20] * 40 + [noise_db] * 20 + [noise_db if behind_db is None else behind_db] * 25
+    levels = [before_db] * 50 + [-20] * 40 + [noise_db] * 20 + [behind_db] * 25
     audio = random.standard_normal((len(levels), FRAME_SAMPLES)) * 10 ** (np.array(levels)[:, None] / 20)
     activity = Activity(
         webrtc=np.array([level == -20 for level in levels]),

@@ -565,9 +565,12 @@ async def test_a_final_goes_between_the_passes_of_a_file():
         await model.wait_entered()
         final = dispatcher.submit(job(lease))
         later = dispatcher.submit(job(lease, job_class=JobClass.FILE, session="f", deadline_s=2.0))
+        await trio.sleep(0.11)
         model.gate.set()
         assert (await final.wait()).hypothesis.text == "w1 w2"
-        assert (await file.wait()).hypothesis.text == "w1 w2"
+        outcome = await file.wait()
+        assert outcome.hypothesis.text == "w1 w2"
+        assert outcome.decode_s > 0.1  # of both passes; the first one's gate was shut
         await later.wait()
         calls = [(call[0].job_class, call[0].known) for call in model.calls]
         assert calls[:3] == [(JobClass.FILE, None), (JobClass.FINAL, None), (JobClass.FILE, "pass 1 of 9600")]
@@ -588,3 +591,67 @@ async def test_a_file_that_nobody_waits_for_has_no_second_pass():
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert [call[0].job_class for call in model.calls] == [JobClass.FILE, JobClass.FINAL]
         assert dispatcher.statistics().queued["file"] == 0
+
+
+@pytest.mark.parametrize("way", ["quiesce", "drain"])
+async def test_a_file_between_two_passes_outlives_a_pause_and_a_drain(way):
+    model = two_passes()
+    lease = FakeLease(model)
+    async with running() as dispatcher, trio.open_nursery() as nursery:
+        file = dispatcher.submit(job(lease, job_class=JobClass.FILE, session="f"))
+        await model.wait_entered()
+        if way == "drain":
+            dispatcher.submit(job(lease))
+            nursery.start_soon(dispatcher.drain)
+        else:
+            nursery.start_soon(dispatcher.quiesce)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        model.gate.set()
+        if way == "quiesce":
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert not file.done
+            assert len(model.calls) == 1  # left after its pass, for the machine is about to sleep
+            dispatcher.resume()
+        assert (await file.wait()).hypothesis.text == "w1 w2"
+        assert [call[0].known for call in model.calls if call[0].job_class is JobClass.FILE] == [
+            None,
+            "pass 1 of 9600",
+        ]
+
+
+async def test_a_file_whose_lease_is_gone_between_two_passes_fails_alone():
+    model = two_passes()
+
+    @attrs.define(eq=False)
+    class StrictLease(FakeLease):
+        """Says nothing of its model once it was given back, as those of the pool."""
+
+        def __getattribute__(self, name):
+            if name == "model" and object.__getattribute__(self, "released"):
+                raise AssertionError("the lease was released")
+            return object.__getattribute__(self, name)
+
+    lease, broken = FakeLease(model), StrictLease(model)
+    async with running() as dispatcher:
+        file = dispatcher.submit(job(broken, job_class=JobClass.FILE, session="f"))
+        await model.wait_entered()
+        final = dispatcher.submit(job(lease))
+        broken.release()
+        model.gate.set()
+        assert (await final.wait()).hypothesis.text == "w1 w2"
+        with pytest.raises(DecodeError):
+            await file.wait()
+
+
+async def test_a_model_that_cannot_say_how_much_memory_there_is_decodes_one_at_a_time():
+    @attrs.frozen(kw_only=True)
+    class Mute(GatedModel):
+        def max_batch(self, key):
+            raise OSError(24, "Too many open files")
+
+    model = Mute(options=FakeOptions(), gate=threading.Event(), entered=threading.Semaphore(0), calls=[], failure=[])
+    lease = FakeLease(model)
+    async with running() as dispatcher:
+        model.gate.set()
+        tickets = [dispatcher.submit(job(lease, session=str(number))) for number in range(3)]
+        assert [(await ticket.wait()).batch_size for ticket in tickets] == [1, 1, 1]

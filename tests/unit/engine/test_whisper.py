@@ -424,9 +424,9 @@ def test_a_file_is_left_between_two_tries_when_somebody_waits(clips, monkeypatch
     model.close()
 
 
-@pytest.mark.parametrize("words", [False, True])
-def test_a_segment_that_was_left_open_is_gone_on_with(demo, clips, monkeypatch, words):
-    """In the same call, or in one of its own when somebody waits: with the same outcome."""
+@pytest.fixture
+def stops_early(demo, monkeypatch):
+    """The model leaves a window behind its first segment, as real ones do at times."""
     generate = Search._generate
     begin = demo._decoder._codec.timestamp_begin
 
@@ -439,6 +439,12 @@ def test_a_segment_that_was_left_open_is_gone_on_with(demo, clips, monkeypatch, 
         return tokens[: pairs[0] + 2] if pairs else tokens
 
     monkeypatch.setattr(Search, "_generate", stop_early)
+
+
+@pytest.mark.usefixtures("stops_early")
+@pytest.mark.parametrize("words", [False, True])
+def test_a_segment_that_was_left_open_is_gone_on_with(demo, clips, words):
+    """In the same call, or in one of its own when somebody waits: with the same outcome."""
     first, second = clips["light"], clips["question"]
     window = item(np.concatenate([first[0], second[0]]), JobClass.FILE, words=words)
     [whole] = demo.decode([window])
@@ -453,6 +459,22 @@ def test_a_segment_that_was_left_open_is_gone_on_with(demo, clips, monkeypatch, 
     assert (again.text, again.segments) == (whole.text, whole.segments)
     [gone] = demo.decode([window], waiters=Waiters(left=(0,)))
     assert gone.text == first[1]
+
+
+@pytest.mark.usefixtures("stops_early")
+def test_windows_of_every_kind_share_a_call(demo, clips):
+    """One whole, one left open, one left open for nobody: each has its own text, in its place."""
+    pairs = [("date", "number"), ("light", "question"), ("question", "date")]
+    windows = [item(np.concatenate([clips[one][0], clips[two][0]]), JobClass.FILE) for one, two in pairs]
+    windows.insert(0, item(clips["light"][0], JobClass.FILE))
+    expected = [clips["light"][1], *[f"{clips[one][1]} {clips[two][1]}" for one, two in pairs]]
+    assert [heard.text for heard in demo.decode(windows, waiters=Waiters())] == expected
+    expected[2] = clips["light"][1]
+    assert [heard.text for heard in demo.decode(windows, waiters=Waiters(left=(2,)))] == expected
+    results = demo.decode(windows, waiters=Waiters(rush=True, left=(2,)))
+    assert [hasattr(result, "item") for result in results] == [False, True, False, True]
+    rests = demo.decode([results[1].item, results[3].item], waiters=Waiters(rush=True))
+    assert [rest.text for rest in rests] == [expected[1], expected[3]]
 
 
 def test_nobody_is_tried_for_who_is_gone(clips, monkeypatch):

@@ -101,8 +101,9 @@ async def test_a_language_named_anew_is_detected_anew():
         ear.voice.detected = "fr"
         ear.change(SessionChanges(prompt="x"))
         assert ear.voice.detected == "fr"
+        assert ear.voice.detections == 0
         ear.change(SessionChanges(lang=None))
-        assert ear.voice.detected is None
+        assert (ear.voice.detected, ear.voice.detections) == (None, 1)
 
 
 async def test_at_once_every_shown_utterance_has_its_final_in_order():

@@ -143,6 +143,42 @@ async def test_no_interim_is_decoded_for_a_client_that_has_left():
         assert room.finals[-1].text == "w1 w2 w3"
 
 
+async def test_a_client_that_leaves_takes_its_waiting_interim_along():
+    async with open_room() as room:
+        room.model.gate.clear()
+        blocker = room.session(interim=False)
+        await blocker.feed(NOISE)
+        await blocker.finalize()
+        await room.until(lambda: room.model.calls)
+        session = room.session()
+        await session.feed(NOISE)
+        await room.until(lambda: room.dispatcher.statistics().queued["interim"] == 1)
+        session.end("disconnect")
+        assert room.dispatcher.statistics().queued["interim"] == 0
+        room.model.gate.set()
+        await session.wait_finished()
+        blocker.stop()
+        await blocker.wait_finished()
+
+
+async def test_a_client_that_has_left_has_no_model_loaded_for_its_interims():
+    async with open_room() as room:
+        room.model.gate.clear()
+        session = room.session(interim_model="quick")
+        for _ in range(OWED_FINALS + 1):
+            await session.feed(NOISE[:6400])
+            await session.finalize()
+        await room.until(lambda: room.model.calls)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await session.feed(NOISE)
+        session.end("disconnect")
+        before = room.models.asked.count("quick")
+        room.model.gate.set()
+        await session.wait_finished()
+        assert room.models.asked.count("quick") == before
+        assert len(room.finals) == OWED_FINALS + 2
+
+
 async def test_a_drain_closes_with_its_code():
     async with open_room() as room:
         session = room.session(interim=False)
