@@ -62,7 +62,7 @@ def main() -> None:
     rows = []
     for case in (
         Case(name="demo", path=load.ASSETS / "demo-model", utterances=40),
-        Case(name="base-random", path=_base_model(), utterances=8),
+        Case(name="base-random", path=_base_model(), utterances=16),
     ):
         rows += _measure(case)
     report.write(
