@@ -33,7 +33,7 @@ from sttd.errors import DecodeError, ModelError, SttdError
 
 log = logging.getLogger(__name__)
 
-MAX_BATCH_CPU: Final = 8  # a CPU gains nothing beyond (measured with base: 2.6 times at 8), and the call gets long
+MAX_BATCH_CPU: Final = 8  # base on two cores is 1.5 times as fast at 4, 1.3 at 8, and the call gets long
 MAX_BATCH_GPU: Final = 32
 HEAD_WIDTH: Final = 64  # of every published Whisper; a narrower one only makes the estimate careful
 FIXED_BYTES: Final = 64 * 1024**2  # buffers that any model takes beside its weights
