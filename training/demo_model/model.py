@@ -9,7 +9,7 @@ also be placed anywhere in the window, so that late positions are learned from s
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import torch
@@ -197,8 +197,3 @@ def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
         inner = parameter.ndim == 2 and name.startswith(("encoder.", "decoder."))
         (matrices if inner else others).append(parameter)
     return matrices, others
-
-
-def state_without_heads(state: dict[str, Any]) -> dict[str, Any]:
-    """Returns a state dict without the training-only phone classifier."""
-    return {name: value for name, value in state.items() if not name.startswith("phones.")}
