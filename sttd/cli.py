@@ -123,12 +123,13 @@ def _flags(arguments: argparse.Namespace) -> dict[str, str]:
 def _serve(arguments: argparse.Namespace) -> NoReturn:
     import faulthandler
 
-    from sttd import logs
+    from sttd import logs, sockets
     from sttd.engine import memory, openmp
     from sttd.systemd import Notifier, listen_fds
 
     memory.keep_heap()
     openmp.spin_briefly(os.environ)
+    sockets.allow_open_files()
     faulthandler.enable()  # the watchdog's SIGABRT then prints every thread's stack
     logs.configure()
     # Taken out of the environment before anything could inherit it.

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,21 @@ log = logs.get("sockets")
 
 SYSTEM_DIR = Path("/run/sttd")
 BACKLOG = 128
+OPEN_FILES = 8192  # all planes at their limits are some 2600 connections
+
+
+def allow_open_files(count: int = OPEN_FILES) -> int:
+    """Raise this process's limit of open files, as far as it may; returns what holds.
+
+    Shells and systemd set it to 1024, for the sake of programs that call `select`. Connections alone could reach that,
+    and then no model's file and no /proc could be opened for anybody.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 @attrs.define(eq=False)

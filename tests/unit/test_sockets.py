@@ -1,8 +1,11 @@
 """Where the daemon listens: its directory, its socket files, sockets of systemd, ports that others hold."""
 
 import os
+import resource
 import socket
 import stat
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -12,6 +15,7 @@ from sttd import sockets
 from sttd.errors import AccessError, ConfigError, OverloadedError
 from sttd.sockets import SYSTEM_DIR, open_listeners, owned, runtime_dir
 from sttd.systemd import InheritedSocket
+from tests.running import RunningDaemon
 
 
 async def close(listeners):
@@ -133,3 +137,26 @@ async def test_a_socket_of_an_unknown_name_is_an_error(tmp_path):
             tmp_path, tcp="off", tcp_is_default=False, inherited=[InheritedSocket(name="speech", socket=passed)]
         )
     assert sockets.BACKLOG >= 100
+
+
+@pytest.mark.parametrize(("limits", "allowed"), [((256, 100_000), 8192), ((256, 1000), 1000), ((9000, 9000), 9000)])
+def test_the_daemon_may_open_as_many_files_as_its_planes_need(limits, allowed):
+    program = f"""
+import resource
+from sttd.sockets import allow_open_files
+resource.setrlimit(resource.RLIMIT_NOFILE, {limits})
+print(allow_open_files(), resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[1] < limits[1]:
+        pytest.skip("this machine allows fewer")
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == f"{allowed} ({allowed}, {limits[1]})"
+
+
+def test_a_daemon_that_serves_has_raised_its_limit(tmp_path):
+    daemon = RunningDaemon.start(tmp_path, "--tcp", "off", "--model", "fake")
+    try:
+        soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        daemon.stop()
+    assert soft == min(8192, hard) or soft > 8192
