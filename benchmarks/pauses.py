@@ -62,21 +62,19 @@ def main() -> None:
 def compose() -> tuple[bytes, list[tuple[float, float]]]:
     """The session, and where each sentence begins and ends in it, seconds."""
     pieces, truth, at = [np.zeros(load.RATE // 2, np.float32)], [], load.RATE // 2
-    number = 0
     for path in 2 * (load.ASSETS / "sample.flac", load.ROOT / "tests" / "data" / "held-out.flac"):
-        pcm, utterances = load.clip(Path(path))
+        pcm, utterances = load.clip(path)
         samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
         for said in utterances:
             start, end = round(load.RATE * said["start_s"]), round(load.RATE * said["end_s"])
             sentence = samples[start:end]
             split = _quietest(sentence)
-            pause = np.zeros(round(load.RATE * PAUSES_S[number % len(PAUSES_S)]), np.float32)
+            pause = np.zeros(round(load.RATE * PAUSES_S[len(truth) % len(PAUSES_S)]), np.float32)
             gap = np.zeros(round(load.RATE * GAP_S), np.float32)
             pieces += [sentence[:split], pause, sentence[split:], gap]
             length = len(sentence) + len(pause)
             truth.append((at / load.RATE, (at + length) / load.RATE))
             at += length + len(gap)
-            number += 1
     audio = np.concatenate(pieces)
     audio += NOISE * np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32)
     return (np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes(), truth

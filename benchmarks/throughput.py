@@ -8,10 +8,9 @@ machine may be twice as fast in the next. Temperatures above 0 are off, for rand
 
 Three things that sttd does, the bare loop (`bare.py`) does as well, or the daemon would seem to be faster than its own
 work; a row each says what a program gets that does not know of them. Its threads spin before they sleep
-(`openmp.spin_briefly`). It keeps freed heap (`memory.keep_heap`), set up before
-anything else in a process of its own. And it computes features in blocks (`whisper_audio.log_mel`): in
-faster-whisper's own way OpenBLAS wakes threads for them that go on spinning beside those of CTranslate2. The last row
-knows of none of them.
+(`openmp.spin_briefly`). It keeps freed heap (`memory.keep_heap`), set up before anything else in a process of its own.
+And it computes features in blocks (`whisper_audio.log_mel`): in faster-whisper's own way OpenBLAS wakes threads for
+them that go on spinning beside those of CTranslate2. The last row knows of none of them.
 
 Columns: `ratio` is finals per second over those of the bare loop of the same model, one utterance a call; `cpu_s`
 is CPU time of the process that decodes, for each final; `same_text_pct` of the texts are those of the bare loop

@@ -12,7 +12,7 @@ class PolicyOptions:
     """The numbers in the rules of `core/policy.py`. Holds are seconds that one call may keep a worker busy."""
 
     final_hold_s: float = 2.0  # finals behind it would queue anyway; batching shortens that queue
-    final_stretch: float = 3.0  # 4 of base on two cores: 1.3 times the throughput, and the mean wait as without
+    final_stretch: float = 3.0  # 4 of base on two cores: 1.3 times the throughput
     speculative_hold_s: float = 0.5  # about the rest of the pause that a speculation runs in
     interim_hold_s: float = 0.3  # what a final may find in front of it; one interim step of 350 ms stays possible
     file_hold_s: float = 1.0

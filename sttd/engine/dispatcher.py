@@ -219,21 +219,24 @@ class Dispatcher:
             self._tickets.pop(job_id).settle(JobDropped(reason))
         self._drains.unpark_all()
 
-    def _requeue(self, ticket: Ticket, item: DecodeItem) -> None:
-        """What a call left of a job is a job again, unless nobody waits for it."""
+    def _requeue(self, ticket: Ticket, item: DecodeItem) -> bool:
+        """What a call left of a job is a job again. False: nobody waits for it, or it failed."""
         if ticket.done:
-            return
+            return False
         ticket.job = attrs.evolve(ticket.job, item=item)
         try:
             entry = entry_of(ticket.job, number=ticket.entry.id)
-        except Exception as error:  # a lease that was given back too early
-            (failure,) = failures([item], error)
-            assert isinstance(failure, DecodeError)
-            ticket.settle(failure)
-            return
+        except Exception as error:  # its lease was given back too early, which must not cost the others of the call
+            self._fail(ticket, *failures([item], error))
+            return False
         ticket.entry = attrs.evolve(entry, deadline=ticket.entry.deadline)
         self._tickets[ticket.entry.id] = ticket
         self._policy.resubmit(ticket.entry, now=self.clock())
+        return True
+
+    def _fail(self, ticket: Ticket, error: DecodeError | JobDropped) -> None:
+        self._counts["failed"] += 1
+        ticket.settle(error)
 
     def _next_call(self) -> Call | None:
         if self._paused:
@@ -261,7 +264,7 @@ class Dispatcher:
     async def _decode(self, call: Call) -> list[Result]:
         lease = call.lease
         if lease is None:
-            return failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))
+            return [*failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))]
 
         def shrink() -> None:
             self._policy.shrink(call.batch, now=self.clock())
@@ -286,9 +289,7 @@ class Dispatcher:
         finally:
             lease.release()
 
-    async def _in_thread(
-        self, lease: Lease, items: list[DecodeItem], *, waiters: Waiters | None = None
-    ) -> list[Result]:
+    async def _in_thread(self, lease: Lease, items: list[DecodeItem], *, waiters: Waiters) -> list[Result]:
         return await trio.to_thread.run_sync(decode_items, lease.model, items, waiters, limiter=self._limiter)
 
     def _finish(self, call: Call, results: list[Result] | None) -> None:
@@ -306,14 +307,13 @@ class Dispatcher:
             if isinstance(result, Unfinished):
                 ticket.queue_s += call.batch.started - call.batch.entries[index].submitted
                 ticket.decode_s += decode_s
-                self._requeue(ticket, result.item)
-                continue
-            self._done.charge("audio", ticket.audio_s, now=now)
-            if isinstance(result, Hypothesis):
+                if self._requeue(ticket, result.item):
+                    continue
+            elif isinstance(result, Hypothesis):
                 ticket.settle(call.outcome(index, result, now=now))
             else:
-                self._counts["failed"] += 1
-                ticket.settle(result)
+                self._fail(ticket, result)
+            self._done.charge("audio", ticket.audio_s, now=now)
         self._wake.set()
         self._drains.unpark_all()
 

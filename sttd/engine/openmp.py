@@ -1,6 +1,6 @@
 """How long the threads of a decode wait for each other before they sleep.
 
-A decode is some thousand short parallel steps, and between two of them CTranslate2's threads wait for each other, by
+A decode is very many short parallel steps, and between two of them CTranslate2's threads wait for each other, by
 libgomp's rules. As long as there are no more threads than cores they spin, far longer than any step takes; else for so
 short a time that each step begins by waking threads. And there are more than cores as soon as one more thread has ever
 computed anything: the thread that loaded the model, or the worker of a second model. Then base's shape takes twice as
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
-# Turns of a loop, some 20 to 40 µs: what libgomp allows at most with more threads than cores. With fewer it could be
-# 300 times as long, which is no faster and burns a tenth more (measured on two cores).
+# Turns of a loop: what libgomp allows at most with more threads than cores. With fewer it turns 300,000 times by
+# default, which is no faster and burns a tenth more (measured on two cores).
 SPINS = 1000
 
 

@@ -97,10 +97,9 @@ class Decoder:
             return self._passes(
                 batch, attempts=attempts, found=found, tried=tried, languages=languages, waiters=waiters
             )
-        hypotheses: list[Hypothesis | Unfinished] = [found[index] for index in range(len(batch))]
         if key.group is JobClass.INTERIM and key.window < FULL_WINDOW:
-            return self._unlooped(batch, hypotheses, waiters=waiters)
-        return hypotheses
+            return self._unlooped(batch, found, waiters=waiters)
+        return [found[index] for index in range(len(batch))]
 
     # ------------------------------------------------------------ tokens
 
@@ -205,21 +204,20 @@ class Decoder:
     # ------------------------------------------------------------ second passes
 
     def _unlooped(
-        self, batch: Sequence[DecodeItem], hypotheses: list[Hypothesis | Unfinished], *, waiters: Waiters | None
+        self, batch: Sequence[DecodeItem], found: Mapping[int, Hypothesis], *, waiters: Waiters | None
     ) -> list[Hypothesis | Unfinished]:
         """Short windows make some models repeat themselves; the full window is the cure, for those who still wait."""
         looped = [
             index
-            for index, found in enumerate(hypotheses)
-            if isinstance(found, Hypothesis)
-            and found.compression_ratio > self._settings.compression_ratio_threshold
+            for index, hypothesis in found.items()
+            if hypothesis.compression_ratio > self._settings.compression_ratio_threshold
             and not (waiters is not None and waiters.gone(index))
         ]
+        results: dict[int, Hypothesis | Unfinished] = {**found}
         if looped:
             full = attrs.evolve(self, settings=attrs.evolve(self._settings, interim_windows=()))
-            for index, found in zip(looped, full.decode([batch[index] for index in looped]), strict=True):
-                hypotheses[index] = found
-        return hypotheses
+            results |= zip(looped, full.decode([batch[index] for index in looped]), strict=True)
+        return [results[index] for index in range(len(batch))]
 
     def _passes(
         self,

@@ -21,7 +21,7 @@ from sttd.session.arrivals import Arrivals
 from sttd.session.container import Frames
 from sttd.session.finals import empty_final
 from sttd.session.transcriber import Transcriber
-from sttd.session.voice import Voice
+from sttd.session.voice import Detection, Voice
 
 _PAUSE_MS = (
     180  # what counts as a pause where none is used for speculation; the speaker's own pauses are learned from it
@@ -56,8 +56,7 @@ class Ear:
         options, tuning = self.options, self.voice.tuning
         self._last_sent.set()
         self._detector = VoiceDetector(
-            aggressiveness=options.endpointing.aggressiveness if options.endpointing else 2,
-            silero=self.silero,
+            aggressiveness=options.endpointing.aggressiveness if options.endpointing else 2, silero=self.silero
         )
         self._assembler = UtteranceAssembler(
             options.endpointing,
@@ -143,8 +142,7 @@ class Ear:
             if (value := getattr(changes, field.name)) is not UNCHANGED
         }
         if "lang" in given:
-            self.voice.detected = None
-            self.voice.detections += 1
+            self.voice.detection = Detection()
         if (endpointing := given.get("endpointing")) is not None:
             # No client may ask for more than what the model takes in one call.
             longest_s = min(endpointing.max_utterance_s, self.voice.tuning.max_window_s)

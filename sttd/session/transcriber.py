@@ -49,7 +49,7 @@ from sttd.engine.backend import Lease
 from sttd.engine.dispatcher import Job, JobDropped, Outcome, Ticket
 from sttd.errors import DecodeError, OverloadedError, SttdError
 from sttd.session.finals import NOT_DECODED, final_of
-from sttd.session.voice import Voice
+from sttd.session.voice import Detection, Voice
 
 # When a job should have started, after it was submitted; orders jobs within a class.
 _DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
@@ -87,8 +87,7 @@ class Transcriber:
     _trouble: SttdError | None = attrs.field(default=None, init=False)
     _interim: Ticket | None = attrs.field(default=None, init=False)
     _speculation: _Speculation | None = attrs.field(default=None, init=False)
-    _pinned: str | None = attrs.field(init=False)  # the language, once it is certain
-    _detection: int = attrs.field(init=False)  # the one of the session's that this utterance may decide
+    _detection: Detection = attrs.field(init=False)  # that of the session when the utterance began
     _seq: int = attrs.field(default=0, init=False)
     _previous_text: str = attrs.field(default="", init=False)
     _growing: Growing = attrs.field(factory=Growing, init=False)
@@ -97,7 +96,7 @@ class Transcriber:
 
     def __attrs_post_init__(self) -> None:
         tuning = self.voice.tuning
-        self._pinned, self._detection = self.voice.detected, self.voice.detections
+        self._detection = self.voice.detection
         self._stabiliser = Stabiliser(lock_stable=self.options.lock_stable, hold_back_s=tuning.hold_back_s)
         self._cadence = Cadence(interim_min_ms=tuning.interim_min_ms)
         self.voice.emit(SpeechStart(utterance=self.opened.utterance, at_s=seconds(self.opened.at_sample)))
@@ -154,17 +153,17 @@ class Transcriber:
         self._emit_end(closed)
         self._closing.set()
 
+    def hush(self) -> None:
+        """The client has left: an interim that waits is for nobody."""
+        if self._interim is not None and not self._interim.started:
+            self._interim.cancel()
+
     def _emit_end(self, closed: Closed) -> None:
         self.voice.emit(
             SpeechEnd(utterance=closed.utterance, at_s=seconds(closed.end_sample), silence_ms=closed.silence_ms)
         )
 
     # ------------------------------------------------------------------ the utterance's own task
-
-    def hush(self) -> None:
-        """Nobody reads interims any more: one that waits is given up, and no other is decoded."""
-        if self._interim is not None and not self._interim.started:
-            self._interim.cancel()
 
     async def serve(self) -> None:
         """Hold the model, wait for the end, send the final. Cancelled, it still gives back what it holds."""
@@ -242,7 +241,7 @@ class Transcriber:
 
     @property
     def _language(self) -> str | None:
-        return self.options.lang or self._pinned
+        return self.options.lang or self._detection.language
 
     def _submit(self, samples: Samples, job_class: JobClass, *, lease: Lease, complete: bool = False) -> Ticket:
         options = self.options
@@ -399,6 +398,4 @@ class Transcriber:
             and speech_s >= _LANGUAGE_EVIDENCE_S
             and hypothesis.language_probability >= _LANGUAGE_PROBABILITY
         ):
-            self._pinned = hypothesis.language
-            if self.voice.detected is None and self._detection == self.voice.detections:
-                self.voice.detected = hypothesis.language
+            self._detection.language = hypothesis.language

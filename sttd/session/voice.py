@@ -34,6 +34,13 @@ class Tuning:
 
 
 @attrs.define(eq=False)
+class Detection:
+    """The language that utterances were found to be in. Those from before a change of language keep their own."""
+
+    language: str | None = None
+
+
+@attrs.define(eq=False)
 class Voice:
     """What the utterances of one session share."""
 
@@ -46,5 +53,9 @@ class Voice:
     emit: Callable[[SessionEvent], None]
     clock: Callable[[], float]
     client_left: bool = False  # nobody reads any more; finals are still decoded
-    detected: str | None = None  # the language, once it is certain; the client's own word goes before it
-    detections: int = 0  # how often the client had it detected anew: what was said before counts for nothing
+    detection: Detection = attrs.field(factory=Detection)
+
+    @property
+    def detected(self) -> str | None:
+        """The language that new utterances are in, once it is certain; the client's own word goes before it."""
+        return self.detection.language

@@ -557,15 +557,22 @@ def two_passes():
     )
 
 
-async def test_a_final_goes_between_the_passes_of_a_file():
+@asynccontextmanager
+async def between_passes():
+    """A dispatcher whose only worker is in the first pass of a file, behind a gate."""
     model = two_passes()
     lease = FakeLease(model)
     async with running() as dispatcher:
         file = dispatcher.submit(job(lease, job_class=JobClass.FILE, session="f"))
         await model.wait_entered()
+        yield dispatcher, model, lease, file
+
+
+async def test_a_final_goes_between_the_passes_of_a_file():
+    async with between_passes() as (dispatcher, model, lease, file):
         final = dispatcher.submit(job(lease))
         later = dispatcher.submit(job(lease, job_class=JobClass.FILE, session="f", deadline_s=2.0))
-        await trio.sleep(0.11)
+        await trio.sleep(0.11)  # what the first pass takes, by the real clock that decode times are on
         model.gate.set()
         assert (await final.wait()).hypothesis.text == "w1 w2"
         outcome = await file.wait()
@@ -579,11 +586,7 @@ async def test_a_final_goes_between_the_passes_of_a_file():
 
 
 async def test_a_file_that_nobody_waits_for_has_no_second_pass():
-    model = two_passes()
-    lease = FakeLease(model)
-    async with running() as dispatcher:
-        file = dispatcher.submit(job(lease, job_class=JobClass.FILE, session="f"))
-        await model.wait_entered()
+    async with between_passes() as (dispatcher, model, lease, file):
         final = dispatcher.submit(job(lease))
         file.cancel()
         model.gate.set()
@@ -595,11 +598,7 @@ async def test_a_file_that_nobody_waits_for_has_no_second_pass():
 
 @pytest.mark.parametrize("way", ["quiesce", "drain"])
 async def test_a_file_between_two_passes_outlives_a_pause_and_a_drain(way):
-    model = two_passes()
-    lease = FakeLease(model)
-    async with running() as dispatcher, trio.open_nursery() as nursery:
-        file = dispatcher.submit(job(lease, job_class=JobClass.FILE, session="f"))
-        await model.wait_entered()
+    async with between_passes() as (dispatcher, model, lease, file), trio.open_nursery() as nursery:
         if way == "drain":
             dispatcher.submit(job(lease))
             nursery.start_soon(dispatcher.drain)

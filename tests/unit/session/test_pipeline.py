@@ -124,18 +124,23 @@ async def test_a_client_that_goes_while_its_model_loads_still_has_its_final():
         assert session.close_code is None
 
 
+async def leave_behind(room, session):
+    """Owe so many finals that listening waits, with a second of audio in the inlet, and leave."""
+    for _ in range(OWED_FINALS + 1):
+        await session.feed(NOISE[:6400])
+        await session.finalize()
+    await room.until(lambda: room.model.calls)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    await session.feed(NOISE)
+    session.end("disconnect")
+
+
 async def test_no_interim_is_decoded_for_a_client_that_has_left():
     """Its audio may still lie in the inlet, seconds of it."""
     async with open_room() as room:
         room.model.gate.clear()
         session = room.session(interim=True)
-        for _ in range(OWED_FINALS + 1):  # so many that listening waits
-            await session.feed(NOISE[:6400])
-            await session.finalize()
-        await room.until(lambda: room.model.calls)
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        await session.feed(NOISE)
-        session.end("disconnect")
+        await leave_behind(room, session)
         room.model.gate.set()
         await session.wait_finished()
         assert {job_class for call in room.model.calls for job_class in call} == {JobClass.FINAL}
@@ -165,13 +170,7 @@ async def test_a_client_that_has_left_has_no_model_loaded_for_its_interims():
     async with open_room() as room:
         room.model.gate.clear()
         session = room.session(interim_model="quick")
-        for _ in range(OWED_FINALS + 1):
-            await session.feed(NOISE[:6400])
-            await session.finalize()
-        await room.until(lambda: room.model.calls)
-        await trio.testing.wait_all_tasks_blocked(0.01)
-        await session.feed(NOISE)
-        session.end("disconnect")
+        await leave_behind(room, session)
         before = room.models.asked.count("quick")
         room.model.gate.set()
         await session.wait_finished()

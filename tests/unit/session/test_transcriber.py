@@ -8,6 +8,7 @@ import trio.testing
 from sttd.core import text
 from sttd.core.types import Failure, JobClass
 from sttd.errors import ModelError, OverloadedError
+from sttd.session.voice import Detection
 from tests.unit.session.rooms import Utterance, open_room
 
 
@@ -376,10 +377,11 @@ async def test_an_utterance_from_before_a_change_of_language_does_not_decide_it(
         voice = room.voice()
         utterance = Utterance(room, voice=voice)
         utterance.hear(3.0)
-        voice.detections += 1  # as the ear does when the client says `lang: auto`
+        voice.detection = Detection()  # as the ear does when the client says `lang: auto`
         utterance.close(3.0)
         await utterance.ended.wait()
         assert room.events[-1].language == "en"
+        assert utterance.transcriber._language == "en"
         assert voice.detected is None
 
 
