@@ -1,6 +1,6 @@
 """Real recordings for benchmarks and tests, and a session's ingest path to run them through.
 
-The recordings are not part of the project: `$STTD_TESTDATA`, or `../shared/testdata` beside the checkout.
+The recordings are those of `tests/data/speech`; `$STTD_TESTDATA` names another folder of that layout.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def testdata() -> Path:
     Raises:
         FileNotFoundError: they are not there.
     """
-    path = Path(os.environ.get("STTD_TESTDATA") or ROOT.parent / "shared" / "testdata")
+    path = Path(os.environ.get("STTD_TESTDATA") or ROOT / "tests" / "data")
     if not (path / "speech" / "manifest.jsonl").is_file():
         raise FileNotFoundError(f"no recordings in {path}; set STTD_TESTDATA")
     return path

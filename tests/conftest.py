@@ -40,8 +40,8 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def testdata() -> Path:
-    """The folder with real recordings: $STTD_TESTDATA, or ../shared/testdata beside the checkout."""
-    path = Path(os.environ.get("STTD_TESTDATA") or ROOT.parent / "shared" / "testdata")
+    """The folder with real recordings: $STTD_TESTDATA, or those of this folder."""
+    path = Path(os.environ.get("STTD_TESTDATA") or ROOT / "tests" / "data")
     if not (path / "speech" / "manifest.jsonl").is_file():
         pytest.skip(f"no recordings in {path}; set STTD_TESTDATA")
     return path

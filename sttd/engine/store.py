@@ -5,7 +5,8 @@ A preset's `model` is looked for in this order, without ever touching the networ
 1. `demo`: the model embedded in the package;
 2. a directory, when it is written as a path (`/…`, `./…`, `~/…`);
 3. `models_dir/<name>`, when the configuration names such a directory;
-4. the Hugging Face cache, under the repository of that name.
+4. sttd's own cache, where models from the package index are put;
+5. the Hugging Face cache, under the repository of that name.
 
 A directory counts only when it is complete. That includes `tokenizer.json`: without it faster-whisper would
 fetch one from the network while loading.
@@ -40,12 +41,14 @@ class ModelStore:
 
     Args:
         models_dir: a directory with one subdirectory a model; `pull` writes there when it is set.
+        own_dir: the directory of models from the package index; None for `$XDG_CACHE_HOME/sttd/models`.
         cache_dir: the Hugging Face cache; None for the one that huggingface_hub itself would use.
         network: False where the service is denied the network, so that `pull` can say so at once.
         endpoint: a mirror of huggingface.co; None for what huggingface_hub itself would use.
     """
 
     models_dir: Path | None = None
+    own_dir: Path | None = None
     cache_dir: Path | None = None
     network: bool = True
     endpoint: str | None = None
@@ -59,6 +62,7 @@ class ModelStore:
         else:
             if self.models_dir is not None:
                 candidates.append(self.models_dir / model.replace("/", "--"))
+            candidates.append((self.own_dir or default_own_dir()) / model.replace("/", "--"))
             candidates.append(self._cached(model, revision))
         return next((path for path in candidates if path is not None and is_complete(path)), None)
 
@@ -131,6 +135,11 @@ def size_bytes(path: Path) -> int:
 def embedded_model() -> Path:
     """The demo model that the package carries."""
     return Path(str(resources.files("sttd"))) / "assets" / "demo-model"
+
+
+def default_own_dir() -> Path:
+    """Where sttd keeps the models that come from the package index."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sttd" / "models"
 
 
 def default_cache_dir() -> Path:
