@@ -32,8 +32,10 @@ class Recording:
     name: str
     samples: Samples
     text: str
+    language: str | None  # None without speech
     tags: tuple[str, ...]
     is_speech: bool
+    is_derived: bool  # mixed or joined from other clips
     segments: tuple[tuple[float, float], ...]  # start and end of each utterance, in seconds; empty if not known
 
     @property
@@ -61,13 +63,24 @@ def load(path: Path | None = None) -> dict[str, Recording]:
     return {recording.name: recording for recording in recordings}
 
 
+def english(path: Path | None = None, *, longest_s: float = 30.0) -> list[Recording]:
+    """The English speech as it was recorded: nothing mixed or joined, nothing longer than one window of Whisper."""
+    return [
+        clip
+        for clip in load(path).values()
+        if clip.language == "en" and not clip.is_derived and clip.duration_s <= longest_s
+    ]
+
+
 def _recording(folder: Path, row: dict[str, Any]) -> Recording:
     return Recording(
         name=Path(row["file"]).stem,
         samples=read_audio(folder / row["file"]),
         text=row["text"],
+        language=row["language"],
         tags=tuple(row["tags"]),
         is_speech=row["kind"] == "speech",
+        is_derived="derived_from" in row["source"],
         segments=tuple((segment["start"], segment["end"]) for segment in row.get("segments", ())),
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import load, peers, stability
-from benchmarks.words import Errors, align, errors
+from benchmarks.recordings import english
+from benchmarks.words import Errors, align, errors, word_errors, words
 
 
 @pytest.mark.parametrize("size", [0, 5, 125, 126, 65_535, 65_536])
@@ -44,6 +45,61 @@ def test_word_errors():
     assert found == Errors(said=4, lost=0, replaced=2, added=0)
     assert found.rate_pct == 50.0
     assert found + errors("a b", "") == Errors(said=6, lost=2, replaced=2, added=0)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("It's Mr. Hale's, um, cold-hearted shop.", "it\u2019s mister hale's cold hearted shop"),
+        ("in eighteen thirteen", "In 1813."),
+        ("Two hundred and five thousand and six", "205,006"),
+        ("one, two, three", "1 2 3"),
+        ("1 2 3", "123"),
+        ("twenty twenty-one", "2021"),
+        ("two thousand twenty one", "2021"),
+        ("five million", "5 million"),
+        ("two point five percent", "2.5%"),
+        ("three to two", "3:2"),
+        ("nine thirty", "9:30"),
+        ("on the first", "On the 1st"),
+        ("OK, alright", "okay all right"),
+    ],
+)
+def test_two_ways_to_write_the_same_are_no_error(one, other):
+    assert words(one) == words(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("it is", "it's"),
+        ("sixty", "sixteen"),
+        ("five and six", "eleven"),
+        ("twenty and one", "twenty one"),
+        ("there", "their"),
+    ],
+)
+def test_what_sounds_different_stays_different(one, other):
+    assert words(one) != words(other)
+
+
+def test_rules_of_english_are_for_english():
+    assert words("Um carro", language="pt") == ["um", "carro"]
+    assert words("Für zwölf!", language="de") == ["für", "zwölf"]
+    assert words("广州市", language="zh") == ["广", "州", "市"]
+
+
+def test_word_errors_as_a_pair():
+    assert word_errors("Turn on the living room lamp", "turn of living room lamb") == (3, 6)
+    assert word_errors("", "a b") == (2, 0)
+
+
+def test_the_english_set_is_what_was_recorded():
+    clips = english()
+    assert len(clips) > 30
+    assert {clip.language for clip in clips} == {"en"}
+    assert not any(clip.is_derived or clip.segments or "noisy" in clip.tags for clip in clips)
+    assert max(clip.duration_s for clip in clips) <= 30
 
 
 def test_flicker_of_one_utterance():
