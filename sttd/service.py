@@ -25,8 +25,8 @@ from sttd.engine import memory
 from sttd.engine.backend import Preset
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.pool import ModelPool
-from sttd.engine.presets import not_found, not_local
-from sttd.engine.store import ModelStore
+from sttd.engine.presets import not_found
+from sttd.engine.store import ModelStore, WantedSource
 from sttd.engine.vad import SileroModel
 from sttd.errors import OverloadedError, SessionError
 from sttd.hub import Hub, Subscription
@@ -208,8 +208,8 @@ class Service:
         defaults = (self.settings.models.model, self.settings.models.interim_model)
         if preset is None or not ("*" in allowed or name in allowed or name in defaults):
             raise not_found(name, self.presets())
-        if not self.pool.is_local(name):
-            raise not_local(preset, network=self.store.network)
+        if not self.pool.shelf.is_local(name):
+            raise self.pool.shelf.absent(name, network=self.store.network)
         return preset
 
     def _new_session(self, options: SessionOptions, peer: Peer) -> Session:
@@ -276,14 +276,17 @@ class Service:
     # ------------------------------------------------------------------ models
 
     def models(self) -> dict[str, Any]:
-        """All presets."""
+        """All presets; what `auto` means now (null: nothing is on disk), and the model that suits this machine."""
         models = self.settings.models
         uses = {"final": models.model, "interim": models.interim_model or models.model}
+        rows = self.pool.presets()
+        auto = next((row for row in rows if row["preset"] == "auto"), None)
         return {
             "presets": [
-                {**row, "default_for": [use for use, preset in uses.items() if preset == row["preset"]]}
-                for row in self.pool.presets()
-            ]
+                {**row, "default_for": [use for use, preset in uses.items() if preset == row["preset"]]} for row in rows
+            ],
+            "auto": auto["model"] if auto is not None and auto["local"] else None,
+            "recommended": self.pool.shelf.suggested("auto") if auto is not None else None,
         }
 
     async def load(
@@ -309,17 +312,20 @@ class Service:
         *,
         model: str,
         revision: str | None = None,
+        source: WantedSource = "auto",
         progress: Callable[[int, int | None, str], None],
     ) -> dict[str, Any]:
-        """Download a model; `model` may be a preset's name."""
+        """Download a model, or verify the one that is there; `model` may be a preset's name."""
         preset = self.preset_table.get(model)
-        name = preset.model if preset is not None else model
+        name = self.pool.shelf.suggested(model) if preset is not None else model
         revision = revision or (preset.revision if preset is not None else None)
         self.pulls += 1
         try:
-            return {"path": str(await self.store.pull(name, revision=revision, progress=progress))}
+            pulled = await self.store.pull(name, revision=revision, source=source, progress=progress)
         finally:
             self.pulls -= 1
+        self.pool.renew()
+        return {"path": str(pulled.path), "model": name, "source": pulled.source, "verified": True}
 
     @property
     def in_use(self) -> bool:
@@ -349,9 +355,8 @@ class Service:
             return False, "the daemon is stopping"
         models = self.settings.models
         for name in dict.fromkeys((models.model, models.interim_model or models.model)):
-            preset = self.preset_table[name]
-            if not self.pool.is_local(name):
-                return False, not_local(preset, network=self.store.network).message
+            if not self.pool.shelf.is_local(name):
+                return False, self.pool.shelf.absent(name, network=self.store.network).message
         return True, "ok"
 
     def status(self) -> dict[str, Any]:

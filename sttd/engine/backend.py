@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import attrs
 
 from sttd.core.types import DecodeItem, Hypothesis
+from sttd.engine.ledger import Source
 from sttd.errors import DecodeError, ModelError
 
 
@@ -35,6 +36,20 @@ class Preset:
     smaller: str | None = None  # the preset to fall back to when memory runs out, if the configuration allows it
     summary: str = ""
     options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """What a preset's model is on this machine, now. `model` is what `auto` means; times are None if not measured."""
+
+    model: str
+    path: Path | None = None  # None: not on disk
+    source: Source | None = None
+    verified: bool = False  # its files match known hashes
+    size_bytes: int | None = None  # of the weights on disk, or to be downloaded
+    interim_s: float | None = None
+    window_s: float | None = None
+    realtime: bool | None = None  # this machine can run it live; None: not measured
 
 
 @attrs.frozen(kw_only=True)
@@ -158,8 +173,11 @@ class Backend(Protocol):
     def locate(self, preset: Preset) -> Path | None:
         """Where the model is on disk, or None. Touches no network. A backend without files returns Path()."""
 
-    def estimate_bytes(self, preset: Preset) -> int:
-        """Memory that loading it will take, from its files; 0 when unknown."""
+    def describe(self, preset: Preset) -> Place:
+        """What is known of the model here. As cheap as `locate`, and as silent."""
+
+    def suggest(self, preset: Preset) -> str:
+        """Which model to get for a preset: its own, or for `auto` the one that suits this machine."""
 
     def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> Model:
         """Load. Blocks. Raises ModelError with `model_not_local`, `model_load_failed` or `out_of_memory`."""
@@ -194,6 +212,7 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelKey",
+    "Place",
     "Preset",
     "Result",
     "SomeWaiters",

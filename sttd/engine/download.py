@@ -2,11 +2,13 @@
 
 huggingface_hub finds, names and places the files. The weights are fetched here, next to the place they are meant
 for, because huggingface_hub throws an interrupted file away: they go on where they stopped, are compared with the
-hub's checksum, and only then get their name.
+hub's checksum, and only then get their name. At the end every file is compared with the hash that the hub has of it:
+SHA-256 of the large ones, git's own of the others.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import fnmatch
 import hashlib
@@ -21,8 +23,13 @@ from sttd.errors import ModelError
 # faster-whisper's list; preprocessor_config.json is absent from older conversions and defaults to 80 mel bands.
 WANTED: Final = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json", "vocabulary.*")
 BLOCK_BYTES: Final = 1 << 20
+ANSWER_S: Final = 10.0  # chosen: a hub that takes longer for its first answer is tried another time
 
 Report = Callable[[int, int | None, str], None]  # bytes done, bytes in all, file name
+
+
+class HubSilentError(ModelError):
+    """The hub cannot be reached, or has troubles of its own: another source may help."""
 
 
 def ignore(done: int, total: int | None, name: str) -> None:
@@ -37,7 +44,7 @@ def download(
     target: Path | None,
     endpoint: str | None,
     progress: Report,
-) -> Path:
+) -> tuple[Path, dict[str, str]]:
     """Fetch what a Whisper model needs, or what is still missing of it.
 
     Args:
@@ -49,10 +56,11 @@ def download(
         progress: called on the event loop.
 
     Returns:
-        The directory.
+        The directory, and the SHA-256 of each file in it, all of them checked.
 
     Raises:
-        ModelError: `model_not_found`, or `model_load_failed` when the download fails.
+        ModelError: `model_not_found`, or `model_load_failed` when the download fails; `HubSilentError` where it was
+            the hub that did not answer.
 
     Must run in a thread of `trio.to_thread`: it reports, and notices cancellation, through that thread.
     """
@@ -60,12 +68,14 @@ def download(
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        listed = HfApi(endpoint=endpoint).model_info(repository, revision=revision, files_metadata=True).siblings
+        hub = HfApi(endpoint=endpoint)
+        listed = hub.model_info(repository, revision=revision, files_metadata=True, timeout=ANSWER_S).siblings
         wanted = [file for file in listed or [] if any(fnmatch.fnmatch(file.rfilename, name) for name in WANTED)]
         if not wanted:
             raise ModelError(f"{repository} has no model in it.")
-        tally = _Tally(progress, total=sum(file.size or 0 for file in wanted))
+        tally = Tally(progress, total=sum(file.size or 0 for file in wanted))
         folder = target
+        checked: dict[str, str] = {}
         for file in wanted:
             name = file.rfilename
             if file.lfs is not None:
@@ -84,18 +94,36 @@ def download(
                 )
                 folder = Path(path).parent
             tally.finish(file.size or 0, name)
+        assert folder is not None
+        for file in wanted:
+            checked[file.rfilename] = _checked(folder / file.rfilename, file, repository)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelError(
             f"Hugging Face has no {repository} at {revision}, or it is private.", code="model_not_found"
         ) from error
     except ModelError:
         raise
-    except Exception as error:  # httpx, OSError, …: what a download raises depends on the hub's version
-        raise ModelError(
+    except Exception as error:  # of its HTTP client, OSError, …: what a download raises depends on the hub's version
+        disk = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+        raise (ModelError if disk else HubSilentError)(
             f"Downloading {repository} failed: {_first_line(error)} What has arrived is kept; try again."
         ) from error
-    assert folder is not None
-    return folder
+    return folder, checked
+
+
+def _checked(path: Path, file: Any, repository: str) -> str:
+    """The SHA-256 of a file that is what the hub says it is."""
+    digest = sha256(path)
+    if file.lfs is not None:
+        right = digest == file.lfs.sha256
+    else:  # as git hashes a blob; the hub names every file by it
+        content = path.read_bytes()
+        git = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        right = file.blob_id is None or git == file.blob_id
+    if not right:
+        path.resolve().unlink(missing_ok=True)
+        raise ModelError(f"{path.name} of {repository} is damaged and was removed; try again.")
+    return digest
 
 
 def _fetch(place: Path, repository: str, file: Any, *, revision: str, endpoint: str | None, bar: type[Any]) -> None:
@@ -123,13 +151,14 @@ def _fetch(place: Path, repository: str, file: Any, *, revision: str, endpoint: 
             tqdm_class=bar,
         )
         unfinished.flush()
-        if _sha256(part) != file.lfs.sha256:
+        if sha256(part) != file.lfs.sha256:
             part.unlink()
             raise ModelError(f"{file.rfilename} of {repository} arrived damaged and was removed; try again.")
         part.rename(place)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. Notices cancellation."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
@@ -138,7 +167,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-class _Tally:
+class Tally:
     """Adds the files of one download up for `progress`.
 
     A cancelled pull ends here too: huggingface_hub lets nobody into its loop but a progress bar.
@@ -152,13 +181,13 @@ class _Tally:
     def finish(self, size: int, name: str) -> None:
         """A file is complete."""
         self._done += size
-        self._report(0, name)
+        self.report(0, name)
 
     def bar(self, name: str) -> type[Any]:
         """A tqdm class that draws nothing and reports here."""
         from tqdm.auto import tqdm  # type: ignore[import-untyped]
 
-        report = self._report
+        report = self.report
 
         class Bar(tqdm):  # type: ignore[misc]
             # Disabled, it takes none of tqdm's locks and starts no thread: a cancelled pull leaves through `update`,
@@ -177,7 +206,8 @@ class _Tally:
 
         return Bar
 
-    def _report(self, of_file: int, name: str) -> None:
+    def report(self, of_file: int, name: str) -> None:
+        """So many bytes of the present file are there."""
         trio.from_thread.check_cancelled()
         trio.from_thread.run_sync(self._progress, min(self._done + of_file, self._total), self._total, name)
 

@@ -2,6 +2,7 @@
 
 An utterance of `n` seconds is heard as `floor(1000 * n / word_ms)` words, "w1 w2 w3 ...", each `word_ms` long; a
 call takes `decode_ms`, whatever its batch. Nothing is random and nothing is kept: equal audio gives equal text.
+It hears English, or the first of the languages that the client allows where English is none of them.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import attrs
 
-from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Segment, Word
-from sttd.engine.backend import Preset, Result, Waiters
+from sttd.core.languages import Heard
+from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Hypothesis, JobClass, Segment, Word
+from sttd.engine.backend import Place, Preset, Result, Waiters
 from sttd.errors import ConfigError
 
 _MAX_BATCH = 16
@@ -73,12 +75,14 @@ class FakeModel:
             for index, word in enumerate(spoken)
         )
         text = " ".join(spoken)
+        language, heard = _language(item.options)
         segment = Segment(text=text, start_s=0.0, end_s=len(words) * word_s, avg_logprob=_LOGPROB, words=words)
         return Hypothesis(
             text=text,
             segments=(segment,) if words else (),
-            language=item.options.language or "en",
+            language=language,
             language_probability=1.0,
+            languages=heard,
             avg_logprob=_LOGPROB,
         )
 
@@ -104,13 +108,25 @@ class FakeBackend:
         """A fake needs no files."""
         return Path()
 
-    def estimate_bytes(self, preset: Preset) -> int:
-        """A fake needs no memory."""
-        return 0
+    def describe(self, preset: Preset) -> Place:
+        """It is always there, and as quick as its options say."""
+        return Place(model=preset.model, path=Path(), source="embedded", verified=True, realtime=True)
+
+    def suggest(self, preset: Preset) -> str:
+        """There is nothing to get."""
+        return preset.model
 
     def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> FakeModel:
         """Ready at once. Raises ConfigError where an option is wrong."""
         return FakeModel(options=_options(preset), workers=num_workers)
+
+
+def _language(options: DecodeOptions) -> tuple[str, Heard]:
+    """The language of a hypothesis, and what the sound said of it where that was asked for."""
+    allowed = options.languages.allowed if options.languages is not None else ()
+    spoken = "en" if "en" in allowed or not allowed else allowed[0]
+    heard = () if options.language is not None and options.languages is None else ((spoken, 1.0),)
+    return options.language or spoken, heard
 
 
 def _options(preset: Preset) -> FakeOptions:

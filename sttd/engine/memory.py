@@ -37,7 +37,12 @@ def process_rss_bytes() -> int:
 
 def available_bytes() -> int:
     """Main memory that can be taken without swapping: the kernel's estimate, or less where a cgroup allows less."""
-    return min(_available_of_machine(), _available_of_cgroup())
+    return min(_of_machine("MemAvailable"), _available_of_cgroup())
+
+
+def total_bytes() -> int:
+    """Main memory of the machine, or less where the service's `MemoryMax=` allows less."""
+    return min(_of_machine("MemTotal"), _limit_of_cgroup())
 
 
 def usable_cores() -> int:
@@ -99,27 +104,42 @@ def process_vram_bytes() -> int | None:
     return used
 
 
-def _available_of_machine() -> int:
+def _of_machine(name: str) -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("Linux since 3.14 has MemAvailable")
+    raise AssertionError("Linux since 3.14 has MemTotal and MemAvailable")
+
+
+def _own_cgroup() -> Path | None:
+    """The folder of this process's cgroup (v2)."""
+    try:
+        return CGROUPS / OWN_CGROUP.read_text().split("::", 1)[1].split("\n")[0].lstrip("/")
+    except (OSError, IndexError):
+        return None
+
+
+def _limit_of_cgroup() -> int:
+    """`MemoryMax=` of the service."""
+    folder = _own_cgroup()
+    try:
+        return NO_LIMIT if folder is None else int((folder / "memory.max").read_text())
+    except (OSError, ValueError):  # it says "max"
+        return NO_LIMIT
 
 
 def _available_of_cgroup() -> int:
-    """What `MemoryMax=` of the service leaves (cgroup v2); file cache counts as free, since the kernel reclaims it."""
+    """What that limit leaves; file cache counts as free, since the kernel reclaims it."""
+    folder, limit = _own_cgroup(), _limit_of_cgroup()
+    if folder is None or limit == NO_LIMIT:
+        return NO_LIMIT
     try:
-        own = OWN_CGROUP.read_text().split("::", 1)[1].split("\n")[0]
-        folder = CGROUPS / own.lstrip("/")
-        limit = (folder / "memory.max").read_text().strip()
-        if limit == "max":
-            return NO_LIMIT
         used = int((folder / "memory.current").read_text())
         lines = (folder / "memory.stat").read_text().splitlines()
         cached = next(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
-    except (OSError, IndexError, StopIteration, ValueError):
+    except (OSError, StopIteration, ValueError):
         return NO_LIMIT
-    return max(0, int(limit) - used + cached)
+    return max(0, limit - used + cached)
 
 
 def _siblings(cpu: int) -> str:

@@ -39,9 +39,9 @@ from sttd.engine.pool_values import (
     UnloadResult,
     Waiter,
     entry_of,
-    preset_row,
 )
-from sttd.engine.presets import not_found, not_local, smaller_presets
+from sttd.engine.presets import smaller_presets
+from sttd.engine.shelf import Shelf
 from sttd.errors import SttdError
 
 log = logging.getLogger(__name__)
@@ -71,8 +71,7 @@ class ModelPool:
         on_event: OnEvent | None = None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self._presets = dict(presets)
-        self._backends = dict(backends)
+        self.shelf = Shelf(presets, backends)
         self._policy: PoolPolicy[ModelKey] = PoolPolicy(limits)
         self._on_event = on_event
         self._clock = clock
@@ -141,7 +140,7 @@ class ModelPool:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         check_load_options(cpu_threads=cpu_threads, num_workers=num_workers, keep_alive_s=keep_alive_s)
-        own = self._preset(preset)
+        own = self.shelf.preset(preset)
         threads = own.cpu_threads if cpu_threads is None else cpu_threads
         workers = own.num_workers if num_workers is None else num_workers
         key = self._key(preset, cpu_threads=threads, num_workers=workers)
@@ -169,8 +168,8 @@ class ModelPool:
         Cancellation: ends the waiting; the models are freed all the same.
         """
         await trio.lowlevel.checkpoint()
-        if preset is not None and preset not in self._presets:
-            raise not_found(preset, list(self._presets))
+        if preset is not None:
+            self.shelf.preset(preset)
         asked = {view.serial: view.key for view in self._views() if preset is None or view.key.preset == preset}
         self._apply(self._policy.unload(asked.values(), now=self._clock()))
         while wait and any(view.serial in asked for view in self._views()):
@@ -189,9 +188,11 @@ class ModelPool:
     def configure(self, presets: Mapping[str, Preset], limits: PoolLimits) -> None:
         """Apply a new configuration: models of changed or vanished presets drain, what `load` chose is forgotten."""
         stale = [
-            view.key for view in self._views() if presets.get(view.key.preset) != self._presets.get(view.key.preset)
+            view.key
+            for view in self._views()
+            if presets.get(view.key.preset) != self.shelf.presets.get(view.key.preset)
         ]
-        self._presets = dict(presets)
+        self.shelf = attrs.evolve(self.shelf, presets=presets)
         self._chosen.clear()
         self._apply(self._policy.configure(limits, now=self._clock()))
         still_there = {view.key for view in self._views()}
@@ -213,34 +214,25 @@ class ModelPool:
 
     def presets(self) -> list[dict[str, Any]]:
         """The rows of `models`, but for `default_for`, which the service knows."""
-        loaded = {key.preset: loaded for key, loaded in self._loaded.items()}
-        return [
-            preset_row(preset, loaded=loaded.get(name), local=self.is_local(name))
-            for name, preset in self._presets.items()
-        ]
+        return self.shelf.rows({key.preset: loaded for key, loaded in self._loaded.items()})
 
-    def is_local(self, preset: str) -> bool:
-        """Whether the model of a preset is on disk. Some `stat` calls."""
-        found = self._preset(preset)
-        return self._backends[found.backend].locate(found) is not None
+    def renew(self) -> None:
+        """Models are on disk that were not: presets that mean another one now load it for the next who asks."""
+        stale = [key for key, loaded in self._loaded.items() if loaded.path != self.shelf.locate(loaded.preset)]
+        self._apply(self._policy.unload(stale, now=self._clock()))
 
     # ------------------------------------------------------------ leases
 
-    def _preset(self, name: str) -> Preset:
-        if name not in self._presets:
-            raise not_found(name, list(self._presets))
-        return self._presets[name]
-
     def _key(self, preset: str, *, cpu_threads: int | None, num_workers: int | None) -> ModelKey:
-        found = self._preset(preset)
+        found = self.shelf.preset(preset)
         threads, workers = self._chosen.get(preset, (found.cpu_threads, found.num_workers))
         key = ModelKey(
             preset=preset,
             cpu_threads=threads if cpu_threads is None else cpu_threads,
             num_workers=workers if num_workers is None else num_workers,
         )
-        if key not in self._loaded and not self.is_local(preset):
-            raise not_local(found)
+        if key not in self._loaded and not self.shelf.is_local(preset):
+            raise self.shelf.absent(preset)
         return key
 
     def _request(self, key: ModelKey) -> tuple[Waiter, bool]:
@@ -313,12 +305,13 @@ class ModelPool:
         self._emit("loading", self._row(key))
         started = self._clock()
         try:
-            asked = self._preset(key.preset)  # a reload may have taken it away meanwhile
+            asked = self.shelf.preset(key.preset)  # a reload may have taken it away meanwhile
             deadline = started + self._policy.limits.load_wait_s
+            path = self.shelf.locate(asked)
             preset, model = await load_what_fits(
                 key,
                 asked,
-                backends=self._backends,
+                backends=self.shelf.backends,
                 smaller=self._smaller(asked),
                 make_room=functools.partial(self._make_room, deadline),
                 limiter=self._limiter,
@@ -328,7 +321,9 @@ class ModelPool:
             self._emit("load_failed", self._row(key), error=failure)
             self._apply(self._policy.load_failed(key, error=failure, now=self._clock()))
             return
-        self._loaded[key] = Loaded(preset=preset, model=model, load_seconds=self._clock() - started)
+        if preset.name != asked.name:
+            path = self.shelf.locate(preset)
+        self._loaded[key] = Loaded(preset=preset, model=model, load_seconds=self._clock() - started, path=path)
         self._apply(self._policy.loaded(key, parkable=model.device != "cpu", now=self._clock()))
         self._emit("loaded", self._row(key))
 
@@ -336,7 +331,7 @@ class ModelPool:
         """What may stand in for a preset: only what is on disk, and only if the configuration allows it."""
         if not self._policy.limits.allow_smaller:
             return []
-        return [small for small in smaller_presets(asked, self._presets) if self.is_local(small.name)]
+        return [small for small in smaller_presets(asked, self.shelf.presets) if self.shelf.is_local(small.name)]
 
     async def _make_room(self, deadline: float) -> bool:
         """Close an idle model and wait until it is gone; False when none gets idle in time."""
@@ -402,4 +397,4 @@ class ModelPool:
         return [self._entry(view) for view in self._views()]
 
     def _entry(self, view: EntryView[ModelKey]) -> PoolEntry:
-        return entry_of(view, loaded=self._loaded.get(view.key), preset=self._presets.get(view.key.preset))
+        return entry_of(view, loaded=self._loaded.get(view.key), preset=self.shelf.presets.get(view.key.preset))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
 import trio
 
 from sttd.core.pool_actions import EntryView
-from sttd.engine.backend import Model, ModelKey, Preset
+from sttd.engine.backend import Model, ModelKey, Place, Preset
 from sttd.errors import SttdError
 
 
@@ -77,6 +78,7 @@ class Loaded:
     preset: Preset  # differs from the one asked for after a fallback
     model: Model
     load_seconds: float
+    path: Path | None = None  # of its files
 
 
 class PoolLease:
@@ -162,15 +164,21 @@ def entry_of(view: EntryView[ModelKey], *, loaded: Loaded | None, preset: Preset
     )
 
 
-def preset_row(preset: Preset, *, loaded: Loaded | None, local: bool) -> dict[str, Any]:
+def preset_row(preset: Preset, *, loaded: Loaded | None, place: Place) -> dict[str, Any]:
     """A row of `models`."""
     return {
         "preset": preset.name,
         "backend": preset.backend,
-        "model": preset.model,
+        "model": place.model,
         "device": loaded.model.device if loaded else preset.device,
         "compute_type": loaded.model.compute_type if loaded else preset.compute_type,
         "loaded": loaded is not None,
-        "local": local,
+        "local": place.path is not None,
+        "verified": place.verified,
+        "source": place.source,
+        "size_bytes": place.size_bytes,
+        "realtime": place.realtime,
+        "interim_s": place.interim_s,
+        "window_s": place.window_s,
         "summary": preset.summary,
     }

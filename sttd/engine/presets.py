@@ -3,7 +3,8 @@
 Rules of `auto`, in order:
 
 1. device `auto` is the first GPU that CTranslate2 can use, else the CPU; a device asked for by name must exist.
-2. model `auto` is `large-v3-turbo` on a GPU and `base` on a CPU.
+2. model `auto` is the best one that is on disk and that this machine can run live (`engine/speed.py`): it is decided
+   whenever a model is looked for, so that one that was just downloaded is taken.
 3. compute type `auto` is `float16` on a GPU, `int8_float16` on one below `SMALL_GPU_BYTES`, `int8` on a CPU.
 4. workers 0 (the default is 1) and threads 0 share out the cores that the process may use: one worker for every four
    cores, since a call gains little beyond four threads, and never more threads in all than cores.
@@ -17,6 +18,7 @@ from typing import Final
 import attrs
 
 from sttd.engine.backend import Preset
+from sttd.engine.catalogue import PUBLISHED
 from sttd.errors import ConfigError, ModelError
 
 CORES_PER_WORKER: Final = 4
@@ -30,46 +32,6 @@ COMPUTE_LADDER: Final[Mapping[str, str]] = {
     "float16": "int8_float16",
     "bfloat16": "int8_bfloat16",
     "int16": "int8",
-}
-
-# The repositories of the converted models; faster-whisper's own table, checked against it by a test.
-REPOSITORIES: Final[Mapping[str, str]] = {
-    "tiny.en": "Systran/faster-whisper-tiny.en",
-    "tiny": "Systran/faster-whisper-tiny",
-    "base.en": "Systran/faster-whisper-base.en",
-    "base": "Systran/faster-whisper-base",
-    "small.en": "Systran/faster-whisper-small.en",
-    "small": "Systran/faster-whisper-small",
-    "medium.en": "Systran/faster-whisper-medium.en",
-    "medium": "Systran/faster-whisper-medium",
-    "large-v1": "Systran/faster-whisper-large-v1",
-    "large-v2": "Systran/faster-whisper-large-v2",
-    "large-v3": "Systran/faster-whisper-large-v3",
-    "large-v3-turbo": "mobiuslabsgmbh/faster-whisper-large-v3-turbo",
-    "distil-small.en": "Systran/faster-distil-whisper-small.en",
-    "distil-medium.en": "Systran/faster-distil-whisper-medium.en",
-    "distil-large-v2": "Systran/faster-distil-whisper-large-v2",
-    "distil-large-v3": "Systran/faster-distil-whisper-large-v3",
-    "distil-large-v3.5": "distil-whisper/distil-large-v3.5-ct2",
-}
-
-_SMALLER: Final[Mapping[str, str]] = {
-    "base.en": "tiny.en",
-    "base": "tiny",
-    "small.en": "base.en",
-    "small": "base",
-    "medium.en": "small.en",
-    "medium": "small",
-    "large-v1": "medium",
-    "large-v2": "medium",
-    "large-v3": "large-v3-turbo",
-    "large-v3-turbo": "small",
-    "distil-small.en": "base.en",
-    "distil-medium.en": "distil-small.en",
-    "distil-large-v2": "distil-medium.en",
-    "distil-large-v3": "distil-medium.en",
-    "distil-large-v3.5": "distil-medium.en",
-    "auto": "base",
 }
 
 
@@ -101,25 +63,25 @@ def builtin_presets() -> dict[str, Preset]:
             name="auto",
             backend="whisper",
             model="auto",
-            smaller=_SMALLER["auto"],
-            summary="large-v3-turbo on a GPU, base on a CPU",
+            smaller="base",
+            summary="the best model on disk that this machine can run live",
         ),
     ]
     presets += [
         Preset(
-            name=name,
+            name=model.name,
             backend="whisper",
-            model=name,
-            smaller=_SMALLER.get(name),
-            summary=f"Whisper {name}, {'English' if name.endswith('.en') else 'many languages'}",
+            model=model.name,
+            smaller=model.smaller,
+            summary=f"Whisper {model.name}, {'English' if model.english else 'many languages'}",
         )
-        for name in REPOSITORIES
+        for model in PUBLISHED.values()
     ]
     return {preset.name: preset for preset in presets}
 
 
 def resolve(preset: Preset, *, machine: Machine) -> Preset:
-    """The same preset with every `auto` decided for this machine.
+    """The same preset with every `auto` decided for this machine, but for the model: what is on disk changes.
 
     Raises:
         ConfigError: a GPU is asked for by name and is not there.
@@ -135,19 +97,10 @@ def resolve(preset: Preset, *, machine: Machine) -> Preset:
     return attrs.evolve(
         preset,
         device=device,
-        model=model_of(preset, machine=machine),
         compute_type=compute_type,
         num_workers=workers,
         cpu_threads=threads,
     )
-
-
-def model_of(preset: Preset, *, machine: Machine) -> str:
-    """Rule 2 alone: which model a preset means. Never fails, so that a list of presets can always be shown."""
-    if preset.model != "auto":
-        return preset.model
-    on_gpu = preset.device.startswith("cuda") or (preset.device == "auto" and bool(machine.gpu_bytes))
-    return "large-v3-turbo" if on_gpu else "base"
 
 
 def share_cores(cores: int, *, num_workers: int, cpu_threads: int, on_gpu: bool) -> tuple[int, int]:
@@ -182,17 +135,25 @@ def pull_unit(model: str) -> str:
     return f"sttd-pull@{model.replace('/', '--')}"  # a unit's name has no slash; `sttd pull` reads the dashes as one
 
 
-def not_local(preset: Preset, *, network: bool = True) -> ModelError:
-    """The error for a model that is not on disk, with the command that gets it; `network`: the daemon may do it."""
-    name = preset.model if preset.name == "auto" else preset.name
+def not_local(preset: Preset, *, wanted: str, network: bool = True) -> ModelError:
+    """The error for a model that is not on disk, with the command that gets it.
+
+    Args:
+        preset: what was asked for.
+        wanted: the model to get; for `auto` the one that suits this machine.
+        network: the daemon may download it itself.
+    """
     if "/" in preset.model and preset.model.startswith((".", "/", "~")):
         remedy = f"Put a CTranslate2 Whisper model (model.bin, config.json, tokenizer.json) into {preset.model}."
     else:
+        name = wanted if preset.model == "auto" else preset.name
         remedy = f"Get it with: {f'sttctl pull {name}' if network else f'sudo systemctl start {pull_unit(name)}'}"
+    if preset.model == "auto":
+        message = f"No model for people's speech is on disk; {wanted} suits this machine. {remedy}"
+    else:
+        message = f"The model of preset {preset.name!r} is not on disk. {remedy}"
     return ModelError(
-        f"The model of preset {preset.name!r} is not on disk. {remedy}",
-        code="model_not_local",
-        data={"preset": preset.name, "model": preset.model},
+        message, code="model_not_local", data={"preset": preset.name, "model": wanted, "recommended": wanted}
     )
 
 

@@ -21,13 +21,16 @@ import attrs
 import numpy as np
 
 from sttd.core.types import DecodeItem
-from sttd.engine import cublas, memory
-from sttd.engine.backend import Preset, Result, SomeWaiters, Waiters
-from sttd.engine.presets import Machine, model_of, not_local, resolve
+from sttd.engine import cublas, memory, speed
+from sttd.engine.backend import Place, Preset, Result, SomeWaiters, Waiters
+from sttd.engine.ledger import Ledger, Speed
+from sttd.engine.presets import Machine, not_local, resolve
 from sttd.engine.store import ModelStore, size_bytes
 from sttd.engine.whisper_audio import encode
 from sttd.engine.whisper_decoding import BatchKey, Decoder
 from sttd.engine.whisper_options import Settings
+from sttd.engine.whisper_places import Places
+from sttd.engine.whisper_speed import measure
 from sttd.engine.whisper_text import TextCodec, languages_of
 from sttd.errors import DecodeError, ModelError, SttdError
 
@@ -59,9 +62,17 @@ def detect_machine() -> Machine:
 class WhisperBackend:
     """Presets with `backend = "whisper"`."""
 
-    def __init__(self, *, store: ModelStore | None = None, machine: Callable[[], Machine] = detect_machine) -> None:
-        self._store = store if store is not None else ModelStore()
+    def __init__(
+        self,
+        *,
+        store: ModelStore | None = None,
+        ledger: Ledger | None = None,
+        machine: Callable[[], Machine] = detect_machine,
+    ) -> None:
+        """Without a `ledger` nothing is measured, and every model counts as unverified."""
+        self._ledger = ledger
         self._machine = machine
+        self._places = Places(store=store if store is not None else ModelStore(), ledger=ledger, machine=machine)
 
     @property
     def name(self) -> str:
@@ -69,7 +80,7 @@ class WhisperBackend:
         return "whisper"
 
     def resolve(self, preset: Preset) -> Preset:
-        """The preset with every `auto` decided, and its options checked.
+        """The preset with every `auto` but the model's decided, and its options checked.
 
         Raises:
             ConfigError: a GPU asked for by name is not there, or an option is wrong.
@@ -79,15 +90,18 @@ class WhisperBackend:
 
     def locate(self, preset: Preset) -> Path | None:
         """Where the model is on disk, or None. No network."""
-        return self._store.locate(model_of(preset, machine=self._machine()), revision=preset.revision)
+        return self._places.locate(preset)
 
-    def estimate_bytes(self, preset: Preset) -> int:
-        """Memory that the weights will take, from the size of the file and the compute type; 0 when it is absent."""
-        path = self.locate(preset)
-        return 0 if path is None else _estimate(path, self.resolve(preset).compute_type)
+    def describe(self, preset: Preset) -> Place:
+        """What is known of the model here."""
+        return self._places.describe(preset)
+
+    def suggest(self, preset: Preset) -> str:
+        """Which model to get for a preset."""
+        return self._places.suggest(preset)
 
     def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> LoadedWhisper:
-        """Load and warm up. Blocks; reads no network.
+        """Load and warm up; the first time on this machine, also measure how quick it is. Blocks; reads no network.
 
         Raises:
             ModelError: `model_not_local`; `out_of_memory`, before anything is allocated when the estimate exceeds
@@ -95,9 +109,9 @@ class WhisperBackend:
                 `model_load_failed` with the reason.
         """
         wanted = self.resolve(attrs.evolve(preset, cpu_threads=cpu_threads, num_workers=num_workers))
-        path = self._store.locate(wanted.model, revision=wanted.revision)
+        path = self.locate(wanted)
         if path is None:
-            raise not_local(preset)
+            raise not_local(preset, wanted=self.suggest(wanted))
         needed = _estimate(path, wanted.compute_type)
         _refuse_if_too_large(wanted, needed)
         kind, _, index = wanted.device.partition(":")
@@ -115,9 +129,22 @@ class WhisperBackend:
                 num_workers=wanted.num_workers,
                 local_files_only=True,
             )
-            return LoadedWhisper(loaded, preset=wanted, weight_bytes=needed)
+            model = LoadedWhisper(loaded, preset=wanted, weight_bytes=needed)
+            if self._ledger is not None and self._places.measured(wanted, path) is None:
+                self._measure(self._ledger, model, wanted, path)
+            return model
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
             raise _load_error(error, wanted) from error
+
+    def _measure(self, ledger: Ledger, model: LoadedWhisper, preset: Preset, path: Path) -> None:
+        found = model.speed()
+        ledger.note_speed(speed.key_of(preset, path), found)
+        if not speed.runs_live(found):
+            log.warning(
+                "preset %s is too slow to run live on this machine: an interim takes %.1f s; `sttctl doctor` names one",
+                preset.name,
+                found.interim_s,
+            )
 
 
 class LoadedWhisper:
@@ -134,12 +161,13 @@ class LoadedWhisper:
         self._weight_bytes = weight_bytes
         multilingual = loaded.model.is_multilingual
         languages = languages_of(loaded.hf_tokenizer, multilingual=multilingual)
-        codec = TextCodec(loaded.hf_tokenizer, multilingual=multilingual, languages=languages)
+        self._codec = TextCodec(loaded.hf_tokenizer, multilingual=multilingual, languages=languages)
+        self._settings = Settings.parse(preset.options)
         self._decoder = Decoder(
             whisper=loaded.model,
             extractor=loaded.feature_extractor,
-            codec=codec,
-            settings=Settings.parse(preset.options),
+            codec=self._codec,
+            settings=self._settings,
         )
         # The first call allocates, and finds out what the driver lacks: better now than in somebody's sentence.
         encoded = encode(self._whisper, np.zeros((1, self._whisper.n_mels, WARM_UP_FRAMES), np.float32))
@@ -169,6 +197,10 @@ class LoadedWhisper:
     def vram_bytes(self) -> int:
         """GPU memory of the weights, estimated."""
         return 0 if self._device == "cpu" or self._parked else self._weight_bytes
+
+    def speed(self) -> Speed:
+        """Measure it. To be called before anybody else uses the model."""
+        return measure(self._whisper, self._codec, self._settings)
 
     def batch_key(self, item: DecodeItem) -> Hashable:
         """Items with equal keys may share a call."""

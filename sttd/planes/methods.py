@@ -91,7 +91,9 @@ async def _pull(call: Call, params: verbs.PullParams) -> Mapping[str, Any]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(progress.send)
         try:
-            result = await call.service.pull(model=params.model, revision=params.revision, progress=progress.report)
+            result = await call.service.pull(
+                model=params.model, revision=params.revision, source=params.source, progress=progress.report
+            )
         except Exception as error:  # raised below: leaving the nursery with it would cut a notification in half
             failure = error
         progress.finish()

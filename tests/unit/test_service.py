@@ -66,7 +66,7 @@ async def serving(*, sessions=10, per_uid=10, **models):
             limits=PoolLimits(max_loaded_models=2, idle_ttl_s=300, load_wait_s=1, allow_smaller=False),
         ),
         dispatcher=Dispatcher(),
-        store=ModelStore(cache_dir=Path("/nowhere")),
+        store=ModelStore(hub_dir=Path("/nowhere")),
         registry=Registry(sessions, per_uid),
         hub=Hub(),
         meters=Metrics(),

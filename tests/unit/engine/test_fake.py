@@ -70,7 +70,8 @@ def test_a_preset_decides_the_workers_and_needs_no_files():
     model = backend.load(preset, cpu_threads=3, num_workers=4)
     assert model.workers == 4
     assert backend.locate(preset) is not None
-    assert backend.estimate_bytes(preset) == 0
+    assert backend.describe(preset).realtime
+    assert backend.suggest(preset) == preset.model
     assert not model.park()
     model.unpark()
     model.close()

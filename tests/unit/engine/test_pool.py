@@ -12,7 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from sttd.core.pool_policy import PoolLimits
-from sttd.engine.backend import Preset
+from sttd.engine.backend import Place, Preset
 from sttd.engine.pool import ModelPool
 from sttd.errors import ModelError, OverloadedError, ProtocolError
 
@@ -79,8 +79,11 @@ class StubBackend:
     def locate(self, preset):
         return None if preset.name in self.absent else Path()
 
-    def estimate_bytes(self, preset):
-        return 0
+    def describe(self, preset):
+        return Place(model=preset.model, path=self.locate(preset))
+
+    def suggest(self, preset):
+        return preset.model
 
     def load(self, preset, *, cpu_threads, num_workers):
         self.note(f"load {preset.name}")

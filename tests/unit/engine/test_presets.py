@@ -12,7 +12,6 @@ from sttd.engine.presets import (
     COMPUTE_LADDER,
     Machine,
     builtin_presets,
-    model_of,
     not_found,
     not_local,
     resolve,
@@ -69,18 +68,17 @@ def test_a_loop_in_a_configuration_ends():
 
 
 @pytest.mark.parametrize(
-    ("machine", "device", "model", "compute_type"),
+    ("machine", "device", "compute_type"),
     [
-        (LAPTOP, "cpu", "base", "int8"),
-        (SMALL_GPU, "cuda:0", "large-v3-turbo", "int8_float16"),
-        (WORKSTATION, "cuda:0", "large-v3-turbo", "float16"),
-        (UNREADABLE_GPU, "cuda:0", "large-v3-turbo", "float16"),
+        (LAPTOP, "cpu", "int8"),
+        (SMALL_GPU, "cuda:0", "int8_float16"),
+        (WORKSTATION, "cuda:0", "float16"),
+        (UNREADABLE_GPU, "cuda:0", "float16"),
     ],
 )
-def test_auto_fits_the_machine(machine, device, model, compute_type):
+def test_auto_fits_the_machine_and_leaves_the_model_open(machine, device, compute_type):
     resolved = resolve(AUTO, machine=machine)
-    assert (resolved.device, resolved.model, resolved.compute_type) == (device, model, compute_type)
-    assert model_of(AUTO, machine=machine) == model
+    assert (resolved.device, resolved.model, resolved.compute_type) == (device, "auto", compute_type)
 
 
 def test_what_is_named_stays():
@@ -88,7 +86,6 @@ def test_what_is_named_stays():
     assert resolve(named, machine=WORKSTATION) == named
     assert resolve(attrs.evolve(AUTO, device="cuda:1"), machine=WORKSTATION).device == "cuda:1"
     assert resolve(attrs.evolve(AUTO, device="cuda"), machine=WORKSTATION).device == "cuda:0"
-    assert resolve(attrs.evolve(AUTO, device="cpu"), machine=WORKSTATION).model == "base"
 
 
 @pytest.mark.parametrize(
@@ -103,7 +100,6 @@ def test_what_is_named_stays():
 def test_a_device_that_is_not_there_is_one_clear_error(device, machine, message):
     with pytest.raises(ConfigError, match=message):
         resolve(attrs.evolve(AUTO, device=device), machine=machine)
-    assert model_of(attrs.evolve(AUTO, device=device), machine=machine)
 
 
 @given(cores=st.integers(1, 256), num_workers=st.integers(0, 8), cpu_threads=st.integers(0, 64), on_gpu=st.booleans())
@@ -127,7 +123,13 @@ def test_the_compute_ladder_ends():
 
 def test_errors_say_what_to_do():
     assert "there are: base, demo" in not_found("bass", ["demo", "base"]).message
-    assert "sttctl pull base" in not_local(builtin_presets()["base"]).message
-    assert "systemctl start sttd-pull@base" in not_local(builtin_presets()["base"], network=False).message
+    base = builtin_presets()["base"]
+    assert "sttctl pull base" in not_local(base, wanted="base").message
+    assert "systemctl start sttd-pull@base" in not_local(base, wanted="base", network=False).message
+    nothing = not_local(AUTO, wanted="small")
+    assert "No model for people" in nothing.message
+    assert "sttctl pull small" in nothing.message
+    assert nothing.data["recommended"] == "small"
+    assert "\n" not in nothing.message
     own = Preset(name="own", backend="whisper", model="/srv/model")
-    assert "into /srv/model" in not_local(own).message
+    assert "into /srv/model" in not_local(own, wanted="").message

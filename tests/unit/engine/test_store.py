@@ -13,11 +13,16 @@ import pytest
 import trio
 
 from sttd.engine import store as store_module
-from sttd.engine.presets import REPOSITORIES
-from sttd.engine.store import ModelStore, default_cache_dir, embedded_model, is_complete, repository_of, size_bytes
+from sttd.engine.catalogue import PUBLISHED
+from sttd.engine.store import ModelStore, default_hub_dir, embedded_model, is_complete, repository_of, size_bytes
 from sttd.errors import AccessError, ModelError
 
 COMMIT = "a" * 40
+
+
+@pytest.fixture(autouse=True)
+def no_models_of_this_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
 
 
 def make_model(path, **changes):
@@ -38,7 +43,7 @@ def test_the_demo_model_is_in_the_package():
 
 def test_a_path_is_taken_as_it_is_and_must_be_complete(tmp_path, monkeypatch):
     model = make_model(tmp_path / "mine")
-    store = ModelStore(cache_dir=tmp_path / "cache")
+    store = ModelStore(hub_dir=tmp_path / "cache")
     assert store.locate(str(model)) == model
     monkeypatch.setenv("HOME", str(tmp_path))
     assert store.locate("~/mine") == model
@@ -52,7 +57,7 @@ def test_the_models_directory_comes_before_the_cache(tmp_path):
     refs = tmp_path / "cache" / "models--Systran--faster-whisper-base" / "refs"
     refs.mkdir()
     (refs / "main").write_text(COMMIT)
-    store = ModelStore(models_dir=tmp_path / "models", cache_dir=tmp_path / "cache")
+    store = ModelStore(models_dir=tmp_path / "models", hub_dir=tmp_path / "cache")
     assert store.locate("base") == store.locate("Systran/faster-whisper-base") == cached
     own = make_model(tmp_path / "models" / "base")
     assert store.locate("base") == own
@@ -64,7 +69,7 @@ def test_a_revision_is_a_branch_or_a_commit_in_the_cache(tmp_path):
     snapshot = make_model(folder / "snapshots" / COMMIT)
     (folder / "refs").mkdir()
     (folder / "refs" / "v2").write_text(COMMIT)
-    store = ModelStore(cache_dir=tmp_path)
+    store = ModelStore(hub_dir=tmp_path)
     assert store.locate("someone/whisper", revision="v2") == snapshot
     assert store.locate("someone/whisper", revision=COMMIT) == snapshot
     assert store.locate("someone/whisper", revision="v3") is None
@@ -77,7 +82,7 @@ def test_a_download_that_was_cut_off_does_not_count(tmp_path):
     (folder / "refs").mkdir()
     (folder / "refs" / "main").write_text(COMMIT)
     (snapshot / "model.bin").unlink()
-    assert ModelStore(cache_dir=tmp_path).locate("base") is None
+    assert ModelStore(hub_dir=tmp_path).locate("base") is None
 
 
 @pytest.mark.parametrize(
@@ -94,14 +99,14 @@ def test_the_cache_is_where_huggingface_hub_has_it(monkeypatch, environment, exp
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert str(default_cache_dir()) == expected
+    assert str(default_hub_dir()) == expected
 
 
 def test_the_table_of_names_agrees_with_faster_whisper():
     from faster_whisper.utils import _MODELS
 
-    assert {name: _MODELS[name] for name in REPOSITORIES} == dict(REPOSITORIES)
-    assert set(_MODELS) - set(REPOSITORIES) == {"large", "turbo"}  # second names
+    assert {name: _MODELS[name] for name in PUBLISHED} == {row.name: row.repository for row in PUBLISHED.values()}
+    assert set(_MODELS) - set(PUBLISHED) == {"large", "turbo"}  # second names
 
 
 def test_names_and_repositories_can_be_pulled_and_nothing_else():
@@ -218,10 +223,10 @@ def hub():
 
 
 async def test_pull_downloads_what_is_needed_with_progress(hub, tmp_path):
-    store = ModelStore(cache_dir=tmp_path, endpoint=hub.url)
+    store = ModelStore(hub_dir=tmp_path, endpoint=hub.url)
     seen = []
     with trio.fail_after(60):
-        path = await store.pull("someone/whisper", progress=lambda *report: seen.append(report))
+        path = (await store.pull("someone/whisper", progress=lambda *report: seen.append(report))).path
     assert path == store.locate("someone/whisper")
     assert (path / "model.bin").read_bytes() == FILES["model.bin"]
     assert not (path / "README.md").exists()
@@ -232,15 +237,15 @@ async def test_pull_downloads_what_is_needed_with_progress(hub, tmp_path):
 
 
 async def test_pull_into_the_models_directory(hub, tmp_path):
-    store = ModelStore(models_dir=tmp_path / "models", cache_dir=tmp_path / "cache", endpoint=hub.url)
+    store = ModelStore(models_dir=tmp_path / "models", hub_dir=tmp_path / "cache", endpoint=hub.url)
     with trio.fail_after(60):
-        path = await store.pull("someone/whisper")
+        path = (await store.pull("someone/whisper")).path
     assert path == tmp_path / "models" / "someone--whisper" == store.locate("someone/whisper")
 
 
 async def test_a_cancelled_pull_ends_at_once_and_the_next_one_resumes(hub, tmp_path):
     hub.stop_after = 30_000_000
-    store = ModelStore(cache_dir=tmp_path, endpoint=hub.url)
+    store = ModelStore(hub_dir=tmp_path, endpoint=hub.url)
     seen = []
     with trio.fail_after(60), trio.CancelScope() as scope:
 
@@ -256,20 +261,20 @@ async def test_a_cancelled_pull_ends_at_once_and_the_next_one_resumes(hub, tmp_p
     hub.stop_after = None
     hub.requests.clear()
     with trio.fail_after(60):
-        path = await store.pull("someone/whisper")
+        path = (await store.pull("someone/whisper")).path
     assert (path / "model.bin").read_bytes() == FILES["model.bin"]
     assert any("bytes=" in request and "bytes=0-" not in request for request in hub.requests)
 
 
 async def test_a_damaged_file_is_removed_and_told(hub, tmp_path):
     hub.corrupt = True
-    store = ModelStore(cache_dir=tmp_path, endpoint=hub.url)
+    store = ModelStore(hub_dir=tmp_path, endpoint=hub.url)
     with trio.fail_after(60), pytest.raises(ModelError, match="damaged"):
         await store.pull("someone/whisper")
     assert store.locate("someone/whisper") is None
     hub.corrupt = False
     with trio.fail_after(60):
-        assert await store.pull("someone/whisper") == store.locate("someone/whisper")
+        assert (await store.pull("someone/whisper")).path == store.locate("someone/whisper")
 
 
 async def test_what_is_there_is_not_fetched_again(hub, tmp_path):
@@ -291,7 +296,7 @@ async def test_two_processes_do_not_download_the_same_model_at_once(hub, tmp_pat
 
 
 async def test_what_is_not_there_is_not_found(hub, tmp_path):
-    store = ModelStore(cache_dir=tmp_path, endpoint=hub.url)
+    store = ModelStore(hub_dir=tmp_path, endpoint=hub.url)
     with trio.fail_after(60), pytest.raises(ModelError) as caught:
         await store.pull("someone/else")
     assert caught.value.code == "model_not_found"
@@ -300,13 +305,13 @@ async def test_what_is_not_there_is_not_found(hub, tmp_path):
 @pytest.mark.parametrize("files", [{"README.md": b""}, {"model.bin": b"x", "config.json": b"{}"}])
 async def test_a_repository_without_a_model_is_told(hub, tmp_path, files):
     hub.files = files
-    store = ModelStore(cache_dir=tmp_path, endpoint=hub.url)
+    store = ModelStore(hub_dir=tmp_path, endpoint=hub.url)
     with trio.fail_after(60), pytest.raises(ModelError, match=r"no model|lacks tokenizer\.json"):
         await store.pull("someone/whisper")
 
 
 async def test_a_hub_out_of_reach_is_one_clear_error(tmp_path):
-    store = ModelStore(cache_dir=tmp_path, endpoint="http://127.0.0.1:9")
+    store = ModelStore(hub_dir=tmp_path, endpoint="http://127.0.0.1:9")
     with trio.fail_after(60), pytest.raises(ModelError, match="failed: ") as caught:
         await store.pull("someone/whisper")
     assert caught.value.code == "model_load_failed"
@@ -314,13 +319,13 @@ async def test_a_hub_out_of_reach_is_one_clear_error(tmp_path):
 
 async def test_a_service_without_network_says_so_at_once(tmp_path):
     with pytest.raises(AccessError) as caught:
-        await ModelStore(cache_dir=tmp_path, network=False).pull("base")
+        await ModelStore(hub_dir=tmp_path, network=False).pull("base")
     assert caught.value.code == "forbidden"
     assert "base" in caught.value.message
 
 
 async def test_the_embedded_model_needs_no_download():
-    assert await ModelStore(network=False).pull("demo") == embedded_model()
+    assert (await ModelStore(network=False).pull("demo")).path == embedded_model()
 
 
 def test_locate_touches_no_network_library(monkeypatch, tmp_path):
@@ -328,5 +333,5 @@ def test_locate_touches_no_network_library(monkeypatch, tmp_path):
     import sys
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert ModelStore(cache_dir=tmp_path).locate("base") is None
+    assert ModelStore(hub_dir=tmp_path).locate("base") is None
     assert store_module.REQUIRED

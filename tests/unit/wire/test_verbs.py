@@ -15,7 +15,7 @@ CONTRACT = {
     "models": set(),
     "load": {"preset", "cpu_threads", "num_workers", "keep_alive_s"},
     "unload": {"preset", "wait"},
-    "pull": {"model", "revision"},
+    "pull": {"model", "revision", "source"},
     "sessions": {"limit", "cursor"},
     "close_session": {"session", "drain"},
     "config": set(),

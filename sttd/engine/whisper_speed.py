@@ -1,0 +1,53 @@
+"""The measurement behind `engine/speed.py`: an interim and a final of fixed work on a loaded model."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from sttd.core.types import SAMPLE_RATE, DecodeOptions
+from sttd.engine.ledger import Speed
+from sttd.engine.speed import HOPELESS_S, INTERIM_TOKENS, WINDOW_TOKENS
+from sttd.engine.whisper_audio import FULL_WINDOW, encode, window_for
+from sttd.engine.whisper_options import Settings
+from sttd.engine.whisper_text import MAX_TOKENS, TextCodec
+
+_INTERIM_S = 5
+_TRIES = 2  # of the interim; the better one counts, since the first may find the memory not allocated yet
+
+
+def measure(whisper: Any, codec: TextCodec, settings: Settings) -> Speed:
+    """Take the times of a model. Blocks for two interims and a final, or for one interim where that is hopeless.
+
+    Args:
+        whisper: a loaded `ctranslate2.models.Whisper` that nobody else uses yet.
+        codec: its tokens.
+        settings: its windows and beams.
+    """
+    window = window_for(_INTERIM_S * SAMPLE_RATE, allowed=settings.interim_windows)
+    interim_s = float("inf")
+    for _ in range(_TRIES):
+        took_s = _decode(whisper, codec, window=window, tokens=INTERIM_TOKENS, beams=settings.interim_beam_size)
+        interim_s = min(interim_s, took_s)
+        if took_s > HOPELESS_S:
+            return Speed(interim_s=round(interim_s, 3))
+    window_s = _decode(whisper, codec, window=FULL_WINDOW, tokens=WINDOW_TOKENS, beams=settings.beam_size)
+    return Speed(interim_s=round(interim_s, 3), window_s=round(window_s, 3))
+
+
+def _decode(whisper: Any, codec: TextCodec, *, window: int, tokens: int, beams: int) -> float:
+    """Seconds for a decode of silence into so many tokens."""
+    prompt = codec.prompt(DecodeOptions(), language=codec.languages[0], timestamps=False, with_context=False)
+    started = time.monotonic()
+    encoded = encode(whisper, np.zeros((1, whisper.n_mels, window), np.float32))
+    whisper.generate(
+        encoded.output,
+        [prompt],
+        beam_size=beams,
+        max_length=min(MAX_TOKENS, max(2 * tokens, tokens + len(prompt))),  # see `Search._generate`
+        suppress_blank=False,
+        suppress_tokens=[*codec.suppressed, codec.eot],
+    )
+    return time.monotonic() - started
