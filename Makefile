@@ -20,8 +20,8 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 setup: $(VENV)/.dev  ## make the environment for development
 
-demo: $(VENV)/.runtime  ## live text from the bundled sample through the real daemon
-	@$(BIN)/sttd demo
+demo: $(VENV)/.runtime  ## live text of people, through the real daemon; of yourself: make demo ARGS=--mic
+	@$(BIN)/sttd demo $(ARGS)
 
 run: $(VENV)/.runtime  ## a daemon that stays, on this user's sockets
 	$(BIN)/sttd serve

@@ -17,7 +17,7 @@ from sttd.errors import SttdError
 from sttd_client.trio_control import open_control
 
 _START_S = 60.0  # importing the engine on a cold disk takes most of it
-_STOP_S = 30.0  # a decode that runs is waited for
+STOP_S = 30.0  # a decode that runs is waited for
 _POLL_S = 0.05
 
 
@@ -33,6 +33,7 @@ class DaemonProcess:
     control_socket: Path
     log: Path
     start_s: float = 0.0  # from the start of the process to the first answer that it is ready
+    stop_s: float = STOP_S  # that it gets to stop, before it is killed
 
     @property
     def exit_status(self) -> int | None:
@@ -43,7 +44,7 @@ class DaemonProcess:
         """Ask it to stop and wait until it has; what it was decoding is finished."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-            with trio.move_on_after(_STOP_S) as scope:
+            with trio.move_on_after(self.stop_s) as scope:
                 await self.process.wait()
             if scope.cancelled_caught:
                 self.process.kill()

@@ -1,9 +1,8 @@
-"""The examples in clients/examples, run as their READMEs say, against a real daemon; and the demo."""
+"""The examples in clients/examples, run as their READMEs say, against a real daemon."""
 
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -123,48 +122,3 @@ def test_neovim_inserts_what_is_dictated(environment, recording, tmp_path):
     interim, status = shown.read_text().splitlines()
     assert interim == "interim"
     assert re.match(r"sttd [\d.]+, ready: ", status)
-
-
-# ---------------------------------------------------------------- the demo
-
-
-def test_the_demo_runs_through_and_leaves_no_daemon(tmp_path):
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "STTD_MODELS__MODEL": "nonsense"}
-    out = run("-m", "sttd", "demo", "--fast", environment=environment, text=True)
-    assert "Turn on the kitchen light." in out
-    right, said = map(int, re.search(r"words right +(\d+) of (\d+)", out).groups())
-    assert right > said * 0.8
-    assert "times real time" in out
-    assert "stopped with status 0" in out
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_demo_that_is_interrupted_leaves_no_daemon(tmp_path, number):
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    command = [sys.executable, "-m", "sttd", "demo"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        while not process.stdout.readline().startswith("  ..."):  # the first interim
-            pass
-        process.send_signal(number)
-        out, err = process.communicate(timeout=30)
-    assert (process.returncode, err) == (130, "")
-    assert "the daemon was stopped" in out
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.slow
-def test_the_demo_in_real_time_tells_its_latencies(tmp_path):
-    out = run("-m", "sttd", "demo", environment={**os.environ, "TMPDIR": str(tmp_path)}, text=True)
-    assert "..." in out  # interims
-    p50_s, max_s = map(float, re.search(r"final text +p50 ([\d.]+) s, max ([\d.]+) s", out).groups())
-    assert 0.2 < p50_s <= max_s < 5
-
-
-@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")
-def test_the_demo_says_what_it_is_told(tmp_path):
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    out = run("-m", "sttd", "demo", "--fast", "--say", "Good morning.", environment=environment, text=True)
-    assert re.search(r"words right +\d of 2", out)

@@ -44,17 +44,55 @@ def test_words_are_compared_without_case_and_punctuation(run):
     assert run.words_right() == (5, 6)
 
 
+def test_curly_apostrophes_are_those_of_the_truth():
+    assert words_of("It\N{RIGHT SINGLE QUOTATION MARK}s LATE!") == words_of("it's late")
+
+
+def reported(run, **changes):
+    told = {"model": "tiny.en", "load_s": 0.25, "status": {}, "total_s": 12.34, "exit_status": 0}
+    return report(run, **(told | changes))
+
+
 def test_the_report_says_it_all(run):
-    text = report(run, status={"models": {"process_rss_bytes": 100 << 20}}, speech_s=8.0, exit_status=0)
-    assert "finals       2 for 3 utterances" in text
-    assert "p50 0.75 s, max 1.00 s after the speech began" in text
-    assert "p50 0.50 s, max 0.60 s after the speech ended" in text
-    assert "words right  5 of 6" in text
-    assert "100 MiB resident, stopped with status 0" in text
+    text = reported(run, status={"models": {"process_rss_bytes": 100 << 20}})
+    assert text.splitlines() == [
+        "finals       2 for 3 utterances",
+        "words right  5 of 6",
+        "first words  p50 0.75 s, max 1.00 s after the speech began",
+        "final text   p50 0.50 s, max 0.60 s after the speech ended",
+        "model        tiny.en, loaded in 0.25 s",
+        "daemon       100 MiB resident, stopped with status 0",
+        "time in all  12.3 s",
+    ]
 
 
 def test_a_fast_run_has_no_delays_but_a_speed():
-    run = Run(truth=TRUTH, started_at=100.0, live=False, ended_at=102.0)
-    text = report(run, status={}, speech_s=8.0, exit_status=0)
-    assert "4.0 times real time" in text
+    text = reported(Run(truth=TRUTH, started_at=100.0, live=False, audio_s=8.0, ended_at=102.0))
+    assert "speed        4.0 times real time" in text
     assert "after the speech" not in text
+
+
+def test_without_the_truth_the_times_are_those_that_the_daemon_heard():
+    run = Run(truth=(), started_at=100.0, live=True)
+    run.note(interim(1), at=101.5)
+    run.note(final(1, "hello world", 0.9, 3.1), at=103.6)
+    text = reported(run)
+    assert "finals       1\n" in text
+    assert "words right" not in text
+    assert "first words  p50 0.60 s, max 0.60 s after the speech began, as heard" in text
+    assert "final text   p50 0.50 s, max 0.50 s after the speech ended, as heard" in text
+
+
+def test_no_text_is_said_as_such():
+    assert "first words  none\n" in reported(Run(truth=(), started_at=100.0, live=True))
+
+
+def test_what_a_microphone_hears_began_when_none_of_it_came_too_early():
+    run = Run(truth=(), live=True)
+    run.note_captured(0.5, at=100.9)  # the first piece took a while
+    assert run.started_at == pytest.approx(100.4)
+    run.note_captured(0.5, at=101.2)
+    assert run.started_at == pytest.approx(100.2)
+    run.note_captured(0.5, at=103.0)  # a hiccup says nothing
+    assert run.started_at == pytest.approx(100.2)
+    assert run.audio_s == 1.5
