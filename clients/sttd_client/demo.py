@@ -118,7 +118,8 @@ async def _demo(arguments: argparse.Namespace, given: Speech | None, console: Co
                 daemon.stop_s = _STOP_FETCHING_S
                 model = await _fetched(control, arguments, console)
                 daemon.stop_s = STOP_S
-                load_s = (await control.call("load", preset=model))["load_seconds"]
+                with console.status(f"loading {model} ..."):  # the first time it is also timed, for some seconds
+                    load_s = (await control.call("load", preset=model))["load_seconds"]
                 console.print(f"{model} loaded in {load_s:.2f} s")
                 run = await _run(arguments, given, model, daemon.control_socket, console)
                 status = await control.call("status")
