@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from sttd.core.languages import Heard, Prior
 from sttd.errors import SttdError
 
 SAMPLE_RATE = 16_000
@@ -44,9 +45,14 @@ class JobClass(enum.IntEnum):
 
 @attrs.frozen(kw_only=True)
 class DecodeOptions:
-    """How one piece of audio is to be decoded. Hashable: it is part of the batch key."""
+    """How one piece of audio is to be decoded. Hashable: it is part of the batch key.
+
+    Without a `language` the one is taken that is the most probable by `languages` and the sound. With one, `languages`
+    asks what the sound says all the same.
+    """
 
     language: str | None = None  # ISO 639-1; None detects
+    languages: Prior | None = None
     task: Task = "transcribe"
     words: bool = False  # word timestamps asked for
     prompt: str = ""
@@ -111,7 +117,8 @@ class Hypothesis:
     text: str
     segments: tuple[Segment, ...] = ()
     language: str = ""
-    language_probability: float = 0.0
+    language_probability: float = 0.0  # by the sound and what was known before; 1 where it was given
+    languages: Heard = ()  # what the sound says of its language; empty where nobody asked, or the model knows one only
     avg_logprob: float = 0.0  # mean over tokens; confidence is its exponential
     no_speech_prob: float = 0.0
     compression_ratio: float = 1.0

@@ -25,6 +25,7 @@ from sttd.engine.whisper_audio import (
     window_for,
 )
 from sttd.engine.whisper_files import Known
+from sttd.engine.whisper_languages import LanguageChooser
 from sttd.engine.whisper_options import Settings
 from sttd.engine.whisper_search import Attempt, Language, Search
 from sttd.engine.whisper_segments import Piece, align, split_at_timestamps, start_at_sound
@@ -54,10 +55,15 @@ class Decoder:
     _codec: TextCodec
     _settings: Settings
     _search: Search = attrs.field(init=False)
+    _chooser: LanguageChooser = attrs.field(init=False)
 
     @_search.default
     def _build_search(self) -> Search:
         return Search(codec=self._codec, settings=self._settings)
+
+    @_chooser.default
+    def _build_chooser(self) -> LanguageChooser:
+        return LanguageChooser(self._whisper, self._codec)
 
     def batch_key(self, item: DecodeItem) -> BatchKey:
         """Some microseconds; prompts are tokenised once and remembered."""
@@ -80,7 +86,7 @@ class Decoder:
         key = self.batch_key(batch[0])
         features = [log_mel(self._extractor, _heard(item), window=key.window, growing=item.growing) for item in batch]
         encoded = encode(self._whisper, np.stack(features))
-        languages = self._languages(encoded, batch)
+        languages = self._chooser.languages(encoded, batch)
         tried = [list(Known.of(item).tried) for item in batch]
         attempts: dict[int, Attempt] = {}
         found: dict[int, Hypothesis] = {}
@@ -98,25 +104,8 @@ class Decoder:
                 batch, attempts=attempts, found=found, tried=tried, languages=languages, waiters=waiters
             )
         if key.group is JobClass.INTERIM and key.window < FULL_WINDOW:
-            return self._unlooped(batch, found, waiters=waiters)
+            return self._unlooped(batch, found, languages=languages, waiters=waiters)
         return [found[index] for index in range(len(batch))]
-
-    # ------------------------------------------------------------ tokens
-
-    def _languages(self, encoded: Encoded, batch: Sequence[DecodeItem]) -> list[Language]:
-        """Detect where none is given and none known: one decoder step for the whole batch."""
-        languages = [self._language(item) for item in batch]
-        if all(language is not None for language in languages):
-            return [language for language in languages if language is not None]
-        detected = self._whisper.detect_language(encoded.output)
-        return [
-            Language(code=guesses[0][0][2:-2], probability=guesses[0][1]) if language is None else language
-            for language, guesses in zip(languages, detected, strict=True)
-        ]
-
-    def _language(self, item: DecodeItem) -> Language | None:
-        code = self._codec.language(item.options.language)
-        return Known.of(item).language if code is None else Language(code=code, probability=1.0)
 
     # ------------------------------------------------------------ text
 
@@ -183,6 +172,7 @@ class Decoder:
             segments=tuple(segments),
             language=language.code,
             language_probability=language.probability,
+            languages=language.heard,
             avg_logprob=attempt.avg_logprob,
             no_speech_prob=attempt.no_speech_prob,
             compression_ratio=attempt.compression_ratio,
@@ -204,7 +194,12 @@ class Decoder:
     # ------------------------------------------------------------ second passes
 
     def _unlooped(
-        self, batch: Sequence[DecodeItem], found: Mapping[int, Hypothesis], *, waiters: Waiters | None
+        self,
+        batch: Sequence[DecodeItem],
+        found: Mapping[int, Hypothesis],
+        *,
+        languages: Sequence[Language],
+        waiters: Waiters | None,
     ) -> list[Hypothesis | Unfinished]:
         """Short windows make some models repeat themselves; the full window is the cure, for those who still wait."""
         looped = [
@@ -216,7 +211,8 @@ class Decoder:
         results: dict[int, Hypothesis | Unfinished] = {**found}
         if looped:
             full = attrs.evolve(self, settings=attrs.evolve(self._settings, interim_windows=()))
-            results |= zip(looped, full.decode([batch[index] for index in looped]), strict=True)
+            again = [attrs.evolve(batch[index], known=Known(language=languages[index])) for index in looped]
+            results |= zip(looped, full.decode(again), strict=True)
         return [results[index] for index in range(len(batch))]
 
     def _passes(

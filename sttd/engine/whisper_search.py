@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import attrs
 
+from sttd.core.languages import Heard
 from sttd.core.types import DecodeItem, JobClass, seconds
 from sttd.engine.backend import Waiters
 from sttd.engine.whisper_audio import Encoded
@@ -43,10 +44,11 @@ class Attempt:
 
 @attrs.frozen(kw_only=True)
 class Language:
-    """The language an item is decoded in, and how sure that is (1 when it was given)."""
+    """The language an item is decoded in, how sure that is (1 when it was given), and what its sound says of it."""
 
     code: str
     probability: float
+    heard: Heard = ()
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -6,6 +6,7 @@ import attrs
 import numpy as np
 import pytest
 
+from sttd.core.languages import Prior
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
 from sttd.engine.backend import Preset
 from sttd.engine.fake import FakeBackend
@@ -42,6 +43,16 @@ def test_word_ms_and_language_are_options():
     (heard,) = load(word_ms=100).decode([item(0.5, language="de")])
     assert heard.text == "w1 w2 w3 w4 w5"
     assert heard.language == "de"
+
+
+def test_it_hears_english_where_that_is_allowed():
+    for allowed, language in ((), "en"), (("de", "en"), "en"), (("de", "fr"), "de"):
+        (heard,) = load().decode([item(0.5, languages=Prior.among(allowed))])
+        assert (heard.language, heard.languages) == (language, ((language, 1.0),))
+    (heard,) = load().decode([item(0.5, language="fr", languages=Prior())])
+    assert (heard.language, heard.languages) == ("fr", (("en", 1.0),))
+    (heard,) = load().decode([item(0.5, language="fr")])
+    assert (heard.language, heard.languages) == ("fr", ())
 
 
 def test_a_prefix_starts_the_text():
