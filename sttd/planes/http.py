@@ -206,6 +206,8 @@ class _Plane:
                 return json_response(content, status=200 if ready else 503)
             case "status":
                 return json_response(self.service.status())
+            case "models":
+                return json_response(self.service.models())
             case "metrics":
                 return Response(status=200, body=self.service.metrics(), content_type=METRICS_TYPE)
             case "page":

@@ -35,8 +35,14 @@ from sttd.errors import CODES
 HEAD_LIMIT_BYTES = 16 * 1024
 TOKEN_SUBPROTOCOL = "sttd.token."
 
-Route = Literal["page", "ready", "status", "metrics"]
-ROUTES: Mapping[str, Route] = {"/": "page", "/ready": "ready", "/status": "status", "/metrics": "metrics"}
+Route = Literal["page", "ready", "status", "models", "metrics"]
+ROUTES: Mapping[str, Route] = {
+    "/": "page",
+    "/ready": "ready",
+    "/status": "status",
+    "/models": "models",
+    "/metrics": "metrics",
+}
 WEBSOCKET_PATH = "/ws"
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")

@@ -98,7 +98,7 @@ def upgrade(port, **options):
     ],
 )
 def test_the_host_header_must_name_loopback_or_an_allowed_host(daemon, port, host, status):
-    for path in ("/", "/ready", "/status", "/metrics"):
+    for path in ("/", "/ready", "/status", "/models", "/metrics"):
         assert get(port, path, Host=host.format(port=port))[0] == status
 
 
@@ -139,7 +139,7 @@ def test_a_foreign_host_is_refused_before_any_upgrade(daemon, port):
 
 
 def test_beyond_loopback_every_request_shows_the_token(guarded):
-    for path in ("/ready", "/status", "/metrics"):
+    for path in ("/ready", "/status", "/models", "/metrics"):
         assert get(guarded, path)[0] == 401
         assert get(guarded, path, Authorization=f"Bearer {TOKEN}")[0] == 200
     for wrong in (f"Bearer {TOKEN}x", f"Basic {TOKEN}", "Bearer"):
@@ -203,7 +203,7 @@ def test_unknown_paths_and_methods_are_refused(daemon, port):
 
 
 def test_the_unix_audio_socket_speaks_the_same_without_the_checks_of_the_web(daemon):
-    for path in ("/", "/ready", "/status", "/metrics"):
+    for path in ("/", "/ready", "/status", "/models", "/metrics"):
         with socket.socket(socket.AF_UNIX) as raw:
             raw.settimeout(10)
             raw.connect(str(daemon.audio))

@@ -108,6 +108,9 @@ class FakeService:
     def status(self):
         return {"sessions": {"active": len(self.sessions)}}
 
+    def models(self):
+        return {"presets": [{"preset": "fake", "local": True}], "auto": None, "recommended": "base"}
+
     def metrics(self):
         return self.meters.render(self.status())
 

@@ -45,6 +45,14 @@ async def test_status_and_metrics_come_from_the_service():
         assert b"sttd_sessions_active 0.0" in body
 
 
+async def test_models_are_those_of_the_service_for_who_may_know_them():
+    async with open_plane(access=AccessRules(token="s3cret")) as plane:
+        assert (await plane.get("/models"))[0] == 401
+        status, head, body = await plane.get("/models", headers="Authorization: Bearer s3cret\r\n")
+        assert (status, json.loads(body)) == (200, plane.service.models())
+        assert "Cache-Control: no-store" in head
+
+
 async def test_the_page_may_run_itself_and_talk_to_its_daemon_only():
     async with open_plane() as plane:
         status, head, body = await plane.get("/", host="127.0.0.1:7788")

@@ -212,7 +212,8 @@ def test_the_token_is_not_in_the_representation_of_the_rules():
 
 
 @pytest.mark.parametrize(
-    ("path", "route"), [("/", "page"), ("/ready", "ready"), ("/status", "status"), ("/metrics", "metrics")]
+    ("path", "route"),
+    [("/", "page"), ("/ready", "ready"), ("/status", "status"), ("/models", "models"), ("/metrics", "metrics")],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_routes(path, route, method):
