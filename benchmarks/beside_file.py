@@ -1,7 +1,7 @@
 """Live speech beside a file: how much later finals come while a transcription of an hour of audio runs.
 
-Two live sessions speak the bundled sample at real-time pace, again and again; in every second pass a `kind: file`
-session sends the same sample repeated to an hour, as fast as the daemon takes it. Both kinds of pass alternate in
+Two live sessions speak at real-time pace, again and again; in every second pass a `kind: file` session sends the same
+speech repeated to an hour, as fast as the daemon takes it. Both kinds of pass alternate in
 one daemon, so that whatever else the machine does falls on both. Latency counts from the true end of speech to the
 final. A decode cannot be interrupted, so a final may find one file call in front of it: that is the bounded call.
 
@@ -12,24 +12,22 @@ second of speech: they go before files, and yield a tenth of the time to them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import attrs
 import trio
 
 from benchmarks import load, report
+from benchmarks.options import Options
+from benchmarks.sessions import Session, session_for
 
 LIVE_SESSIONS = 2
-PASSES = 3  # of each kind
+PASSES = 2  # of each kind, a minute each
 CHUNK_MS = 20
 FILE_CHUNK_MS = 500
 FILE_S = 3600
 TARGET = 1.2
 # `fake` sleeps instead of computing: it shows the scheduling alone, with a decode as long as `base` takes.
-CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("demo", ()),
-    ("fake", ("--set", "presets.fake.decode_ms=300")),
-)
+FAKE = ("--model", "fake", "--set", "presets.fake.decode_ms=300")
 
 
 @attrs.define
@@ -46,14 +44,16 @@ class Arm:
     took_s: float = 0.0
 
 
-def main() -> None:
-    """Both models; a table with a row for each."""
+def main(options: Options) -> None:
+    """A model and the fake one; a table with a row for each."""
     rows = []
-    for model, arguments in CASES:
-        with load.daemon("--model", model, *arguments) as directory:
+    model = options.model
+    session = session_for(model)
+    for name, preset, arguments in ((model.name, model.preset, model.serve), ("fake", "fake", FAKE)):
+        with load.daemon(*arguments) as directory:
             bound_s = load.call(directory, "config")["values"]["scheduler.file_hold_s"]["value"]
-            load.call(directory, "load", preset=model, keep_alive_s=-1)
-            rows.append({"model": model, **trio.run(_compare, directory, bound_s)})
+            load.call(directory, "load", preset=preset, keep_alive_s=-1)
+            rows.append({"model": name, **trio.run(_compare, directory, session, bound_s)})
     report.write(
         "beside_file",
         rows,
@@ -61,14 +61,15 @@ def main() -> None:
             "latency": f"after the true end of speech, {LIVE_SESSIONS} live sessions, endpoint wait included",
             "target": f"p95 with the file at most {TARGET} times p95 alone plus one bounded call",
         },
+        model=model.name,
     )
 
 
-async def _compare(directory: Path, bound_s: float) -> dict[str, object]:
+async def _compare(directory: Path, session: Session, bound_s: float) -> dict[str, object]:
     alone, beside = Arm(), Arm()
     for _ in range(PASSES):
-        await _pass(directory, alone, with_file=False)
-        await _pass(directory, beside, with_file=True)
+        await _pass(directory, session, alone, with_file=False)
+        await _pass(directory, session, beside, with_file=True)
     before_s, after_s = (load.percentile(arm.latencies, 0.95) or 0.0 for arm in (alone, beside))
     # The bound holds for calls of more than one window; a single window that takes longer is a call of its own.
     call_s = max(bound_s, load.percentile(beside.window_decodes_s, 0.95) or 0.0)
@@ -89,23 +90,22 @@ async def _compare(directory: Path, bound_s: float) -> dict[str, object]:
     }
 
 
-async def _pass(directory: Path, arm: Arm, *, with_file: bool) -> None:
-    """All live sessions speak the sample once."""
-    pcm, truth = load.sample()
-    frames = load.chunked(pcm, chunk_ms=CHUNK_MS)
+async def _pass(directory: Path, session: Session, arm: Arm, *, with_file: bool) -> None:
+    """All live sessions speak once."""
+    frames = load.chunked(session.pcm, chunk_ms=CHUNK_MS)
     began = trio.current_time()
     async with trio.open_nursery() as outer:
         if with_file:
-            await outer.start(_transcribe_file, directory, pcm, arm)
+            await outer.start(_transcribe_file, directory, session.pcm, arm)
         async with trio.open_nursery() as nursery:
             for number in range(LIVE_SESSIONS):
                 # Half a sentence apart, so that finals of one meet interims of the other.
-                nursery.start_soon(_speak, directory, frames, truth, number * 0.7, arm)
+                nursery.start_soon(_speak, directory, frames, session.truth, number * 0.7, arm)
         outer.cancel_scope.cancel()
     arm.took_s += trio.current_time() - began
 
 
-async def _speak(directory: Path, frames: list[bytes], truth: list[dict[str, Any]], delay_s: float, arm: Arm) -> None:
+async def _speak(directory: Path, frames: list[bytes], truth: load.Truth, delay_s: float, arm: Arm) -> None:
     talk = await load.talk(directory, frames, chunk_ms=CHUNK_MS, delay_s=delay_s, options={"lang": "en"})
     latencies, cuts, _ = load.final_latencies_s(talk, truth)
     arm.latencies += latencies

@@ -1,7 +1,7 @@
 """How many real-time sessions one core carries when decoding costs nothing.
 
 The load comes from this process, the daemon is another; its CPU time is read from the kernel and its event-loop lag
-from `status`. All sessions speak the bundled sample, each shifted by its own phase.
+from `status`. All sessions speak the same real speech, each shifted by its own phase.
 """
 
 from __future__ import annotations
@@ -13,34 +13,35 @@ from typing import Any
 import trio
 
 from benchmarks import load, report
+from benchmarks.options import Options
+from benchmarks.sessions import Session, script
 
 STEPS = (50, 100, 150, 200)
 CHUNK_MS = 100
 SECONDS = 14.0  # the lag that `status` shows is that of the last 10 s
 
 
-def main() -> None:
+def main(_: Options) -> None:
     """More and more sessions, a daemon each time."""
-    rows = []
+    rows, speech = [], script()
     for sessions in STEPS:
         keep: dict[str, int] = {}
         limits = ["--set", "limits.sessions=1000", "--set", "limits.sessions_per_uid=1000"]
         with load.daemon("--model", "fake", *limits, keep=keep) as directory:
-            rows.append(trio.run(step, directory, keep["pid"], sessions))
+            rows.append(trio.run(step, directory, keep["pid"], sessions, speech))
     report.write(
         "density",
         rows,
         {
-            "load": f"the bundled sample at real-time pace in {CHUNK_MS} ms chunks, interims on, fake model",
+            "load": f"real speech at real-time pace in {CHUNK_MS} ms chunks, interims on, fake model",
             "target": "150 sessions a core at a lag p99 of at most 20 ms",
         },
     )
 
 
-async def step(directory: Path, pid: int, sessions: int) -> dict[str, Any]:
+async def step(directory: Path, pid: int, sessions: int, speech: Session) -> dict[str, Any]:
     """One table row: so many sessions on a daemon, for `SECONDS`."""
-    pcm, _ = load.sample()
-    frames = load.chunked(pcm * 2, chunk_ms=CHUNK_MS)
+    frames = load.chunked(speech.pcm * 2, chunk_ms=CHUNK_MS)
     talks: list[load.Talk] = []
     refused: list[int] = []
 

@@ -23,7 +23,9 @@ import attrs
 import numpy as np
 
 from benchmarks import report
+from benchmarks.options import Options
 from benchmarks.recordings import Ingest, Recording, as_bytes, load
+from benchmarks.sessions import TICK, audible, loudness, runs
 from sttd.core.endpointer import Activity
 from sttd.core.options import Endpointing
 from sttd.core.text import turn_hint
@@ -34,7 +36,6 @@ SESSIONS, SENTENCES = 12, 10  # per profile
 NOISE_DB = -30  # below the speech's level
 HINT_FRAMES = 7  # 150 ms: a short decode
 WRONG_STOP, LACKING_STOP, LACKING_WORD = 0.15, 0.10, 0.5
-TICK = 160  # 10 ms: the resolution of the truth
 LONGEST_NATURAL_PAUSE_S = 0.35  # clips with longer ones may hold several sentences
 BREATH_AT_THE_END = {"aishell-zh", "fleurs-en-008", "fleurs-fr-008", "wy-lamp"}  # or a click: energy ends too late
 
@@ -82,29 +83,6 @@ class Session:
 
 
 # ---------------------------------------------------------------- composing
-
-
-def loudness(samples: Samples) -> Samples:
-    """Level of each tick in dB, smoothed over three."""
-    ticks = samples[: len(samples) // TICK * TICK].reshape(-1, TICK)
-    level = 10 * np.log10(np.square(ticks).mean(axis=1) + 1e-10)
-    smooth: Samples = np.convolve(np.pad(level, 1, mode="edge"), np.ones(3) / 3, "valid").astype(np.float32)
-    return smooth
-
-
-def audible(samples: Samples) -> Samples | None:
-    """Which ticks hold speech, by energy; None where speech and background are less than 25 dB apart."""
-    level = loudness(samples)
-    peak, floor = np.percentile(level, 95), np.percentile(level, 3)
-    if peak - floor < 25:
-        return None
-    return level > max(peak - 30, floor + 8)
-
-
-def runs(flags: Samples) -> list[tuple[int, int]]:
-    """First and after-last of each run of ones."""
-    edges = np.flatnonzero(np.diff(flags.astype(np.int8), prepend=0, append=0))
-    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
 
 def usable(recordings: dict[str, Recording]) -> list[Recording]:
@@ -260,7 +238,7 @@ class Score:
         }
 
 
-def main() -> None:
+def main(_: Options) -> None:
     """Compose, replay under each setting, report."""
     recordings = load()
     clips = usable(recordings)

@@ -1,20 +1,18 @@
-"""What a GPU does with Whisper, measured before anything is tuned for one: random weights of turbo's shape suffice.
+"""What a GPU does with Whisper, measured before anything is tuned for one: without --model, in turbo's shape.
 
 1. `gpu_encode`: milliseconds of an encoder call by window and batch, and the GPU memory that batches have taken so far;
 2. `gpu_decode`: milliseconds of one decoder step, greedy and with 5 beams, by batch;
 3. `gpu_workers`: finals per second of one worker and of two, each of which has its own CUDA stream;
 4. `gpu_life`: seconds to park (weights to main memory), unpark, unload and load;
 5. `gpu_sessions`: real-time sessions of one daemon, with interims, until finals come late. Random weights never end a
-   sentence, so each decode runs to its bound: a published model (STTD_BENCH_MODEL=DIR) carries several times as many.
+   sentence, so each decode runs to its bound: a published model (--model) carries several times as many.
 
-    python -m benchmarks gpu
-    STTD_BENCH_DEVICE=cpu python -m benchmarks gpu      without a GPU, a tiny shape: shows that it works, says nothing
+`--device cpu` runs it without a GPU, in a tiny shape: shows that it works, says nothing.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +25,8 @@ import numpy as np
 import trio
 
 from benchmarks import density, load, report
+from benchmarks.options import Options
+from benchmarks.sessions import script
 from sttd.engine import memory
 from sttd.engine.whisper_audio import WINDOW_BUCKETS
 from tests.unit.engine import random_whisper
@@ -39,6 +39,7 @@ LATE_MS: Final = 1500.0  # a final that comes later than this after the end of s
 class Setting:
     """What is measured where."""
 
+    name: str
     device: str
     compute_type: str
     model: Path
@@ -47,32 +48,47 @@ class Setting:
     repeats: int
 
 
-def main() -> None:
+def main(options: Options) -> None:
     """All five tables. Raises RuntimeError where there is no GPU and none was waived."""
-    setting = _setting()
+    setting = _setting(options)
     whisper = _load(setting, workers=1)
-    about = {"model": setting.model.name, "device": setting.device, "compute_type": str(whisper.compute_type)}
-    report.write("gpu_encode", _encode_rows(whisper, setting), about)
-    report.write("gpu_decode", _decode_rows(whisper, setting), about)
-    report.write("gpu_life", _life_rows(whisper, setting), about)
+    about = {"device": setting.device, "compute_type": str(whisper.compute_type)}
+    report.write("gpu_encode", _encode_rows(whisper, setting), about, model=setting.name)
+    report.write("gpu_decode", _decode_rows(whisper, setting), about, model=setting.name)
+    report.write("gpu_life", _life_rows(whisper, setting), about, model=setting.name)
     del whisper
-    report.write("gpu_workers", _worker_rows(setting), about)
-    report.write("gpu_sessions", list(_session_rows(setting)), {**about, "until": f"final p95 above {LATE_MS:.0f} ms"})
+    report.write("gpu_workers", _worker_rows(setting), about, model=setting.name)
+    about["until"] = f"final p95 above {LATE_MS:.0f} ms"
+    report.write("gpu_sessions", list(_session_rows(setting)), about, model=setting.name)
 
 
-def _setting() -> Setting:
+def _setting(options: Options) -> Setting:
     import ctranslate2
 
-    given = os.environ.get("STTD_BENCH_MODEL")
-    if os.environ.get("STTD_BENCH_DEVICE") == "cpu":
-        model = Path(given) if given else _random_model("small", random_whisper.SMALL, "int8")
-        return Setting(device="cpu", compute_type="int8", model=model, batches=(1, 4), sessions=(2, 4), repeats=2)
-    if not ctranslate2.get_cuda_device_count():
-        raise RuntimeError("there is no NVIDIA GPU that CTranslate2 can use (STTD_BENCH_DEVICE=cpu only tries it out)")
+    on_gpu = options.device == "cuda"
+    if on_gpu and not ctranslate2.get_cuda_device_count():
+        raise RuntimeError("there is no NVIDIA GPU that CTranslate2 can use (--device cpu only tries it out)")
+    if options.named is not None:
+        name, model = options.model.name, options.model.path
+    elif on_gpu:
+        name, model = "turbo-random", _random_model("turbo", random_whisper.TURBO, "float16")
+    else:
+        name, model = "small-random", _random_model("small", random_whisper.SMALL, "int8")
+    if not on_gpu:
+        return Setting(
+            name=name,
+            device="cpu",
+            compute_type="int8",
+            model=model,
+            batches=(1, 4),
+            sessions=(2, 4),
+            repeats=2,
+        )
     return Setting(
+        name=name,
         device="cuda",
         compute_type="float16",
-        model=Path(given) if given else _random_model("turbo", random_whisper.TURBO, "float16"),
+        model=model,
         batches=(1, 4, 8, 16, 32),
         sessions=(8, 16, 32, 64, 128, 256),
         repeats=5,
@@ -213,11 +229,12 @@ def _session_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     settings = [f"presets.bench.{name}={value}" for name, value in preset.items()]
     settings += ["presets.bench.temperatures=[0.0]", "limits.sessions=1000", "limits.sessions_per_uid=1000"]
     arguments = [part for each in settings for part in ("--set", each)]
+    speech = script()
     for sessions in setting.sessions:
         keep: dict[str, int] = {}
         with load.daemon("--model", "bench", *arguments, keep=keep) as directory:
             load.call(directory, "load", preset="bench", keep_alive_s=-1)
-            row = trio.run(density.step, directory, keep["pid"], sessions)
+            row = trio.run(density.step, directory, keep["pid"], sessions, speech)
         print(f"  {sessions} sessions done", file=sys.stderr, flush=True)
         yield row
         late = row["final_p95_ms"]

@@ -7,34 +7,39 @@ decoded after it.
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 
 import trio
 
 from benchmarks import load, report
+from benchmarks.options import Options
+from benchmarks.sessions import Session, session_for
 
-REPEATS = 1  # of the sample, which has nine utterances
 CHUNK_MS = 20
-CASES = (("fake", 100), ("fake", 300), ("fake", 600), ("demo", None))
+FAKE_MS = (100, 300, 600)
 
 
-def main() -> None:
+def main(options: Options) -> None:
     """Run every case twice and compare."""
     rows = []
-    for model, decode_ms in CASES:
+    model = options.model
+    session = session_for(model)
+    cases: list[tuple[str, str, tuple[str, ...]]] = [
+        ("fake", "fake", ("--model", "fake", "--set", f"presets.fake.decode_ms={decode_ms}")) for decode_ms in FAKE_MS
+    ]
+    for name, preset, arguments in [*cases, (model.name, model.preset, model.serve)]:
         medians, decodes = {}, []
         for speculate_ms in (180, 0):
-            arguments = ["--model", model, "--set", f"endpointing.speculate_ms={speculate_ms}"]
-            if decode_ms is not None:
-                arguments += ["--set", f"presets.fake.decode_ms={decode_ms}"]
-            with load.daemon(*arguments) as directory:
-                latencies, waits, spent = trio.run(_measure, directory)
+            with load.daemon(*arguments, "--set", f"endpointing.speculate_ms={speculate_ms}") as directory:
+                load.call(directory, "load", preset=preset)
+                latencies, waits, spent = trio.run(_measure, directory, session)
             medians[speculate_ms] = statistics.median(latencies)
             if not speculate_ms:
                 decodes = spent
         decode_s = statistics.median(decodes)
         rows.append(
             {
-                "model": model,
+                "model": name,
                 "decode_ms": round(decode_s * 1000),
                 "silence_wait_ms": round(statistics.median(waits)),
                 "with_ms": round(medians[180] * 1000),
@@ -43,19 +48,17 @@ def main() -> None:
                 "expected_gain_ms": round(min(decode_s * 1000, statistics.median(waits) - 180)),
             }
         )
-    report.write("hidden_decode", rows, {"latency": "median, after the true end of speech", "repeats": REPEATS})
+    report.write("hidden_decode", rows, {"latency": "median, after the true end of speech"}, model=model.name)
 
 
-async def _measure(directory) -> tuple[list[float], list[float], list[float]]:
-    pcm, truth = load.sample()
-    frames = load.chunked(pcm, chunk_ms=CHUNK_MS)
-    latencies, waits, spent = [], [], []
-    load.call(directory, "load", preset=load.call(directory, "config")["values"]["models.model"]["value"])
-    for _ in range(REPEATS):
-        talk = await load.talk(directory, frames, chunk_ms=CHUNK_MS, options={"lang": "en", "interim": False})
-        latencies += load.final_latencies_s(talk, truth)[0]
-        for heard in talk.events("final"):
-            if heard.event["reason"] == "endpoint":
-                waits.append(heard.event["timing"]["endpoint_ms"])
-                spent.append(heard.event["timing"]["decode_ms"] / 1000)
-    return latencies, waits, spent
+async def _measure(directory: Path, session: Session) -> tuple[list[float], list[float], list[float]]:
+    """Latencies from the true end of speech, silence waits in ms, and decodes, of the finals of one session."""
+    frames = load.chunked(session.pcm, chunk_ms=CHUNK_MS)
+    talk = await load.talk(directory, frames, chunk_ms=CHUNK_MS, options={"lang": "en", "interim": False})
+    latencies = load.final_latencies_s(talk, session.truth)[0]
+    timings = [heard.event["timing"] for heard in talk.events("final") if heard.event["reason"] == "endpoint"]
+    return (
+        latencies,
+        [timing["endpoint_ms"] for timing in timings],
+        [timing["decode_ms"] / 1000 for timing in timings],
+    )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from benchmarks import report
+from benchmarks.options import Options
 from benchmarks.recordings import SILERO, Ingest, as_bytes, load
 from sttd.core.types import SAMPLE_RATE
 
@@ -43,7 +44,7 @@ def measure(data: bytes, *, rate: int, channels: int, message_ms: int) -> dict[s
     return {"decode, resample": decode, "WebRTC": alone, "Silero": both - alone, "endpointer, assembler": assemble}
 
 
-def main() -> None:
+def main(_: Options) -> None:
     """Measure and report."""
     samples = load()[CLIP].samples
     audio_s = len(samples) / SAMPLE_RATE

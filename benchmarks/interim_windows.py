@@ -4,15 +4,10 @@ An encoder of 30 s is most of an interim's cost on a CPU, and CTranslate2 accept
 length is part of what the model computes, so each model must show that it hears the same. Prefixes of utterances,
 cut every 0.5 s, are decoded as interims with each window; a hypothesis is compared with the nearest prefix of what
 was said. A window passes within 1 percentage point of word errors of the full one.
-
-    python -m benchmarks interim_windows          (STTD_BENCH_PRESET=base for another preset that is on disk)
 """
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +16,11 @@ import attrs
 import numpy as np
 
 from benchmarks import load, report
+from benchmarks.options import Model, Options
+from benchmarks.sessions import session_for
+from benchmarks.words import words
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass, Samples
+from sttd.engine.backend import Preset
 from sttd.engine.presets import builtin_presets
 from sttd.engine.whisper import WhisperBackend
 
@@ -31,23 +30,24 @@ PASS_POINTS = 1.0
 CLIPS = Path(__file__).parents[1] / "tests" / "data"
 
 
-def main() -> None:
+def main(options: Options) -> None:
     """Decode all prefixes with each window."""
-    preset = builtin_presets()[os.environ.get("STTD_BENCH_PRESET", "demo")]
-    prefixes = list(_prefixes())
+    chosen = options.model
+    preset = builtin_presets().get(chosen.preset) or Preset(name=chosen.name, backend="whisper", model=str(chosen.path))
+    prefixes = list(_prefixes(chosen))
     rows = []
     for window in WINDOWS:
         allowed = (window,) if window < 3000 else ()
-        options = {**preset.options, "interim_windows": allowed}
-        model = WhisperBackend().load(attrs.evolve(preset, options=options), cpu_threads=0, num_workers=1)
-        errors = words = exact = 0
+        evolved = attrs.evolve(preset, options={**preset.options, "interim_windows": allowed})
+        model = WhisperBackend().load(evolved, cpu_threads=0, num_workers=1)
+        errors = counted = exact = 0
         began = time.perf_counter()
         for samples, said in prefixes:
             item = DecodeItem(samples=samples, options=DecodeOptions(language="en"), job_class=JobClass.INTERIM)
             (hypothesis,) = model.decode([item])
-            heard = _words(hypothesis.text)  # type: ignore[union-attr]
+            heard = words(hypothesis.text)  # type: ignore[union-attr]
             wrong = nearest_prefix_errors(heard, said)
-            errors, words, exact = errors + wrong, words + len(heard), exact + (wrong == 0)
+            errors, counted, exact = errors + wrong, counted + len(heard), exact + (wrong == 0)
         spent = time.perf_counter() - began
         model.close()
         rows.append(
@@ -55,7 +55,7 @@ def main() -> None:
                 "window_frames": window,
                 "prefixes": len(prefixes),
                 "ms_per_interim": round(1000 * spent / len(prefixes), 1),
-                "word_errors_pct": round(100 * errors / max(words, 1), 2),
+                "word_errors_pct": round(100 * errors / max(counted, 1), 2),
                 "exactly_right_pct": round(100 * exact / len(prefixes), 1),
             }
         )
@@ -63,41 +63,29 @@ def main() -> None:
     for row in rows:
         row["speedup"] = round(full["ms_per_interim"] / row["ms_per_interim"], 2)
         row["passes"] = "yes" if row["word_errors_pct"] <= full["word_errors_pct"] + PASS_POINTS else "no"
-    report.write("interim_windows", rows, {"preset": preset.name, "gate": f"{PASS_POINTS} point of word errors"})
+    report.write("interim_windows", rows, {"gate": f"{PASS_POINTS} point of word errors"}, model=chosen.name)
 
 
-def _prefixes() -> Iterator[tuple[Samples, list[str]]]:
+def _prefixes(model: Model) -> Iterator[tuple[Samples, list[str]]]:
     """Beginnings of utterances with what is said in all of the utterance."""
-    pcm, spoken = load.sample()
-    yield from _cut(_floats(pcm), spoken)
-    for path in sorted(CLIPS.glob("*.json")):
-        yield from _cut(_floats(_read(path.with_suffix(".flac"))), json.loads(path.read_text())["utterances"])
+    session = session_for(model)
+    yield from _cut(_floats(session.pcm), session.truth)
+    if model.is_demo:
+        for path in sorted(CLIPS.glob("*.json")):
+            pcm, truth = load.clip(path.with_suffix(".flac"))
+            yield from _cut(_floats(pcm), truth)
 
 
-def _cut(audio: Samples, spoken: list[dict[str, object]]) -> Iterator[tuple[Samples, list[str]]]:
+def _cut(audio: Samples, spoken: load.Truth) -> Iterator[tuple[Samples, list[str]]]:
     for utterance in spoken:
-        start, end = float(str(utterance["start_s"])) - 0.3, float(str(utterance["end_s"]))
+        start, end = utterance["start_s"] - 0.3, utterance["end_s"]
         for cut in np.arange(start + 0.3 + STEP_S, end + STEP_S, STEP_S):
             samples = audio[max(0, int(start * SAMPLE_RATE)) : int(min(cut, end + 0.2) * SAMPLE_RATE)]
-            yield samples, _words(str(utterance["text"]))
+            yield samples, words(utterance["text"])
 
 
 def _floats(pcm: bytes) -> Samples:
     return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
-
-
-def _read(path: Path) -> bytes:
-    import av
-
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=SAMPLE_RATE)
-    with av.open(str(path)) as container:
-        frames = [block for frame in container.decode(audio=0) for block in resampler.resample(frame)]
-        frames += resampler.resample(None)
-    return b"".join(frame.to_ndarray().tobytes() for frame in frames)
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"[a-z0-9']+", text.lower())
 
 
 def nearest_prefix_errors(heard: list[str], said: list[str]) -> int:

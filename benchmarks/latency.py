@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import trio
 
 from benchmarks import load, report
+from benchmarks.options import Model, Options
+from benchmarks.sessions import session_for
 
-REPEATS = 4
+REPEATS = 2  # of the session, a minute
 CHUNK_MS = 20
 FLUSHES = 300
 
 
-def main() -> None:
-    """Speech with the demo model, then flushes with the fake one, whose decode takes no time."""
-    with load.daemon("--model", "demo") as directory:
-        rows = [trio.run(_speech, directory)]
+def main(options: Options) -> None:
+    """Speech with a model, then flushes with the fake one, whose decode takes no time."""
+    model = options.model
+    with load.daemon(*model.serve) as directory:
+        rows = [trio.run(_speech, directory, model)]
     report.write(
         "latency",
         rows,
@@ -22,6 +27,7 @@ def main() -> None:
             "latency": "after the true end of speech, endpoint wait included",
             "early_cuts": "finals that end more than 0.25 s before the utterance did",
         },
+        model=model.name,
     )
     with load.daemon("--model", "fake") as directory:
         flushes = trio.run(_flushes, directory)
@@ -39,19 +45,20 @@ def main() -> None:
     )
 
 
-async def _speech(directory) -> dict[str, object]:
-    pcm, truth = load.sample()
-    frames = load.chunked(pcm, chunk_ms=CHUNK_MS)
-    load.call(directory, "load", preset="demo")
+async def _speech(directory: Path, model: Model) -> dict[str, object]:
+    session = session_for(model)
+    frames = load.chunked(session.pcm, chunk_ms=CHUNK_MS)
+    load.call(directory, "load", preset=model.preset)
     latencies, cuts, first = [], 0, []
     for _ in range(REPEATS):
         talk = await load.talk(directory, frames, chunk_ms=CHUNK_MS, options={"lang": "en"})
-        found = load.final_latencies_s(talk, truth)
+        found = load.final_latencies_s(talk, session.truth)
         latencies += found[0]
         cuts += found[1]
         first += found[2]
     return {
-        "model": "demo",
+        "session": session.name,
+        "utterances": REPEATS * len(session.truth),
         "finals": len(latencies),
         "early_cuts": cuts,
         "final_p50_ms": round(1000 * (load.percentile(latencies, 0.5) or 0)),
@@ -61,7 +68,7 @@ async def _speech(directory) -> dict[str, object]:
     }
 
 
-async def _flushes(directory) -> list[float]:
+async def _flushes(directory: Path) -> list[float]:
     second = load.frame(bytes(range(256)) * 125)
     took = []
     async with load.connect(directory, endpointing=False, interim=False) as session:

@@ -24,6 +24,7 @@ import trio
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "sttd" / "assets"
 RATE = 16_000
+Truth = list[dict[str, Any]]  # utterances as {start_s, end_s, text}
 
 
 @attrs.frozen
@@ -45,8 +46,13 @@ class Talk:
 
 
 @contextmanager
-def daemon(*arguments: str, keep: dict[str, Any] | None = None) -> Iterator[Path]:
-    """`sttd serve` with these arguments; yields the directory of its sockets, and puts its pid into `keep`."""
+def daemon(
+    *arguments: str, keep: dict[str, Any] | None = None, environ: Mapping[str, str] | None = None
+) -> Iterator[Path]:
+    """`sttd serve` with these arguments; yields the directory of its sockets, and puts its pid into `keep`.
+
+    `environ` comes on top of this process's environment, of which nothing of sttd's own is passed on.
+    """
     with tempfile.TemporaryDirectory(prefix="sttd-bench-") as name:
         directory = Path(name)
         config = directory / "empty.toml"
@@ -63,9 +69,9 @@ def daemon(*arguments: str, keep: dict[str, Any] | None = None) -> Iterator[Path
             "--tcp",
             "off",
         ]
-        environ = {key: value for key, value in os.environ.items() if not key.startswith("STTD_")}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("STTD_")}
         with (directory / "log").open("w") as log:
-            process = subprocess.Popen([*command, *arguments], stderr=log, env=environ)
+            process = subprocess.Popen([*command, *arguments], stderr=log, env={**inherited, **(environ or {})})
         try:
             _wait_until_ready(directory, process)
             if keep is not None:
@@ -114,12 +120,32 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def sample() -> tuple[bytes, list[dict[str, Any]]]:
+def tree_cpu_s(pid: int) -> float:
+    """CPU time that a process and all its descendants have used, with those that have ended and were waited for."""
+    children: dict[int, list[int]] = {}
+    used: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        number = int(path.parent.name)
+        children.setdefault(int(fields[1]), []).append(number)
+        used[number] = sum(map(int, fields[11:15]))
+    total, todo = 0, [pid]
+    while todo:
+        number = todo.pop()
+        total += used.get(number, 0)
+        todo += children.get(number, [])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def sample() -> tuple[bytes, Truth]:
     """The bundled sample as 16 kHz PCM, and its utterances."""
     return clip(ASSETS / "sample.flac")
 
 
-def clip(path: Path) -> tuple[bytes, list[dict[str, Any]]]:
+def clip(path: Path) -> tuple[bytes, Truth]:
     """A recording with the list of its utterances beside it, as 16 kHz PCM."""
     return pcm(path), json.loads(path.with_suffix(".json").read_text())["utterances"]
 
@@ -261,7 +287,7 @@ async def talk(
     return result
 
 
-def final_latencies_s(talk_: Talk, truth: list[dict[str, Any]]) -> tuple[list[float], int, list[float]]:
+def final_latencies_s(talk_: Talk, truth: Truth) -> tuple[list[float], int, list[float]]:
     """How long after the true end of speech each utterance had its final, cuts too early, and first words' delays.
 
     The truth is the sample's own list of utterances. A final may cover several of them when the pause between was

@@ -1,8 +1,8 @@
-"""Sentences spoken with a pause inside, through the daemon: what does the text of real hypotheses do for the endpoint?
+"""Sentences with a pause inside, through the daemon: what does the text of real hypotheses do for the endpoint?
 
-`endpointing` replays texts; here the embedded model hears them. The sentences of the sample and the held-out ones,
-each twice, get a pause at the quietest place of their middle, 0.3 to 0.6 s long, and a gap behind them; faint noise
-lies under it all. One session for each way to endpoint, all at the same time, in real time, interims on.
+`endpointing` replays texts; here a model hears them. Each sentence gets a pause at the quietest place of its middle,
+0.3 to 0.6 s long, and a gap behind it; faint noise lies under it all. One session for each way to endpoint, in real
+time, interims on, one after another: how soon a hypothesis is there decides what it can say about a pause.
 
 Columns. `cut_pct`: sentences with more than one final, `missed_pct`: without any. `answer_*_ms`: from the true end of a
 sentence to its final.
@@ -16,11 +16,17 @@ from typing import Any
 import numpy as np
 import trio
 
-from benchmarks import load, report
+from benchmarks import load, recordings, report
+from benchmarks.endpointing import usable
+from benchmarks.options import Model, Options
+from benchmarks.sessions import trimmed
+from sttd.core.types import Samples
 
 CHUNK_MS = 40
 PAUSES_S = (0.3, 0.4, 0.5, 0.6)
 GAP_S = 1.5
+SENTENCES = 16
+SHORTEST_S = 2.0  # a pause inside a shorter one leaves single words
 NOISE = 10 ** (-66 / 20)
 WAYS: dict[str, dict[str, Any]] = {
     "fixed 400": {"endpointing": {"silence_ms_min": 400, "silence_ms_max": 400}},
@@ -30,12 +36,13 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
-def main() -> None:
+def main(options: Options) -> None:
     """A row for each way."""
     rows = []
-    with load.daemon("--model", "demo") as directory:
-        load.call(directory, "load", preset="demo", keep_alive_s=-1)
-        pcm, truth = compose()
+    model = options.model
+    pcm, truth = compose(sentences(model))
+    with load.daemon(*model.serve) as directory:
+        load.call(directory, "load", preset=model.preset, keep_alive_s=-1)
         talks = trio.run(_all, directory, load.chunked(pcm, chunk_ms=CHUNK_MS))
     for way, talk in talks.items():
         finals = talk.events("final")
@@ -56,31 +63,44 @@ def main() -> None:
                 "answer_p95_ms": round(load.percentile(answers, 0.95) or 0),
             }
         )
-    report.write("pauses", rows, {"pauses_s": "0.3 to 0.6 in every sentence", "model": "demo"})
+    report.write("pauses", rows, {"pauses_s": "0.3 to 0.6 in every sentence"}, model=model.name)
 
 
-def compose() -> tuple[bytes, list[tuple[float, float]]]:
-    """The session, and where each sentence begins and ends in it, seconds."""
-    pieces, truth, at = [np.zeros(load.RATE // 2, np.float32)], [], load.RATE // 2
-    for path in 2 * (load.ASSETS / "sample.flac", load.ROOT / "tests" / "data" / "held-out.flac"):
+def sentences(model: Model) -> list[Samples]:
+    """From the first sound of each to its last. The demo model's are those of the sample and the held-out ones."""
+    if not model.is_demo:
+        clips = [clip for clip in usable(recordings.load()) if clip.language == "en" and clip.duration_s > SHORTEST_S]
+        return [_speech(clip) for clip in clips[:SENTENCES]]
+    found = []
+    for path in (load.ASSETS / "sample.flac", load.ROOT / "tests" / "data" / "held-out.flac"):
         pcm, utterances = load.clip(path)
         samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
-        for said in utterances:
-            start, end = round(load.RATE * said["start_s"]), round(load.RATE * said["end_s"])
-            sentence = samples[start:end]
-            split = _quietest(sentence)
-            pause = np.zeros(round(load.RATE * PAUSES_S[len(truth) % len(PAUSES_S)]), np.float32)
-            gap = np.zeros(round(load.RATE * GAP_S), np.float32)
-            pieces += [sentence[:split], pause, sentence[split:], gap]
-            length = len(sentence) + len(pause)
-            truth.append((at / load.RATE, (at + length) / load.RATE))
-            at += length + len(gap)
+        found += [samples[round(load.RATE * u["start_s"]) : round(load.RATE * u["end_s"])] for u in utterances]
+    return found
+
+
+def _speech(clip: recordings.Recording) -> Samples:
+    samples, start_s, end_s = trimmed(clip)
+    return samples[round(load.RATE * start_s) : round(load.RATE * end_s)]
+
+
+def compose(spoken: list[Samples]) -> tuple[bytes, list[tuple[float, float]]]:
+    """The session, and where each sentence begins and ends in it, seconds."""
+    pieces, truth, at = [np.zeros(load.RATE // 2, np.float32)], [], load.RATE // 2
+    for sentence in spoken:
+        split = _quietest(sentence)
+        pause = np.zeros(round(load.RATE * PAUSES_S[len(truth) % len(PAUSES_S)]), np.float32)
+        gap = np.zeros(round(load.RATE * GAP_S), np.float32)
+        pieces += [sentence[:split], pause, sentence[split:], gap]
+        length = len(sentence) + len(pause)
+        truth.append((at / load.RATE, (at + length) / load.RATE))
+        at += length + len(gap)
     audio = np.concatenate(pieces)
     audio += NOISE * np.random.default_rng(0).standard_normal(len(audio)).astype(np.float32)
     return (np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes(), truth
 
 
-def _quietest(samples: np.ndarray) -> int:
+def _quietest(samples: Samples) -> int:
     """The middle of the quietest 40 ms between a third and three quarters."""
     width = load.RATE // 25
     first, last = len(samples) // 3, 3 * len(samples) // 4
@@ -89,12 +109,7 @@ def _quietest(samples: np.ndarray) -> int:
 
 
 async def _all(directory: Path, frames: list[bytes]) -> dict[str, load.Talk]:
-    talks: dict[str, load.Talk] = {}
-
-    async def one(way: str, options: dict[str, Any]) -> None:
-        talks[way] = await load.talk(directory, frames, chunk_ms=CHUNK_MS, options={"lang": "en", **options})
-
-    async with trio.open_nursery() as nursery:
-        for way, options in WAYS.items():
-            nursery.start_soon(one, way, options)
-    return {way: talks[way] for way in WAYS}
+    return {
+        way: await load.talk(directory, frames, chunk_ms=CHUNK_MS, options={"lang": "en", **options})
+        for way, options in WAYS.items()
+    }

@@ -1,125 +1,142 @@
-"""Beside two neighbours: WhisperLive and wyoming-faster-whisper, the same model, machine and clips, in one run.
+"""Beside four neighbours: the same real speech, model, machine and number of threads for all, in one run.
 
-Each server gets an environment of its own under `build/peers`, made here from the package index; each is spoken to
-in its own protocol, by the small clients below (one `Heard` log for all). The clips are the utterances of the bundled
-sample, spoken at real-time pace by 1, 4 and 8 clients, each beginning with another utterance. There are two ways to
-know that an utterance is over, and a server is measured in those that it has:
+Each server gets an environment of its own under `build/peers`, made here from the package index; each is spoken to in
+its own protocol by a small client (`benchmarks/peer`), and what all clients show is kept in one kind of log. The speech
+is the usual session (`sessions.script`), spoken at real-time pace by 1, 2 and 4 speakers, each beginning with another
+utterance. There are two ways to know that an utterance is over, and a server is measured in those that it has:
 
 - `told`: the client says so (sttd: `finalize`; Wyoming: `audio-stop`). Latency counts from there.
 - `heard`: the server hears it. Audio goes on without a break; latency counts from the true end of speech.
 
-A `final` is text that will not change: sttd's `final`, Wyoming's `transcript`, WhisperLive's completed segments.
-Its latency is that of the last word of the utterance. `shown` is when the text on the screen reached its last form,
-final or not. A word is lost if no word of the final text, right or wrong, stands in its place after alignment;
-`lost_shown_pct` counts the text that was shown as well. `server_cpu_s` is CPU time for each second of speech.
+Columns. A `final` is text that will not change: sttd's `final`, Wyoming's `transcript`, WhisperLive's completed
+segments, RealtimeSTT's `text()`, WhisperLiveKit's lines. `final_*_ms` is when the last word of an utterance is in it,
+`first_*_ms` when the first right word of an utterance is shown, from the true start of its speech. `lost_pct`: said
+words in whose place no word stands, right or wrong; they are among the `word_errors_pct`. `taken_back_pct`: words that
+were shown and are not there in the next text, per 100 words of the final text. `finals`: utterances of which something
+became final. `server_cpu_s`: CPU time of the server and all its children for each second of speech.
 
-WhisperLive runs with one shared model, its own suggestion for many clients, one row with its batching and one
-without; it counts a segment as complete when it has repeated itself or another follows. The demo model knows
-sentences of a few seconds, and WhisperLive decodes everything since the last completed segment in one piece: that is
-harder for the demo model than for a published one. Set STTD_BENCH_MODEL to the directory of one to see that.
+A server that does not start, dies or hangs costs its row: the `note` says so, and what it did not say counts as lost.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 
 import attrs
 import trio
 
-from benchmarks import load, peer_servers, report
-from benchmarks.peer_script import Heard, Spoken, Talk, script_of_the_sample
-from benchmarks.peer_servers import MODEL, THREADS
-from benchmarks.words import align, words
+from benchmarks import load, report
+from benchmarks.options import PEERS, Model, Options
+from benchmarks.peer import realtimestt, sttd, whisper_live, whisperlivekit, wyoming
+from benchmarks.peer.environment import THREADS
+from benchmarks.peer.script import Heard, Server, Spoken, Talk, cut
+from benchmarks.sessions import session_for
+from benchmarks.words import Errors, align, errors, vanished, words
 
-CLIENTS = (1, 4, 8)
-HANGS_S = 180
+PATIENCE_S = 60  # beyond the length of its speech, before a client gives up; chosen
+APART_S = 0.37  # nobody begins together; chosen, and no multiple of a chunk
+Serve = Callable[[Model, int], AbstractContextManager[Server]]
+SERVERS: dict[str, tuple[tuple[str, Serve], ...]] = {
+    "sttd": (("sttd", sttd.serve),),
+    "wyoming": (("wyoming-faster-whisper", wyoming.serve),),
+    "whisperlive": tuple(
+        (f"WhisperLive, {batching}", partial(whisper_live.serve, batching=batching))
+        for batching in ("serial", "batched")
+    ),
+    "realtimestt": (("RealtimeSTT", realtimestt.serve),),
+    "whisperlivekit": (("WhisperLiveKit", whisperlivekit.serve),),
+}
+ABOUT = {
+    "sttd": sttd,
+    "wyoming": wyoming,
+    "whisperlive": whisper_live,
+    "realtimestt": realtimestt,
+    "whisperlivekit": whisperlivekit,
+}
 
 
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class Scores:
     """What the logs of some clients say; latencies in seconds."""
 
     final_s: list[float] = attrs.field(factory=list)
-    shown_s: list[float] = attrs.field(factory=list)
-    said: int = 0
-    lost: int = 0
-    lost_shown: int = 0
-    wrong: int = 0
+    first_s: list[float] = attrs.field(factory=list)
+    errors: Errors = attrs.field(factory=Errors)
+    taken_back: int = 0
+    final_words: int = 0
+    notes: tuple[str, ...] = ()
 
     def __add__(self, other: Scores) -> Scores:
-        pairs = zip(attrs.astuple(self), attrs.astuple(other), strict=True)
-        return Scores(*(mine + theirs for mine, theirs in pairs))
-
-
-def main() -> None:
-    """All servers and numbers of clients, one after the other."""
-    rows: list[dict[str, object]] = []
-    with peer_servers.sttd() as (directory, pid):
-        rows += _measure("sttd", "told", pid, lambda script: peer_servers.sttd_told(directory, script))
-        rows += _measure("sttd", "heard", pid, lambda script: peer_servers.sttd_heard(directory, script))
-    with peer_servers.wyoming() as (port, pid):
-        rows += _measure("wyoming-faster-whisper", "told", pid, lambda script: peer_servers.wyoming_told(port, script))
-    for mode in ("serial", "batched"):
-        with peer_servers.whisper_live(mode) as (port, pid):
-            name = f"WhisperLive, {mode}"
-            rows += _measure(name, "heard", pid, lambda script: peer_servers.whisper_live_heard(port, script))
-    report.write(
-        "peers",
-        rows,
-        {
-            "model": f"{MODEL.name}, int8, {THREADS} threads, beam 5, the same directory for all",
-            "versions": "whisper-live 0.10.0 (faster-whisper 1.2.0), wyoming-faster-whisper 3.8.1",
-        },
-    )
-
-
-def _measure(server: str, mode: str, pid: int, talk: Talk) -> list[dict[str, object]]:
-    rows = []
-    script = script_of_the_sample()
-    trio.run(talk, script[:1])  # the first call warms every server up
-    for clients in CLIENTS:
-        cpu = load.cpu_s(pid)
-        scores = trio.run(_all_clients, talk, script, clients)
-        speech_s = clients * sum(each.end_s - each.start_s for each in script)
-        rows.append(
-            {
-                "server": server,
-                "mode": mode,
-                "clients": clients,
-                "final_p50_ms": _ms(scores.final_s, 0.5),
-                "final_p95_ms": _ms(scores.final_s, 0.95),
-                "shown_p50_ms": _ms(scores.shown_s, 0.5),
-                "shown_p95_ms": _ms(scores.shown_s, 0.95),
-                "lost_pct": round(100 * scores.lost / scores.said, 1),
-                "lost_shown_pct": round(100 * scores.lost_shown / scores.said, 1),
-                "wrong_pct": round(100 * scores.wrong / scores.said, 1),
-                "server_cpu_s": round((load.cpu_s(pid) - cpu) / speech_s, 2),
-                "load_1m": round(os.getloadavg()[0], 1),
-            }
+        return Scores(
+            final_s=self.final_s + other.final_s,
+            first_s=self.first_s + other.first_s,
+            errors=self.errors + other.errors,
+            taken_back=self.taken_back + other.taken_back,
+            final_words=self.final_words + other.final_words,
+            notes=self.notes + other.notes,
         )
-        print(f"  {server}, {mode}, {clients} client(s) done", file=sys.stderr)
-    return rows
 
 
-async def _all_clients(talk: Talk, script: list[Spoken], clients: int) -> Scores:
-    total: list[Scores] = []
+def main(options: Options) -> None:
+    """All servers that are asked for, and all numbers of speakers, one after the other."""
+    model = options.model
+    rows: list[dict[str, object]] = []
+    for key in options.only:
+        for name, serve in SERVERS[key]:
+            rows += _rows(name, serve, model, options.speakers)
+    about = {
+        "weights": f"the same directory for all, int8, {THREADS} threads",
+        **{key: f"{ABOUT[key].VERSION}; {ABOUT[key].NOTE}" for key in options.only},
+    }
+    name = "peers" if set(options.only) == set(PEERS) else f"peers_{'_'.join(options.only)}"
+    report.write(name, rows, about, model=model.name)
 
-    async def one(number: int) -> None:
-        await trio.sleep(number * 0.37)  # nobody begins together
-        mine = script[number % len(script) :] + script[: number % len(script)]
-        with trio.move_on_after(HANGS_S):
-            logs = await talk(mine)
-            parts = [mine] if len(logs) == 1 else [[each] for each in mine]
-            total.extend(score(part, log) for part, log in zip(parts, logs, strict=True))
-            return
-        total.append(score(mine, Heard()))  # every word is lost
 
-    async with trio.open_nursery() as nursery:
-        for number in range(clients):
-            nursery.start_soon(one, number)
-    return sum(total, Scores())
+def _rows(name: str, serve: Serve, model: Model, counts: tuple[int, ...]) -> Iterator[dict[str, object]]:
+    """A row for each mode and number of speakers, or one that says why there is none."""
+    script = cut(session_for(model))
+    try:
+        with serve(model, max(counts)) as server:
+            for mode, talk in server.talks.items():
+                for speakers in counts:
+                    trio.run(_all_speakers, talk, script[:1], speakers)  # warms every server up
+                    cpu_s = server.cpu_s()
+                    scores = trio.run(_all_speakers, talk, script, speakers)
+                    speech_s = speakers * sum(each.end_s - each.start_s for each in script)
+                    said = speakers * len(script)
+                    row = _row(name, mode, speakers, scores, said, (server.cpu_s() - cpu_s) / speech_s)
+                    print("  " + " ".join(f"{key}={value}" for key, value in row.items()), file=sys.stderr, flush=True)
+                    yield row
+    except Exception as error:
+        yield _row(name, "-", None, Scores(notes=(report.reason(error),)), 0, None)
+
+
+def _row(
+    name: str, mode: str, speakers: int | None, scores: Scores, said: int, cpu_s: float | None
+) -> dict[str, object]:
+    found = scores.errors
+    measured = found.said > 0
+    return {
+        "server": name,
+        "mode": mode,
+        "speakers": speakers,
+        "word_errors_pct": found.rate_pct if measured else None,
+        "lost_pct": round(100 * found.lost / found.said, 1) if measured else None,
+        "final_p50_ms": _ms(scores.final_s, 0.5),
+        "final_p95_ms": _ms(scores.final_s, 0.95),
+        "first_p50_ms": _ms(scores.first_s, 0.5),
+        "first_p95_ms": _ms(scores.first_s, 0.95),
+        "taken_back_pct": round(100 * scores.taken_back / max(1, scores.final_words), 1) if measured else None,
+        "finals": f"{len(scores.final_s)}/{said}",
+        "server_cpu_s": None if cpu_s is None else round(cpu_s, 2),
+        "load_1m": round(os.getloadavg()[0], 1),
+        "note": "; ".join(sorted(set(scores.notes))) or "-",
+    }
 
 
 def _ms(values: list[float], share: float) -> int | None:
@@ -127,42 +144,70 @@ def _ms(values: list[float], share: float) -> int | None:
     return None if value is None else round(1000 * value)
 
 
-def score(script: list[Spoken], heard: Heard) -> Scores:
-    """Latencies and lost words of one client. An utterance without any final word has no latency: its words are lost.
+async def _all_speakers(talk: Talk, script: list[Spoken], speakers: int) -> Scores:
+    total: list[Scores] = []
+    patience_s = sum(len(each.pcm) / 2 / load.RATE for each in script) + PATIENCE_S
 
-    Final text only grows, so a word is final when the text first has as many words as up to it in the end. Shown text
-    changes: a word is settled when the text up to it has changed for the last time.
+    async def one(number: int) -> None:
+        await trio.sleep(number * APART_S)
+        mine = script[number % len(script) :] + script[: number % len(script)]
+        try:
+            with trio.fail_after(patience_s):
+                logs = await talk(mine)
+        except Exception as error:
+            note = "hung" if isinstance(error, trio.TooSlowError) else report.reason(error)
+            total.append(attrs.evolve(score(mine, Heard()), notes=(note,)))
+            return
+        parts = [mine] if len(logs) == 1 else [[each] for each in mine]
+        total.extend(score(part, log) for part, log in zip(parts, logs, strict=True))
+
+    async with trio.open_nursery() as nursery:
+        for number in range(speakers):
+            nursery.start_soon(one, number)
+    return sum(total, Scores())
+
+
+# ------------------------------------------------------------------------------------------------ the log
+
+
+def score(script: list[Spoken], heard: Heard) -> Scores:
+    """Latencies and words of one client. An utterance without any final word has no latency: its words are lost.
+
+    Final text only grows, so a word is final when the text first has as many words as up to it in the end.
     """
     said = [words(each.text) for each in script]
-    flat = [word for utterance in said for word in utterance]
-    final = words(heard.log[-1][1]) if heard.log else []
-    shown = words(heard.log[-1][2]) if heard.log else []
-    places, shown_places = align(flat, final), align(flat, shown)
-    final_s, shown_s = [], []
+    texts = [(at_s, words(final), words(shown)) for at_s, final, shown in heard.log]
+    final = texts[-1][1] if texts else []
+    places = align([word for utterance in said for word in utterance], final)
+    final_s, first_s = [], []
     at = 0
     for index, utterance in enumerate(said):
-        mine = slice(at, at + len(utterance))
+        found = [place for place in places[at : at + len(utterance)] if place is not None]
+        if found:
+            became_s = next(at_s for at_s, text, _ in texts if len(text) > found[-1])
+            final_s.append(became_s - heard.ends_s[index])
+            before = [word for each in said[:index] for word in each]
+            shown_s = _first_right_word_s(texts, before, utterance, heard.starts_s[index])
+            if shown_s is not None:
+                first_s.append(shown_s - heard.starts_s[index])
         at += len(utterance)
-        if index >= len(heard.ends_s):
-            break
-        if found := [place for place in places[mine] if place is not None]:
-            until = found[-1] + 1
-            final_s.append(_first(heard, lambda log, until=until: len(words(log[1])) >= until) - heard.ends_s[index])
-        if found := [place for place in shown_places[mine] if place is not None]:
-            shown_s.append(_settled(heard, shown[: found[-1] + 1]) - heard.ends_s[index])
-    wrong = sum(place is not None and final[place] != word for word, place in zip(flat, places, strict=True))
-    return Scores(final_s, shown_s, len(flat), places.count(None), shown_places.count(None), wrong)
+    shown = [text for _, _, text in texts]
+    return Scores(
+        final_s=final_s,
+        first_s=first_s,
+        errors=errors(" ".join(each.text for each in script), heard.log[-1][1] if heard.log else ""),
+        taken_back=sum(vanished(old, new) for old, new in itertools.pairwise(shown)),
+        final_words=len(final),
+    )
 
 
-def _first(heard: Heard, holds: Callable[[tuple[float, str, str]], bool]) -> float:
-    return next(log[0] for log in heard.log if holds(log))
-
-
-def _settled(heard: Heard, beginning: list[str]) -> float:
-    """When the shown text began so for good."""
-    at_s = heard.log[-1][0]
-    for log in reversed(heard.log):
-        if words(log[2])[: len(beginning)] != beginning:
-            break
-        at_s = log[0]
-    return at_s
+def _first_right_word_s(
+    texts: list[tuple[float, list[str], list[str]]], before: list[str], utterance: list[str], since_s: float
+) -> float | None:
+    """When a word of an utterance first stands where it belongs, behind what was said before."""
+    for at_s, _, shown in texts:
+        if at_s >= since_s:
+            places = align([*before, *utterance], shown)[len(before) :]
+            if any(place is not None and shown[place] == word for word, place in zip(utterance, places, strict=True)):
+                return at_s
+    return None

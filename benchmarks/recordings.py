@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,15 @@ def testdata() -> Path:
     return path
 
 
-def load(path: Path | None = None) -> dict[str, Recording]:
-    """All recordings by name."""
+def load(path: Path | None = None, *, names: Collection[str] | None = None) -> dict[str, Recording]:
+    """Recordings by name, all or those named.
+
+    Raises:
+        FileNotFoundError: they are not there.
+    """
     folder = (path or testdata()) / "speech"
     rows = map(json.loads, (folder / "manifest.jsonl").read_text().splitlines())
-    recordings = [_recording(folder, row) for row in rows]
+    recordings = [_recording(folder, row) for row in rows if names is None or Path(row["file"]).stem in names]
     return {recording.name: recording for recording in recordings}
 
 

@@ -1,4 +1,4 @@
-"""How every benchmark reports: a table on the terminal, JSON in `build/bench/<name>.json`."""
+"""How every benchmark reports: a table on the terminal, JSON in `build/bench`."""
 
 from __future__ import annotations
 
@@ -17,25 +17,30 @@ ROOT = Path(__file__).parents[1]
 OUTPUT = ROOT / "build" / "bench"
 
 
-def write(name: str, rows: Sequence[Mapping[str, Any]], meta: Mapping[str, Any] | None = None) -> Path:
+def write(
+    name: str, rows: Sequence[Mapping[str, Any]], meta: Mapping[str, Any] | None = None, *, model: str | None = None
+) -> Path:
     """Print `rows` as a table and keep them as JSON.
 
     Args:
         name: of the benchmark and its file.
         rows: one mapping per line, all with the same keys; units belong in the keys.
         meta: settings and remarks that hold for all rows, such as a target.
+        model: what decoded, where one did; each model has a file of its own.
 
     Returns:
-        The JSON file: `{"name", "command", "machine", "meta", "rows"}`.
+        The JSON file, `<name>.json` or `<name>-<model>.json`:
+        `{"name", "model", "command", "machine", "meta", "rows"}`.
     """
-    print(f"\n{name}")
+    print(f"\n{name}{'' if model is None else f', {model}'}")
     for key, value in (meta or {}).items():
         print(f"  {key}: {value}")
     print(_table(rows))
     OUTPUT.mkdir(parents=True, exist_ok=True)
-    path = OUTPUT / f"{name}.json"
+    path = OUTPUT / (f"{name}.json" if model is None else f"{name}-{model}.json")
     content = {
         "name": name,
+        "model": model,
         "command": _command(),
         "machine": _machine(),
         "meta": dict(meta or {}),
@@ -44,6 +49,13 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], meta: Mapping[str, Any] 
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=float) + "\n")
     print(f"  → {path.relative_to(ROOT)}", flush=True)
     return path
+
+
+def reason(error: BaseException) -> str:
+    """An error in one line, of a group the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[-1][:200]}"
 
 
 def _command() -> str:

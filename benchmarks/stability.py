@@ -1,6 +1,8 @@
-"""How still the live text is: retractions, flicker and word errors of synthesised sessions, from the wire log alone.
+"""How still the live text is: retractions, flicker and word errors of whole sessions, from the wire log alone.
 
-Every session is spoken at real-time pace twice, with and without `lock_stable`. The columns:
+Every session is spoken at real-time pace twice, with and without `lock_stable`. For the embedded demo model the
+sessions are synthesised, for all others they are of real people: `script` (single sentences), `session-a` (several
+speakers, with pauses) and `spontaneous` (free speech with hesitations and pauses). The columns:
 
 - `interim_retractions`: interims that change a character before the `stable_chars` of an earlier one. Promised: 0.
 - `final_retractions`: finals that do, in percent of the utterances that had stable text. Target: at most 0.5 %, and
@@ -14,23 +16,23 @@ Every session is spoken at real-time pace twice, with and without `lock_stable`.
 
 from __future__ import annotations
 
-import difflib
 import json
 import random
 from pathlib import Path
-from typing import Any
 
 import attrs
 import trio
 
-from benchmarks import load, report
-from benchmarks.words import Errors, errors, words
+from benchmarks import load, recordings, report
+from benchmarks.options import Options
+from benchmarks.sessions import Session, script, untrimmed
+from benchmarks.words import Errors, errors, vanished, words
 
 CHUNK_MS = 20
 PAUSE_S = 1.2
 CLIPS = Path(__file__).parents[1] / "tests" / "data"
 SYNTHESISED = 12  # sentences that espeak-ng speaks, where it is installed
-Truth = list[dict[str, Any]]
+SPONTANEOUS = ("mfa-acoustic", "mfa-cold", "mfa-cold3")
 
 
 @attrs.frozen
@@ -52,17 +54,18 @@ class Counts:
         return Counts(*(mine + theirs for mine, theirs in pairs))
 
 
-def main() -> None:
+def main(options: Options) -> None:
     """Both modes; a table with a row for each session and one for all."""
-    sessions = dict(_sessions())
+    model = options.model
+    sessions = {session.name: session for session in (_synthesised_sessions() if model.is_demo else _real_sessions())}
     rows = []
     for lock_stable in (False, True):
-        with load.daemon("--model", "demo") as directory:
-            load.call(directory, "load", preset="demo", keep_alive_s=-1)
+        with load.daemon(*model.serve) as directory:
+            load.call(directory, "load", preset=model.preset, keep_alive_s=-1)
             found = trio.run(_speak_all, directory, sessions, lock_stable)
         total, total_last, total_final = Counts(), Errors(), Errors()
         for name, talk in found.items():
-            counts, (last, final) = count(talk), _word_errors(talk, sessions[name][1])
+            counts, (last, final) = count(talk), _word_errors(talk, sessions[name].text)
             rows.append(_row(name, lock_stable, counts, last, final))
             total, total_last, total_final = total + counts, total_last + last, total_final + final
         rows.append(_row("all", lock_stable, total, total_last, total_final))
@@ -70,20 +73,20 @@ def main() -> None:
         "stability",
         rows,
         {
-            "model": "demo",
             "targets": "interim_retractions 0; final_retractions at most 0.5 %, 0 with lock_stable; ne 0.20; upwr 0.10",
         },
+        model=model.name,
     )
 
 
-async def _speak_all(
-    directory: Path, sessions: dict[str, tuple[bytes, Truth]], lock_stable: bool
-) -> dict[str, load.Talk]:
+async def _speak_all(directory: Path, sessions: dict[str, Session], lock_stable: bool) -> dict[str, load.Talk]:
     """One session after another: the cadence of interims depends on the load."""
     options = {"lang": "en", "lock_stable": lock_stable}
     return {
-        name: await load.talk(directory, load.chunked(pcm, chunk_ms=CHUNK_MS), chunk_ms=CHUNK_MS, options=options)
-        for name, (pcm, _) in sessions.items()
+        name: await load.talk(
+            directory, load.chunked(session.pcm, chunk_ms=CHUNK_MS), chunk_ms=CHUNK_MS, options=options
+        )
+        for name, session in sessions.items()
     }
 
 
@@ -130,8 +133,8 @@ def of_utterance(interims: list[tuple[str, int]], final: str) -> Counts:
         stable = text[:chars]
     for before, after in zip(texts, [*texts[1:], final], strict=True):
         erased += len(before.split()) - _common_prefix(before.split(), after.split())
-        unstable += _vanished(before.split(), after.split())
-        plain += _vanished(words(before), words(after))
+        unstable += vanished(before.split(), after.split())
+        plain += vanished(words(before), words(after))
     return Counts(
         utterances=1,
         updates=len(interims),
@@ -152,17 +155,10 @@ def _common_prefix(before: list[str], after: list[str]) -> int:
     )
 
 
-def _vanished(before: list[str], after: list[str]) -> int:
-    """Words that the next text does not have in this place."""
-    matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
-    return len(before) - sum(block.size for block in matcher.get_matching_blocks())
-
-
-def _word_errors(talk: load.Talk, truth: Truth) -> tuple[Errors, Errors]:
+def _word_errors(talk: load.Talk, said: str) -> tuple[Errors, Errors]:
     """Of the last interims and of the finals."""
     finals = [heard.event for heard in talk.events("final")]
     shown = [_interims(talk, final["utterance"]) for final in finals]
-    said = " ".join(utterance["text"] for utterance in truth)
     last = " ".join(interims[-1].event["text"] for interims in shown if interims)
     return errors(said, last), errors(said, " ".join(final["text"] for final in finals))
 
@@ -170,18 +166,28 @@ def _word_errors(talk: load.Talk, truth: Truth) -> tuple[Errors, Errors]:
 # ------------------------------------------------------------------------------------------------ the sessions
 
 
-def _sessions() -> list[tuple[str, tuple[bytes, Truth]]]:
-    paths = sorted(path for path in CLIPS.glob("*.flac") if path.stem != "held-out")
-    sessions = [
-        ("sample", load.sample()),
-        ("held-out", load.clip(CLIPS / "held-out.flac")),
-        ("clips", _joined([load.clip(path) for path in paths])),
+def _real_sessions() -> list[Session]:
+    clips = recordings.load(names=("session-a", *SPONTANEOUS))
+    return [
+        script(),
+        untrimmed([clips["session-a"]], name="session-a"),
+        untrimmed([clips[name] for name in SPONTANEOUS], name="spontaneous"),
     ]
-    synthesised = _synthesised()
-    return sessions if synthesised is None else [*sessions, ("espeak-ng", synthesised)]
 
 
-def _joined(clips: list[tuple[bytes, Truth]]) -> tuple[bytes, Truth]:
+def _synthesised_sessions() -> list[Session]:
+    paths = sorted(path for path in CLIPS.glob("*.flac") if path.stem != "held-out")
+    sessions = {
+        "sample": load.sample(),
+        "held-out": load.clip(CLIPS / "held-out.flac"),
+        "clips": _joined([load.clip(path) for path in paths]),
+    }
+    if (synthesised := _synthesised()) is not None:
+        sessions["espeak-ng"] = synthesised
+    return [Session(name=name, pcm=pcm, truth=truth) for name, (pcm, truth) in sessions.items()]
+
+
+def _joined(clips: list[tuple[bytes, load.Truth]]) -> tuple[bytes, load.Truth]:
     """Clips one after another. Their own quiet ends are repeated between them: no pause is digital silence."""
     pcm, truth = b"", []
     for data, utterances in clips:
@@ -192,7 +198,7 @@ def _joined(clips: list[tuple[bytes, Truth]]) -> tuple[bytes, Truth]:
     return pcm, truth
 
 
-def _synthesised() -> tuple[bytes, Truth] | None:
+def _synthesised() -> tuple[bytes, load.Truth] | None:
     """Sentences that neither the model nor the other sessions have; None where espeak-ng is not installed."""
     from training.demo_model.corpus import evaluation_texts
     from training.demo_model.espeak import Espeak

@@ -20,6 +20,7 @@ import attrs
 from sttd_client.control import open_control
 
 from benchmarks import report
+from benchmarks.options import Options
 from sttd.wire.rpc import encode_request, encode_response
 from tests.running import RunningDaemon
 
@@ -99,7 +100,7 @@ def calls(daemon: RunningDaemon) -> list[dict[str, object]]:
     return rows
 
 
-def main() -> None:
+def main(_: Options) -> None:
     """Measure and report."""
     with tempfile.TemporaryDirectory() as directory:
         daemon = RunningDaemon.start(Path(directory), "--tcp", "off", "--model", "fake")
@@ -108,7 +109,3 @@ def main() -> None:
         finally:
             daemon.stop()
     report.write("sttctl", rows, {"rounds": ROUNDS, "calls": CALLS, "target_ms": TARGET_MS})
-
-
-if __name__ == "__main__":
-    main()

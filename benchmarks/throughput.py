@@ -4,7 +4,8 @@ The bare loop is the least program that does the work: features, `encode`, `gene
 another or eight in a call, in one process with the daemon's threads. The daemon gets the utterances over its
 socket, interims off, each ended by `finalize`; a session sends the next one while the last is decoded, so that one
 session is never batched and eight are. Arms alternate, and ratios are medians of the ratios within a round, for the
-machine may be twice as fast in the next. Temperatures above 0 are off, for random weights would always want them.
+machine may be twice as fast in the next. Temperatures above 0 are off: whether a
+text is decoded again may hang on the last bit.
 
 Three things that sttd does, the bare loop (`bare.py`) does as well, or the daemon would seem to be faster than its own
 work; a row each says what a program gets that does not know of them. Its threads spin before they sleep
@@ -14,16 +15,13 @@ them that go on spinning beside those of CTranslate2. The last row knows of none
 
 Columns: `ratio` is finals per second over those of the bare loop of the same model, one utterance a call; `cpu_s`
 is CPU time of the process that decodes, for each final; `same_text_pct` of the texts are those of the bare loop
-(what is far from sure hangs on the last bit, and random weights are).
+(what is far from sure hangs on the last bit).
 
-Targets: one session at least 0.95; eight sessions with a model of base's shape above 1.3.
-
-    STTD_BENCH_MODEL=DIR python -m benchmarks throughput     for a published model, in place of random weights
+Targets: one session at least 0.95; eight sessions with `base` above 1.3.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import statistics
 import sys
@@ -32,61 +30,49 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import trio
 
 from benchmarks import load, report
 from benchmarks.bare import BareProcess, Run
+from benchmarks.options import Model, Options
+from benchmarks.sessions import session_for
 
-ROOT = Path(__file__).parents[1]
 ROUNDS = 3
 BATCH = 8
 SESSIONS = 8
 OUTSTANDING = 2  # of a session: one is decoded, the next is there
-CLIPS = ROOT / "tests" / "data"
+UTTERANCES = 32  # an arm decodes so many, those of the session again and again: four batches
 
 
-@attrs.frozen(kw_only=True)
-class Case:
-    """A model, and how many utterances an arm decodes with it."""
-
-    name: str
-    path: Path
-    utterances: int
-
-
-def main() -> None:
-    """Both models; a table with a row for each arm."""
-    rows = []
-    for case in (
-        Case(name="demo", path=load.ASSETS / "demo-model", utterances=40),
-        Case(name="base-random", path=_base_model(), utterances=16),
-    ):
-        rows += _measure(case)
+def main(options: Options) -> None:
+    """A row for each arm."""
+    model = options.model
     report.write(
         "throughput",
-        rows,
+        _measure(model),
         {
-            "targets": "daemon, 1 session: ratio at least 0.95; daemon, 8 sessions, base's shape: above 1.3",
+            "targets": "daemon, 1 session: ratio at least 0.95; daemon, 8 sessions, base: above 1.3",
             "arms": f"medians of {ROUNDS} alternating rounds",
         },
+        model=model.name,
     )
 
 
-def _measure(case: Case) -> list[dict[str, object]]:
-    utterances = list(_utterances(case.utterances))
-    settings = ["--set", f"presets.{case.name}.model={case.path}", "--set", f"presets.{case.name}.temperatures=[0.0]"]
+def _measure(model: Model) -> list[dict[str, object]]:
+    mine = session_for(model).utterances()
+    utterances = [mine[index % len(mine)] for index in range(UTTERANCES)]
+    settings = ["--set", f"presets.bench.model={model.path}", "--set", "presets.bench.temperatures=[0.0]"]
     keep: dict[str, Any] = {}
     runs: dict[str, list[Run]] = {}
     with ExitStack() as stack:
-        directory = stack.enter_context(load.daemon("--model", case.name, *settings, keep=keep))
-        entry = load.call(directory, "load", preset=case.name, keep_alive_s=-1)["entry"]
+        directory = stack.enter_context(load.daemon("--model", "bench", *settings, keep=keep))
+        entry = load.call(directory, "load", preset="bench", keep_alive_s=-1)["entry"]
         threads = entry["cpu_threads"]
-        bare = stack.enter_context(BareProcess(case.path, threads=threads))
-        asleep = stack.enter_context(BareProcess(case.path, threads=threads, spin=False))
-        glibc_heap = stack.enter_context(BareProcess(case.path, threads=threads, keep_heap=False))
-        plain = stack.enter_context(BareProcess(case.path, threads=threads, keep_heap=False, spin=False))
+        bare = stack.enter_context(BareProcess(model.path, threads=threads))
+        asleep = stack.enter_context(BareProcess(model.path, threads=threads, spin=False))
+        glibc_heap = stack.enter_context(BareProcess(model.path, threads=threads, keep_heap=False))
+        plain = stack.enter_context(BareProcess(model.path, threads=threads, keep_heap=False, spin=False))
         for loop in (bare, asleep, glibc_heap, plain):
             loop.run(utterances[:1], batch=1)  # loads the model, and warms it up
         arms: dict[str, Callable[[], Run]] = {
@@ -105,14 +91,13 @@ def _measure(case: Case) -> list[dict[str, object]]:
             for name, arm in arms.items():
                 before = load.call(directory, "status")["scheduler"]
                 run = arm()
-                print(f"  {case.name}, {name}: {run.took_s:.1f} s", file=sys.stderr, flush=True)
+                print(f"  {name}: {run.took_s:.1f} s", file=sys.stderr, flush=True)
                 after = load.call(directory, "status")["scheduler"]
                 run.calls = run.calls or after["batches"] - before["batches"]
                 runs.setdefault(name, []).append(run)
     reference = runs["bare loop"]
     return [
         {
-            "model": case.name,
             "arm": name,
             "finals_per_s": round(len(utterances) / statistics.median(run.took_s for run in mine), 2),
             "ratio": round(
@@ -128,34 +113,6 @@ def _measure(case: Case) -> list[dict[str, object]]:
         }
         for name, mine in runs.items()
     ]
-
-
-def _utterances(count: int) -> Iterator[bytes]:
-    """The sample's and the held-out utterances, again and again; no silence behind them that sttd would leave out."""
-    found = []
-    for pcm, truth in (load.sample(), load.clip(CLIPS / "held-out.flac")):
-        for said in truth:
-            start, end = (2 * round(load.RATE * at_s) for at_s in (said["start_s"] - 0.3, said["end_s"]))
-            found.append(pcm[start:end])
-    for index in range(count):
-        yield found[index % len(found)]
-
-
-def _base_model() -> Path:
-    """Random weights in base's shape, made once; or the model that the environment names."""
-    if given := os.environ.get("STTD_BENCH_MODEL"):
-        return Path(given)
-    path = report.OUTPUT / "base-random-endless"
-    if not (path / "tokenizer.json").is_file():
-        spec = importlib.util.spec_from_file_location(
-            "random_whisper", ROOT / "tests" / "unit" / "engine" / "random_whisper.py"
-        )
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.build(path, attrs.evolve(module.BASE, endless=True))
-    return path
 
 
 # ------------------------------------------------------------------------------------------------ the daemon

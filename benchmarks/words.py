@@ -12,6 +12,7 @@ nothing that is heard differently may be made equal. In order:
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -176,6 +177,12 @@ def align(said: list[str], heard: list[str]) -> list[int | None]:
         else:
             column -= 1
     return places
+
+
+def vanished(before: list[str], after: list[str]) -> int:
+    """Words that the next text does not have any more, wherever it has the others."""
+    matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
+    return len(before) - sum(block.size for block in matcher.get_matching_blocks())
 
 
 def errors(said: str, heard: str, *, language: str | None = "en") -> Errors:

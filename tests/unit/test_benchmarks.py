@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import trio
 
-from benchmarks import load, peers, stability
-from benchmarks.recordings import english
-from benchmarks.words import Errors, align, errors, word_errors, words
+from benchmarks import __main__ as program
+from benchmarks import load, options, peers, report, sessions, stability
+from benchmarks.peer.script import Heard, Spoken, cut, told_parts, unbroken
+from benchmarks.recordings import Recording, english
+from benchmarks.words import Errors, align, errors, vanished, word_errors, words
 
 
 @pytest.mark.parametrize("size", [0, 5, 125, 126, 65_535, 65_536])
@@ -122,21 +126,223 @@ def test_retractions():
     assert counts.with_stable == 1
 
 
-def spoken(text):
-    return peers.Spoken(b"", 0.0, 0.0, text)
+# ------------------------------------------------------------------------------------------------ sessions
+
+
+def clip(name, *, quiet_s, speech_s, text="hello"):
+    """A tone between two stretches of faint noise."""
+    rng = np.random.default_rng(1)
+    samples = rng.normal(0, 1e-4, round((2 * quiet_s + speech_s) * 16_000)).astype(np.float32)
+    tone = 0.1 * np.sin(np.arange(round(speech_s * 16_000)) / 5)
+    begin = round(quiet_s * 16_000)
+    samples[begin : begin + len(tone)] += tone.astype(np.float32)
+    return Recording(
+        name=name, samples=samples, text=text, language="en", tags=(), is_speech=True, is_derived=False, segments=()
+    )
+
+
+def test_energy_finds_where_speech_begins_and_ends():
+    start_s, end_s = sessions.speech_bounds_s(clip("a", quiet_s=0.5, speech_s=1.0))
+    assert start_s == pytest.approx(0.5, abs=0.03)
+    assert end_s == pytest.approx(1.5, abs=0.03)
+
+
+def test_a_clip_in_loud_noise_has_no_bounds():
+    samples = np.random.default_rng(1).normal(0, 0.1, 32_000).astype(np.float32)
+    noise = clip("noise", quiet_s=0.5, speech_s=1.0)
+    noise.samples[:] = samples[: len(noise.samples)]
+    with pytest.raises(ValueError, match="noise: speech and background"):
+        sessions.speech_bounds_s(noise)
+
+
+def test_a_composed_session_has_its_speech_where_its_truth_says():
+    clips = [clip("a", quiet_s=0.5, speech_s=1.0, text="one"), clip("b", quiet_s=0.3, speech_s=0.5, text="two")]
+    session = sessions.compose(clips, name="test")
+    audio = np.frombuffer(session.pcm, "<i2").astype(np.float32) / 32768
+    loud = [round(first * 0.01, 2) for first, _ in sessions.runs(sessions.audible(audio))]
+    assert [each["start_s"] for each in session.truth] == pytest.approx(loud, abs=0.03)
+    assert session.text == "one two"
+    assert session.speech_s == pytest.approx(1.5, abs=0.1)
+    assert session.truth[1]["start_s"] - session.truth[0]["end_s"] == pytest.approx(sessions.GAPS_S[0], abs=0.03)
+    assert session.audio_s - session.truth[1]["end_s"] > sessions.TAIL_S
+    assert np.abs(audio[-16_000:]).max() > 0, "digital silence"
+    assert sessions.compose(clips, name="test").pcm == session.pcm, "the same each time"
+
+
+def test_the_utterances_of_a_session_can_be_cut_out():
+    clips = [clip("a", quiet_s=0.5, speech_s=1.0), clip("b", quiet_s=0.5, speech_s=0.5)]
+    session = sessions.compose(clips, name="test")
+    lengths_s = [len(data) / 32_000 for data in session.utterances(before_s=0.3)]
+    assert lengths_s == pytest.approx([1.3, 0.8], abs=0.05)
+
+
+def test_a_repeated_session_repeats_its_truth():
+    session = sessions.compose([clip("a", quiet_s=0.5, speech_s=1.0)], name="test")
+    twice = sessions.repeated(session, at_least_s=1.5 * session.audio_s)
+    assert twice.pcm == 2 * session.pcm
+    assert twice.truth[1]["end_s"] == pytest.approx(session.audio_s + session.truth[0]["end_s"])
+
+
+def test_the_script_is_real_speech_whose_bounds_are_known():
+    session = sessions.script()
+    assert len(session.truth) == len(sessions.SCRIPT)
+    assert 40 < session.speech_s < 50
+    pairs = zip(session.truth, session.truth[1:], strict=False)
+    assert all(after["start_s"] - before["end_s"] > 0.7 for before, after in pairs)
+
+
+def test_what_was_not_recorded_as_one_sentence_keeps_its_own_quiet():
+    clips = [clip("a", quiet_s=0.5, speech_s=1.0), clip("b", quiet_s=0.5, speech_s=0.5)]
+    session = sessions.untrimmed(clips, name="test")
+    assert session.truth[0] == {"start_s": 0, "end_s": 2.0, "text": "hello"}
+    assert session.truth[1]["start_s"] == 2.0 + sessions.GAPS_S[0]
+
+
+# ------------------------------------------------------------------------------------------------ the command line
+
+
+def parsed(*arguments):
+    return options.parse(arguments, program.benchmarks())
+
+
+def test_benchmarks_and_flags_in_any_order():
+    names, given = parsed("latency", "--model", "demo", "ingest")
+    assert names == ["latency", "ingest"]
+    assert given.model.name == "demo"
+    assert parsed("--model", "demo")[0] == [], "all of them"
+    assert parsed("peers", "--speakers", "1,3", "--only", "sttd,wyoming")[1] == options.Options(
+        speakers=(1, 3), only=("sttd", "wyoming")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words_"),
+    [
+        (["nothing"], "no benchmark nothing; there are beside_file, "),
+        (["latency", "--modle", "x"], "unrecognized arguments: --modle x"),
+        (["latency", "--model", "huge"], "no model huge; there are demo, "),
+        (["latency", "--model", "auto"], "no model auto"),
+        (["latency", "--model", "./nowhere"], "./nowhere holds no CTranslate2 Whisper model"),
+        (["latency", "--cycles", "3"], "--cycles is for memory"),
+        (["peers", "--speakers", "0"], "'0' is no count"),
+        (["peers", "--only", "sttd,vosk"], "no server vosk; there are sttd, "),
+    ],
+)
+def test_a_command_line_that_makes_no_sense_is_one_line(arguments, words_, capsys):
+    assert program.run(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith(words_) or words_ in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_a_model_that_is_not_on_disk_names_the_command_that_gets_it(monkeypatch, tmp_path, capsys):
+    for name in ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert program.run(["latency", "--model", "base"]) == 2
+    assert capsys.readouterr().err == "the model base is not on disk; get it with: sttd pull base\n"
+    assert parsed("first_final", "--model", "base")[1].named == "base", "it downloads the model itself"
+    assert options.Options().model.name == "demo", "what is always there"
+
+
+def test_help_shows_every_benchmark(capsys):
+    with pytest.raises(SystemExit) as ended:
+        program.run(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "--model NAME" in shown
+    assert all(f"  {name} " in shown for name in program.benchmarks())
+
+
+def test_a_report_of_each_model(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(report, "OUTPUT", tmp_path / "build")
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    for model in ("base", "demo"):
+        report.write("latency", [{"ms": 1.5}], model=model)
+    found = sorted(path.name for path in (tmp_path / "build").iterdir())
+    assert found == ["latency-base.json", "latency-demo.json"]
+    assert '"model": "base"' in (tmp_path / "build" / "latency-base.json").read_text()
+    assert "latency, base" in capsys.readouterr().out
+
+
+def test_the_reason_of_a_group_is_that_of_its_first():
+    group = ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("first\nlast")]), OSError("other")])
+    assert report.reason(group) == "ValueError: last"
+
+
+# ------------------------------------------------------------------------------------------------ peers
+
+
+def spoken(text, *, start_s=0.5, end_s=1.0):
+    return Spoken(bytes(2 * 16_000 * 2), start_s, end_s, text)
 
 
 def test_a_word_is_final_when_the_final_text_reaches_it():
-    heard = peers.Heard(ends_s=[1.0, 2.0])
+    heard = Heard(starts_s=[0.0, 1.5], ends_s=[1.0, 2.0])
     heard.note(1.2, "", "hello word")
     heard.note(1.5, "hello world", "hello world")
     heard.note(2.5, "hello world", "hello world good buy")
     heard.note(2.75, "hello world", "hello world good bye")
     found = peers.score([spoken("Hello world."), spoken("Good bye.")], heard)
     assert found.final_s == [0.5], "the second utterance never became final"
-    assert found.shown_s == [0.5, 0.75]
-    assert (found.said, found.lost, found.lost_shown, found.wrong) == (4, 2, 0, 0)
+    assert found.errors == Errors(said=4, lost=2)
+    assert found.final_words == 2
+
+
+def test_the_first_word_counts_when_it_is_right_and_in_its_place():
+    heard = Heard(starts_s=[1.0, 4.0], ends_s=[2.0, 5.0])
+    heard.note(1.5, "", "yellow")
+    heard.note(1.75, "", "hello")
+    heard.note(3.0, "hello good", "hello good")  # said before the second utterance began: not its word
+    heard.note(4.5, "hello good", "hello good good bye")
+    heard.note(5.5, "hello good good bye", "hello good good bye")
+    found = peers.score([spoken("Hello good."), spoken("Good bye.")], heard)
+    assert found.first_s == [0.75, 0.5]
+
+
+def test_words_that_are_taken_back():
+    assert vanished(["a", "b", "c"], ["a", "x", "c"]) == 1
+    assert vanished(["b", "c"], ["a", "b", "c"]) == 0, "moved is not gone"
+    heard = Heard(starts_s=[0.0], ends_s=[1.0])
+    heard.note(0.5, "", "turn of the big")
+    heard.note(0.7, "", "Turn off the big")
+    heard.note(1.5, "Turn off the light.", "Turn off the light.")
+    assert peers.score([spoken("turn off the light")], heard).taken_back == 2, "of, big"
 
 
 def test_who_hears_nothing_loses_every_word():
-    assert peers.score([spoken("Hello world.")], peers.Heard()).lost == 2
+    found = peers.score([spoken("Hello world.")], Heard())
+    assert (found.errors.lost, found.final_s, found.first_s) == (2, [], [])
+
+
+async def test_a_client_that_fails_or_hangs_costs_its_words_not_the_run(autojump_clock):
+    async def talk(script):
+        if script[0].text == "good":
+            raise ConnectionError("gone")
+        await trio.sleep_forever()
+
+    found = await peers._all_speakers(talk, [spoken("good"), spoken("bye")], 2)
+    assert sorted(found.notes) == ["ConnectionError: gone", "hung"]
+    assert found.errors.lost == found.errors.said == 4
+
+
+def test_a_server_that_does_not_start_is_a_row_that_says_so():
+    def serve(model, speakers):
+        raise RuntimeError("no such wheel")
+
+    (row,) = peers._rows("some", serve, options.on_disk("demo"), (1,))
+    assert row["note"] == "RuntimeError: no such wheel"
+    assert row["word_errors_pct"] is None
+
+
+def test_a_session_is_cut_into_what_is_said():
+    session = sessions.compose([clip("a", quiet_s=0.5, speech_s=1.0), clip("b", quiet_s=0.5, speech_s=0.5)], name="x")
+    parts = cut(session)
+    assert b"".join(part.pcm for part in parts) == session.pcm
+    heard = Heard()
+    assert unbroken(parts, heard).startswith(session.pcm)
+    assert heard.starts_s == pytest.approx([each["start_s"] for each in session.truth], abs=0.001)
+    assert heard.ends_s == pytest.approx([each["end_s"] for each in session.truth], abs=0.001)
+    quiet_s, pcm, speech_s = next(told_parts(parts))
+    assert quiet_s + speech_s == pytest.approx(session.truth[0]["start_s"], abs=0.001)
+    assert len(pcm) / 32_000 == pytest.approx(session.truth[0]["end_s"] - quiet_s, abs=0.001)
