@@ -137,7 +137,10 @@ class WhisperBackend:
             raise _load_error(error, wanted) from error
 
     def _measure(self, ledger: Ledger, model: LoadedWhisper, preset: Preset, path: Path) -> None:
-        found = model.speed()
+        found = model.speed(threads=preset.cpu_threads)
+        if found is None:
+            log.info("preset %s is not measured: other programs had the cores", preset.name)
+            return
         ledger.note_speed(speed.key_of(preset, path), found)
         if not speed.runs_live(found):
             log.warning(
@@ -198,9 +201,9 @@ class LoadedWhisper:
         """GPU memory of the weights, estimated."""
         return 0 if self._device == "cpu" or self._parked else self._weight_bytes
 
-    def speed(self) -> Speed:
-        """Measure it. To be called before anybody else uses the model."""
-        return measure(self._whisper, self._codec, self._settings)
+    def speed(self, *, threads: int) -> Speed | None:
+        """Measure it; None on a busy machine. To be called before anybody else uses the model."""
+        return measure(self._whisper, self._codec, self._settings, threads=threads)
 
     def batch_key(self, item: DecodeItem) -> Hashable:
         """Items with equal keys may share a call."""

@@ -63,10 +63,12 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 def _daemon_findings(control: Control) -> Iterator[Finding]:
     report = control.call("status", timeout_s=TIMEOUT_S)
-    presets = control.call("models", timeout_s=TIMEOUT_S).get("presets", [])
+    models = control.call("models", timeout_s=TIMEOUT_S)
+    presets = models.get("presets", [])
     pid = report.get("server", {}).get("pid")
     yield from server_findings(report)
     yield from model_findings(report, presets)
+    yield from choice_findings(models)
     yield from gpu_findings(presets, machine.look_at_gpu(), machine.look_at_libraries())
     if isinstance(pid, int):
         yield from sandbox_findings(machine.look_at_process(pid))
@@ -131,6 +133,37 @@ def model_findings(report: Mapping[str, Any], presets: list[dict[str, Any]]) -> 
             text=f"{failures} loads failed since the daemon started",
             advice="the journal says why: `journalctl --user -u sttd`; too little memory is the usual reason",
         )
+
+
+def choice_findings(models: Mapping[str, Any]) -> Iterator[Finding]:
+    """Which model this machine should have, and whether the ones in use keep up."""
+    presets, best = models.get("presets", []), models.get("recommended")
+    for preset in presets:
+        if preset.get("default_for") and preset.get("realtime") is not None:
+            name = (
+                preset["preset"]
+                if preset["preset"] == preset.get("model")
+                else f"{preset['preset']} is {preset['model']}"
+            )
+            keeps_up = bool(preset["realtime"])
+            yield Finding(
+                verdict="good" if keeps_up else "bad",
+                about="speed",
+                text=f"{name}: an interim takes {preset.get('interim_s') or 0:.2f} s, "
+                + ("so it runs live here" if keeps_up else "too long to run live here"),
+                advice=""
+                if keeps_up
+                else f"choose a smaller one: `sttctl pull {best}`, and the preset `auto` or `{best}`",
+            )
+    if best is None:
+        return
+    there = any(preset.get("local") and preset.get("model") == best for preset in presets)
+    yield Finding(
+        verdict="good" if there else "note",
+        about="speed",
+        text=f"{best} is the best model that this machine should run live" + (", and it is on disk" if there else ""),
+        advice="" if there else f"get it: `sttctl pull {best}`; the preset `auto` then takes it",
+    )
 
 
 def gpu_findings(

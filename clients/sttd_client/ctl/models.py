@@ -3,32 +3,74 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
+from collections.abc import Iterator
 from typing import Any
 
 from sttd.errors import ProtocolError
 from sttd_client.control import open_control
 from sttd_client.ctl.progress import bytes_progress
 from sttd_client.ctl.status import TIMEOUT_S
-from sttd_client.ctl.terminal import print_json, size, table
+from sttd_client.ctl.terminal import print_json, size, styled, table
 
 
 def models(arguments: argparse.Namespace) -> None:
-    """Print the presets."""
+    """Print the presets: those that can be used as a table, the others with the command that gets them."""
     with open_control(arguments.socket) as control:
         result = control.call("models", timeout_s=TIMEOUT_S)
     if arguments.json:
         print_json(result)
-        return
-    header = ("PRESET", "MODEL", "BACKEND", "DEVICE", "TYPE", "ON DISK", "LOADED", "DEFAULT FOR")
-    print("\n".join(table(header, [_row(preset) for preset in result["presets"]])))
+    else:
+        print("\n".join(_lines(result)))
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    here = [preset for preset in result["presets"] if preset.get("local")]
+    away = [preset for preset in result["presets"] if not preset.get("local")]
+    header = ("PRESET", "MODEL", "DEVICE", "TYPE", "SIZE", "SOURCE", "VERIFIED", "LIVE HERE", "LOADED", "DEFAULT FOR")
+    yield from table(header, [_row(preset) for preset in here])
+    if away:
+        yield ""
+        yield "Not on disk; `sttctl pull NAME` gets one:"
+        names = [
+            f"{preset['preset']} ({size(preset.get('size_bytes'))})" for preset in away if preset["preset"] != "auto"
+        ]
+        yield from textwrap.wrap(", ".join(names), width=100, initial_indent="  ", subsequent_indent="  ")
+    if advice := _advice(result):
+        yield ""
+        yield styled(advice, "bold")
+
+
+def _advice(result: dict[str, Any]) -> str:
+    """What to get, where nothing better for this machine is on disk."""
+    best = result.get("recommended")
+    if not best:
+        return ""
+    if not result.get("auto"):
+        return f"No model for people's speech is on disk. The one for this machine: sttctl pull {best}"
+    there = any(preset.get("local") and preset.get("model") == best for preset in result["presets"])
+    return "" if there else f"This machine can run a better one live: sttctl pull {best}"
 
 
 def _row(preset: dict[str, Any]) -> tuple[str, ...]:
     return (
-        *(str(preset.get(key) or "-") for key in ("preset", "model", "backend", "device", "compute_type")),
-        *("yes" if preset.get(key) else "no" for key in ("local", "loaded")),
+        *(str(preset.get(key) or "-") for key in ("preset", "model", "device", "compute_type")),
+        size(preset.get("size_bytes")),
+        str(preset.get("source") or "-"),
+        "yes" if preset.get("verified") else "no",
+        live(preset),
+        "yes" if preset.get("loaded") else "no",
         ", ".join(preset.get("default_for") or ()),
     )
+
+
+def live(preset: dict[str, Any]) -> str:
+    """Whether this machine keeps up with a speaker, with what was measured."""
+    if preset.get("realtime") is None:
+        return "not measured"
+    interim_s = preset.get("interim_s")
+    word = "yes" if preset["realtime"] else "no"
+    return word if interim_s is None else f"{word} ({interim_s:.2f} s an interim)"
 
 
 def load(arguments: argparse.Namespace) -> None:
@@ -69,9 +111,12 @@ def pull(arguments: argparse.Namespace) -> None:
             "pull",
             model=arguments.model,
             revision=arguments.revision,
+            source=arguments.source,
             on_progress=lambda fields: show(fields["done_bytes"], fields.get("total_bytes"), fields.get("file") or ""),
         )
     if arguments.json:
         print_json(result)
     else:
-        print(f"{arguments.model} is in {result.get('path', '-')}")
+        checked = ", every file verified" if result.get("verified") else ""
+        print(f"{result.get('model', arguments.model)} is in {result.get('path', '-')}: ", end="")
+        print(f"from the {result.get('source', '-')}{checked}")

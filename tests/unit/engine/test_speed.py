@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.engine import speed as rules
+from sttd.engine import whisper_speed
 from sttd.engine.catalogue import LADDER, PUBLISHED
 from sttd.engine.ledger import Ledger, Speed
 from sttd.engine.presets import Machine, builtin_presets, resolve
@@ -141,11 +144,16 @@ def test_a_gpu_is_expected_to_run_the_best_that_fits(places):
 
 
 @pytest.mark.model
-def test_loading_measures_once(tmp_path):
+def test_loading_measures_once_when_the_machine_is_not_busy(tmp_path, monkeypatch):
+    waited_s = itertools.count(0, 1_000)
+    monkeypatch.setattr(whisper_speed, "_waited_s", lambda: next(waited_s))
     ledger = Ledger(tmp_path / "models.json")
     backend = WhisperBackend(ledger=ledger, machine=lambda: LAPTOP)
     demo = builtin_presets()["demo"]
     assert backend.describe(demo).realtime is None
+    backend.load(demo, cpu_threads=1, num_workers=1).close()
+    assert not ledger.path.exists()
+    monkeypatch.setattr(whisper_speed, "_waited_s", lambda: 0.0)
     backend.load(demo, cpu_threads=1, num_workers=1).close()
     key = rules.key_of(backend.resolve(attrs.evolve(demo, cpu_threads=1)), backend.locate(demo))
     measured = ledger.speed(key)
@@ -154,3 +162,15 @@ def test_loading_measures_once(tmp_path):
     written = ledger.path.stat().st_mtime_ns
     backend.load(demo, cpu_threads=1, num_workers=1).close()
     assert ledger.path.stat().st_mtime_ns == written
+
+
+@pytest.mark.model
+def test_a_model_that_is_too_slow_is_told_so_in_the_log(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(whisper_speed, "_waited_s", lambda: 0.0)
+    monkeypatch.setattr(whisper_speed, "_decode", lambda *_, **__: 9.0)
+    ledger = Ledger(tmp_path / "models.json")
+    backend = WhisperBackend(ledger=ledger, machine=lambda: LAPTOP)
+    demo = builtin_presets()["demo"]
+    backend.load(demo, cpu_threads=1, num_workers=1).close()
+    assert "too slow to run live" in caplog.text
+    assert backend.describe(attrs.evolve(demo, cpu_threads=1)).realtime is False

@@ -62,6 +62,11 @@ PRESETS = [
         "compute_type": "int8",
         "loaded": True,
         "local": True,
+        "verified": True,
+        "source": "index",
+        "size_bytes": 145_217_607,
+        "realtime": True,
+        "interim_s": 0.5,
         "default_for": ["final", "interim"],
     },
     {
@@ -72,6 +77,7 @@ PRESETS = [
         "compute_type": "int8",
         "loaded": False,
         "local": False,
+        "size_bytes": 75_537_502,
         "default_for": [],
     },
 ]

@@ -4,6 +4,7 @@ import io
 import json
 
 import pytest
+from sttd_client.ctl.models import live
 
 from sttd.errors import CODES
 
@@ -37,9 +38,30 @@ def test_json_is_what_the_daemon_said(sttctl, fake_control, status_report, prese
 def test_models_say_what_is_on_disk_and_loaded(sttctl, fake_control, presets):
     with fake_control({"models": {"presets": presets}}):
         _, out, _ = sttctl("models")
-    base, tiny = (line.split() for line in out.splitlines()[1:])
-    assert base == ["base", "base", "whisper", "cpu", "int8", "yes", "yes", "final,", "interim"]
-    assert tiny == ["tiny", "tiny", "whisper", "cpu", "int8", "no", "no"]
+    header, base, *rest = out.splitlines()
+    assert "LIVE HERE" in header
+    assert " ".join(base.split()) == "base base cpu int8 138 MiB index yes yes (0.50 s an interim) yes final, interim"
+    assert rest == ["", "Not on disk; `sttctl pull NAME` gets one:", "  tiny (72 MiB)"]
+
+
+@pytest.mark.parametrize(
+    ("auto", "recommended", "last"),
+    [
+        (None, "base", "No model for people's speech is on disk. The one for this machine: sttctl pull base"),
+        ("base", "small", "This machine can run a better one live: sttctl pull small"),
+        ("base", "base", "  tiny (72 MiB)"),
+    ],
+)
+def test_models_say_which_one_to_get(sttctl, fake_control, presets, auto, recommended, last):
+    with fake_control({"models": {"presets": presets, "auto": auto, "recommended": recommended}}):
+        _, out, _ = sttctl("models")
+    assert out.splitlines()[-1] == last
+
+
+def test_a_model_is_live_slow_or_not_measured():
+    assert live({}) == "not measured"
+    assert live({"realtime": False, "interim_s": 2.5}) == "no (2.50 s an interim)"
+    assert live({"realtime": True, "interim_s": None}) == "yes"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +94,7 @@ def test_results_are_said_in_words(sttctl, fake_control):
     table = {
         "load": {"cache_hit": False, "load_seconds": 1.5, "entry": entry},
         "unload": {"unloaded": 1, "process_rss_bytes": 1 << 20, "entries": [{**entry, "draining": True}]},
-        "pull": {"path": "/models/base"},
+        "pull": {"path": "/models/base", "model": "base", "source": "index", "verified": True},
         "reload": {"changed": ["models.model"], "needs_restart": ["server.tcp"]},
         "close_session": {},
         "sessions": {"sessions": [], "next": None},
@@ -83,7 +105,7 @@ def test_results_are_said_in_words(sttctl, fake_control):
             "1 model unloaded; the daemon has 1 MiB",
             "in use, going when their users are done: base",
         ]
-        assert sttctl("pull", "base")[1] == "base is in /models/base\n"
+        assert sttctl("pull", "base")[1] == "base is in /models/base: from the index, every file verified\n"
         assert sttctl("reload")[1] == "changed: models.model\nin effect after a restart: server.tcp\n"
         assert sttctl("close", "s1")[1] == "session s1 closed\n"
         assert sttctl("sessions")[1] == "no sessions\n"

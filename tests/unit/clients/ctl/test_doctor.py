@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from sttd_client.ctl.doctor import gpu_findings, model_findings, sandbox_findings, server_findings
+from sttd_client.ctl.doctor import choice_findings, gpu_findings, model_findings, sandbox_findings, server_findings
 from sttd_client.ctl.machine import CudaLibraries, Gpu, Process, look_at_gpu, look_at_process
 
 from sttd import __version__
@@ -62,6 +62,19 @@ def test_an_absent_default_model_is_named_with_the_command_that_gets_it(status_r
     assert finding.advice == "download it: `sttctl pull base`"
     assert not bad(model_findings({"models": {"load_failures": 0}}, presets))
     assert "2 loads failed" in bad(model_findings({"models": {"load_failures": 2}}, presets))[0].text
+
+
+def test_a_model_that_is_too_slow_is_bad_and_a_better_one_is_named(presets):
+    slow = {**presets[0], "realtime": False, "interim_s": 3.0}
+    first, second = choice_findings({"presets": [slow, presets[1]], "recommended": "tiny"})
+    assert (first.verdict, second.verdict) == ("bad", "note")
+    assert "3.00 s" in first.text
+    assert "sttctl pull tiny" in first.advice
+    assert "sttctl pull tiny" in second.advice
+    assert all(finding.verdict == "good" for finding in choice_findings({"presets": presets, "recommended": "base"}))
+    unmeasured = {**presets[0], "realtime": None}
+    assert len(list(choice_findings({"presets": [unmeasured], "recommended": "base"}))) == 1
+    assert list(choice_findings({"presets": [unmeasured]})) == []
 
 
 @pytest.mark.parametrize(
