@@ -176,6 +176,9 @@ class Backend(Protocol):
     def describe(self, preset: Preset) -> Place:
         """What is known of the model here. As cheap as `locate`, and as silent."""
 
+    def forget(self) -> None:
+        """Models came or went: what was remembered of the disk is looked up anew."""
+
     def suggest(self, preset: Preset) -> str:
         """Which model to get for a preset: its own, or for `auto` the one that suits this machine."""
 

@@ -112,6 +112,9 @@ class FakeBackend:
         """It is always there, and as quick as its options say."""
         return Place(model=preset.model, path=Path(), source="embedded", verified=True, realtime=True)
 
+    def forget(self) -> None:
+        """Nothing is remembered."""
+
     def suggest(self, preset: Preset) -> str:
         """There is nothing to get."""
         return preset.model

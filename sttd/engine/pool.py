@@ -218,6 +218,8 @@ class ModelPool:
 
     def renew(self) -> None:
         """Models are on disk that were not: presets that mean another one now load it for the next who asks."""
+        for backend in self.shelf.backends.values():
+            backend.forget()
         stale = [key for key, loaded in self._loaded.items() if loaded.path != self.shelf.locate(loaded.preset)]
         self._apply(self._policy.unload(stale, now=self._clock()))
 

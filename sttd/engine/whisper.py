@@ -96,6 +96,10 @@ class WhisperBackend:
         """What is known of the model here."""
         return self._places.describe(preset)
 
+    def forget(self) -> None:
+        """Models came or went."""
+        self._places.forget()
+
     def suggest(self, preset: Preset) -> str:
         """Which model to get for a preset."""
         return self._places.suggest(preset)
@@ -142,6 +146,7 @@ class WhisperBackend:
             log.info("preset %s is not measured: other programs had the cores", preset.name)
             return
         ledger.note_speed(speed.key_of(preset, path), found)
+        self._places.forget()
         if not speed.runs_live(found):
             log.warning(
                 "preset %s is too slow to run live on this machine: an interim takes %.1f s; `sttctl doctor` names one",

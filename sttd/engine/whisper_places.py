@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
@@ -14,25 +17,35 @@ from sttd.engine.ledger import Ledger, Source, Speed
 from sttd.engine.presets import Machine, resolve
 from sttd.engine.store import ModelStore, embedded_model, is_path, size_bytes
 
+RECALL_S: Final = 1.0  # chosen: nobody sees a list that is a second old
+
+T = TypeVar("T")
+
 
 @attrs.frozen(kw_only=True, eq=False)
 class Places:
     """The rules of `engine/speed.py` over the files of the store and the memory of the ledger. Reads no network.
 
-    Everything is looked up anew: a model that was pulled a moment ago counts. It costs some hundred `stat` calls at
-    the most, for `auto`.
+    `auto` and the list of models cost some hundred `stat` calls, and whoever may connect may ask for them in a loop: so
+    what was found is good for `RECALL_S`, unless `forget` says that something has changed. That nothing was found is
+    not remembered.
     """
 
     store: ModelStore
     ledger: Ledger | None
     machine: Callable[[], Machine]
+    clock: Callable[[], float] = time.monotonic
+    _known: dict[tuple[str, Preset], tuple[float, Any]] = attrs.field(factory=dict, init=False)
 
     def model_of(self, preset: Preset) -> str:
         """The model that a preset means: for `auto` the best one here, or without any the one to get. Never fails."""
         if preset.model != "auto":
             return preset.model
-        folders = {name: folder for name in LADDER if (folder := self.store.locate(name)) is not None}
-        return speed.choose(folders, self._live(preset, folders)) or self.suggest(preset)
+        return self._recalled("auto", preset, self._choose) or self.suggest(preset)
+
+    def forget(self) -> None:
+        """Something changed on disk."""
+        self._known.clear()
 
     def locate(self, preset: Preset) -> Path | None:
         """Its directory, or None."""
@@ -52,6 +65,22 @@ class Places:
 
     def describe(self, preset: Preset) -> Place:
         """Everything that the list of models says of it."""
+        return self._recalled("row", preset, self._describe)
+
+    def _recalled(self, kind: str, preset: Preset, look: Callable[[Preset], T]) -> T:
+        at, found = self._known.get((kind, preset), (-math.inf, None))
+        if self.clock() - at < RECALL_S:
+            return cast("T", found)
+        fresh = look(preset)
+        if fresh:
+            self._known[kind, preset] = (self.clock(), fresh)
+        return fresh
+
+    def _choose(self, preset: Preset) -> str | None:
+        folders = {name: folder for name in LADDER if (folder := self.store.locate(name)) is not None}
+        return speed.choose(folders, self._live(preset, folders))
+
+    def _describe(self, preset: Preset) -> Place:
         model = self.model_of(preset)
         folder = self.store.locate(model, revision=preset.revision)
         if folder is None:

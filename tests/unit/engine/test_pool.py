@@ -82,6 +82,9 @@ class StubBackend:
     def describe(self, preset):
         return Place(model=preset.model, path=self.locate(preset))
 
+    def forget(self):
+        self.note("forget")
+
     def suggest(self, preset):
         return preset.model
 

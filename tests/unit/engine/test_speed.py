@@ -66,7 +66,9 @@ def test_auto_is_the_best_that_runs_live_else_the_smallest(on_disk, live):
 @pytest.fixture
 def places(tmp_path):
     store = ModelStore(own_dir=tmp_path / "own", hub_dir=tmp_path / "hub")
-    return Places(store=store, ledger=Ledger(tmp_path / "models.json"), machine=lambda: LAPTOP)
+    every_look_is_a_second_later = itertools.count(0.0, 1.0).__next__
+    ledger = Ledger(tmp_path / "models.json")
+    return Places(store=store, ledger=ledger, machine=lambda: LAPTOP, clock=every_look_is_a_second_later)
 
 
 def put(places, name):
@@ -119,6 +121,23 @@ def test_a_row_says_where_a_model_came_from_and_what_is_known_of_it(places, tmp_
     for file in ("model.bin", "config.json", "tokenizer.json"):
         (snapshot / file).write_bytes(b"{}")
     assert places.describe(presets["tiny"]).source == "hub"
+
+
+def test_what_was_found_is_good_for_a_second_and_nothing_is_not(places):
+    now = [0.0]
+    places = attrs.evolve(places, clock=lambda: now[0])
+    assert places.locate(AUTO) is None
+    tiny = put(places, "tiny.en")
+    assert places.locate(AUTO) == tiny
+    base = put(places, "base")
+    assert places.locate(AUTO) == tiny
+    now[0] = 1.0
+    assert places.locate(AUTO) == base
+    row = places.describe(AUTO)
+    places.ledger.note_receipt(base, source="hub", hashes={"model.bin": "ab"})
+    assert places.describe(AUTO) is row
+    places.forget()
+    assert places.describe(AUTO).source == "hub"
 
 
 def test_another_way_to_run_a_model_is_another_measurement(places):
