@@ -22,6 +22,7 @@ class ConfigureOptions(TypedDict, total=False):
     """What `configure` changes, from the next utterance on."""
 
     lang: str | None
+    languages: Sequence[str] | None
     prompt: str | None
     hotwords: Sequence[str] | None
     interim: bool | None

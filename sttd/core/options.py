@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -31,7 +31,8 @@ class SessionOptions:
 
     kind: Kind = "live"
     sample_rate: int = 16_000
-    lang: str | None = None  # None: detect once and pin
+    lang: str | None = None  # None: detect
+    languages: tuple[str, ...] = ()  # that are possible where it is detected; empty: all
     encoding: Encoding = "pcm_s16le"
     channels: int = 1
     channel_select: int | None = None
@@ -64,7 +65,16 @@ class SessionChanges:
     """What `configure` changes, from the next utterance on."""
 
     lang: str | Unchanged | None = UNCHANGED
+    languages: tuple[str, ...] | Unchanged = UNCHANGED
     prompt: str | Unchanged = UNCHANGED
     hotwords: tuple[str, ...] | Unchanged = UNCHANGED
     interim: bool | Unchanged = UNCHANGED
     endpointing: Endpointing | Unchanged | None = UNCHANGED
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were named."""
+        return {
+            field.name: value
+            for field in attrs.fields(type(self))
+            if (value := getattr(self, field.name)) is not UNCHANGED
+        }

@@ -30,11 +30,7 @@ _NULLABLE = frozenset({"total_s"})  # None is said as null; other fields that ar
 
 def session_options(start: Start, *, defaults: SessionOptions) -> SessionOptions:
     """The options that a client asked for with `start`, the rest from `defaults` for sessions of that kind."""
-    asked = _given(start)
-    for special in ("lang", "endpointing"):
-        asked.pop(special, None)
-    if start.lang is not None:
-        asked["lang"] = _language(start.lang)
+    asked = {**_given(start), **_languages(start)}
     if start.model is not None:
         asked.setdefault("interim_model", start.model)
     if start.endpointing is not None:
@@ -46,9 +42,7 @@ def session_options(start: Start, *, defaults: SessionOptions) -> SessionOptions
 
 def session_changes(configure: Configure, *, current: Endpointing | None) -> SessionChanges:
     """What `configure` names; `current` fills the endpointing fields that it does not."""
-    changes: dict[str, Any] = {name: value for name, value in _given(configure).items() if name != "lang"}
-    if configure.lang is not None:
-        changes["lang"] = _language(configure.lang)
+    changes = {**_given(configure), **_languages(configure)}
     if configure.endpointing is not None:
         changes["endpointing"] = _endpointing(configure.endpointing, defaults=current)
     return SessionChanges(**changes)
@@ -63,6 +57,7 @@ def started_fields(session: str, options: SessionOptions) -> dict[str, Any]:
     """The fields of `started`: the effective options, under the names of `start`."""
     fields = {field.name: getattr(options, field.name) for field in attrs.fields(Start)}
     fields["lang"] = options.lang or "auto"
+    fields["languages"] = list(options.languages) or None
     fields["hotwords"] = list(options.hotwords)
     fields["endpointing"] = attrs.asdict(options.endpointing) if options.endpointing else False
     return {"session": session, **fields}
@@ -83,8 +78,14 @@ def _given(message: Start | Configure) -> dict[str, Any]:
     return {f.name: value for f in attrs.fields(type(message)) if (value := getattr(message, f.name)) is not None}
 
 
-def _language(lang: str) -> str | None:
-    return None if lang == "auto" else lang
+def _languages(message: Start | Configure) -> dict[str, Any]:
+    """`lang` and `languages` as options. Who names several languages wants to have them told apart."""
+    options: dict[str, Any] = {}
+    if message.languages is not None:
+        options["languages"] = tuple(dict.fromkeys(message.languages))
+    if message.lang is not None or message.languages is not None:
+        options["lang"] = None if message.lang == "auto" else message.lang
+    return options
 
 
 def _endpointing(asked: EndpointingFields | bool, *, defaults: Endpointing | None) -> Endpointing | None:

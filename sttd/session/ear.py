@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from sttd.core.audio import AudioDecoder
-from sttd.core.options import UNCHANGED, Endpointing, SessionChanges, SessionOptions
+from sttd.core.options import Endpointing, SessionChanges, SessionOptions
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Final, FinalReason, Gap, seconds
 from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssembler, UtteranceEvent
 from sttd.engine.vad import SileroModel, VoiceDetector
@@ -21,7 +21,7 @@ from sttd.session.arrivals import Arrivals
 from sttd.session.container import Frames
 from sttd.session.finals import empty_final
 from sttd.session.transcriber import Transcriber
-from sttd.session.voice import Detection, Voice
+from sttd.session.voice import Voice
 
 _PAUSE_MS = (
     180  # what counts as a pause where none is used for speculation; the speaker's own pauses are learned from it
@@ -129,20 +129,14 @@ class Ear:
                 number,
                 self.options,
                 at_sample=self.position,
-                language=self.options.lang or self.voice.detected,
+                language=self.voice.languages.certain,
             )
             self.nursery.start_soon(self._answer_empty, number, self._last_sent, sent)
             self._last_sent = sent
 
     def change(self, changes: SessionChanges) -> None:
         """Other options, from the next utterance on."""
-        given = {
-            field.name: value
-            for field in attrs.fields(SessionChanges)
-            if (value := getattr(changes, field.name)) is not UNCHANGED
-        }
-        if "lang" in given:
-            self.voice.detection = Detection()
+        given = changes.given()
         if (endpointing := given.get("endpointing")) is not None:
             # No client may ask for more than what the model takes in one call.
             longest_s = min(endpointing.max_utterance_s, self.voice.tuning.max_window_s)
@@ -151,7 +145,7 @@ class Ear:
             self._assembler.configure(given["endpointing"])
             if not self.speaking:
                 self._tune_detector(given["endpointing"])
-        self.voice.options = attrs.evolve(self.options, **given)
+        self.voice.change(attrs.evolve(self.options, **given), anew="lang" in given or "languages" in given)
 
     def _tune_detector(self, endpointing: Endpointing | None) -> None:
         if endpointing is not None:

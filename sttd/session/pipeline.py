@@ -156,7 +156,7 @@ class Session:
             "kind": self.options.kind,
             "state": state,
             "model": self.options.model,
-            "lang": self.options.lang or self.voice.detected,
+            "lang": self.voice.languages.certain,
             "audio_s": round(seconds(ear.position), 3),
             "utterances": ear.utterances,
             "lag_s": round(ear.lag_s, 3),

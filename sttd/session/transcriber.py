@@ -26,6 +26,7 @@ import trio
 from sttd.core import text as text_rules
 from sttd.core.cadence import Cadence
 from sttd.core.endpointer import TurnHint
+from sttd.core.languages import UtteranceLanguage
 from sttd.core.options import SessionOptions
 from sttd.core.stabiliser import Stabiliser
 from sttd.core.types import (
@@ -49,16 +50,12 @@ from sttd.engine.backend import Lease
 from sttd.engine.dispatcher import Job, JobDropped, Outcome, Ticket
 from sttd.errors import DecodeError, OverloadedError, SttdError
 from sttd.session.finals import NOT_DECODED, final_of
-from sttd.session.voice import Detection, Voice
+from sttd.session.voice import Voice
 
 # When a job should have started, after it was submitted; orders jobs within a class.
 _DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
 
 _FILE_RETRY_S = 0.2  # at least, between two tries to submit a window
-
-# A language is pinned once this much speech was heard: below, Whisper's detection is a guess.
-_LANGUAGE_EVIDENCE_S = 2.0
-_LANGUAGE_PROBABILITY = 0.5
 
 
 @attrs.define(eq=False)
@@ -87,7 +84,7 @@ class Transcriber:
     _trouble: SttdError | None = attrs.field(default=None, init=False)
     _interim: Ticket | None = attrs.field(default=None, init=False)
     _speculation: _Speculation | None = attrs.field(default=None, init=False)
-    _detection: Detection = attrs.field(init=False)  # that of the session when the utterance began
+    _language: UtteranceLanguage = attrs.field(init=False)
     _seq: int = attrs.field(default=0, init=False)
     _previous_text: str = attrs.field(default="", init=False)
     _growing: Growing = attrs.field(factory=Growing, init=False)
@@ -96,7 +93,7 @@ class Transcriber:
 
     def __attrs_post_init__(self) -> None:
         tuning = self.voice.tuning
-        self._detection = self.voice.detection
+        self._language = UtteranceLanguage(utterance=self.opened.utterance, session=self.voice.languages)
         self._stabiliser = Stabiliser(lock_stable=self.options.lock_stable, hold_back_s=tuning.hold_back_s)
         self._cadence = Cadence(interim_min_ms=tuning.interim_min_ms)
         self.voice.emit(SpeechStart(utterance=self.opened.utterance, at_s=seconds(self.opened.at_sample)))
@@ -239,15 +236,18 @@ class Transcriber:
 
     # ------------------------------------------------------------------ decoding
 
-    @property
-    def _language(self) -> str | None:
-        return self.options.lang or self._detection.language
+    def _speech_s(self, samples: Samples) -> float:
+        """Seconds of audio from the onset on."""
+        return seconds(len(samples) - (self.opened.at_sample - self.opened.start_sample))
 
     def _submit(self, samples: Samples, job_class: JobClass, *, lease: Lease, complete: bool = False) -> Ticket:
         options = self.options
         interim = job_class is JobClass.INTERIM
+        settled = self._language.code
         decode = DecodeOptions(
-            language=self._language,
+            language=settled,
+            # A final also says to later utterances what its sound was.
+            languages=None if settled and interim else self._language.prior(speech_s=self._speech_s(samples)),
             task=options.task,
             words=options.words and not interim,
             prompt=options.prompt,
@@ -257,15 +257,10 @@ class Transcriber:
         growing = None if options.kind == "file" else self._growing  # a window of a file is decoded once
         if job_class is JobClass.FINAL and options.kind == "file":
             job_class = JobClass.FILE
+        item = DecodeItem(samples=samples, options=decode, job_class=job_class, growing=growing, complete=complete)
         return self.voice.dispatcher.submit(
             Job(
-                item=DecodeItem(
-                    samples=samples,
-                    options=decode,
-                    job_class=job_class,
-                    growing=growing,
-                    complete=complete,
-                ),
+                item=item,
                 session=self.voice.session,
                 uid=self.voice.uid,
                 deadline=self.voice.clock() + _DEADLINE_S[job_class],
@@ -285,11 +280,19 @@ class Transcriber:
         self._cadence.completed(seconds=outcome.decode_s, now=self.voice.clock())
         if self._closed is not None:
             return  # nothing may be shown after speech_end but the final
-        self._pin_language(outcome.hypothesis, speech_s=seconds(len(snapshot.samples)))
-        text = text_rules.tidy(outcome.hypothesis.text)
+        hypothesis = outcome.hypothesis
+        text = text_rules.tidy(hypothesis.text)
         if not text and self._seq == 0:
             return
-        stable = self._stabiliser.push(text, words=outcome.hypothesis.words, audio_s=seconds(len(snapshot.samples)))
+        if not self._language.settle(
+            hypothesis.language,
+            probability=hypothesis.language_probability,
+            heard=hypothesis.languages,
+            speech_s=self._speech_s(snapshot.samples),
+        ):
+            self._catch_up()
+            return
+        stable = self._stabiliser.push(text, words=hypothesis.words, audio_s=seconds(len(snapshot.samples)))
         self._seq += 1
         self.voice.emit(
             Interim(
@@ -301,8 +304,7 @@ class Transcriber:
                 end_s=seconds(snapshot.end_sample),
             )
         )
-        language = self._language or outcome.hypothesis.language
-        self.on_hint(text_rules.turn_hint(self._previous_text, text, language=language))
+        self.on_hint(text_rules.turn_hint(self._previous_text, text, language=hypothesis.language))
         self._previous_text = text
         self._catch_up()
 
@@ -327,7 +329,8 @@ class Transcriber:
             prompt=self.options.prompt,
             hotwords=self.options.hotwords,
         )
-        self._pin_language(hypothesis, speech_s=speech_s)
+        if hypothesis.text:
+            self._language.hear(hypothesis.languages, speech_s=self._speech_s(closed.samples))
         timing = Timing(
             endpoint_ms=seconds(closed.decided_sample - closed.end_sample) * 1000,
             queue_ms=outcome.queue_s * 1000,
@@ -353,7 +356,9 @@ class Transcriber:
             except (JobDropped, DecodeError):
                 pass  # shed while it waited, or failed: what was a guess until now deserves a real try
             else:
-                return outcome, outcome.started < decided_at
+                # It may have begun before an interim settled the language.
+                if self._language.takes(outcome.hypothesis.language):
+                    return outcome, outcome.started < decided_at
         assert self._lease is not None
         return await (await self._submit_final(closed, lease=self._lease)).wait(), False
 
@@ -386,16 +391,6 @@ class Transcriber:
             reason=reason,
             timing=timing,
             hypothesis=hypothesis,
-            language=self._language,
+            language=self._language.best if hypothesis is None else None,
             model=self._lease.preset if self._lease is not None else self.options.model,
         )
-
-    def _pin_language(self, hypothesis: Hypothesis, *, speech_s: float) -> None:
-        """Detect once: switching language between interims is the worst flicker there is."""
-        if (
-            self._language is None
-            and hypothesis.language
-            and speech_s >= _LANGUAGE_EVIDENCE_S
-            and hypothesis.language_probability >= _LANGUAGE_PROBABILITY
-        ):
-            self._detection.language = hypothesis.language

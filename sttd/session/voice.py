@@ -7,6 +7,7 @@ from typing import Protocol
 
 import attrs
 
+from sttd.core.languages import SessionLanguages
 from sttd.core.options import SessionOptions
 from sttd.core.types import SessionEvent
 from sttd.engine.backend import Lease
@@ -34,13 +35,6 @@ class Tuning:
 
 
 @attrs.define(eq=False)
-class Detection:
-    """The language that utterances were found to be in. Those from before a change of language keep their own."""
-
-    language: str | None = None
-
-
-@attrs.define(eq=False)
 class Voice:
     """What the utterances of one session share."""
 
@@ -53,9 +47,17 @@ class Voice:
     emit: Callable[[SessionEvent], None]
     clock: Callable[[], float]
     client_left: bool = False  # nobody reads any more; finals are still decoded
-    detection: Detection = attrs.field(factory=Detection)
+    languages: SessionLanguages = attrs.field()
 
-    @property
-    def detected(self) -> str | None:
-        """The language that new utterances are in, once it is certain; the client's own word goes before it."""
-        return self.detection.language
+    @languages.default
+    def _languages_of_options(self) -> SessionLanguages:
+        return SessionLanguages(given=self.options.lang, allowed=self.options.languages)
+
+    def change(self, options: SessionOptions, *, anew: bool) -> None:
+        """Other options for the next utterance; `anew`: what was found out about the language is void.
+
+        Utterances that have begun keep the languages that they began with.
+        """
+        self.options = options
+        if anew:
+            self.languages = self._languages_of_options()

@@ -29,6 +29,7 @@ ENCODINGS = ("pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container"
 MAX_PROMPT_CHARS = 4000
 MAX_HOTWORDS = 200
 MAX_HOTWORD_CHARS = 100
+MAX_LANGUAGES = 16  # chosen: more than anybody mixes in one session
 
 
 # ---------------------------------------------------------------- from the client
@@ -36,10 +37,28 @@ MAX_HOTWORD_CHARS = 100
 
 def _lang(*, omitted: str) -> Any:
     return string(
-        "language of the speech, ISO 639-1; `auto` detects it once and keeps it",
+        "language of the speech, ISO 639-1; `auto` detects it, by all that the session has heard",
         choices=("auto", *LANGUAGES),
         omitted=omitted,
     )
+
+
+def _languages(*, omitted: str) -> Any:
+    return strings(
+        "the languages that may be spoken, at least one; `lang` is detected among them",
+        max_items=MAX_LANGUAGES,
+        choices=LANGUAGES,
+        omitted=omitted,
+    )
+
+
+def _check_languages(lang: str | None, languages: tuple[str, ...] | None) -> None:
+    if languages is None:
+        return
+    if not languages:
+        refuse("languages", "`languages` must name one language at least; leave it out where any may be spoken")
+    if lang is not None and lang != "auto" and lang not in languages:
+        refuse("lang", "`lang` must be one of `languages`, or `auto`")
 
 
 def _prompt(*, omitted: str) -> Any:
@@ -107,6 +126,7 @@ class Start:
     )
     sample_rate: int | None = integer("samples per second and channel", minimum=8000, maximum=192_000, omitted="16000")
     lang: str | None = _lang(omitted="auto")
+    languages: tuple[str, ...] | None = _languages(omitted="any")
     encoding: str | None = string(
         "of the audio; `container`: a WAV, FLAC, MP3, Ogg, Opus, WebM or M4A byte stream",
         choices=ENCODINGS,
@@ -140,6 +160,7 @@ class Start:
     )
 
     def __attrs_post_init__(self) -> None:
+        _check_languages(self.lang, self.languages)
         if self.channel_select is None or self.encoding == "container":  # a container says itself how many it has
             return
         if self.channel_select >= (self.channels or 1):
@@ -168,11 +189,15 @@ class Configure:
 
     op: ClassVar[str] = "configure"
 
-    lang: str | None = _lang(omitted="unchanged")
+    lang: str | None = _lang(omitted="unchanged; `auto` with `languages`")
+    languages: tuple[str, ...] | None = _languages(omitted="unchanged")
     prompt: str | None = _prompt(omitted="unchanged")
     hotwords: tuple[str, ...] | None = _hotwords(omitted="unchanged")
     interim: bool | None = flag("send text while it is spoken", omitted="unchanged")
     endpointing: EndpointingFields | Literal[False] | None = _endpointing(omitted="unchanged")
+
+    def __attrs_post_init__(self) -> None:
+        _check_languages(self.lang, self.languages)
 
 
 @attrs.frozen(kw_only=True)
@@ -231,7 +256,8 @@ class Started:
     session: str = string("id of the session", required=True)
     kind: str | None = string("`live` or `file`")
     sample_rate: int | None = integer("samples per second and channel")
-    lang: str | None = string("language; `auto` until it is detected")
+    lang: str | None = string("language; `auto`: it is detected")
+    languages: tuple[str, ...] | None = strings("the languages that may be spoken", omitted="null: any")
     encoding: str | None = string("of the audio")
     channels: int | None = integer("interleaved channels")
     channel_select: int | None = integer("the one channel taken", omitted="all, mixed")

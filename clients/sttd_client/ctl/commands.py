@@ -48,6 +48,11 @@ _SPEECH = (
         summary="of the speech, ISO 639-1 (default: auto)",
     ),
     Argument(
+        names=("--languages",),
+        metavar="CODES",
+        summary="the languages that may be spoken, such as es,en: the language is detected among them (default: any)",
+    ),
+    Argument(
         names=("--model", "-m"),
         metavar="PRESET",
         completes="preset",

@@ -17,6 +17,7 @@ from rich.console import Console
 from sttd.errors import EXIT_OK
 from sttd_client.captions import captions
 from sttd_client.capture import LiveAudio, NoMicrophoneError, microphone, recording
+from sttd_client.ctl.speech import speech_options
 from sttd_client.events import Event, Final, as_message
 from sttd_client.options import StartOptions
 from sttd_client.session import Session, open_session
@@ -46,10 +47,7 @@ def listen(arguments: argparse.Namespace) -> int:
 
 def _options(arguments: argparse.Namespace, audio: LiveAudio) -> StartOptions:
     return {
-        "lang": arguments.language,
-        "model": arguments.model,
-        "prompt": arguments.prompt,
-        "task": "translate" if arguments.translate else None,
+        **speech_options(arguments),
         "label": "sttctl listen",
         **audio.options,
     }

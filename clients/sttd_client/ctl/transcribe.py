@@ -18,6 +18,7 @@ from sttd_client.addresses import NoDaemonError
 from sttd_client.ctl.commands import FORMATS
 from sttd_client.ctl.outcome import exit_status_of, words_of
 from sttd_client.ctl.progress import ProgressLine, time_left
+from sttd_client.ctl.speech import speech_options
 from sttd_client.ctl.terminal import duration
 from sttd_client.events import Event, Final, Progress, Stopped
 from sttd_client.options import StartOptions
@@ -93,10 +94,7 @@ def _transcribe_file(file: str, arguments: argparse.Namespace, *, kind: str) -> 
     options: StartOptions = {
         "kind": "file",
         "encoding": "container",
-        "lang": arguments.language,
-        "model": arguments.model,
-        "prompt": arguments.prompt,
-        "task": "translate" if arguments.translate else None,
+        **speech_options(arguments),
         "words": True if arguments.words or kind in ("srt", "vtt") else None,
         "label": Path(file).name[:200],
     }

@@ -32,6 +32,21 @@ def test_named_fields_replace_defaults():
     assert options(lang="auto").lang is None
 
 
+def test_languages_are_kept_in_their_order_each_once():
+    got = options(languages=("es", "en", "es"))
+    assert (got.lang, got.languages) == (None, ("es", "en"))
+    assert options(lang="en", languages=("es", "en")).lang == "en"
+    assert options(lang="auto", languages=("es",)).lang is None
+
+
+def test_who_names_several_languages_wants_them_told_apart():
+    changes = mapping.session_changes(Configure(languages=("es", "en")), current=None)
+    assert (changes.lang, changes.languages) == (None, ("es", "en"))
+    changes = mapping.session_changes(Configure(lang="es", languages=("es", "en")), current=None)
+    assert (changes.lang, changes.languages) == ("es", ("es", "en"))
+    assert mapping.session_changes(Configure(lang="auto"), current=None).languages is UNCHANGED
+
+
 def test_a_named_model_makes_interims_too_unless_that_is_named():
     assert options(model="base").interim_model == "base"
     assert options(model="base", interim_model="tiny").interim_model == "tiny"
@@ -75,6 +90,8 @@ def test_started_reads_back_as_what_start_says():
     fields = mapping.started_fields("s1", attrs.evolve(DEFAULTS, endpointing=None, hotwords=("a", "b")))
     started = parse_event({"type": "started", **fields})
     assert (started.session, started.endpointing, started.hotwords, started.lang) == ("s1", False, ("a", "b"), "auto")
+    assert fields["languages"] is None
+    assert mapping.started_fields("s1", attrs.evolve(DEFAULTS, languages=("es", "en")))["languages"] == ["es", "en"]
 
 
 EVERY_EVENT = [

@@ -25,12 +25,18 @@ NOISE = np.random.default_rng(1).integers(-3000, 3000, SAMPLE_RATE).astype("<i2"
 
 @attrs.frozen(kw_only=True)
 class Recogniser(FakeModel):
-    """A fake that decodes while its gate is open, remembers its calls, and raises what it is told to, in turn."""
+    """A fake that decodes while its gate is open, remembers its calls, and raises what it is told to, in turn.
+
+    `sounds` is what its decodes hear of the language, in turn, the last one again and again; as the real engine does,
+    it chooses by that and by what the session knows. `asked` are the options of all its decodes.
+    """
 
     options: FakeOptions = attrs.field(factory=FakeOptions)
     gate: threading.Event = attrs.field(factory=threading.Event)
     calls: list = attrs.field(factory=list)
     failures: list = attrs.field(factory=list)
+    sounds: list = attrs.field(factory=list)
+    asked: list = attrs.field(factory=list)
 
     def __attrs_post_init__(self):
         self.gate.set()
@@ -42,6 +48,18 @@ class Recogniser(FakeModel):
         if failure is not None:
             raise failure
         return super().decode(batch)
+
+    def _hear(self, item):
+        self.asked.append(item.options)
+        hypothesis = FakeModel._hear(self, item)
+        if not self.sounds:
+            return hypothesis
+        sound = self.sounds.pop(0) if len(self.sounds) > 1 else self.sounds[0]
+        language, prior = item.options.language, item.options.languages
+        if language is None:
+            language, probability = prior.posterior(sound)[0]
+            return attrs.evolve(hypothesis, language=language, language_probability=probability, languages=sound)
+        return attrs.evolve(hypothesis, languages=sound if prior is not None else ())
 
 
 @attrs.define(eq=False)

@@ -98,11 +98,11 @@ async def test_changes_are_for_the_next_utterance():
 async def test_a_language_named_anew_is_detected_anew():
     async with open_room() as room:
         ear = listening(room)
-        ear.voice.detection.language = "fr"
+        ear.voice.languages.hear(1, (("fr", 0.99),), speech_s=5.0)
         ear.change(SessionChanges(prompt="x"))
-        assert ear.voice.detected == "fr"
+        assert ear.voice.languages.certain == "fr"
         ear.change(SessionChanges(lang=None))
-        assert ear.voice.detected is None
+        assert ear.voice.languages.certain is None
 
 
 async def test_at_once_every_shown_utterance_has_its_final_in_order():

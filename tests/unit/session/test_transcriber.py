@@ -8,7 +8,6 @@ import trio.testing
 from sttd.core import text
 from sttd.core.types import Failure, JobClass
 from sttd.errors import ModelError, OverloadedError
-from sttd.session.voice import Detection
 from tests.unit.session.rooms import Utterance, open_room
 
 
@@ -360,38 +359,6 @@ async def test_words_are_on_the_clock_of_the_session():
             ("w2", pytest.approx(1.3)),
             ("w3", pytest.approx(1.6)),
         ]
-
-
-@pytest.mark.parametrize(("seconds", "pinned"), [(1.0, None), (3.0, "en")])
-async def test_a_language_is_pinned_once_enough_was_heard(seconds, pinned):
-    async with open_room() as room:
-        voice = room.voice()
-        utterance = Utterance(room, voice=voice)
-        utterance.close(seconds)
-        assert (await utterance.final()).language == "en"
-        assert voice.detected == pinned
-
-
-async def test_an_utterance_from_before_a_change_of_language_does_not_decide_it():
-    async with open_room() as room:
-        voice = room.voice()
-        utterance = Utterance(room, voice=voice)
-        utterance.hear(3.0)
-        voice.detection = Detection()  # as the ear does when the client says `lang: auto`
-        utterance.close(3.0)
-        await utterance.ended.wait()
-        assert room.events[-1].language == "en"
-        assert utterance.transcriber._language == "en"
-        assert voice.detected is None
-
-
-async def test_a_language_that_was_asked_for_is_not_detected():
-    async with open_room() as room:
-        voice = room.voice(lang="de")
-        utterance = Utterance(room, voice=voice)
-        utterance.close(3.0)
-        assert (await utterance.final()).language == "de"
-        assert voice.detected is None
 
 
 async def test_a_locked_prefix_stays_in_the_final():

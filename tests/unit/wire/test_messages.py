@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -14,11 +15,11 @@ from sttd.wire.schema import rules_of
 
 # PROTOCOL section 3, by hand: the contract must not follow the code.
 OPS = {
-    "start": "kind sample_rate lang encoding channels channel_select interim task model interim_model words prompt "
-    "hotwords endpointing overflow lock_stable label",
+    "start": "kind sample_rate lang languages encoding channels channel_select interim task model interim_model words "
+    "prompt hotwords endpointing overflow lock_stable label",
     "audio": "payload",
     "finalize": "",
-    "configure": "lang prompt hotwords interim endpointing",
+    "configure": "lang languages prompt hotwords interim endpointing",
     "stop": "",
 }
 EVENTS = {
@@ -57,6 +58,7 @@ def test_a_start_with_everything_makes_the_round_trip():
         kind="file",
         sample_rate=44100,
         lang="auto",
+        languages=("es", "en"),
         encoding="mulaw",
         channels=2,
         channel_select=1,
@@ -111,6 +113,11 @@ def test_what_is_wrong_has_its_code(message, code):
         ("lang", "english"),
         ("lang", "xx"),
         ("lang", ""),
+        ("languages", []),
+        ("languages", "es"),
+        ("languages", ["es", "xx"]),
+        ("languages", ["auto"]),
+        ("languages", ["es"] * 17),
         ("encoding", "opus"),
         ("channels", 0),
         ("channels", 9),
@@ -135,7 +142,16 @@ def test_an_option_out_of_range_is_named(field, value):
     with pytest.raises(ProtocolError) as caught:
         parse_client({"op": "start", field: value})
     assert caught.value.code == "bad_option"
-    assert caught.value.data["field"].split(".")[0] == field
+    assert re.split(r"[.\[]", caught.value.data["field"])[0] == field
+
+
+@pytest.mark.parametrize("op", ["start", "configure"])
+def test_a_language_is_one_of_those_that_are_named(op):
+    for lang in ("es", "auto", None):
+        assert parse_client({"op": op, "lang": lang, "languages": ["es", "en"]}).languages == ("es", "en")
+    with pytest.raises(ProtocolError) as caught:
+        parse_client({"op": op, "lang": "fr", "languages": ["es", "en"]})
+    assert (caught.value.code, caught.value.data["field"]) == ("bad_option", "lang")
 
 
 def test_a_channel_of_a_container_is_not_ours_to_count():
