@@ -152,15 +152,101 @@ def test_the_page_can_listen_again_and_choose_a_model(page, daemon):
     assert daemon.call("status")["sessions"]["total"] == 2
 
 
+def bare(serve, tmp_path, *arguments, **environment):
+    """A daemon whose machine has no model but the embedded ones; models can be put into `tmp_path / "cache"`."""
+    cache = str(tmp_path / "cache")
+    env = {"XDG_CACHE_HOME": cache, "HF_HOME": cache, **environment}
+    return serve("--model", "fake", "--tcp", "127.0.0.1:0", *arguments, env=env)
+
+
+def offered(page, group):
+    """The presets of a group of the list."""
+    return page.eval(
+        f"[...document.querySelectorAll('optgroup[label^={json.dumps(group)}] option')].map((o) => o.value)"
+    )
+
+
+def choose(page, preset):
+    page.eval(f"{{ const list = document.getElementById('model'); list.value = {preset!r}; list.onchange(); }}")
+
+
+def test_the_list_offers_what_is_on_disk_and_says_how_to_get_the_rest(page, serve, tmp_path):
+    page.open(url_of(bare(serve, tmp_path)))
+    page.wait_for("document.querySelectorAll('#model optgroup').length === 2")
+    assert sorted(offered(page, "On disk")) == ["demo", "fake"]
+    assert {"tiny.en", "base", "large-v3-turbo"} <= set(offered(page, "Not on disk"))
+    assert page.eval("document.querySelector('#model option').textContent") == "default: fake"
+    choose(page, "demo")
+    choose(page, "small")
+    assert page.eval("document.getElementById('get').open")
+    assert page.eval("document.querySelector('#get code').textContent") == "sttctl pull small"
+    assert page.eval("document.getElementById('model').value") == "demo"  # what was chosen before
+    page.click("#get button.primary")
+    assert not page.eval("document.getElementById('get').open")
+
+
+def test_the_command_is_copied(page, serve, tmp_path):
+    url = url_of(bare(serve, tmp_path))
+    permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    page.call("Browser.grantPermissions", origin=url.rstrip("/"), permissions=permissions)
+    page.open(url)
+    page.call("Page.bringToFront")
+    page.wait_for("!document.getElementById('notice').hidden")
+    shown = page.eval("document.querySelector('#notice code').textContent")
+    assert re.fullmatch(r"sttctl pull [a-z0-9.-]+", shown)
+    page.click("#notice button")
+    page.wait_for("document.querySelector('#notice button').textContent === 'Copied'")
+    assert page.eval("navigator.clipboard.readText()") == shown
+
+
+def test_who_comes_back_with_a_model_finds_it(page, serve, tmp_path):
+    page.open(url_of(bare(serve, tmp_path)))
+    page.wait_for("!document.getElementById('notice').hidden")
+    folder = tmp_path / "cache" / "sttd" / "models" / "tiny.en"
+    folder.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "vocabulary.txt", "model.bin"):
+        (folder / name).write_text("{}")
+    # The daemon may answer with what it found a moment ago, so somebody comes back more than once.
+    page.wait_for("dispatchEvent(new Event('focus')), document.getElementById('notice').hidden")
+    assert "tiny.en" in offered(page, "On disk")
+    assert "tiny.en" not in offered(page, "Not on disk")
+
+
+def test_what_no_session_may_name_is_not_offered_once_that_is_known(page, serve, tmp_path):
+    page.open(url_of(bare(serve, tmp_path, "--set", 'models.selectable=["fake", "base"]')))
+    page.wait_for("document.querySelectorAll('#model optgroup').length === 2")
+    page.click("#toggle")
+    page.wait_for("document.getElementById('state').textContent.startsWith('Listening')")
+    assert offered(page, "On disk") == ["fake"]
+    assert offered(page, "Not on disk") == ["base"]
+
+
+@pytest.mark.parametrize(("shown", "lang", "languages"), [("es, en", None, ["es", "en"]), ("en", "en", None)])
+def test_one_language_is_meant_and_several_are_a_choice(page, daemon, shown, lang, languages):
+    page.open(url_of(daemon))
+    page.eval(
+        "window.sent = []; const send = WebSocket.prototype.send;"
+        "WebSocket.prototype.send = function (data) { window.sent.push(data); return send.call(this, data); }; 0"
+    )
+    page.eval(f"document.getElementById('lang').value = {shown!r}")
+    page.click("#toggle")
+    page.wait_for("window.sent.length > 0")
+    start = json.loads(page.eval("window.sent[0]"))
+    assert (start["op"], start.get("lang"), start.get("languages")) == ("start", lang, languages)
+
+
 def test_a_token_is_asked_for_and_remembered_for_the_tab(page, serve):
     daemon = serve("--model", "fake", "--tcp", "127.0.0.1:0", env={"STTD_SERVER__TOKEN": "s3cret-token"})
     page.open(url_of(daemon))
     page.click("#toggle")
+    assert page.eval("document.getElementById('model').options.length") == 1  # it tells strangers nothing
     page.wait_for("document.getElementById('ask').open")
     page.eval("document.getElementById('token').value = 's3cret-token'")
     page.click("#ask button.primary")
     page.wait_for("document.getElementById('state').textContent.startsWith('Listening')")
     assert "s3cret" not in page.eval("location.href")
+    page.wait_for("document.getElementById('model').options.length > 2")
+    assert "fake" in offered(page, "On disk")
     page.click("#toggle")
     page.wait_for("document.getElementById('toggle').textContent === 'Listen'")
 
