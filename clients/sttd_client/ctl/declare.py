@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 
 Kind = Literal["flag", "str", "int", "float"]
-Completes = Literal["", "file", "preset", "session"]
+Completes = Literal["", "file", "preset", "absent", "loaded", "session"]  # preset: on disk; absent: not
 
 
 @attrs.frozen(kw_only=True)
@@ -62,7 +62,12 @@ class Command:
     details: str = ""  # a paragraph for the man page and `sttctl COMMAND --help`
 
 
-_COMPLETES: Mapping[str, Completes] = {"preset": "preset", "model": "preset", "session": "session"}
+_COMPLETES: Mapping[tuple[str, str], Completes] = {
+    ("load", "preset"): "preset",
+    ("unload", "preset"): "loaded",
+    ("pull", "model"): "absent",
+    ("close_session", "session"): "session",
+}
 
 
 def from_verb(verb: str, *, positional: str) -> tuple[Argument, ...]:
@@ -77,7 +82,7 @@ def from_verb(verb: str, *, positional: str) -> tuple[Argument, ...]:
     for name, row in describe(VERBS[verb].params).items():
         default = row.get("omitted", row.get("default"))
         summary = row["summary"] + ("" if default in (None, True) else f" (default: {default})")
-        completes = _COMPLETES.get(name, "")
+        completes = _COMPLETES.get((verb, name), "")
         if name == positional:
             count: Literal["", "?"] = "" if row["required"] else "?"
             arguments.append(

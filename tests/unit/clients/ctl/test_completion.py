@@ -1,5 +1,6 @@
 """Completion scripts, tried in the shells that are installed; manual pages; both as they lie in the repository."""
 
+import json
 import os
 import runpy
 import shutil
@@ -17,11 +18,19 @@ ROOT = Path(__file__).parents[4]
 
 @pytest.fixture
 def stub(tmp_path):
-    """An environment whose `sttctl` lists two presets and one session, as a running daemon would."""
+    """An environment whose `sttctl` lists presets and one session, as a running daemon would."""
+    models = {
+        "presets": [
+            {"preset": "base", "model": "x", "loaded": True, "local": True, "default_for": ["final"]},
+            {"preset": "tiny", "model": "tiny", "loaded": False, "local": True, "default_for": []},
+            {"preset": "small", "model": "small", "loaded": False, "local": False, "default_for": []},
+        ],
+        "auto": "base",
+    }
     program = tmp_path / "sttctl"
     program.write_text(
         '#!/bin/sh\ncase "$2" in\n'
-        """models) echo '{"presets": [{"preset": "base", "model": "x"}, {"preset": "tiny"}]}' ;;\n"""
+        f"models) echo '{json.dumps(models)}' ;;\n"
         """sessions) echo '{"sessions": [{"session": "s000001"}]}' ;;\nesac\n"""
     )
     program.chmod(0o755)
@@ -47,7 +56,9 @@ def bash_completions(environment, *words, cwd):
         (["sttctl", "transcribe", "--out"], ["--output"]),
         (["sttctl", "transcribe", "sou"], ["sound.wav"]),
         (["sttctl", "transcribe", "-m", "b"], ["base"]),
-        (["sttctl", "load", ""], ["base", "tiny"]),
+        (["sttctl", "load", ""], ["base", "tiny"]),  # what is on disk
+        (["sttctl", "unload", ""], ["base"]),  # what is loaded
+        (["sttctl", "pull", ""], ["small"]),  # what is not on disk
         (["sttctl", "--json", "close", ""], ["s000001"]),
         (["sttctl", "watch", "tran"], ["transcripts"]),
         (["sttctl", "completion", ""], ["bash", "zsh", "fish"]),
@@ -68,6 +79,7 @@ def test_fish_completes(stub, tmp_path):
 
     assert completions("sttctl trans") == ["transcribe"]
     assert completions("sttctl load b") == ["base"]
+    assert completions("sttctl pull ") == ["small"]
     assert "srt" in completions("sttctl transcribe --format s")
     assert completions("sttctl watch tran") == ["transcripts"]
 
