@@ -19,7 +19,7 @@ from sttd import logs, status
 from sttd.config import Config
 from sttd.config_reader import Loaded
 from sttd.core.accounting import LatencyWindow
-from sttd.core.options import Endpointing, SessionOptions
+from sttd.core.options import Endpointing, SessionChanges, SessionOptions
 from sttd.core.types import Final, Interim
 from sttd.engine import memory
 from sttd.engine.backend import Preset
@@ -31,6 +31,7 @@ from sttd.engine.vad import SileroModel
 from sttd.errors import OverloadedError, SessionError
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
+from sttd.session.english import fit_changes, fit_options
 from sttd.session.pipeline import Session
 from sttd.session.registry import Registry
 from sttd.session.voice import Tuning, Voice
@@ -155,6 +156,7 @@ class Service:
 
         Raises:
             ModelError: `model_not_found`, `model_not_local`.
+            ProtocolError: `bad_option`; a model that knows English alone is asked for another language.
             OverloadedError, SessionError: no room, or the daemon is stopping.
         """
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
@@ -164,6 +166,7 @@ class Service:
             self.registry.refused += 1
             self.meters.count_refused_session(options.kind)
             raise
+        options = fit_options(options, self.pool.shelf)
         options = _within_window(options, self.preset_table[options.model].max_window_s)
         session = self._new_session(options, peer)
         self.registry.add(session)
@@ -176,6 +179,10 @@ class Service:
             self.dispatcher.forget(session.id)
             self.audio_dropped_s += session.dropped_s
             self._tell_session("closed", session)
+
+    def fit_changes(self, changes: SessionChanges, *, options: SessionOptions) -> SessionChanges:
+        """What `configure` may change in a session with these options. Raises ProtocolError, as `open_session`."""
+        return fit_changes(changes, self.pool.shelf, options=options)
 
     def _admit(self, options: SessionOptions, peer: Peer) -> None:
         """Refuse early: a session that would be served too late is better told so at once."""

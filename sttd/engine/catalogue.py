@@ -182,3 +182,11 @@ LADDER: Final = (
 
 # The embedded model's, checked by a test: it comes with the package, and whoever installs that checks it.
 EMBEDDED: Final = "demo"
+
+
+def english_only(model: str) -> bool:
+    """Whether a model knows no language but English, as far as that is known before it is loaded: by its name."""
+    known = next((row for row in PUBLISHED.values() if model in (row.name, row.repository)), None)
+    if known is not None:
+        return known.english
+    return model == EMBEDDED or model.rstrip("/").endswith(".en")

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from sttd.engine.backend import Backend, Preset
+from sttd.engine.catalogue import english_only
 from sttd.engine.pool_values import Loaded, preset_row
 from sttd.engine.presets import not_found, not_local
 from sttd.errors import ModelError
@@ -34,6 +35,11 @@ class Shelf:
     def is_local(self, name: str) -> bool:
         """Whether the model of a preset is on disk. Raises ModelError `model_not_found`."""
         return self.locate(self.preset(name)) is not None
+
+    def english_only(self, name: str) -> bool:
+        """Whether the model of a preset is known to know English alone. Raises ModelError `model_not_found`."""
+        found = self.preset(name)
+        return english_only(self.backends[found.backend].describe(found).model)
 
     def suggested(self, name: str) -> str:
         """Which model to get for a preset; for `auto` the one that suits this machine."""

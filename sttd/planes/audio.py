@@ -346,6 +346,11 @@ class _Connection:
                     await session.finalize()
                 case Configure():
                     changes = mapping.session_changes(op, current=endpointing or configured)
+                    try:
+                        changes = self.service.fit_changes(changes, options=session.options)
+                    except ProtocolError as error:
+                        await self._complain(error)
+                        continue
                     endpointing = mapping.endpointing_after(changes, current=endpointing)
                     await session.configure(changes)
                 case Start():

@@ -40,11 +40,12 @@ MEBIBYTE = 1 << 20
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory):
-    """Two recognisers that take no time: `fake`, and `quick`, which hears three times as many words."""
+    """Recognisers that take no time: `fake`, `quick`, which hears three times as many words, and one of English."""
     daemon = RunningDaemon.start(
         tmp_path_factory.mktemp("fake"), "--tcp", "off", "--model", "fake", "--set", "limits.idle_timeout_s=1",
         "--set", "limits.start_timeout_s=1", "--set", "presets.quick.backend=fake",
-        "--set", "presets.quick.word_ms=100",
+        "--set", "presets.quick.word_ms=100", "--set", "presets.english.backend=fake",
+        "--set", "presets.english.model=words.en",
     )  # fmt: skip
     yield daemon
     assert daemon.stop() == 0
@@ -199,7 +200,8 @@ def test_a_channel_can_be_selected(fake, speech):
 
 def test_every_option_comes_back_in_started(fake):
     options = {
-        "kind": "live", "sample_rate": 8000, "lang": "de", "encoding": "mulaw", "channels": 2, "channel_select": 1,
+        "kind": "live", "sample_rate": 8000, "lang": "de", "languages": ["de", "en"], "encoding": "mulaw",
+        "channels": 2, "channel_select": 1,
         "interim": False, "task": "translate", "model": "fake", "interim_model": "quick", "words": True,
         "prompt": "Grüße", "hotwords": ["sttd", "Trio"], "overflow": "drop", "lock_stable": True, "label": "a label",
         "endpointing": {"silence_ms_min": 300, "silence_ms_max": 900, "max_utterance_s": 12.5, "aggressiveness": 1},
@@ -211,10 +213,12 @@ def test_every_option_comes_back_in_started(fake):
 
 def test_null_means_omitted(fake):
     with fake.connect() as client, fake.connect() as other:
-        nulls = start(client, **dict.fromkeys(("kind", "lang", "model", "words", "endpointing", "hotwords", "label")))
+        nulls = start(
+            client, **dict.fromkeys(("kind", "lang", "languages", "model", "words", "endpointing", "hotwords", "label"))
+        )
         nothing = start(other)
         assert {**nulls, "session": ""} == {**nothing, "session": ""}
-        say(client, "configure", lang=None, prompt=None, endpointing=None, interim=None, hotwords=None)
+        say(client, "configure", lang=None, languages=None, prompt=None, endpointing=None, interim=None, hotwords=None)
         say(client, "stop")
         assert [event["type"] for event in read_to_end(client)] == ["stopped"]
 
@@ -227,6 +231,8 @@ def test_null_means_omitted(fake):
         ("configure", {"endpointing": {"silence_ms": 5}}, "silence_ms"),
         ("configure", {"endpointing": {"max_utterance_s": 300}}, "max_utterance_s"),
         ("configure", {"hotwords": "word"}, "hotwords"),
+        ("configure", {"languages": []}, "languages"),
+        ("configure", {"languages": ["de", "xx"]}, "languages[1]"),
         ("configure", {"interim": "yes"}, "interim"),
         ("audio", {"payload": 5}, "payload"),
         ("audio", {}, "payload"),
@@ -278,7 +284,7 @@ def test_interims_and_finals_may_have_models_of_their_own(fake):
     assert presets == {"fake", "quick"}
 
 
-def test_a_language_is_detected_once_and_pinned(fake):
+def test_a_language_is_detected_and_listed(fake):
     with fake.connect() as client:
         started = start(client, endpointing=False, interim=False, lang="auto")
         assert started["lang"] == "auto"
@@ -289,6 +295,47 @@ def test_a_language_is_detected_once_and_pinned(fake):
         assert read_until(client, "final")[-1]["language"] == "en"
         row = next(row for row in fake.call("sessions")["sessions"] if row["session"] == started["session"])
         assert row["lang"] == "en"
+
+
+def test_a_language_is_detected_among_those_that_are_named(fake):
+    with fake.connect() as client:
+        started = start(client, endpointing=False, interim=False, languages=["de", "fr"])
+        assert (started["lang"], started["languages"]) == ("auto", ["de", "fr"])
+        client.send(SECOND)
+        say(client, "finalize")
+        say(client, "configure", languages=["fr"])
+        client.send(SECOND)
+        say(client, "finalize")
+        say(client, "configure", lang="de", languages=["de", "en"])
+        client.send(SECOND)
+        say(client, "finalize")
+        say(client, "configure", lang="auto")
+        client.send(SECOND)
+        say(client, "stop")
+        events = read_to_end(client)
+    check_promises(events)
+    # The fake one hears English where that is possible, else the first of the languages.
+    assert [final["language"] for final in of(events, "final")] == ["de", "fr", "de", "en"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"lang": "de"}, {"languages": ["de", "fr"]}, {"lang": "de", "languages": ["de", "en"]}]
+)
+def test_a_model_of_english_takes_no_other_language(fake, wrong):
+    with fake.connect() as client:
+        say(client, "start", model="english", endpointing=False, **wrong)
+        error = read_until(client, "error")[-1]
+        assert (error["code"], error["fatal"]) == ("bad_option", False)
+        assert error["data"]["field"] == ("lang" if "lang" in wrong else "languages")
+        assert "english" in error["message"]
+        say(client, "start", model="english", endpointing=False, interim=False, languages=["de", "en"])
+        started = read_until(client, "started")[-1]
+        assert (started["lang"], started["languages"]) == ("en", ["de", "en"])
+        say(client, "configure", lang="de", prompt="x")
+        assert read_until(client, "error")[-1]["code"] == "bad_option"
+        client.send(SECOND)
+        say(client, "stop")
+        assert [final["language"] for final in of(read_to_end(client), "final")] == ["en"]
 
 
 def test_words_prompt_and_translation_reach_the_final(fake):

@@ -10,13 +10,14 @@ import trio
 
 from sttd.config import Config
 from sttd.config_reader import Loaded
+from sttd.core.options import SessionChanges
 from sttd.core.pool_policy import PoolLimits
 from sttd.engine.backend import Preset
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeBackend
 from sttd.engine.pool import ModelPool
 from sttd.engine.store import ModelStore
-from sttd.errors import ModelError, NotFoundError, OverloadedError, SessionError
+from sttd.errors import ModelError, NotFoundError, OverloadedError, ProtocolError, SessionError
 from sttd.hub import Hub
 from sttd.looplag import LoopWatch
 from sttd.metrics import Metrics
@@ -49,6 +50,7 @@ PRESETS = {
     "slow": preset("slow", decode_ms=300),
     "short": preset("short", max_window_s=5.0),
     "away": preset("away", backend="absent"),
+    "words.en": preset("words.en"),
 }
 
 
@@ -134,6 +136,59 @@ async def test_no_session_for_a_model_that_is_unknown_withheld_or_absent():
         async with service.open_session(asked(service), peer=ANN) as session:  # the default always may
             assert session.options.interim_model == "fake"
         assert service.registry.total == 1
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "field"),
+    [
+        ({"model": "words.en", "lang": "de"}, "lang"),
+        ({"model": "words.en", "lang": "de", "languages": ("de", "en")}, "lang"),
+        ({"model": "words.en", "languages": ("de", "fr")}, "languages"),
+        ({"interim_model": "words.en", "interim": True, "lang": "de"}, "lang"),
+    ],
+)
+async def test_a_model_that_knows_english_only_is_not_asked_for_other_languages(asked_for, field):
+    async with serving() as service:
+        with pytest.raises(ProtocolError) as caught:
+            async with service.open_session(attrs.evolve(asked(service), **asked_for), peer=ANN):
+                pass
+        assert (caught.value.code, caught.value.data) == ("bad_option", {"field": field})
+        assert "words.en" in caught.value.message
+        assert service.registry.total == 0
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "lang"),
+    [
+        ({"model": "words.en"}, "en"),
+        ({"model": "words.en", "lang": "en"}, "en"),
+        ({"model": "words.en", "languages": ("de", "en")}, "en"),
+        ({"interim_model": "words.en", "interim": True}, "en"),
+        ({"interim_model": "words.en", "lang": "de"}, "de"),  # no interims, so nobody sees its English
+        ({"lang": "de"}, "de"),
+        ({}, None),
+    ],
+)
+async def test_a_session_whose_model_knows_english_only_is_in_english(asked_for, lang):
+    async with serving() as service:
+        options = attrs.evolve(asked(service), **asked_for)
+        async with service.open_session(options, peer=ANN) as session:
+            assert session.options.lang == lang
+
+
+async def test_nor_is_it_by_a_change():
+    async with serving() as service:
+        english = asked(service, model="words.en", lang="en")
+        for changes in SessionChanges(lang="de"), SessionChanges(lang=None, languages=("de", "fr")):
+            with pytest.raises(ProtocolError):
+                service.fit_changes(changes, options=english)
+        assert service.fit_changes(SessionChanges(lang=None), options=english).lang == "en"
+        unchanged = SessionChanges(prompt="x")
+        assert service.fit_changes(unchanged, options=english) == unchanged
+        many = asked(service, interim_model="words.en", lang="de")
+        assert service.fit_changes(SessionChanges(lang="fr"), options=many).lang == "fr"
+        with pytest.raises(ProtocolError):
+            service.fit_changes(SessionChanges(interim=True), options=many)
 
 
 async def test_no_session_beyond_the_limits_or_while_stopping():
@@ -292,6 +347,7 @@ async def test_models_say_what_they_are_the_default_for():
             "slow": ["interim"],
             "short": [],
             "away": [],
+            "words.en": [],
         }
         loaded = await service.load(preset="slow", num_workers=2, keep_alive_s=-1)
         assert (loaded["cache_hit"], loaded["entry"]["num_workers"], loaded["entry"]["pinned"]) == (False, 2, True)

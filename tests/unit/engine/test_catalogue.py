@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sttd.engine.catalogue import LADDER, PUBLISHED
+from sttd.engine.catalogue import LADDER, PUBLISHED, english_only
 from sttd.engine.store import REQUIRED
 
 
@@ -29,6 +29,25 @@ def test_english_models_are_known_by_their_names():
     assert {name for name, model in PUBLISHED.items() if model.english} == {
         name for name in PUBLISHED if name.endswith(".en") or name.startswith("distil")
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "english"),
+    [
+        ("tiny.en", True),
+        ("distil-large-v3", True),
+        ("distil-whisper/distil-large-v3.5-ct2", True),
+        ("demo", True),
+        ("some/where/whisper-small.en/", True),
+        ("base", False),
+        ("Systran/faster-whisper-large-v3", False),
+        ("somebody/distil-large-v3-de", False),  # distilled, from and to what is not known
+        ("./a-model", False),
+        ("", False),
+    ],
+)
+def test_who_knows_english_only_is_known_by_the_name(model, english):
+    assert english_only(model) == english
 
 
 @pytest.mark.parametrize("name", ["tiny.en", "base"])

@@ -88,6 +88,11 @@ class FakeService:
     def defaults(self, *, kind="live"):
         return SessionOptions(kind=kind, interim=kind == "live", model="fake")
 
+    def fit_changes(self, changes, *, options):
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return changes
+
     @asynccontextmanager
     async def open_session(self, options, *, peer):
         await trio.lowlevel.checkpoint()

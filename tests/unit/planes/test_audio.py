@@ -162,6 +162,22 @@ async def test_finalize_and_configure_keep_their_place_in_the_stream():
     assert second.lang is UNCHANGED
 
 
+async def test_changes_that_the_model_cannot_do_are_refused_whole():
+    async with one_client() as (plane, client):
+        await client.begin(endpointing={"silence_ms_max": 2000})
+        refusal = ProtocolError("the preset knows English only", code="bad_option", data={"field": "lang"})
+        plane.service.refusals.append(refusal)
+        await client.say(op="configure", lang="de", endpointing={"silence_ms_min": 1500})
+        await client.say(op="configure", endpointing={"silence_ms_max": 1000})
+        await client.say(op="stop")
+        events, _ = await client.hear_all()
+    (error,) = [event for event in events if event["type"] == "error"]
+    assert (error["code"], error["fatal"], error["data"]) == ("bad_option", False, {"field": "lang"})
+    (changes,) = plane.service.sessions[0].named("configure")
+    assert changes.lang is UNCHANGED
+    assert changes.endpointing == Endpointing(silence_ms_min=400, silence_ms_max=1000)
+
+
 async def test_over_a_unix_socket_the_peer_is_known(tmp_path):
     async with open_plane(path=tmp_path / "audio.sock") as plane, open_client(plane) as client:
         await client.begin()

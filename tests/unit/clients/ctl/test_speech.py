@@ -1,7 +1,6 @@
 """What `transcribe` and `listen` ask alike of a session."""
 
 import pytest
-
 from sttd_client.ctl.parser import parse_arguments
 from sttd_client.ctl.speech import speech_options
 
