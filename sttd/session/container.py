@@ -28,8 +28,9 @@ import numpy as np
 import numpy.typing as npt
 import trio
 
-from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE
+from sttd.core.types import FRAME_SAMPLES
 from sttd.errors import OverloadedError, ProtocolError, SttdError
+from sttd.session.unpacking import Unpacker
 
 Frames = npt.NDArray[np.float32]
 
@@ -66,6 +67,7 @@ class _Source(io.RawIOBase):
     head: bytes
     forward: Callable[[Any], Awaitable[None]]  # for what is no bytes
     interrupted: BaseException | None = attrs.field(default=None, init=False)
+    received: int = attrs.field(default=0, init=False)  # bytes, the head included
     _at: int = attrs.field(default=0, init=False)
     _size: int = attrs.field(default=0, init=False)
     _ended: bool = attrs.field(default=False, init=False)
@@ -73,6 +75,7 @@ class _Source(io.RawIOBase):
     _spool: Any = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.received = len(self.head)
         if self.seekable_:
             self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 (closed in close)
             self._store(self.head)
@@ -123,8 +126,14 @@ class _Source(io.RawIOBase):
         return piece
 
     def _store(self, data: bytes) -> None:
-        self._spool.seek(self._size)
-        self._spool.write(data)
+        try:
+            self._spool.seek(self._size)
+            self._spool.write(data)
+        except OSError as exc:  # the disk of the temporary directory is full
+            self._ended = True
+            message = f"the file cannot be kept while it is read ({exc.strerror}); come again later"
+            self.interrupted = OverloadedError(message, data={"retry_after_s": _RETRY_S})
+            return
         self._size += len(data)
 
     def _more(self) -> bytes:
@@ -146,6 +155,7 @@ class _Source(io.RawIOBase):
             message = f"the file is larger than {MAX_CONTAINER_BYTES >> 30} GiB"
             self.interrupted = ProtocolError(message, code="too_large")
         self._ended = not data
+        self.received += len(data)
         return data
 
 
@@ -254,44 +264,40 @@ def _pull(
             if on_info is not None:
                 duration = container.duration / av.time_base if container.duration else None
                 trio.from_thread.run_sync(on_info, ContainerInfo(duration_s=duration))
-            _decode(container, stream, send, channel_select, least=1 if live else _BLOCK_FRAMES)
+            unpacker = Unpacker(
+                container=container,
+                stream=stream,
+                received_bytes=lambda: source.received,
+                warn=lambda warning: trio.from_thread.run(send.send, warning),
+            )
+            _decode(unpacker, send, channel_select, least=1 if live else _BLOCK_FRAMES)
     except trio.BrokenResourceError:
         return  # the session has stopped listening
-    except (av.FFmpegError, ProtocolError) as exc:
+    except Exception as exc:  # PyAV raises ValueError and more where FFmpeg's own errors would do
         if source.interrupted is not None:
             raise source.interrupted from None
-        if isinstance(exc, ProtocolError):
+        if isinstance(exc, SttdError):
             raise
-        raise ProtocolError(f"the audio cannot be decoded: {exc.strerror}", code="bad_audio") from None
+        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        raise ProtocolError(f"the audio cannot be decoded: {reason}", code="bad_audio") from exc
     finally:
         source.close()
     if source.interrupted is not None and not isinstance(source.interrupted, trio.BrokenResourceError):
         raise source.interrupted
 
 
-def _decode(
-    container: Any, stream: Any, send: trio.MemorySendChannel[Any], channel_select: int | None, *, least: int
-) -> None:
+def _decode(unpacker: Unpacker, send: trio.MemorySendChannel[Any], channel_select: int | None, *, least: int) -> None:
     """Decode to the end; frames are handed over once there are `least` of them."""
-    import av
-
-    # Resampling first and mixing after, ourselves: FFmpeg's own down-mix weighs channels by their layout.
-    resampler = av.AudioResampler(format="fltp", rate=SAMPLE_RATE)
     rest = np.zeros(0, np.float32)
-    damage: av.FFmpegError | None = None
     try:
-        for frame in container.decode(stream):
-            for block in resampler.resample(frame):
-                rest = np.concatenate((rest, _mix(block.to_ndarray(), channel_select)))
-                if len(rest) >= least * FRAME_SAMPLES:
-                    rest = _hand_over(rest, send)
-    except av.FFmpegError as exc:
-        damage = exc  # what came before it is audio all the same
-    for block in resampler.resample(None):
-        rest = np.concatenate((rest, _mix(block.to_ndarray(), channel_select)))
+        for planes in unpacker.planes():
+            rest = np.concatenate((rest, _mix(planes, channel_select)))
+            if len(rest) >= least * FRAME_SAMPLES:
+                rest = _hand_over(rest, send)
+    except ProtocolError:
+        _hand_over(np.pad(rest, (0, -len(rest) % FRAME_SAMPLES)), send)  # what came before is audio all the same
+        raise
     _hand_over(np.pad(rest, (0, -len(rest) % FRAME_SAMPLES)), send)
-    if damage is not None:
-        raise damage
 
 
 def _mix(planes: npt.NDArray[Any], channel_select: int | None) -> npt.NDArray[np.float32]:

@@ -228,6 +228,8 @@ class Session:
                 self._ear.finalize()
             case SessionChanges():
                 self._ear.change(item)
+            case Warn():
+                self._emit(item)
             case Dropped():
                 self._ear.skip(item.count)
             case SttdError():

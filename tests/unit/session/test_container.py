@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from sttd.core.types import FRAME_SAMPLES
+from sttd.core.types import FRAME_SAMPLES, Warn
 from sttd.errors import OverloadedError, ProtocolError
 from sttd.session import container
 from sttd.session.container import container_stage, decode_container
@@ -35,8 +35,8 @@ def encoded(form, codec, *, seconds=2.0, rate=16_000, levels=(0.3,)):
     return file.getvalue()
 
 
-async def decode(data, *, chunk=1000, live=False, channel_select=None, **options):
-    """All frames of a file that arrives in chunks, and the error that ended it."""
+async def decode(data, *, chunk=1000, live=False, channel_select=None, warnings=None, **options):
+    """All frames of a file that arrives in chunks, and the error that ended it; what it warns of goes to `warnings`."""
     to, inside = trio.open_memory_channel(0)
     out, frames = trio.open_memory_channel(4)
     blocks, error = [], None
@@ -50,7 +50,11 @@ async def decode(data, *, chunk=1000, live=False, channel_select=None, **options
                     return
 
     async def collect():
-        blocks.extend([block async for block in frames])
+        async for item in frames:
+            if not isinstance(item, Warn):
+                blocks.append(item)
+            elif warnings is not None:
+                warnings.append(item)
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
@@ -113,8 +117,10 @@ async def test_no_bytes_are_no_audio():
 
 async def test_audio_before_the_damage_is_heard():
     data = encoded("flac", "flac", seconds=4)
-    frames, error = await decode(data[: len(data) * 3 // 4])
+    warnings = []
+    frames, error = await decode(data[: len(data) * 3 // 4], warnings=warnings)
     assert error.code == "bad_audio"
+    assert [warning.code for warning in warnings] == ["damaged_audio"]
     assert 100 < len(frames) < 200
 
 
