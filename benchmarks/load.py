@@ -24,6 +24,7 @@ import trio
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "sttd" / "assets"
 RATE = 16_000
+CONNECTS = 250  # tries, 20 ms apart: 5 s; chosen
 Truth = list[dict[str, Any]]  # utterances as {start_s, end_s, text}
 
 
@@ -233,12 +234,8 @@ def _frame_size(data: bytes) -> tuple[int, int]:
 @asynccontextmanager
 async def connect(directory: Path, **options: object) -> AsyncIterator[Session]:
     """An open session, after `started`."""
-    stream = await trio.open_unix_socket(str(directory / "audio.sock"))
+    stream = await _upgrade(directory / "audio.sock")
     async with stream:
-        await stream.send_all(
-            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
         data = b""
         while b"\r\n\r\n" not in data:
             data += await stream.receive_some(65536)
@@ -250,6 +247,27 @@ async def connect(directory: Path, **options: object) -> AsyncIterator[Session]:
             if event["type"] == "started":
                 break
         yield session
+
+
+async def _upgrade(path: Path) -> trio.SocketStream:
+    """A connection that has asked for a WebSocket.
+
+    Where the listener's queue is full, connecting without blocking fails at once, and trio learns of it only when it
+    sends: then it is tried again.
+    """
+    for _ in range(CONNECTS):
+        stream = await trio.open_unix_socket(str(path))
+        try:
+            await stream.send_all(
+                b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+        except trio.BrokenResourceError:
+            await stream.aclose()
+            await trio.sleep(0.02)
+        else:
+            return stream
+    raise ConnectionError("the daemon does not accept connections")
 
 
 def chunked(pcm: bytes, *, chunk_ms: int) -> list[bytes]:

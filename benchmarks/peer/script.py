@@ -13,6 +13,8 @@ from benchmarks.sessions import Session
 
 CHUNK_MS = 100
 TAIL_S = 3.0  # of quiet after the last word, for those that wait for it
+STILL_S = 4  # without anything new, a server has nothing more to say; chosen, as twice what a decode takes at worst
+STILL_AT_MOST_S = 40
 KEY_S = 0.2  # a key is held from so long before the first word on; chosen
 
 
@@ -94,6 +96,17 @@ async def paced(pcm: bytes, send: Callable[[bytes], Awaitable[None]]) -> None:
     for number, at in enumerate(range(0, len(pcm), size), 1):
         await trio.sleep_until(began + number * CHUNK_MS / 1000)
         await send(pcm[at : at + size])
+
+
+async def until_still(heard: Heard, send: Callable[[bytes], Awaitable[None]]) -> None:
+    """Quiet at real-time pace, as of a microphone that stays open, until the log has not changed for a while."""
+    log_length, still_s = len(heard.log), 0.0
+    for _ in range(STILL_AT_MOST_S):
+        await paced(as_bytes(room_noise(1.0)), send)
+        still_s = still_s + 1 if len(heard.log) == log_length else 0.0
+        log_length = len(heard.log)
+        if still_s >= STILL_S:
+            return
 
 
 def told_parts(script: list[Spoken]) -> Iterator[tuple[float, bytes, float]]:

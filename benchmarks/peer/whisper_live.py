@@ -13,7 +13,7 @@ import trio_websocket
 
 from benchmarks.options import Model
 from benchmarks.peer.environment import environment, free_port, process, stub
-from benchmarks.peer.script import Heard, Server, Spoken, paced, unbroken
+from benchmarks.peer.script import Heard, Server, Spoken, paced, unbroken, until_still
 
 VERSION = "whisper-live 0.10.0 (faster-whisper 1.2.0)"
 NOTE = (
@@ -88,5 +88,6 @@ async def _heard(port: int, model: Model, script: list[Spoken]) -> list[Heard]:
 
             nursery.start_soon(listen)
             await paced(pcm, send)
+            await until_still(heard, send)  # it decodes nothing after the end of the audio
             await socket.send_message(b"END_OF_AUDIO")
     return [heard]
