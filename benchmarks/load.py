@@ -70,9 +70,8 @@ def daemon(
             "--tcp",
             "off",
         ]
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("STTD_")}
         with (directory / "log").open("w") as log:
-            process = subprocess.Popen([*command, *arguments], stderr=log, env={**inherited, **(environ or {})})
+            process = subprocess.Popen([*command, *arguments], stderr=log, env=clean_environ(environ or {}))
         try:
             _wait_until_ready(directory, process)
             if keep is not None:
@@ -81,6 +80,11 @@ def daemon(
         finally:
             process.terminate()
             process.wait(60)
+
+
+def clean_environ(extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without settings of sttd, and what comes on top."""
+    return {**{key: value for key, value in os.environ.items() if not key.startswith("STTD_")}, **extra}
 
 
 def _wait_until_ready(directory: Path, process: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from benchmarks import __main__ as program
-from benchmarks import load, options, peers, report, sessions, stability
+from benchmarks import first_final, load, offline, options, peers, report, sessions, stability
 from benchmarks.peer.script import Heard, Spoken, cut, told_parts, unbroken
 from benchmarks.recordings import Recording, english
 from benchmarks.words import Errors, align, errors, vanished, word_errors, words
@@ -268,6 +268,33 @@ def test_a_report_of_each_model(monkeypatch, tmp_path, capsys):
 def test_the_reason_of_a_group_is_that_of_its_first():
     group = ExceptionGroup("outer", [ExceptionGroup("inner", [ValueError("first\nlast")]), OSError("other")])
     assert report.reason(group) == "ValueError: last"
+
+
+# ------------------------------------------------------------------------------------------------ word errors
+
+
+async def test_texts_of_clips_that_are_spoken_at_once_stay_with_their_clips(autojump_clock, tmp_path):
+    clips = [clip(str(number), quiet_s=0.1, speech_s=0.1 * (5 - number)) for number in range(5)]
+    most = now = 0
+
+    async def talk(directory, pcm):
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await trio.sleep(len(pcm))  # the first takes longest
+        now -= 1
+        return str(len(pcm))
+
+    texts = await offline._all(tmp_path, clips, talk)
+    assert texts == [str(2 * len(each.samples)) for each in clips]
+    assert most == offline.SPEAKERS
+
+
+def test_a_model_that_cannot_be_pulled_is_one_line(tmp_path):
+    with pytest.raises(RuntimeError) as caught:
+        first_final._pull("no-such-model", "index", {"XDG_CACHE_HOME": str(tmp_path), "HF_HOME": str(tmp_path)})
+    assert "no-such-model" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # ------------------------------------------------------------------------------------------------ peers
