@@ -60,16 +60,17 @@ def driver(monkeypatch):
 
 
 def test_resident_memory_follows_what_is_touched():
+    # Half and half: what else the process takes or gives back meanwhile is far less than a quarter of the block.
     before = memory.process_rss_bytes()
-    block = np.ones(64 * 1024**2, np.uint8)
-    assert memory.process_rss_bytes() - before > 60 * 1024**2
+    block = np.ones(256 * 1024**2, np.uint8)
+    assert memory.process_rss_bytes() - before > 128 * 1024**2
     del block
     assert memory.trim() in (True, False)
-    assert memory.process_rss_bytes() - before < 30 * 1024**2
+    assert memory.process_rss_bytes() - before < 128 * 1024**2
 
 
 def test_available_memory_is_what_the_kernel_says(monkeypatch):
-    assert 0 < memory.available_bytes() <= memory.total_bytes()
+    assert 0 < memory.available_bytes() <= memory.total_bytes()  # the total does not change
     monkeypatch.setattr(memory, "_available_of_cgroup", lambda: 5)
     assert memory.available_bytes() == 5
 
