@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
@@ -131,7 +132,7 @@ def of_utterance(interims: list[tuple[str, int]], final: str) -> Counts:
     for text, chars in interims:
         retractions += not text.startswith(stable)
         stable = text[:chars]
-    for before, after in zip(texts, [*texts[1:], final], strict=True):
+    for before, after in pairwise([*texts, final]):
         erased += len(before.split()) - _common_prefix(before.split(), after.split())
         unstable += vanished(before.split(), after.split())
         plain += vanished(words(before), words(after))

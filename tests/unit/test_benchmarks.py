@@ -119,6 +119,10 @@ def test_an_erased_word_takes_those_behind_it_along():
     assert (counts.erased, counts.unstable) == (3, 1)
 
 
+def test_an_utterance_without_interims_has_nothing_to_take_back():
+    assert stability.of_utterance([], "Turn on") == stability.Counts(utterances=1, final_words=2)
+
+
 def test_retractions():
     counts = stability.of_utterance([("Turn on", 4), ("Burn on", 4)], "Turn off")
     assert counts.interim_retractions == 1
