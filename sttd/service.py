@@ -294,6 +294,7 @@ class Service:
             ],
             "auto": auto["model"] if auto is not None and auto["local"] else None,
             "recommended": self.pool.shelf.suggested("auto") if auto is not None else None,
+            "network": self.store.network,
         }
 
     async def load(

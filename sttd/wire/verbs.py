@@ -187,6 +187,7 @@ VERBS: Mapping[str, Verb] = {
                 "summary",
                 "auto": "the model that `auto` means now; null: none is on disk",
                 "recommended": "the model that suits this machine",
+                "network": "the daemon itself may download; else the unit sttd-pull@NAME does",
             },
         ),
         Verb(

@@ -185,6 +185,20 @@ def test_the_list_offers_what_is_on_disk_and_says_how_to_get_the_rest(page, serv
     assert not page.eval("document.getElementById('get').open")
 
 
+def test_without_a_network_the_unit_that_downloads_is_named(page, serve, tmp_path):
+    page.open(url_of(bare(serve, tmp_path, HF_HUB_OFFLINE="1")))
+    page.wait_for("!document.getElementById('notice').hidden")
+    command = page.eval("document.querySelector('#notice code').textContent")
+    assert command.startswith("sudo systemctl start sttd-pull@")
+
+
+def test_a_model_that_is_slow_here_is_marked(page, serve, tmp_path):
+    page.open(url_of(bare(serve, tmp_path)))
+    page.wait_for("document.querySelectorAll('#model optgroup').length === 2")
+    page.eval("known.presets.find((row) => row.preset === 'demo').realtime = false; offer(); 0")
+    assert "slow here" in page.eval("document.querySelector('#model option[value=demo]').textContent")
+
+
 def test_the_command_is_copied(page, serve, tmp_path):
     url = url_of(bare(serve, tmp_path))
     permissions = ["clipboardReadWrite", "clipboardSanitizedWrite"]

@@ -31,7 +31,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     yield from table(header, [_row(preset) for preset in here])
     if away:
         yield ""
-        yield "Not on disk; `sttctl pull NAME` gets one:"
+        yield f"Not on disk; `{_get(result, 'NAME')}` gets one:"
         names = [
             f"{preset['preset']} ({size(preset.get('size_bytes'))})" for preset in away if preset["preset"] != "auto"
         ]
@@ -41,15 +41,20 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield styled(advice, "bold")
 
 
+def _get(result: dict[str, Any], name: str) -> str:
+    """The command that gets a model; a service without a network has a unit that does it."""
+    return f"sttctl pull {name}" if result.get("network", True) else f"sudo systemctl start sttd-pull@{name}"
+
+
 def _advice(result: dict[str, Any]) -> str:
     """What to get, where nothing better for this machine is on disk."""
     best = result.get("recommended")
     if not best:
         return ""
     if not result.get("auto"):
-        return f"No model for people's speech is on disk. The one for this machine: sttctl pull {best}"
+        return f"No model for people's speech is on disk. The one for this machine: {_get(result, best)}"
     there = any(preset.get("local") and preset.get("model") == best for preset in result["presets"])
-    return "" if there else f"This machine can run a better one live: sttctl pull {best}"
+    return "" if there else f"This machine can run a better one live: {_get(result, best)}"
 
 
 def _row(preset: dict[str, Any]) -> tuple[str, ...]:

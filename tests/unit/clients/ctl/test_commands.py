@@ -58,6 +58,13 @@ def test_models_say_which_one_to_get(sttctl, fake_control, presets, auto, recomm
     assert out.splitlines()[-1] == last
 
 
+def test_a_service_without_network_has_a_unit_that_pulls(sttctl, fake_control, presets):
+    with fake_control({"models": {"presets": presets, "auto": None, "recommended": "base", "network": False}}):
+        _, out, _ = sttctl("models")
+    assert "`sudo systemctl start sttd-pull@NAME` gets one" in out
+    assert out.endswith("sudo systemctl start sttd-pull@base\n")
+
+
 def test_a_model_is_live_slow_or_not_measured():
     assert live({}) == "not measured"
     assert live({"realtime": False, "interim_s": 2.5}) == "no (2.50 s an interim)"
