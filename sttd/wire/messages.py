@@ -378,7 +378,9 @@ class Warn:
 
     type: ClassVar[str] = "warning"
 
-    code: str = string("what it is: `lagging`, finals come late; `damaged_audio`, a part of a container was skipped", required=True)
+    code: str = string(
+        "what it is: `lagging`, finals come late; `damaged_audio`, a part of a container was skipped", required=True
+    )
     message: str = string("in words", required=True)
     lag_s: float | None = number("how far the session is behind", omitted="absent in other warnings")
 
