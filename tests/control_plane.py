@@ -75,7 +75,7 @@ class FakeService:
         self.calls.append(("unload", preset, wait))
         return {"unloaded": 0, "entries": []}
 
-    async def pull(self, *, model, revision, progress):
+    async def pull(self, *, model, revision, source, progress):
         for done in range(0, 101, 20):
             progress(done, 100, "model.bin")
             await trio.lowlevel.checkpoint()
