@@ -217,8 +217,7 @@ async def test_a_real_daemon_survives_all_of_it(serve):
     with trio.fail_after(20):
         await until(lambda: open_files(daemon) <= before)
         # A session may still be on its way out when its connection is closed.
-        while (await trio.to_thread.run_sync(daemon.call, "status"))["sessions"]["active"]:
-            await trio.sleep(0.05)
+        await until(lambda: daemon.call("status")["sessions"]["active"] == 0)
     assert "Traceback" not in daemon.log()
 
 
