@@ -287,9 +287,10 @@ async def talk(
     chunk_ms: int,
     delay_s: float = 0.0,
     options: Mapping[str, object] | None = None,
+    into: Talk | None = None,
 ) -> Talk:
-    """Speak in real time after `delay_s`, then stop; returns everything heard."""
-    result = Talk()
+    """Speak in real time after `delay_s`, then stop; returns everything heard, which is `into` where that is given."""
+    result = into if into is not None else Talk()
     await trio.sleep(delay_s)
     async with connect(directory, **(options or {})) as session, trio.open_nursery() as nursery:
         began = trio.current_time()

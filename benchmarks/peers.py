@@ -151,15 +151,16 @@ async def _all_speakers(talk: Talk, script: list[Spoken], speakers: int) -> Scor
     async def one(number: int) -> None:
         await trio.sleep(number * APART_S)
         mine = script[number % len(script) :] + script[: number % len(script)]
+        logs: list[Heard] = []
         try:
             with trio.fail_after(patience_s):
-                logs = await talk(mine)
+                await talk(mine, logs)
+        except trio.TooSlowError:
+            total.append(Scores(notes=(f"not done {PATIENCE_S} s after the end",)))
         except Exception as error:
-            note = "hung" if isinstance(error, trio.TooSlowError) else report.reason(error)
-            total.append(attrs.evolve(score(mine, Heard()), notes=(note,)))
-            return
-        parts = [mine] if len(logs) == 1 else [[each] for each in mine]
-        total.extend(score(part, log) for part, log in zip(parts, logs, strict=True))
+            total.append(Scores(notes=(report.reason(error),)))
+        parts = [[each] for each in mine] if len(logs) > 1 else [mine]
+        total.extend(score(part, log) for part, log in zip(parts, logs or [Heard()], strict=True))
 
     async with trio.open_nursery() as nursery:
         for number in range(speakers):

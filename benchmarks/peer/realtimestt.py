@@ -54,8 +54,9 @@ def serve(model: Model, speakers: int) -> Iterator[Server]:
         yield Server(pids=pids, talks={"heard": partial(_heard, ports)})
 
 
-async def _heard(free: list[int], script: list[Spoken]) -> list[Heard]:
+async def _heard(free: list[int], script: list[Spoken], logs: list[Heard]) -> None:
     heard = Heard()
+    logs.append(heard)
     pcm = unbroken(script, heard)
     port = free.pop()
     finals: list[str] = []
@@ -79,4 +80,3 @@ async def _heard(free: list[int], script: list[Spoken]) -> list[Heard]:
             await stream.send_eof()
     finally:
         free.append(port)
-    return [heard]

@@ -44,7 +44,8 @@ class Heard:
             self.log.append((at_s, final, shown))
 
 
-Talk = Callable[[list[Spoken]], Awaitable[list[Heard]]]  # of each utterance, or one of all
+# Says a script and fills the list with a log of each utterance, or with one of all: what came stays if it is cancelled.
+Talk = Callable[[list[Spoken], list[Heard]], Awaitable[None]]
 
 
 @attrs.frozen(kw_only=True)

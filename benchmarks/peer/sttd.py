@@ -29,8 +29,8 @@ def serve(model: Model, speakers: int) -> Iterator[Server]:
         )
 
 
-async def _told(directory: Path, script: list[Spoken]) -> list[Heard]:
-    heard = [Heard() for _ in script]
+async def _told(directory: Path, script: list[Spoken], heard: list[Heard]) -> None:
+    heard += [Heard() for _ in script]
     began = trio.current_time()
     options = {"lang": "en", "endpointing": False, "interim": False}
     async with load.connect(directory, **options) as session, trio.open_nursery() as nursery:
@@ -48,13 +48,19 @@ async def _told(directory: Path, script: list[Spoken]) -> list[Heard]:
             await session.say(op="finalize")
             heard[number].ends_s.append(trio.current_time() - began)
         await session.say(op="stop")
-    return heard
 
 
-async def _heard(directory: Path, script: list[Spoken]) -> list[Heard]:
-    heard = Heard()
+async def _heard(directory: Path, script: list[Spoken], logs: list[Heard]) -> None:
+    heard, talk = Heard(), load.Talk()
+    logs.append(heard)
     frames = load.chunked(unbroken(script, heard), chunk_ms=CHUNK_MS)
-    talk = await load.talk(directory, frames, chunk_ms=CHUNK_MS, options={"lang": "en"})
+    try:
+        await load.talk(directory, frames, chunk_ms=CHUNK_MS, options={"lang": "en"}, into=talk)
+    finally:
+        _note(talk, heard)
+
+
+def _note(talk: load.Talk, heard: Heard) -> None:
     finals: dict[int, str] = {}
     shown: dict[int, str] = {}
     for each in talk.heard:
@@ -63,7 +69,6 @@ async def _heard(directory: Path, script: list[Spoken]) -> list[Heard]:
         if each.event["type"] == "final":
             finals[each.event["utterance"]] = each.event["text"]
         heard.note(each.at_s, _in_order(finals), _in_order(shown))
-    return [heard]
 
 
 def _in_order(texts: dict[int, str]) -> str:

@@ -62,8 +62,9 @@ def serve(model: Model, speakers: int, *, batching: str) -> Iterator[Server]:
         yield Server(pids=(pid,), talks={"heard": partial(_heard, port, model)})
 
 
-async def _heard(port: int, model: Model, script: list[Spoken]) -> list[Heard]:
+async def _heard(port: int, model: Model, script: list[Spoken], logs: list[Heard]) -> None:
     heard = Heard()
+    logs.append(heard)
     pcm = unbroken(script, heard)
     async with trio_websocket.open_websocket_url(f"ws://127.0.0.1:{port}/") as socket:
         await socket.send_message(json.dumps({**OPTIONS, "model": str(model.path)}))
@@ -90,4 +91,3 @@ async def _heard(port: int, model: Model, script: list[Spoken]) -> list[Heard]:
             await paced(pcm, send)
             await until_still(heard, send)  # it decodes nothing after the end of the audio
             await socket.send_message(b"END_OF_AUDIO")
-    return [heard]

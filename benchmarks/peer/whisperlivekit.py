@@ -47,8 +47,9 @@ def serve(model: Model, speakers: int) -> Iterator[Server]:
         yield Server(pids=(pid,), talks={"heard": partial(_heard, port)})
 
 
-async def _heard(port: int, script: list[Spoken]) -> list[Heard]:
+async def _heard(port: int, script: list[Spoken], logs: list[Heard]) -> None:
     heard = Heard()
+    logs.append(heard)
     pcm = unbroken(script, heard)
     async with trio_websocket.open_websocket_url(f"ws://127.0.0.1:{port}/asr") as socket:
         began = trio.current_time()
@@ -67,4 +68,3 @@ async def _heard(port: int, script: list[Spoken]) -> list[Heard]:
             nursery.start_soon(listen)
             await paced(pcm, socket.send_message)
             await socket.send_message(b"")  # the end of the audio
-    return [heard]

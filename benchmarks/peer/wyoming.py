@@ -30,9 +30,9 @@ def serve(model: Model, speakers: int) -> Iterator[Server]:
         yield Server(pids=(pid,), talks={"told": partial(_told, port)})
 
 
-async def _told(port: int, script: list[Spoken]) -> list[Heard]:
+async def _told(port: int, script: list[Spoken], heard: list[Heard]) -> None:
     """A connection for each utterance, as Home Assistant has it."""
-    heard = [Heard() for _ in script]
+    heard += [Heard() for _ in script]
     began = trio.current_time()
 
     async def one(number: int, pcm: bytes, speech_s: float, task_status: trio.TaskStatus[None]) -> None:
@@ -53,7 +53,6 @@ async def _told(port: int, script: list[Spoken]) -> list[Heard]:
         for number, (quiet_s, pcm, speech_s) in enumerate(told_parts(script)):
             await trio.sleep(quiet_s)
             await nursery.start(one, number, pcm, speech_s)
-    return heard
 
 
 def _event(kind: str, data: dict[str, object], payload: bytes = b"") -> bytes:

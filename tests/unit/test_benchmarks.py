@@ -347,14 +347,17 @@ def test_who_hears_nothing_loses_every_word():
 
 
 async def test_a_client_that_fails_or_hangs_costs_its_words_not_the_run(autojump_clock):
-    async def talk(script):
+    async def talk(script, logs):
         if script[0].text == "good":
             raise ConnectionError("gone")
+        logs.append(Heard(starts_s=[0.5, 2.5], ends_s=[1.0, 3.0]))
+        logs[0].note(1.5, "bye", "bye")
         await trio.sleep_forever()
 
     found = await peers._all_speakers(talk, [spoken("good"), spoken("bye")], 2)
-    assert sorted(found.notes) == ["ConnectionError: gone", "hung"]
-    assert found.errors.lost == found.errors.said == 4
+    assert sorted(found.notes) == ["ConnectionError: gone", f"not done {peers.PATIENCE_S} s after the end"]
+    assert (found.errors.said, found.errors.lost) == (4, 3), "what was heard before counts"
+    assert found.final_s == [0.5]
 
 
 def test_a_server_that_does_not_start_is_a_row_that_says_so():
