@@ -152,8 +152,11 @@ def transcribe(daemon: RunningDaemon, pcm: bytes, *, chunk_bytes: int = 6400, **
         return read_to_end(socket_)
 
 
-def check_promises(events: list[dict]) -> None:
-    """Promises 1, 2 and 4 of PROTOCOL 3.3, on everything that one session was told after `started`."""
+def check_promises(events: list[dict], *, locked: bool = False) -> None:
+    """Promises 1, 2 and 4 of PROTOCOL 3.3, on everything that one session was told after `started`.
+
+    With `locked` promise 3 too, which is that of `lock_stable`.
+    """
     shown, ended, finals, stable, seqs = [], [], [], {}, {}
     for event in events:
         kind, number = event["type"], event.get("utterance")
@@ -173,6 +176,7 @@ def check_promises(events: list[dict]) -> None:
             ended.append(number)
         elif kind == "final":
             assert number in ended or number not in shown, "a final before its speech_end"
+            assert not locked or event["text"].startswith(stable.get(number, "")), "the final changed stable text"
             finals.append(number)
     assert finals == list(range(1, len(finals) + 1)), "finals are missing or out of order"
     assert set(shown) <= set(finals), "an utterance without its final"
