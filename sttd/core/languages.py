@@ -15,10 +15,10 @@ What Whisper guesses of one second of Spanish is wrong half the time, so a singl
     nothing is detected.
  6. **One language for an utterance.** The first interim that is shown settles it; all later decodes of the utterance
     are made in it. An interim that is not sure is not shown before `PATIENCE_S` seconds of speech. Sure is a belief of
-    `SURE_FIRST` in the first utterance; where the client named the languages, from `FIRST_S` seconds of speech on, since
-    a guess among few looks surer than it is. Later a belief is mostly what was spoken before, and just that is not so where
-    somebody changes the language: so it must be `SURE`, and no language may fit the sound alone `CONTRADICTION`
-    times as well. Without any interim the final decides.
+    `SURE_FIRST` in the first utterance; where the client named the languages, from `FIRST_S` seconds of speech on,
+    since a guess among few looks surer than it is. Later a belief is mostly what was spoken before, and just that is
+    not so where somebody changes the language: so it must be `SURE`, and no language may fit the sound alone
+    `CONTRADICTION` times as well. Without any interim the final decides.
  7. What a decode heard counts for later utterances also where the utterance's language was settled before: so a session
     follows a speaker whose change was noticed too late.
 
