@@ -15,10 +15,10 @@ What Whisper guesses of one second of Spanish is wrong half the time, so a singl
     nothing is detected.
  6. **One language for an utterance.** The first interim that is shown settles it; all later decodes of the utterance
     are made in it. An interim that is not sure is not shown before `PATIENCE_S` seconds of speech. Sure is a belief of
-    `SURE_FIRST` in the first utterance; where the client named the languages, from `FIRST_S` seconds of speech on,
-    since a guess among few looks surer than it is. Later a belief is mostly what was spoken before, and just that is
-    not so where somebody changes the language: so it must be `SURE`, and no language may fit the sound alone
-    `CONTRADICTION` times as well. Without any interim the final decides.
+    `SURE_FIRST` in the first utterance; `SURE` where the client named the languages, because a guess among few looks
+    surer than it is. Later a belief is mostly what was spoken before, and just that is not so where somebody changes
+    the language: so it must be `SURE`, and no language may fit the sound alone `CONTRADICTION` times as well. Without
+    any interim the final decides.
  7. What a decode heard counts for later utterances also where the utterance's language was settled before: so a session
     follows a speaker whose change was noticed too late.
 
@@ -44,7 +44,6 @@ ENGLISH: Final = 3.0  # so many times as probable as any other language, before 
 WEIGHT_MOST: Final = 1.5  # from 2.25 s of speech on
 PATIENCE_S: Final = 3.0
 SURE_FIRST: Final = 0.8
-FIRST_S: Final = 1.4
 SURE: Final = 0.97
 CONTRADICTION: Final = 6.0
 
@@ -286,7 +285,7 @@ class UtteranceLanguage:
 
     def _sure(self, code: str, probability: float, heard: Heard, *, speech_s: float) -> bool:
         if not self.session.heard_before(self.utterance):
-            return probability >= SURE_FIRST and (speech_s >= FIRST_S or not self.session.allowed)
+            return probability >= (SURE if self.session.allowed else SURE_FIRST)
         better = heard[0][1] / max(dict(heard).get(code, 0.0), LEAST)
         return probability >= SURE and better ** weight_of(speech_s) <= CONTRADICTION
 

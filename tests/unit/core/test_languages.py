@@ -263,6 +263,12 @@ def test_after_the_first_utterance_more_is_asked():
     assert later.settle("es", probability=SURE, heard=ANYTHING, speech_s=1.0)
 
 
+def test_among_few_languages_more_is_asked_from_the_first_utterance_on():
+    named = UtteranceLanguage(utterance=1, session=SessionLanguages(allowed=("es", "en")))
+    assert not named.settle("en", probability=SURE_FIRST, heard=ANYTHING, speech_s=1.0)
+    assert named.settle("en", probability=SURE, heard=ANYTHING, speech_s=1.0)
+
+
 def test_a_later_utterance_in_the_same_language_is_shown_at_once():
     session = session_of([(SPANISH, 3.0)] * 2)
     assert settle(UtteranceLanguage(utterance=3, session=session), SPANISH, speech_s=0.7)
