@@ -32,7 +32,7 @@ check: $(VENV)/.dev  ## ruff, mypy strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: check  ## everything that needs no GPU and no network
+test: check  ## everything that needs no GPU; models are fetched once, or their tests skipped
 	$(BIN)/pytest
 
 bench: $(VENV)/.dev  ## the benchmarks; tables on the terminal, JSON under build/bench
