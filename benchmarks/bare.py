@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from sttd.engine import memory, openmp
+from sttd.engine import memory
+from sttd.engine.whisper import libraries
 
 if TYPE_CHECKING:
     from sttd.core.types import Samples
@@ -74,7 +75,7 @@ def _serve(connection: Connection, path: Path, threads: int, keep_heap: bool, sp
     if keep_heap:
         memory.keep_heap()
     if spin:
-        openmp.spin_briefly(os.environ)
+        libraries.spin_briefly(os.environ)
     loop = _Loop(path, threads=threads)
     while True:
         utterances, batch, blocks = connection.recv()
@@ -109,7 +110,7 @@ class _Loop:
         import ctranslate2
         import numpy as np
 
-        from sttd.engine.whisper_audio import log_mel
+        from sttd.engine.whisper.features import log_mel
 
         features = []
         longest_s = 0.0

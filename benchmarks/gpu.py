@@ -28,8 +28,8 @@ from benchmarks import density, load, report
 from benchmarks.options import Options
 from benchmarks.sessions import script
 from sttd.engine import memory
-from sttd.engine.whisper_audio import WINDOW_BUCKETS
-from tests.unit.engine import random_whisper
+from sttd.engine.whisper.features import WINDOW_BUCKETS
+from tests.unit.engine.whisper import random_whisper
 
 WINDOWS: Final = [frames for frames in WINDOW_BUCKETS if frames != 2000]
 LATE_MS: Final = 1500.0  # a final that comes later than this after the end of speech: too many sessions

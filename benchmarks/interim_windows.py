@@ -20,9 +20,9 @@ from benchmarks.options import Model, Options
 from benchmarks.sessions import session_for
 from benchmarks.words import words
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass, Samples
-from sttd.engine.backend import Preset
+from sttd.engine.contract import Preset
 from sttd.engine.presets import builtin_presets
-from sttd.engine.whisper import WhisperBackend
+from sttd.engine.whisper.backend import WhisperBackend
 
 WINDOWS = (3000, 2000, 1500, 1000)
 STEP_S = 0.5

@@ -33,10 +33,10 @@ from benchmarks.options import Options
 from benchmarks.recordings import Recording, load
 from sttd.core.languages import Heard, SessionLanguages, UtteranceLanguage, evidence
 from sttd.core.types import SAMPLE_RATE, Samples
-from sttd.engine.backend import Preset
+from sttd.engine.contract import Preset
 from sttd.engine.presets import builtin_presets
-from sttd.engine.whisper import LoadedWhisper, WhisperBackend
-from sttd.engine.whisper_audio import FULL_WINDOW, encode, log_mel
+from sttd.engine.whisper.backend import LoadedWhisper, WhisperBackend
+from sttd.engine.whisper.features import FULL_WINDOW, encode, log_mel
 
 MODEL = "base"  # detection needs a model of many languages
 CUTS_S = (1.0, 2.0, 3.0, 5.0)

@@ -17,12 +17,12 @@ import trio
 from benchmarks import report
 from benchmarks.options import Model, Options
 from benchmarks.sessions import script
-from sttd.core.pool_policy import PoolLimits
+from sttd.core.pooling import PoolLimits
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
 from sttd.engine import memory
-from sttd.engine.backend import Preset
+from sttd.engine.contract import Preset
 from sttd.engine.pool import ModelPool
-from sttd.engine.whisper import WhisperBackend
+from sttd.engine.whisper.backend import WhisperBackend
 
 TARGET_GROWTH_MB = 30
 UTTERANCE_S = 2

@@ -21,7 +21,7 @@ from typing import NoReturn
 import attrs
 
 from sttd.engine.presets import builtin_presets
-from sttd.engine.store import ModelStore, is_complete, is_path
+from sttd.engine.store.models import ModelStore, is_complete, is_path
 
 USUAL_MODEL = "tiny.en"
 PEERS = ("sttd", "wyoming", "whisperlive", "realtimestt", "whisperlivekit")

@@ -22,7 +22,7 @@ from sttd.core.utterance import UtteranceAssembler, UtteranceEvent
 from sttd.engine.vad import SileroModel, VoiceDetector
 
 ROOT = Path(__file__).parents[1]
-SILERO = SileroModel()  # one for all, as in the daemon
+SILERO = SileroModel()  # one for all, as in the daemon; loaded with the first `Ingest`
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -129,6 +129,8 @@ class Ingest:
     def __attrs_post_init__(self) -> None:
         self.decoder = AudioDecoder(encoding="pcm_s16le", sample_rate=self.rate, channels=self.channels)
         mode = self.endpointing.aggressiveness if self.endpointing else 2
+        if self.silero is not None:
+            self.silero.load()
         self.detector = VoiceDetector(aggressiveness=mode, silero=self.silero)
         self.assembler = UtteranceAssembler(self.endpointing, max_utterance_s=28.0)
 

@@ -120,7 +120,7 @@ def _add_config_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, str]:
-    from sttd.config_reader import parse_set
+    from sttd.config.reader import parse_set
 
     flags = dict(parse_set(text) for text in arguments.set)
     named = {
@@ -135,12 +135,13 @@ def _flags(arguments: argparse.Namespace) -> dict[str, str]:
 def _serve(arguments: argparse.Namespace) -> NoReturn:
     import faulthandler
 
-    from sttd import logs, sockets
-    from sttd.engine import memory, openmp
-    from sttd.systemd import Notifier, listen_fds
+    from sttd.engine import memory
+    from sttd.engine.whisper import libraries
+    from sttd.host import logs, sockets
+    from sttd.host.systemd import Notifier, listen_fds
 
     memory.keep_heap()
-    openmp.spin_briefly(os.environ)
+    libraries.spin_briefly(os.environ)
     sockets.allow_open_files()
     faulthandler.enable()  # the watchdog's SIGABRT then prints every thread's stack
     logs.configure()
@@ -216,7 +217,7 @@ def _pull(arguments: argparse.Namespace) -> int:
 
 
 def _install_units(arguments: argparse.Namespace) -> int:
-    from sttd import units
+    from sttd.host import units
 
     destdir = os.environ.get("DESTDIR")
     scope = units.Scope(

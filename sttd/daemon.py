@@ -22,15 +22,17 @@ import attrs
 import trio
 
 import sttd
-from sttd import logs, sockets
-from sttd.config import Config, changed
+from sttd.config.tree import Config, changed
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.pool import ModelPool
 from sttd.engine.revival import revive
 from sttd.engine.vad import SileroModel
 from sttd.errors import EXIT_OK, SttdError
+from sttd.host import logs, sockets
+from sttd.host.looplag import LoopWatch
+from sttd.host.suspend import watch_sleep
+from sttd.host.systemd import InheritedSocket, Notifier
 from sttd.hub import Hub
-from sttd.looplag import LoopWatch
 from sttd.metrics import Metrics
 from sttd.plan import Plan, Sources, make_plan, place, policy_options, pool_limits, read_token
 from sttd.planes.control import serve_control
@@ -38,8 +40,6 @@ from sttd.planes.drain import Drain
 from sttd.planes.http import serve_http
 from sttd.service import Service
 from sttd.session.registry import Registry
-from sttd.suspend import watch_sleep
-from sttd.systemd import InheritedSocket, Notifier
 from sttd.wire.http import AccessRules
 
 log = logs.get("daemon")
@@ -104,6 +104,7 @@ class Daemon:
                 for duty in (self._beat, self._report, self._exit_when_idle, service.watch_health):
                     duties.start_soon(duty)
                 duties.start_soon(self._mind_sleep)  # logind may take its time to answer
+                duties.start_soon(service.voice_network)  # loaded before the first session needs it
                 async with trio.open_nursery() as control:
                     serve = _bind(serve_control, self.listeners.control, service, drain=self._control)
                     await control.start(serve)

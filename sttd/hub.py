@@ -14,7 +14,6 @@ from typing import Any
 import attrs
 import trio
 
-TOPICS = ("sessions", "models", "transcripts", "health")
 QUEUE = 256
 
 

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import attrs
 
-from sttd.config import Config, parse_tcp, suggestion
-from sttd.config_reader import Loaded, load
-from sttd.core.policy_options import PolicyOptions
-from sttd.core.pool_policy import PoolLimits
-from sttd.engine.backend import Backend, Preset
+from sttd.config.reader import Loaded, load
+from sttd.config.tree import Config, parse_tcp, suggestion
+from sttd.core.pooling import PoolLimits
+from sttd.core.scheduling import PolicyOptions
+from sttd.engine.contract import Backend, Preset
 from sttd.engine.fake import FakeBackend
-from sttd.engine.ledger import Ledger
 from sttd.engine.preset_config import configured_presets
-from sttd.engine.store import ModelStore, default_own_dir
-from sttd.engine.whisper import WhisperBackend
+from sttd.engine.store.ledger import Ledger
+from sttd.engine.store.models import ModelStore, default_own_dir
+from sttd.engine.whisper.backend import WhisperBackend
 from sttd.errors import ConfigError
-from sttd.sockets import SYSTEM_DIR, runtime_dir
-from sttd.systemd import InheritedSocket
+from sttd.host.sockets import SYSTEM_DIR, runtime_dir
+from sttd.host.systemd import InheritedSocket
 
 
 @attrs.frozen(kw_only=True)

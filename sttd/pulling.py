@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sttd.engine.store import ModelStore, Pulled, WantedSource
+from sttd.engine.store.models import ModelStore, Pulled, WantedSource
 
 
 async def watched_pull(store: ModelStore, model: str, *, revision: str | None, source: WantedSource) -> Pulled:

@@ -15,20 +15,21 @@ import attrs
 import trio
 
 import sttd
-from sttd import logs, status
-from sttd.config import Config
-from sttd.config_reader import Loaded
+from sttd import status
+from sttd.config.reader import Loaded
+from sttd.config.tree import Config
 from sttd.core.accounting import LatencyWindow
 from sttd.core.options import Endpointing, SessionChanges, SessionOptions
 from sttd.core.types import Final, Interim
 from sttd.engine import memory
-from sttd.engine.backend import Preset
+from sttd.engine.contract import Preset
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.pool import ModelPool
 from sttd.engine.presets import not_found
-from sttd.engine.store import ModelStore, WantedSource
+from sttd.engine.store.models import ModelStore, WantedSource
 from sttd.engine.vad import SileroModel
 from sttd.errors import OverloadedError, SessionError
+from sttd.host import logs
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
 from sttd.session.english import fit_changes, fit_options
@@ -56,7 +57,6 @@ class Peer:
 
     uid: int
     privileged: bool
-    transport: Literal["unix", "tcp"]
     pid: int | None = None
 
     @property
@@ -160,6 +160,7 @@ class Service:
             OverloadedError, SessionError: no room, or the daemon is stopping.
         """
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
+        silero = await self.voice_network()  # first: nothing may come between the admission and the list of sessions
         try:
             self._admit(options, peer)
         except OverloadedError:
@@ -168,7 +169,7 @@ class Service:
             raise
         options = fit_options(options, self.pool.shelf)
         options = _within_window(options, self.preset_table[options.model].max_window_s)
-        session = self._new_session(options, peer)
+        session = self._new_session(options, peer, silero=silero)
         self.registry.add(session)
         self._tell_session("opened", session)
         try:
@@ -219,7 +220,20 @@ class Service:
             raise self.pool.shelf.absent(name, network=self.store.network)
         return preset
 
-    def _new_session(self, options: SessionOptions, peer: Peer) -> Session:
+    async def voice_network(self) -> SileroModel | None:
+        """Silero, loaded in a thread. None where it is off or does not load: then WebRTC VAD decides alone."""
+        if not self.settings.vad.silero or self.silero is None:
+            return None
+        if not self.silero.loaded:
+            try:
+                await trio.to_thread.run_sync(self.silero.load)
+            except Exception as error:
+                self.silero = None
+                self.last_error = f"Silero does not load, so noise may be taken for speech: {error}"
+                log.exception("Silero does not load; WebRTC VAD decides alone what is speech")
+        return self.silero
+
+    def _new_session(self, options: SessionOptions, peer: Peer, *, silero: SileroModel | None) -> Session:
         config = self.settings
         voice = Voice(
             session=self.registry.new_id(),
@@ -242,7 +256,7 @@ class Service:
             id=voice.session,
             uid=peer.uid,
             voice=voice,
-            silero=self.silero if config.vad.silero else None,
+            silero=silero,
             on_final=self._note_final,
             on_written=self._note_written,
         )
@@ -342,7 +356,7 @@ class Service:
 
     # ------------------------------------------------------------------ the daemon itself
 
-    def config(self, *, peer: Peer) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """Every option, its value and where it came from."""
         return {"values": self.loaded.values()}
 
@@ -368,7 +382,7 @@ class Service:
         return True, "ok"
 
     def status(self) -> dict[str, Any]:
-        """The state of the daemon in one look (PROTOCOL 2.1)."""
+        """The state of the daemon in one look (docs/reference/control.md, `status`)."""
         now = self.clock()
         return status.compose(
             server={

@@ -1,4 +1,4 @@
-"""The shape of `status`: one map for the control plane, HTTP, the metrics page and `sttctl` (PROTOCOL 2.1)."""
+"""The shape of `status`, as docs/reference/control.md has it: for the planes, the metrics page and `sttctl`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 
-from sttd.engine.dispatcher import DispatcherStatistics
-from sttd.engine.pool_values import PoolStatistics
+from sttd.engine.leases import PoolStatistics
+from sttd.engine.tickets import DispatcherStatistics
 from sttd.session.registry import Registry
 
 

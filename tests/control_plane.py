@@ -14,7 +14,7 @@ import attrs
 import msgpack
 import trio
 
-from sttd.config import Config
+from sttd.config.tree import Config
 from sttd.errors import ModelError, NotFoundError
 from sttd.hub import Hub
 from sttd.planes.control import ControlLimits, serve_control

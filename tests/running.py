@@ -153,7 +153,7 @@ def transcribe(daemon: RunningDaemon, pcm: bytes, *, chunk_bytes: int = 6400, **
 
 
 def check_promises(events: list[dict], *, locked: bool = False) -> None:
-    """Promises 1, 2 and 4 of PROTOCOL 3.3, on everything that one session was told after `started`.
+    """Promises 1, 2 and 4 of docs/reference/audio.md on everything that one session was told after `started`.
 
     With `locked` promise 3 too, which is that of `lock_stable`.
     """

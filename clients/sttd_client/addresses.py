@@ -1,4 +1,4 @@
-"""Where a daemon listens, and how to reach it: PROTOCOL section 1 seen from the client's side."""
+"""Where a daemon listens, and how to reach it: docs/reference/control.md and audio.md seen from the client's side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The options of a session as keyword arguments of `open_session` and `configure`; PROTOCOL 3.1 has their meaning.
+"""The options of a session as keyword arguments of `open_session` and `configure`.
+
+docs/reference/audio.md says what they mean.
 
 What is left out gets the daemon's default. The names and types are those of the wire's `Start`; a test compares them.
 """

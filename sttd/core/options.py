@@ -12,8 +12,6 @@ Kind = Literal["live", "file"]
 Encoding = Literal["pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container"]
 Overflow = Literal["wait", "drop"]
 
-ENCODINGS: tuple[Encoding, ...] = ("pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container")
-
 
 @attrs.frozen(kw_only=True)
 class Endpointing:

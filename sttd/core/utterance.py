@@ -194,11 +194,6 @@ class UtteranceAssembler:
         """The number of the utterance under way."""
         return self._open.number if self._open else None
 
-    @property
-    def silence_ms(self) -> int:
-        """The silence that would end the open utterance now; 0 if none would."""
-        return self._endpointer.silence_ms
-
     def next_number(self) -> int:
         """Hand out an utterance number, for an utterance without audio."""
         self._numbers += 1

@@ -1,4 +1,4 @@
-"""Carries decoding jobs to the models and their outcomes back. Which job runs when is `core/policy.py`'s business.
+"""Carries decoding jobs to the models and their outcomes back. Which job runs when is `core/scheduling.py`'s business.
 
     submit ──► SchedulingPolicy ──► a task per running call ──► trio.to_thread ──► Model.decode
       │                                                                                  │
@@ -12,7 +12,6 @@ longest running call. Each call holds its own lease, so a model is never unloade
 from __future__ import annotations
 
 import itertools
-import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
@@ -20,17 +19,26 @@ import attrs
 import trio
 
 from sttd.core.accounting import LatencyWindow, Ledger
-from sttd.core.jobs import Entry
-from sttd.core.policy import SchedulingPolicy
-from sttd.core.policy_options import PolicyOptions
+from sttd.core.scheduling import Entry, PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass
-from sttd.engine.backend import Lease, ModelKey, Result, SomeWaiters, Unfinished, Waiters
-from sttd.engine.dispatch_thread import decode_items, failures
-from sttd.engine.dispatch_values import DispatcherStatistics, DropReason, Job, JobDropped, Outcome, QueueWait
-from sttd.engine.tickets import Call, Ticket, TicketHolders, entry_of, own_lease
-from sttd.errors import DecodeError, OverloadedError
+from sttd.engine.contract import Lease, Model, ModelKey, Result, SomeWaiters, Unfinished, Waiters
+from sttd.engine.tickets import (
+    Call,
+    DispatcherStatistics,
+    DropReason,
+    Job,
+    JobDropped,
+    Outcome,
+    QueueWait,
+    Ticket,
+    TicketHolders,
+    entry_of,
+    own_lease,
+)
+from sttd.errors import DecodeError, OverloadedError, SttdError
+from sttd.host import logs
 
-logger = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 _STATISTICS_S = 300.0
 _RETRY_WHILE_DRAINING_S = 5.0  # about what a restart of the service takes
@@ -109,10 +117,6 @@ class Dispatcher:
     def forget(self, session: str) -> None:
         """The session is gone: drop what waits for it."""
         self._drop(self._policy.forget(session), "session_gone")
-
-    def queued_finals(self, session: str) -> int:
-        """Finals of a session that wait for a worker."""
-        return self._policy.queued_finals(session)
 
     @property
     def load(self) -> float:
@@ -196,7 +200,6 @@ class Dispatcher:
             failed=self._counts["failed"],
             realtime_factor=self._done.value("decode", now=now) / decoded_s if decoded_s else None,
             load=self.load,
-            estimated_wait_s=self._policy.worst_final_wait_s(now=now),
             oldest_call_s=max((now - call.batch.started for call in self._calls), default=None),
         )
 
@@ -227,7 +230,7 @@ class Dispatcher:
         try:
             entry = entry_of(ticket.job, number=ticket.entry.id)
         except Exception as error:  # its lease was given back too early, which must not cost the others of the call
-            self._fail(ticket, *failures([item], error))
+            self._fail(ticket, *_failures([item], error))
             return False
         ticket.entry = attrs.evolve(entry, deadline=ticket.entry.deadline)
         self._tickets[ticket.entry.id] = ticket
@@ -264,7 +267,7 @@ class Dispatcher:
     async def _decode(self, call: Call) -> list[Result]:
         lease = call.lease
         if lease is None:
-            return [*failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))]
+            return [*_failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))]
 
         def shrink() -> None:
             self._policy.shrink(call.batch, now=self.clock())
@@ -290,7 +293,7 @@ class Dispatcher:
             lease.release()
 
     async def _in_thread(self, lease: Lease, items: list[DecodeItem], *, waiters: Waiters) -> list[Result]:
-        return await trio.to_thread.run_sync(decode_items, lease.model, items, waiters, limiter=self._limiter)
+        return await trio.to_thread.run_sync(_decode_items, lease.model, items, waiters, limiter=self._limiter)
 
     def _finish(self, call: Call, results: list[Result] | None) -> None:
         """Account for a call and settle its tickets; no results: it was cancelled before its thread began."""
@@ -323,3 +326,28 @@ def _is_short_of_memory(result: Result) -> bool:
 
 
 __all__ = ["Dispatcher", "DispatcherStatistics", "Job", "JobDropped", "Outcome", "QueueWait", "Ticket"]
+
+
+def _decode_items(model: Model, items: list[DecodeItem], waiters: Waiters) -> list[Result]:
+    """In the thread: one result an item. The failure boundary of the engine: whatever a model raises ends here."""
+    try:
+        results = model.decode(items, waiters=waiters)
+        if len(results) != len(items):
+            raise RuntimeError(f"{len(results)} results for {len(items)} items")
+    except Exception as error:
+        return [*_failures(items, error)]
+    return results
+
+
+def _failures(items: list[DecodeItem], error: Exception) -> list[DecodeError]:
+    """The same failure for each item; logged once, without a word of what was said."""
+    code = "out_of_memory" if _is_out_of_memory(error) else "decode_failed"
+    log.error("a decode failed", items=len(items), code=code, exc_info=error)
+    return [DecodeError("the engine failed on this audio", code=code) for _ in items]
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """CTranslate2 tells it by the text of a RuntimeError alone."""
+    if isinstance(error, SttdError):
+        return error.code == "out_of_memory"
+    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()

@@ -15,7 +15,7 @@ import attrs
 
 from sttd.core.languages import Heard
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Hypothesis, JobClass, Segment, Word
-from sttd.engine.backend import Place, Preset, Result, Waiters
+from sttd.engine.contract import Place, Preset, Result, Waiters
 from sttd.errors import ConfigError
 
 _MAX_BATCH = 16

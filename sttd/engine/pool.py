@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -25,12 +24,10 @@ from typing import Any, Final
 import attrs
 import trio
 
-from sttd.core.pool_actions import Action, Close, EntryView, Grant, Load, Park, Refuse, State, Unpark
-from sttd.core.pool_policy import PoolLimits, PoolPolicy
+from sttd.core.pooling import Action, Close, EntryView, Grant, Load, Park, PoolLimits, PoolPolicy, Refuse, State, Unpark
 from sttd.engine import memory
-from sttd.engine.backend import Backend, ModelKey, Preset
-from sttd.engine.pool_loading import check_load_options, free, fresh, load_failure, load_what_fits, no_slot
-from sttd.engine.pool_values import (
+from sttd.engine.contract import Backend, ModelKey, Preset
+from sttd.engine.leases import (
     Loaded,
     LoadResult,
     PoolEntry,
@@ -40,11 +37,13 @@ from sttd.engine.pool_values import (
     Waiter,
     entry_of,
 )
+from sttd.engine.loading import check_load_options, free, fresh, load_failure, load_what_fits, no_slot
 from sttd.engine.presets import smaller_presets
 from sttd.engine.shelf import Shelf
 from sttd.errors import SttdError
+from sttd.host import logs
 
-log = logging.getLogger(__name__)
+log = logs.get(__name__)
 
 THREADS: Final = 4  # one loads; the others park and free
 
@@ -355,7 +354,7 @@ class ModelPool:
         try:
             done = await trio.to_thread.run_sync(self._loaded[key].model.park, limiter=self._limiter)
         except Exception:  # like every backend error: it costs this model, not the daemon
-            log.exception("preset %s does not park", key.preset)
+            log.exception("a model does not park", preset=key.preset)
             done = False
         self._apply(self._policy.parked(key, done=done, now=self._clock()))
 

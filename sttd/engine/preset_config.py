@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import attrs
 
-from sttd.engine.backend import Backend, Preset
+from sttd.engine.contract import Backend, Preset
 from sttd.engine.presets import builtin_presets
 from sttd.errors import ConfigError
 

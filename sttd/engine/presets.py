@@ -17,8 +17,8 @@ from typing import Final
 
 import attrs
 
-from sttd.engine.backend import Preset
-from sttd.engine.catalogue import PUBLISHED
+from sttd.engine.contract import Preset
+from sttd.engine.store.catalogue import PUBLISHED, pull_unit
 from sttd.errors import ConfigError, ModelError
 
 CORES_PER_WORKER: Final = 4
@@ -128,11 +128,6 @@ def smaller_presets(preset: Preset, presets: Mapping[str, Preset]) -> Sequence[P
 def not_found(name: str, known: Sequence[str]) -> ModelError:
     """The error for a preset that nobody defined."""
     return ModelError(f"There is no preset {name!r}; there are: {', '.join(sorted(known))}.", code="model_not_found")
-
-
-def pull_unit(model: str) -> str:
-    """The unit that downloads a model for the service, which has no network itself."""
-    return f"sttd-pull@{model.replace('/', '--')}"  # a unit's name has no slash; `sttd pull` reads the dashes as one
 
 
 def not_local(preset: Preset, *, wanted: str, network: bool = True) -> ModelError:

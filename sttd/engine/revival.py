@@ -13,13 +13,13 @@ from collections.abc import Mapping
 import numpy as np
 import trio
 
-from sttd import logs
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
-from sttd.engine.backend import Backend, Model
+from sttd.engine.contract import Backend, Model
+from sttd.engine.leases import PoolLease
+from sttd.engine.loading import free
 from sttd.engine.pool import ModelPool
-from sttd.engine.pool_loading import free
-from sttd.engine.pool_values import PoolLease
 from sttd.errors import DecodeError, ModelError, SttdError
+from sttd.host import logs
 
 log = logs.get(__name__)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import attrs
 
-from sttd.engine.backend import Backend, Preset
-from sttd.engine.catalogue import english_only
-from sttd.engine.pool_values import Loaded, preset_row
+from sttd.engine.contract import Backend, Preset
+from sttd.engine.leases import Loaded, preset_row
 from sttd.engine.presets import not_found, not_local
+from sttd.engine.store.catalogue import english_only
 from sttd.errors import ModelError
 
 

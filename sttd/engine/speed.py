@@ -28,9 +28,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from sttd.engine.backend import Preset
-from sttd.engine.catalogue import LADDER, PUBLISHED, Published
-from sttd.engine.ledger import Speed
+from sttd.engine.contract import Preset
+from sttd.engine.store.catalogue import LADDER, PUBLISHED, Published
+from sttd.engine.store.ledger import Speed
 
 INTERIM_TOKENS: Final = 20  # 5 s of speech: English has about 4 tokens a second
 WINDOW_TOKENS: Final = 120

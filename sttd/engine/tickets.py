@@ -1,23 +1,80 @@
-"""Claims on decoding jobs, and the calls that settle them; made and settled by the dispatcher alone."""
+"""What goes into the dispatcher and what comes out: jobs, the claims on them, the calls that settle them, outcomes."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 from collections.abc import Callable, Hashable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import attrs
 import trio
 
-from sttd.core.jobs import Batch, Entry
+from sttd.core.scheduling import Batch, Entry
 from sttd.core.types import DecodeItem, Hypothesis, seconds
-from sttd.engine.backend import Lease, Model
-from sttd.engine.dispatch_values import Job, JobDropped, Outcome
+from sttd.engine.contract import Lease, Model
 from sttd.errors import DecodeError
+from sttd.host import logs
 
-logger = logging.getLogger(__name__)
+log = logs.get(__name__)
+
+DropReason = Literal["coalesced", "cancelled", "session_gone", "shutting_down"]
+
+
+class JobDropped(Exception):
+    """The job was taken out of the queue before it ran, or its outcome is no longer wanted."""
+
+    def __init__(self, reason: DropReason) -> None:
+        super().__init__(reason)
+        self.reason: DropReason = reason
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Job:
+    """One piece of audio to decode, for whom, and until when."""
+
+    item: DecodeItem
+    session: str
+    uid: int
+    deadline: float  # on the dispatcher's clock
+    lease: Lease  # stays the submitter's, who keeps it until the ticket is done
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of a job, and where its time went."""
+
+    hypothesis: Hypothesis
+    queue_s: float
+    started: float  # on the dispatcher's clock
+    decode_s: float
+    batch_size: int
+
+
+@attrs.frozen
+class QueueWait:
+    """Milliseconds that jobs of a class waited for a worker; None without samples."""
+
+    p50: float | None
+    p95: float | None
+
+
+@attrs.frozen(kw_only=True)
+class DispatcherStatistics:
+    """A snapshot. Waits and factors are of the last 5 minutes; counts are since the start."""
+
+    queued: dict[str, int]
+    in_flight: int  # calls
+    workers: int  # of the models that have work
+    batches: int
+    batch_size_mean: float | None
+    queue_wait_ms: dict[str, QueueWait]
+    coalesced: int
+    rejected: int
+    failed: int  # jobs whose decode failed
+    realtime_factor: float | None  # worker seconds per second of audio
+    load: float  # 0..1, of the busiest model's workers
+    oldest_call_s: float | None  # age of the longest running call, for a watchdog; None: nothing runs
 
 
 class Desk(Protocol):
@@ -170,7 +227,7 @@ def _room(model: Model, key: Hashable) -> int:
     try:
         return model.max_batch(key)
     except Exception:
-        logger.exception("no answer to how much memory there is")
+        log.exception("no answer to how much memory there is")
         return 1
 
 

@@ -35,17 +35,23 @@ MAX_RUN = 64  # steps in one run: bounds memory, and gains nothing beyond
 class SileroModel:
     """The network, shared by all sessions and threads: a run has no state of its own.
 
-    Loaded on first use; `load` may be called before, from a thread, so that no session pays for it.
+    `load` goes before `run`, in a thread: it imports onnxruntime and reads the file, which takes a quarter of a second.
     """
 
     _session: Any = attrs.field(default=None, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
 
+    @property
+    def loaded(self) -> bool:
+        """Whether `run` may be called."""
+        return self._session is not None
+
     def load(self) -> None:
-        """Load the network unless that is done (about 0.1 s).
+        """Load the network unless that is done. Blocks.
 
         Raises:
             FileNotFoundError: faster-whisper is not installed or ships no such file.
+            Exception: whatever onnxruntime makes of a file or a machine that it does not like.
         """
         with self._lock:
             if self._session is None:
@@ -53,8 +59,6 @@ class SileroModel:
 
     def run(self, steps: Samples, *, h: Samples, c: Samples) -> tuple[Samples, Samples, Samples]:
         """Probabilities of `steps` (float32, shape (n, 64 + 512)) in order, and the state after the last."""
-        if self._session is None:
-            self.load()
         probability, h, c = self._session.run(None, {"input": steps, "h": h, "c": c})
         return probability, h, c
 

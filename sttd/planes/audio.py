@@ -1,4 +1,4 @@
-"""The audio plane: speech in, text out, on one WebSocket (PROTOCOL section 3).
+"""The audio plane: speech in, text out, on one WebSocket (docs/reference/audio.md).
 
 A connection is one nursery:
 
@@ -34,10 +34,10 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 from wsproto.utilities import LocalProtocolError
 
 import sttd
-from sttd import logs
 from sttd.core.options import SessionChanges, SessionOptions
 from sttd.core.types import Failure, SessionEvent, Stopped
 from sttd.errors import InternalError, OverloadedError, ProtocolError, SessionError, SttdError
+from sttd.host import logs
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
 from sttd.planes.intake import Held, Intake

@@ -1,4 +1,4 @@
-"""The control plane: MessagePack-RPC on a Unix socket (PROTOCOL section 2).
+"""The control plane: MessagePack-RPC on a Unix socket (docs/reference/control.md).
 
 One task reads a connection; every request runs in a task of its own and is answered when it is done, so that a slow
 `load` holds up nobody, not even a `ping` on the same connection. What bounds a connection:
@@ -23,8 +23,8 @@ from typing import Any
 import attrs
 import trio
 
-from sttd import logs
 from sttd.errors import AccessError, InternalError, ProtocolError, SttdError
+from sttd.host import logs
 from sttd.hub import QUEUE, Subscription
 from sttd.planes.drain import Drain, serve_connections
 from sttd.planes.methods import METHODS, Call

@@ -20,7 +20,7 @@ from importlib.resources import files
 import attrs
 import trio
 
-from sttd import logs
+from sttd.host import logs
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
 from sttd.planes.audio import AudioLimits, serve_audio
 from sttd.planes.drain import Drain, serve_connections
@@ -216,7 +216,7 @@ class _Plane:
     def _peer(self, stream: trio.SocketStream) -> Peer:
         if self.access is None:
             return unix_peer(stream)
-        return Peer(uid=os.geteuid(), privileged=True, transport="tcp")
+        return Peer(uid=os.geteuid(), privileged=True)
 
 
 async def _receive_head(stream: trio.SocketStream) -> Request | Response | None:

@@ -111,7 +111,7 @@ async def _close_session(call: Call, params: verbs.CloseSessionParams) -> Mappin
 
 
 async def _config(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
-    return call.service.config(peer=call.peer)
+    return call.service.config()
 
 
 async def _reload(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:

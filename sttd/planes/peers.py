@@ -19,4 +19,4 @@ def unix_peer(stream: trio.SocketStream) -> Peer:
     Rights depend on the uid alone. A pid can belong to somebody else by now, so it is for logs.
     """
     pid, uid, _gid = _UCRED.unpack(stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return Peer(uid=uid, privileged=uid in (0, os.geteuid()), transport="unix", pid=pid)
+    return Peer(uid=uid, privileged=uid in (0, os.geteuid()), pid=pid)

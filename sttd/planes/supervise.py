@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 import trio
 
-from sttd import logs
+from sttd.host import logs
 
 log = logs.get(__name__)
 

@@ -22,7 +22,6 @@ CAPACITY = 256  # events; an interim counts like any other
 class Outbox:
     """An ordered queue from one session to one client."""
 
-    coalesced: int = 0
     _events: deque[SessionEvent] = attrs.field(factory=deque, init=False)
     _abandoned: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
@@ -43,7 +42,6 @@ class Outbox:
             return
         if self._events and _replaces(event, self._events[-1]):
             self._events[-1] = event
-            self.coalesced += 1
             return
         if isinstance(event, Final):
             self._forget_interims(event.utterance)
@@ -53,7 +51,6 @@ class Outbox:
     def _forget_interims(self, utterance: int) -> None:
         """Live text that was not read while it was live is of no more use beside its final."""
         kept = [event for event in self._events if not (isinstance(event, Interim) and event.utterance == utterance)]
-        self.coalesced += len(self._events) - len(kept)
         self._events = deque(kept)
 
     def abandon(self) -> None:

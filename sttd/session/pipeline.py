@@ -24,11 +24,11 @@ import attrs
 import numpy as np
 import trio
 
-from sttd import logs
 from sttd.core.options import SessionChanges, SessionOptions
 from sttd.core.types import SAMPLE_RATE, Failure, Final, Interim, Progress, SessionEvent, Stopped, Warn, seconds
 from sttd.engine.vad import SileroModel
 from sttd.errors import InternalError, SttdError
+from sttd.host import logs
 from sttd.session.container import ContainerInfo, container_stage
 from sttd.session.ear import Ear
 from sttd.session.inlet import Dropped, Finalize, Inlet

@@ -46,8 +46,8 @@ from sttd.core.types import (
     seconds,
 )
 from sttd.core.utterance import Closed, Opened, Paused, Snapshot
-from sttd.engine.backend import Lease
-from sttd.engine.dispatcher import Job, JobDropped, Outcome, Ticket
+from sttd.engine.contract import Lease
+from sttd.engine.tickets import Job, JobDropped, Outcome, Ticket
 from sttd.errors import DecodeError, OverloadedError, SttdError
 from sttd.session.finals import NOT_DECODED, final_of
 from sttd.session.voice import Voice

@@ -10,7 +10,7 @@ import attrs
 from sttd.core.languages import SessionLanguages
 from sttd.core.options import SessionOptions
 from sttd.core.types import SessionEvent
-from sttd.engine.backend import Lease
+from sttd.engine.contract import Lease
 from sttd.engine.dispatcher import Dispatcher
 
 

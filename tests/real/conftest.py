@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.recordings import load
-from sttd.engine.store import ModelStore
+from sttd.engine.store.models import ModelStore
 from tests.running import RunningDaemon
 
 MODELS = ("tiny.en", "base")  # one for English alone and small, one for many languages

@@ -24,7 +24,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-from sttd import units
+from sttd.host import units
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent

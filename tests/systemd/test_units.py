@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sttd import config, config_reader, units
+from sttd.config import reader as config_reader
+from sttd.config import tree as config
+from sttd.host import units
 
 pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 

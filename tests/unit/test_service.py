@@ -1,6 +1,7 @@
 """The service behind all planes: who is admitted, who sees what, and how sessions are left. The pool and the dispatcher
 are real, the recogniser is the fake one."""
 
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -8,26 +9,26 @@ import attrs
 import pytest
 import trio
 
-from sttd.config import Config
-from sttd.config_reader import Loaded
+from sttd.config.reader import Loaded
+from sttd.config.tree import Config
 from sttd.core.options import SessionChanges
-from sttd.core.pool_policy import PoolLimits
-from sttd.engine.backend import Preset
+from sttd.core.pooling import PoolLimits
+from sttd.engine.contract import Preset
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeBackend
 from sttd.engine.pool import ModelPool
-from sttd.engine.store import ModelStore
+from sttd.engine.store.models import ModelStore
 from sttd.errors import ModelError, NotFoundError, OverloadedError, ProtocolError, SessionError
+from sttd.host.looplag import LoopWatch
 from sttd.hub import Hub
-from sttd.looplag import LoopWatch
 from sttd.metrics import Metrics
 from sttd.service import Peer, Service
 from sttd.session.registry import Registry
 from tests.unit.session.rooms import NOISE, read_all
 
-ROOT = Peer(uid=0, privileged=True, transport="unix")
-ANN = Peer(uid=1000, privileged=False, transport="unix")
-BOB = Peer(uid=1001, privileged=False, transport="unix")
+ROOT = Peer(uid=0, privileged=True)
+ANN = Peer(uid=1000, privileged=False)
+BOB = Peer(uid=1001, privileged=False)
 
 
 @attrs.frozen
@@ -55,7 +56,7 @@ PRESETS = {
 
 
 @asynccontextmanager
-async def serving(*, sessions=10, per_uid=10, **models):
+async def serving(*, sessions=10, per_uid=10, silero=None, **models):
     """A service that serves, its time bounded."""
     config = Config(models=attrs.evolve(Config().models, model="fake", **models))
     backends = {"fake": FakeBackend(), "absent": Absent()}
@@ -73,7 +74,7 @@ async def serving(*, sessions=10, per_uid=10, **models):
         hub=Hub(),
         meters=Metrics(),
         health=LoopWatch(),
-        silero=None,
+        silero=silero,
         on_reload=lambda: None,
         on_shutdown=lambda drain_s: None,
     )
@@ -96,6 +97,47 @@ async def refusal(service, *, peer=ANN, **options):
         async with service.open_session(asked(service, **options), peer=peer):
             pass
     return caught.value.code
+
+
+# ------------------------------------------------------------------ the voice detector
+
+
+@attrs.define
+class Network:
+    """A stand-in for Silero that remembers in which threads it was loaded."""
+
+    error: Exception | None = None
+    threads: list = attrs.field(factory=list)
+
+    @property
+    def loaded(self):
+        return bool(self.threads) and self.error is None
+
+    def load(self):
+        self.threads.append(threading.current_thread())
+        if self.error is not None:
+            raise self.error
+
+
+async def test_silero_is_loaded_once_and_never_on_the_event_loop():
+    network = Network()
+    async with serving(silero=network) as service:
+        for _ in range(2):
+            async with service.open_session(asked(service), peer=ANN):
+                pass
+        assert len(network.threads) == 1
+        assert threading.main_thread() not in network.threads
+
+
+async def test_where_silero_does_not_load_sessions_open_without_it_and_it_is_said_once(caplog):
+    network = Network(error=FileNotFoundError("no such file"))
+    async with serving(silero=network) as service:
+        for _ in range(2):
+            async with service.open_session(asked(service), peer=ANN):
+                pass
+        assert len(network.threads) == 1
+        assert "no such file" in service.status()["health"]["last_error"]
+    assert caplog.text.count("WebRTC VAD decides alone") == 1
 
 
 # ------------------------------------------------------------------ admission

@@ -1,4 +1,4 @@
-"""What an error becomes at the shell: words on standard error, and an exit status (PROTOCOL section 4)."""
+"""What an error becomes at the shell: words on standard error, and an exit status (docs/reference/errors.md)."""
 
 from __future__ import annotations
 

@@ -9,11 +9,12 @@ import pytest
 import trio
 import trio.testing
 
-from sttd.core.policy_options import PolicyOptions
+from sttd.core.scheduling import PolicyOptions
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
-from sttd.engine.backend import ModelKey, Unfinished
-from sttd.engine.dispatcher import Dispatcher, Job, JobDropped
+from sttd.engine.contract import ModelKey, Unfinished
+from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeModel, FakeOptions
+from sttd.engine.tickets import Job, JobDropped
 from sttd.errors import DecodeError, ModelError, OverloadedError
 
 FAKE = ModelKey(preset="fake", cpu_threads=1, num_workers=1)
@@ -125,7 +126,6 @@ async def test_what_waited_for_a_worker_goes_in_one_call():
         riding = dispatcher.submit(job(lease, session="x", job_class=JobClass.SPECULATIVE))
         interim = dispatcher.submit(job(lease, session="y", job_class=JobClass.INTERIM))
         assert dispatcher.statistics().queued == {"final": 2, "speculative": 1, "interim": 1, "file": 0}
-        assert dispatcher.queued_finals("1") == 1
         model.gate.set()
         assert (await first.wait()).batch_size == 1
         assert (await later[0].wait()).batch_size == 3
@@ -145,7 +145,7 @@ async def test_statistics_of_an_idle_dispatcher():
     statistics = Dispatcher(clock=lambda: 0.0).statistics()
     assert (statistics.in_flight, statistics.workers, statistics.batches) == (0, 0, 0)
     assert statistics.batch_size_mean is statistics.realtime_factor is statistics.oldest_call_s is None
-    assert statistics.load == statistics.estimated_wait_s == 0
+    assert statistics.load == 0
 
 
 async def test_a_running_call_shows_its_age_and_delays_finals():
@@ -157,7 +157,6 @@ async def test_a_running_call_shows_its_age_and_delays_finals():
         statistics = dispatcher.statistics()
         assert (statistics.in_flight, statistics.workers) == (1, 1)
         assert statistics.oldest_call_s >= 0
-        assert statistics.estimated_wait_s > 0
         assert dispatcher.queue_wait_s(lease.key.preset) > 0
         assert dispatcher.queue_wait_s("another") == 0
         model.gate.set()

@@ -8,7 +8,7 @@ import pytest
 
 from sttd.core.languages import Prior
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
-from sttd.engine.backend import Preset
+from sttd.engine.contract import Preset
 from sttd.engine.fake import FakeBackend
 from sttd.errors import ConfigError
 

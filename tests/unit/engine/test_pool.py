@@ -11,8 +11,8 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from sttd.core.pool_policy import PoolLimits
-from sttd.engine.backend import Place, Preset
+from sttd.core.pooling import PoolLimits
+from sttd.engine.contract import Place, Preset
 from sttd.engine.pool import ModelPool
 from sttd.errors import ModelError, OverloadedError, ProtocolError
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.engine.backend import Preset
+from sttd.engine.contract import Preset
 from sttd.engine.presets import (
     COMPUTE_LADDER,
     Machine,
@@ -18,7 +18,7 @@ from sttd.engine.presets import (
     share_cores,
     smaller_presets,
 )
-from sttd.engine.whisper_options import Settings
+from sttd.engine.whisper.options import Settings
 from sttd.errors import ConfigError
 
 LAPTOP = Machine(cores=8)

@@ -8,9 +8,9 @@ import attrs
 import pytest
 import trio
 
-from sttd.core.pool_policy import PoolLimits
+from sttd.core.pooling import PoolLimits
 from sttd.core.types import Hypothesis
-from sttd.engine.backend import Preset
+from sttd.engine.contract import Preset
 from sttd.engine.pool import ModelPool
 from sttd.engine.revival import revive
 from sttd.errors import DecodeError, ModelError

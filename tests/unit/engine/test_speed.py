@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.engine import speed as rules
-from sttd.engine import whisper_speed
-from sttd.engine.catalogue import LADDER, PUBLISHED
-from sttd.engine.ledger import Ledger, Speed
 from sttd.engine.presets import Machine, builtin_presets, resolve
-from sttd.engine.store import ModelStore
-from sttd.engine.whisper import WhisperBackend
-from sttd.engine.whisper_places import Places
+from sttd.engine.store.catalogue import LADDER, PUBLISHED
+from sttd.engine.store.ledger import Ledger, Speed
+from sttd.engine.store.models import ModelStore
+from sttd.engine.whisper import measurement as whisper_speed
+from sttd.engine.whisper.backend import WhisperBackend
+from sttd.engine.whisper.places import Places
 
 LAPTOP = Machine(cores=2)
 AUTO = builtin_presets()["auto"]

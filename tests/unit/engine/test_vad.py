@@ -111,8 +111,11 @@ def test_aggressiveness_can_change_and_a_reset_forgets():
 def test_the_real_network_hears_no_speech_in_noise():
     silero = SileroModel()
     frames = np.concatenate([noise(2 * SECOND), silence(SECOND), noise(SECOND, level=0.01)])
-    whole = detector(silero).push(frames)  # loads it
+    assert not silero.loaded
+    silero.load()
+    assert silero.loaded
     silero.load()  # does nothing more
+    whole = detector(silero).push(frames)
     assert whole.webrtc[:SECOND].any()
     assert (whole.probability < 0.35).all()
     _, cut = listen(detector(silero), frames, cuts=list(range(0, len(frames), 3)))

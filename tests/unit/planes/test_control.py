@@ -112,7 +112,7 @@ async def test_a_bug_is_internal_logged_and_hurts_nobody(plane, peer, preset, ca
 
 async def test_what_is_privileged_is_refused_to_others(plane, peer, monkeypatch):
     def stranger(stream):
-        return ServicePeer(uid=12345, privileged=False, transport="unix")
+        return ServicePeer(uid=12345, privileged=False)
 
     monkeypatch.setattr(control, "unix_peer", stranger)
     async with plane.connect() as other:

@@ -146,9 +146,7 @@ async def test_full_is_said_to_websockets_while_plain_requests_are_answered():
 async def test_a_user_without_a_say_has_a_bounded_number_of_websockets(tmp_path, monkeypatch):
     limits = HttpLimits(connections_per_uid=1, linger_s=0.2)
     peers = iter([1000, 1000, 1001, 0])
-    monkeypatch.setattr(
-        http, "unix_peer", lambda stream: Peer(uid=(uid := next(seen[stream])), privileged=not uid, transport="unix")
-    )
+    monkeypatch.setattr(http, "unix_peer", lambda stream: Peer(uid=(uid := next(seen[stream])), privileged=not uid))
     seen = defaultdict(lambda: itertools.repeat(next(peers)))
     async with open_plane(path=tmp_path / "audio.sock", limits=limits) as plane, AsyncExitStack() as stack:
         answers = []

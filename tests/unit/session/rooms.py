@@ -13,7 +13,7 @@ import trio
 from sttd.core.options import SessionOptions
 from sttd.core.types import SAMPLE_RATE, Final, Interim
 from sttd.core.utterance import Closed, Opened, Paused, Snapshot
-from sttd.engine.backend import ModelKey
+from sttd.engine.contract import ModelKey
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeModel, FakeOptions
 from sttd.session.pipeline import Session

@@ -44,7 +44,6 @@ async def test_order_is_kept_and_a_newer_interim_replaces_the_unread_one():
     for event in (start(1), interim(1, 1), interim(1, 2), start(2), interim(2, 1), interim(1, 3)):
         outbox.put(event)
     assert await drain(outbox) == [start(1), interim(1, 2), start(2), interim(2, 1), interim(1, 3)]
-    assert outbox.coalesced == 1
 
 
 async def test_a_final_takes_the_place_of_interims_that_nobody_read():

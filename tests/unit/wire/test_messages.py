@@ -13,7 +13,7 @@ from sttd.wire import messages
 from sttd.wire.messages import EndpointingFields, Start, encode_event, encode_op, parse_client, parse_event
 from sttd.wire.schema import rules_of
 
-# PROTOCOL section 3, by hand: the contract must not follow the code.
+# The audio plane of docs/reference/audio.md, by hand: the contract must not follow the code.
 OPS = {
     "start": "kind sample_rate lang languages encoding channels channel_select interim task model interim_model words "
     "prompt hotwords endpointing overflow lock_stable label",

@@ -7,7 +7,7 @@ from sttd.errors import ProtocolError
 from sttd.wire import verbs
 from sttd.wire.verbs import VERBS, parse_params
 
-# PROTOCOL section 2, by hand: the contract must not follow the code.
+# The methods of docs/reference/control.md, by hand: the contract must not follow the code.
 CONTRACT = {
     "hello": {"client", "protocol"},
     "ping": set(),

@@ -1,0 +1,207 @@
+"""Reads the configuration: every source in its order, every value checked, nothing applied by halves.
+
+    defaults → /etc/sttd/sttd.toml → $XDG_CONFIG_HOME/sttd/sttd.toml → STTD_SECTION__KEY → flags
+
+Later sources win, and each value remembers where it came from. With `--config FILE` only that file is read. An
+unknown key is an error with a suggestion; one bad value refuses the whole configuration.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import attrs
+import cattrs
+import cattrs.errors
+
+from sttd.config.tree import Config, describe_option, options, parse_tcp, sections, suggestion, walk
+from sttd.errors import ConfigError
+
+Origin = Literal["default", "file", "environment", "flag"]
+Scalar = str | int | float | bool | list[Any] | dict[str, Any] | None
+
+SYSTEM_CONFIG = Path("/etc/sttd/sttd.toml")
+
+
+@attrs.frozen(kw_only=True)
+class Setting:
+    """A value as it was found: what it is, where it came from."""
+
+    value: Scalar
+    origin: Origin
+    source: str  # for the message: a path, a variable, `--set`
+
+
+@attrs.frozen(kw_only=True)
+class Loaded:
+    """A configuration together with where each value came from."""
+
+    config: Config
+    origins: Mapping[str, Origin]
+    path: str  # of the file that set something, or ""
+
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Every option as `sttctl config` shows it; secrets are masked."""
+        rows: dict[str, dict[str, Any]] = {}
+        for key, field, value in walk(self.config):
+            shown: Any = "***" if field.metadata["secret"] and value else value
+            rows[key] = {
+                "value": list(shown) if isinstance(shown, tuple) else shown,
+                "origin": self.origins.get(key, "default"),
+            }
+        for name, table in self.config.presets.items():
+            for leaf, value in table.items():
+                key = f"presets.{name}.{leaf}"
+                rows[key] = {"value": value, "origin": self.origins.get(key, "default")}
+        return rows
+
+
+def load(
+    *,
+    config_file: Path | None = None,
+    environ: Mapping[str, str],
+    flags: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Read all sources and check everything. Raises ConfigError; reads files, changes nothing."""
+    found: dict[str, Setting] = {}
+    used = ""
+    for path in config_files(config_file, environ):
+        table = _read_toml(path, required=config_file is not None)
+        if table is not None:
+            used = str(path)
+            found |= {key: Setting(value=value, origin="file", source=str(path)) for key, value in _flatten(table)}
+    for name, text in environ.items():
+        if name.startswith("STTD_") and "__" in name:
+            key = name.removeprefix("STTD_").lower().replace("__", ".")
+            found[key] = Setting(value=text, origin="environment", source=name)
+    for key, text in (flags or {}).items():
+        found[key] = Setting(value=text, origin="flag", source=f"--set {key}")
+    return Loaded(config=_build(found), origins={key: s.origin for key, s in found.items()}, path=used)
+
+
+def config_files(config_file: Path | None, environ: Mapping[str, str]) -> list[Path]:
+    """The files that are read, in order; with `--config` just that one."""
+    if config_file is not None:
+        return [config_file]
+    home = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
+    return [SYSTEM_CONFIG, *([Path(home) / "sttd" / "sttd.toml"] if home else [])]
+
+
+def parse_set(text: str) -> tuple[str, str]:
+    """`section.key=value` of `--set`. Raises ConfigError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set wants section.key=value, not {text!r}")
+    return key.strip(), value.strip()
+
+
+def _read_toml(path: Path, *, required: bool) -> dict[str, Any] | None:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        if required:
+            raise ConfigError(f"{path}: there is no such file") from None
+        return None
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"{path}: not valid TOML: {exc}") from None
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Scalar]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _build(found: Mapping[str, Setting]) -> Config:
+    declared = dict(options())
+    values: dict[str, dict[str, Any]] = {name: {} for name, _ in sections()}
+    presets: dict[str, dict[str, Any]] = {}
+    for key, setting in found.items():
+        section, _, rest = key.partition(".")
+        path, _, leaf = rest.rpartition(".")
+        if section == "presets" and (preset := path.removesuffix(".options")):  # whose name may have a dot: `base.en`
+            presets.setdefault(preset, {})[leaf] = _plain(setting)
+        elif key in declared:
+            values[section][leaf] = _convert(key, declared[key], setting)
+        else:
+            raise ConfigError(f"{setting.source}: unknown option `{key}`{suggestion(key, list(declared))}")
+    kinds = dict(sections())
+    config = Config(presets=presets, **{name: kinds[name](**values[name]) for name in values})
+    _check_whole(config)
+    return config
+
+
+def _plain(setting: Setting) -> Scalar:
+    """A value of a free table: text from variables and flags is read as TOML where it is TOML."""
+    if setting.origin == "file" or not isinstance(setting.value, str):
+        return setting.value
+    try:
+        return tomllib.loads(f"value = {setting.value}")["value"]  # type: ignore[no-any-return]
+    except tomllib.TOMLDecodeError:
+        return setting.value
+
+
+def _convert(key: str, field: attrs.Attribute[Any], setting: Setting) -> Any:
+    wants_text = field.type is str or get_origin(field.type) is Literal
+    value = setting.value if wants_text else _plain(setting)
+    if get_origin(field.type) is tuple and isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]  # STTD_…="a,b" is easier than TOML there
+    try:
+        result = _STRICT.structure(value, field.type or str)
+    except (cattrs.errors.CattrsError, cattrs.BaseValidationError, ValueError, TypeError):
+        raise ConfigError(f"{setting.source}: `{key}` must be {describe_option(field)}, not {value!r}") from None
+    low, high = field.metadata["ge"], field.metadata["le"]
+    if (low is not None and result < low) or (high is not None and result > high):
+        raise ConfigError(f"{setting.source}: `{key}` must be {describe_option(field)}, not {value!r}")
+    return result
+
+
+def _check_whole(config: Config) -> None:
+    """What no single option can know."""
+    low, high = config.endpointing.silence_ms_min, config.endpointing.silence_ms_max
+    if low > high:
+        raise ConfigError(f"`endpointing.silence_ms_min` ({low}) is above `endpointing.silence_ms_max` ({high})")
+    defaults = {config.models.model, config.models.interim_model or config.models.model}
+    if len(defaults) > config.models.max_loaded_models:
+        raise ConfigError(
+            f"`models.max_loaded_models` is {config.models.max_loaded_models}, "
+            f"and the default presets are {len(defaults)}: {', '.join(sorted(defaults))}"
+        )
+    if config.server.token and config.server.token_file:
+        raise ConfigError("`server.token` and `server.token_file` exclude each other")
+    parse_tcp(config.server.tcp)
+
+
+def _strict_converter() -> cattrs.Converter:
+    """cattrs, without its readiness to turn "5" into 5 or 1 into True."""
+    converter = cattrs.Converter(detailed_validation=False)
+
+    def exactly(kind: type[Any]) -> Any:
+        def hook(value: Any, _: type[Any]) -> Any:
+            if type(value) is kind:
+                return value
+            raise TypeError(value)
+
+        return hook
+
+    for kind in (bool, int, str):
+        converter.register_structure_hook(kind, exactly(kind))
+
+    def number(value: Any, _: type[float]) -> float:
+        if type(value) in (int, float) and value == value and abs(value) != float("inf"):
+            return float(value)
+        raise TypeError(value)
+
+    converter.register_structure_hook(float, number)
+    return converter
+
+
+_STRICT = _strict_converter()

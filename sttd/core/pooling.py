@@ -1,0 +1,425 @@
+"""Which models are loaded, and when each is loaded, parked, freed or given out. No IO: time is an argument.
+
+The policy names operations (`Load`, `Park`, `Unpark`, `Close`) and answers (`Grant`, `Refuse`); the pool carries
+them out and reports back. An entry has at most one operation under way. The states of an entry:
+
+    (none) ── Load ──> LOADING ──> READY ── Park ──> PARKING ──> PARKED ── Unpark ──> UNPARKING ──> READY
+                          │          └──────────────── Close ──────┴──> CLOSING ──> (none)
+                          └ failed ──> (none)
+
+Rules:
+
+ 1. A request for a READY entry is granted at once. A request for a LOADING one waits for that load: one load,
+    however many wait. A request for a PARKED one brings it back.
+ 2. Every entry, in whatever state, takes one of `max_loaded_models` slots. One load runs at a time; keys are
+    loaded in the order in which they were first asked for.
+ 3. When the next load finds no free slot, the least recently used entry that is neither leased, waited for nor
+    pinned is closed for it. When there is none, those who wait are refused after `load_wait_s`; time in which
+    something is being loaded or closed does not count. So are those who wait for an entry that drains and
+    stays leased.
+ 4. An entry with leases is never closed or parked.
+ 5. An idle entry expires after its keep-alive, or else after `idle_ttl_s` (0 = never). A keep-alive of 0 expires
+    at once, -1 never and shields from eviction too. An entry that can be parked is parked first and closed
+    `parked_ttl_s` later.
+ 6. `unload` drains: nobody new is granted the entry, and it is closed when its last lease ends, pinned or not.
+    Who waits for its load already is still served.
+ 7. A failed load refuses every waiter once, with the error, and leaves no trace but the count: the next request
+    loads again.
+ 8. A load that nobody waits for any more is closed when it returns.
+ 9. A lowered limit closes idle entries at once and leased ones when they are released.
+
+`_settle` applies rules 1 to 5 and 9 after every input; the inputs only change state.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Hashable, Iterable
+from typing import Final, Generic, TypeVar
+
+import attrs
+
+PINNED: Final = -1.0
+
+K = TypeVar("K", bound=Hashable)
+
+
+class State(enum.Enum):
+    """Where an entry is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    PARKING = "parking"
+    PARKED = "parked"
+    UNPARKING = "unparking"
+    CLOSING = "closing"
+
+
+@attrs.frozen
+class Load(Generic[K]):
+    """Load the model of this key; then call `loaded` or `load_failed`."""
+
+    key: K
+
+
+@attrs.frozen
+class Park(Generic[K]):
+    """Move its weights to main memory; then call `parked`."""
+
+    key: K
+
+
+@attrs.frozen
+class Unpark(Generic[K]):
+    """Bring its weights back; then call `unparked` or `unpark_failed`."""
+
+    key: K
+
+
+@attrs.frozen
+class Close(Generic[K]):
+    """Free it; then call `closed`."""
+
+    key: K
+
+
+@attrs.frozen
+class Grant(Generic[K]):
+    """The waiter has a lease on this entry."""
+
+    waiter: int
+    key: K
+
+
+@attrs.frozen
+class Refuse:
+    """The waiter gets nothing: the error of the load, or None when no slot came free in time."""
+
+    waiter: int
+    error: Exception | None
+
+
+Action = Load[K] | Park[K] | Unpark[K] | Close[K] | Grant[K] | Refuse
+
+
+@attrs.frozen(kw_only=True)
+class EntryView(Generic[K]):
+    """One entry as `status` shows it."""
+
+    key: K
+    serial: int
+    state: State
+    leases: int
+    hits: int
+    pinned: bool
+    draining: bool
+    loaded_for_s: float
+    idle_for_s: float
+    expires_in_s: float | None  # until it is parked or closed; None when in use, pinned or kept for good
+
+
+@attrs.frozen(kw_only=True)
+class PoolLimits:
+    """What the configuration sets; may change while the pool runs."""
+
+    max_loaded_models: int = 2
+    idle_ttl_s: float = 300.0  # 0: idle models stay
+    parked_ttl_s: float = 600.0  # how long parked weights stay in main memory; 0: never park
+    load_wait_s: float = 10.0
+    allow_smaller: bool = False  # whether a preset that does not fit may be served by its `smaller` one
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Entry(Generic[K]):
+    key: K
+    serial: int
+    since: float
+    state: State = State.LOADING
+    leases: int = 0
+    hits: int = 0
+    keep_alive_s: float | None = None
+    draining: bool = False
+    parkable: bool = False
+    idle_since: float = 0.0
+
+    @property
+    def resting(self) -> bool:
+        """No lease on it and no operation under way."""
+        return self.leases == 0 and self.state in (State.READY, State.PARKED)
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Waiter(Generic[K]):
+    key: K
+    deadline: float | None = None  # set while it is stuck (rule 3)
+
+
+class PoolPolicy(Generic[K]):
+    """The rules above for keys of any kind."""
+
+    def __init__(self, limits: PoolLimits) -> None:
+        self.limits = limits
+        self.hits = 0
+        self.misses = 0
+        self.load_failures = 0
+        self._entries: dict[K, _Entry[K]] = {}  # least recently used first
+        self._waiters: dict[int, _Waiter[K]] = {}  # in order of arrival
+        self._serials = 0
+
+    # ------------------------------------------------------------ what users of models do
+
+    def request(self, waiter: int, key: K, *, now: float) -> list[Action[K]]:
+        """Ask for a lease. `waiter` is a number of the caller's choice, answered by one `Grant` or `Refuse`."""
+        entry = self._entries.get(key)
+        if entry is not None and entry.state in (State.READY, State.PARKED) and not entry.draining:
+            self.hits += 1
+            entry.hits += 1
+        else:
+            self.misses += 1
+        self._waiters[waiter] = _Waiter(key=key)
+        return self._settle(now)
+
+    def cancel(self, waiter: int, *, now: float) -> list[Action[K]]:
+        """The waiter has gone away before it was answered."""
+        del self._waiters[waiter]
+        return self._settle(now)
+
+    def duplicate(self, key: K) -> None:
+        """A second lease beside one that is held."""
+        entry = self._entries[key]
+        assert entry.leases > 0
+        entry.leases += 1
+
+    def release(self, key: K, *, now: float) -> list[Action[K]]:
+        """A lease ends."""
+        entry = self._entries[key]
+        assert entry.leases > 0
+        entry.leases -= 1
+        self._touch(entry, now)
+        return self._settle(now)
+
+    def keep_alive(self, key: K, *, seconds: float, now: float) -> list[Action[K]]:
+        """Set how long this entry stays when idle (rule 5), until it is closed."""
+        self._entries[key].keep_alive_s = seconds
+        return self._settle(now)
+
+    def unload(self, keys: Iterable[K], *, now: float) -> list[Action[K]]:
+        """Drain these entries (rule 6)."""
+        for key in keys:
+            self._entries[key].draining = True
+        return self._settle(now)
+
+    def configure(self, limits: PoolLimits, *, now: float) -> list[Action[K]]:
+        """Change the limits."""
+        self.limits = limits
+        return self._settle(now)
+
+    def make_room(self) -> list[Action[K]]:
+        """Close the least recently used idle entry, for memory that a load lacks. [] when there is none."""
+        victim = self._victim()
+        return [] if victim is None else [self._close(victim)]
+
+    # ------------------------------------------------------------ what became of operations
+
+    def loaded(self, key: K, *, parkable: bool, now: float) -> list[Action[K]]:
+        """A load succeeded."""
+        entry = self._entries[key]
+        entry.parkable = parkable
+        self._ready(entry, now)
+        waiting = self._waiting_for(key)
+        entry.draining = entry.draining or not waiting
+        granted: list[Action[K]] = [self._grant(waiter, entry, now) for waiter in waiting]
+        return granted + self._settle(now)
+
+    def load_failed(self, key: K, *, error: Exception, now: float) -> list[Action[K]]:
+        """A load failed."""
+        self.load_failures += 1
+        return self._fail(key, error) + self._settle(now)
+
+    def parked(self, key: K, *, done: bool, now: float) -> list[Action[K]]:
+        """The weights were moved, or could not be; then the entry is closed instead."""
+        entry = self._entries[key]
+        entry.state = State.PARKED
+        entry.idle_since = now
+        entry.draining = entry.draining or not done
+        return self._settle(now)
+
+    def unparked(self, key: K, *, now: float) -> list[Action[K]]:
+        """The weights are back."""
+        self._ready(self._entries[key], now)
+        return self._settle(now)
+
+    def unpark_failed(self, key: K, *, error: Exception, now: float) -> list[Action[K]]:
+        """The weights did not come back; who waits is told, and the entry closed."""
+        self.load_failures += 1
+        entry = self._entries[key]
+        entry.state = State.PARKED
+        entry.draining = True
+        return self._refuse(key, error) + self._settle(now)
+
+    def closed(self, key: K, *, now: float) -> list[Action[K]]:
+        """The entry is gone."""
+        del self._entries[key]
+        return self._settle(now)
+
+    # ------------------------------------------------------------ time
+
+    def tick(self, now: float) -> list[Action[K]]:
+        """Apply what is due."""
+        return self._settle(now)
+
+    def next_wakeup(self) -> float | None:
+        """When `tick` has something to do, if nothing else happens before."""
+        expiries = [self._expires_at(entry) for entry in self._entries.values() if entry.resting]
+        deadlines = [waiter.deadline for waiter in self._waiters.values()]
+        return min((at for at in expiries + deadlines if at is not None), default=None)
+
+    # ------------------------------------------------------------ views
+
+    def entries(self, *, now: float) -> tuple[EntryView[K], ...]:
+        """All entries, least recently used first."""
+        return tuple(self._view(entry, now) for entry in self._entries.values())
+
+    # ------------------------------------------------------------ the rules
+
+    def _settle(self, now: float) -> list[Action[K]]:
+        actions: list[Action[K]] = []
+        for entry in list(self._entries.values()):
+            if not entry.draining and self._waiting_for(entry.key):
+                actions += self._serve(entry, now)
+            if entry.resting and not self._wanted(entry) and self._expired(entry, now):
+                actions.append(self._expire(entry))
+        surplus = len(self._entries) - self.limits.max_loaded_models - self._count(State.CLOSING)
+        for _ in range(surplus):
+            actions += self.make_room()
+        return actions + self._start_load(now) + self._time_out(now)
+
+    def _serve(self, entry: _Entry[K], now: float) -> list[Action[K]]:
+        """Rule 1."""
+        if entry.state is State.READY:
+            return [self._grant(waiter, entry, now) for waiter in self._waiting_for(entry.key)]
+        if entry.state is State.PARKED:
+            entry.state = State.UNPARKING
+            return [Unpark(entry.key)]
+        return []
+
+    def _expire(self, entry: _Entry[K]) -> Action[K]:
+        """Rule 5."""
+        parks = entry.parkable and self.limits.parked_ttl_s > 0 and entry.keep_alive_s != 0
+        if entry.state is State.READY and parks and not entry.draining:
+            entry.state = State.PARKING
+            return Park(entry.key)
+        return self._close(entry)
+
+    def _start_load(self, now: float) -> list[Action[K]]:
+        """Rules 2 and 3: load the first key that waits without an entry, or make room for it."""
+        key = self._next_key()
+        if key is None or self._count(State.LOADING):
+            return []
+        if len(self._entries) < self.limits.max_loaded_models:
+            self._serials += 1
+            self._entries[key] = _Entry(key=key, serial=self._serials, since=now)
+            return [Load(key)]
+        return [] if self._count(State.CLOSING) else self.make_room()
+
+    def _time_out(self, now: float) -> list[Action[K]]:
+        """Rule 3: refuse who has been stuck for too long."""
+        full = (
+            len(self._entries) >= self.limits.max_loaded_models
+            and not self._count(State.LOADING)
+            and not self._count(State.CLOSING)
+        )
+        refused: list[Action[K]] = []
+        for number, waiter in list(self._waiters.items()):
+            entry = self._entries.get(waiter.key)
+            stuck = full if entry is None else entry.draining and entry.leases > 0
+            if not stuck:
+                waiter.deadline = None
+            elif waiter.deadline is None:
+                waiter.deadline = now + self.limits.load_wait_s
+            if waiter.deadline is not None and waiter.deadline <= now:
+                del self._waiters[number]
+                refused.append(Refuse(number, None))
+        return refused
+
+    def _expired(self, entry: _Entry[K], now: float) -> bool:
+        at = self._expires_at(entry)
+        return entry.draining or (at is not None and at <= now)
+
+    def _expires_at(self, entry: _Entry[K]) -> float | None:
+        """When a resting entry is to be parked or closed; None: never."""
+        if entry.state is State.PARKED:
+            return entry.idle_since + self.limits.parked_ttl_s
+        if entry.keep_alive_s is not None:
+            return None if entry.keep_alive_s < 0 else entry.idle_since + entry.keep_alive_s
+        return entry.idle_since + self.limits.idle_ttl_s if self.limits.idle_ttl_s > 0 else None
+
+    def _victim(self) -> _Entry[K] | None:
+        return next(
+            (
+                entry
+                for entry in self._entries.values()
+                if entry.resting and entry.keep_alive_s != PINNED and not self._wanted(entry)
+            ),
+            None,
+        )
+
+    def _wanted(self, entry: _Entry[K]) -> bool:
+        return not entry.draining and bool(self._waiting_for(entry.key))
+
+    # ------------------------------------------------------------ small steps
+
+    def _grant(self, number: int, entry: _Entry[K], now: float) -> Grant[K]:
+        del self._waiters[number]
+        entry.leases += 1
+        self._touch(entry, now)
+        return Grant(number, entry.key)
+
+    def _ready(self, entry: _Entry[K], now: float) -> None:
+        if entry.state is State.LOADING:
+            entry.since = now
+        entry.state = State.READY
+        entry.idle_since = now
+
+    def _close(self, entry: _Entry[K]) -> Close[K]:
+        entry.state = State.CLOSING
+        return Close(entry.key)
+
+    def _fail(self, key: K, error: Exception) -> list[Action[K]]:
+        del self._entries[key]
+        return self._refuse(key, error)
+
+    def _refuse(self, key: K, error: Exception) -> list[Action[K]]:
+        waiting = self._waiting_for(key)
+        for number in waiting:
+            del self._waiters[number]
+        return [Refuse(number, error) for number in waiting]
+
+    def _touch(self, entry: _Entry[K], now: float) -> None:
+        """Mark as used most recently."""
+        entry.idle_since = now
+        self._entries[entry.key] = self._entries.pop(entry.key)
+
+    def _waiting_for(self, key: K) -> list[int]:
+        return [number for number, waiter in self._waiters.items() if waiter.key == key]
+
+    def _next_key(self) -> K | None:
+        return next((waiter.key for waiter in self._waiters.values() if waiter.key not in self._entries), None)
+
+    def _count(self, state: State) -> int:
+        return sum(entry.state is state for entry in self._entries.values())
+
+    def _view(self, entry: _Entry[K], now: float) -> EntryView[K]:
+        expires_at = self._expires_at(entry) if entry.resting else None
+        return EntryView(
+            key=entry.key,
+            serial=entry.serial,
+            state=entry.state,
+            leases=entry.leases,
+            hits=entry.hits,
+            pinned=entry.keep_alive_s == PINNED,
+            draining=entry.draining,
+            loaded_for_s=now - entry.since,
+            idle_for_s=0.0 if entry.leases or entry.state is State.LOADING else now - entry.idle_since,
+            expires_in_s=None if expires_at is None else max(0.0, expires_at - now),
+        )

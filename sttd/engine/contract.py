@@ -1,0 +1,224 @@
+"""What a recogniser must offer to be served by sttd, and the presets that name recognisers.
+
+A `Backend` finds and loads models of its kind; a `Model` decodes. Both are synchronous: the pool and the
+dispatcher call them in worker threads, several at once. Nothing here may touch a Trio object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+
+from sttd.core.types import DecodeItem, Hypothesis
+from sttd.engine.store.ledger import Source
+from sttd.errors import DecodeError, ModelError
+
+
+@attrs.frozen(kw_only=True)
+class Preset:
+    """A name for a model and the way to run it.
+
+    `options` are the backend's own (for `fake`: `decode_ms`, `word_ms`; for `whisper`: beam sizes, windows, ...).
+    """
+
+    name: str
+    backend: str  # "whisper" or "fake"
+    model: str = ""  # a Hugging Face id, a directory, or "" where the backend needs none
+    revision: str | None = None
+    device: str = "auto"  # auto, cpu, cuda, cuda:1
+    compute_type: str = "auto"  # auto: float16 on CUDA, int8 on CPU
+    cpu_threads: int = 0  # 0: chosen from the machine
+    num_workers: int = 1
+    max_window_s: float = 29.0  # utterances and windows of files are cut before this; below Whisper's 30 s
+    smaller: str | None = None  # the preset to fall back to when memory runs out, if the configuration allows it
+    summary: str = ""
+    options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+
+
+@attrs.frozen(kw_only=True)
+class Place:
+    """What a preset's model is on this machine, now. `model` is what `auto` means; times are None if not measured."""
+
+    model: str
+    path: Path | None = None  # None: not on disk
+    source: Source | None = None
+    verified: bool = False  # its files match known hashes
+    size_bytes: int | None = None  # of the weights on disk, or to be downloaded
+    interim_s: float | None = None
+    window_s: float | None = None
+    realtime: bool | None = None  # this machine can run it live; None: not measured
+
+
+@attrs.frozen(kw_only=True)
+class ModelKey:
+    """What a loaded model is cached by."""
+
+    preset: str
+    cpu_threads: int
+    num_workers: int
+
+    def __str__(self) -> str:
+        return f"{self.preset}|threads={self.cpu_threads}|workers={self.num_workers}"
+
+
+@attrs.frozen(eq=False)
+class Unfinished:
+    """What a call leaves of an item to a call of its own, so that others wait for one only: the rest, or a retry."""
+
+    item: DecodeItem
+
+
+Result = Hypothesis | DecodeError | Unfinished
+
+
+class Waiters(Protocol):
+    """Those who wait for the items of a call, as its thread sees them. `index` is the item's place in the batch."""
+
+    def tell(self, index: int, hypothesis: Hypothesis) -> None:
+        """The outcome of an item is known while others of the batch take longer. Returns at once."""
+
+    def gone(self, index: int) -> bool:
+        """Nobody waits for that item any more. May be late by a moment."""
+
+    def hurry(self) -> bool:
+        """Somebody speaks and waits for the worker: what can be a call of its own should be one."""
+
+    def short_of_memory(self) -> None:
+        """The call had to be split for want of memory: the next ones should be smaller. Returns at once."""
+
+
+@attrs.frozen(eq=False)
+class SomeWaiters:
+    """Some of the waiters of a call, by their own numbers."""
+
+    waiters: Waiters
+    indices: tuple[int, ...]
+
+    def tell(self, index: int, hypothesis: Hypothesis) -> None:
+        """As in `Waiters`."""
+        self.waiters.tell(self.indices[index], hypothesis)
+
+    def gone(self, index: int) -> bool:
+        """As in `Waiters`."""
+        return self.waiters.gone(self.indices[index])
+
+    def hurry(self) -> bool:
+        """As in `Waiters`."""
+        return self.waiters.hurry()
+
+    def short_of_memory(self) -> None:
+        """As in `Waiters`."""
+        self.waiters.short_of_memory()
+
+
+class Model(Protocol):
+    """A loaded model. `decode` is called from up to `workers` threads at once."""
+
+    @property
+    def device(self) -> str:
+        """Where it really runs: "cpu", "cuda:0"."""
+
+    @property
+    def compute_type(self) -> str:
+        """What it really computes in."""
+
+    @property
+    def workers(self) -> int:
+        """How many calls make progress at the same time."""
+
+    @property
+    def ram_bytes(self) -> int:
+        """Main memory that the weights take; an estimate is fine."""
+
+    @property
+    def vram_bytes(self) -> int:
+        """GPU memory that the weights take; 0 on CPU."""
+
+    def batch_key(self, item: DecodeItem) -> Hashable:
+        """Items with equal keys may share one `decode` call. Cheap, pure, called on the event loop."""
+
+    def max_batch(self, key: Hashable) -> int:
+        """How many items of that key one call may take, by the memory that is free now, if all workers made one."""
+
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
+        """Decode a batch; one result an item, in order. One bad item fails alone. Blocks; cannot be cancelled.
+
+        A backend that tries some items again tells `waiters` of those that are done, and asks for whom it still tries.
+        Asked to hurry, it may return items of files as `Unfinished`; without `waiters` it finishes them all.
+        """
+
+    def park(self) -> bool:
+        """Move the weights out of GPU memory, keeping them in RAM. False where that means nothing (CPU)."""
+
+    def unpark(self) -> None:
+        """Bring parked weights back. Raises ModelError."""
+
+    def close(self) -> None:
+        """Give everything back. Called once, with no decode running."""
+
+
+class Backend(Protocol):
+    """A kind of recogniser."""
+
+    @property
+    def name(self) -> str:
+        """What presets call it."""
+
+    def resolve(self, preset: Preset) -> Preset:
+        """The preset with every `auto` decided for this machine. Raises ConfigError where it cannot hold here."""
+
+    def locate(self, preset: Preset) -> Path | None:
+        """Where the model is on disk, or None. Touches no network. A backend without files returns Path()."""
+
+    def describe(self, preset: Preset) -> Place:
+        """What is known of the model here. As cheap as `locate`, and as silent."""
+
+    def forget(self) -> None:
+        """Models came or went: what was remembered of the disk is looked up anew."""
+
+    def suggest(self, preset: Preset) -> str:
+        """Which model to get for a preset: its own, or for `auto` the one that suits this machine."""
+
+    def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> Model:
+        """Load. Blocks. Raises ModelError with `model_not_local`, `model_load_failed` or `out_of_memory`."""
+
+
+class Lease(Protocol):
+    """The right to use a loaded model. While one lease lives, the model is neither evicted nor unloaded."""
+
+    @property
+    def key(self) -> ModelKey:
+        """Which entry of the pool this is."""
+
+    @property
+    def preset(self) -> str:
+        """The preset that was loaded; differs from the one asked for only after a fallback."""
+
+    @property
+    def model(self) -> Model:
+        """The model itself."""
+
+    def duplicate(self) -> Lease:
+        """A second lease on the same model: whoever runs a decode holds one of his own. Never waits."""
+
+    def release(self) -> None:
+        """Give it back. Synchronous and idempotent, so that it may stand in any `finally`."""
+
+
+__all__ = [
+    "Backend",
+    "DecodeError",
+    "Lease",
+    "Model",
+    "ModelError",
+    "ModelKey",
+    "Place",
+    "Preset",
+    "Result",
+    "SomeWaiters",
+    "Unfinished",
+    "Waiters",
+]

@@ -1,0 +1,184 @@
+"""What the pool hands out: leases, and the values behind `status`, `load` and `unload`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from sttd.core.pooling import EntryView
+from sttd.engine.contract import Model, ModelKey, Place, Preset
+from sttd.errors import SttdError
+
+
+@attrs.frozen(kw_only=True)
+class PoolEntry:
+    """One entry as `status` and events show it; the field names are the protocol's."""
+
+    preset: str
+    cpu_threads: int
+    num_workers: int
+    cache_key: str
+    state: str
+    loaded_for_seconds: float
+    idle_for_seconds: float
+    hits: int
+    leases: int
+    pinned: bool
+    draining: bool
+    expires_in_s: float | None
+    device: str
+    compute_type: str
+    ram_bytes: int
+    vram_bytes: int
+
+
+@attrs.frozen(kw_only=True)
+class LoadResult:
+    """What `load` reports."""
+
+    cache_hit: bool
+    load_seconds: float
+    entry: PoolEntry
+
+
+@attrs.frozen(kw_only=True)
+class UnloadResult:
+    """What `unload` reports: `entries` are those asked for that still drain."""
+
+    unloaded: int
+    entries: tuple[PoolEntry, ...]
+    native_trim_attempted: bool
+    process_rss_bytes: int
+    vram_bytes: int | None
+
+
+@attrs.frozen(kw_only=True)
+class PoolStatistics:
+    """The `models` part of `status`, and the workers of all loaded models."""
+
+    loaded: int
+    max_loaded: int
+    entries: tuple[PoolEntry, ...]
+    hits: int
+    misses: int
+    load_failures: int
+    idle_ttl_seconds: float
+    process_rss_bytes: int
+    workers: int
+
+
+@attrs.define(kw_only=True, eq=False)
+class Loaded:
+    """A model that is there. All leases on it share this, so a model put in its place reaches every holder."""
+
+    preset: Preset  # differs from the one asked for after a fallback
+    model: Model
+    load_seconds: float
+    path: Path | None = None  # of its files
+
+
+class PoolLease:
+    """The right to use a loaded model (`engine.backend.Lease`)."""
+
+    def __init__(
+        self,
+        key: ModelKey,
+        *,
+        loaded: Loaded,
+        on_duplicate: Callable[[ModelKey], PoolLease],
+        on_release: Callable[[ModelKey], None],
+    ) -> None:
+        self._key = key
+        self._loaded = loaded
+        self._on_duplicate = on_duplicate
+        self._on_release = on_release
+        self._held = True
+
+    @property
+    def key(self) -> ModelKey:
+        """Which entry this is."""
+        return self._key
+
+    @property
+    def preset(self) -> str:
+        """The preset that runs; differs from the one asked for after a fallback."""
+        return self._loaded.preset.name
+
+    @property
+    def model(self) -> Model:
+        """The model. Not to be used after `release`."""
+        assert self._held
+        return self._loaded.model
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model with what it was loaded from, to put another in its place (`engine.revival`)."""
+        assert self._held
+        return self._loaded
+
+    def duplicate(self) -> PoolLease:
+        """A second lease on the same model."""
+        assert self._held
+        return self._on_duplicate(self._key)
+
+    def release(self) -> None:
+        """Give it back; a second call does nothing."""
+        if self._held:
+            self._held = False
+            self._on_release(self._key)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Waiter:
+    """Somebody who waits for a lease; `answered` is set together with one of the two."""
+
+    number: int
+    answered: trio.Event = attrs.field(factory=trio.Event)
+    lease: PoolLease | None = None
+    error: SttdError | None = None
+
+
+def entry_of(view: EntryView[ModelKey], *, loaded: Loaded | None, preset: Preset | None) -> PoolEntry:
+    """The row of an entry; what only a loaded model knows is the preset's word until then."""
+    return PoolEntry(
+        preset=view.key.preset,
+        cpu_threads=view.key.cpu_threads,
+        num_workers=view.key.num_workers,
+        cache_key=str(view.key),
+        state=view.state.value,
+        loaded_for_seconds=view.loaded_for_s,
+        idle_for_seconds=view.idle_for_s,
+        hits=view.hits,
+        leases=view.leases,
+        pinned=view.pinned,
+        draining=view.draining,
+        expires_in_s=view.expires_in_s,
+        device=loaded.model.device if loaded else preset.device if preset else "",
+        compute_type=loaded.model.compute_type if loaded else preset.compute_type if preset else "",
+        ram_bytes=loaded.model.ram_bytes if loaded else 0,
+        vram_bytes=loaded.model.vram_bytes if loaded else 0,
+    )
+
+
+def preset_row(preset: Preset, *, loaded: Loaded | None, place: Place) -> dict[str, Any]:
+    """A row of `models`."""
+    return {
+        "preset": preset.name,
+        "backend": preset.backend,
+        "model": place.model,
+        "device": loaded.model.device if loaded else preset.device,
+        "compute_type": loaded.model.compute_type if loaded else preset.compute_type,
+        "loaded": loaded is not None,
+        "local": place.path is not None,
+        "verified": place.verified,
+        "source": place.source,
+        "size_bytes": place.size_bytes,
+        "realtime": place.realtime,
+        "interim_s": place.interim_s,
+        "window_s": place.window_s,
+        "summary": preset.summary,
+    }

@@ -1,0 +1,330 @@
+"""Whisper on CTranslate2: finds, loads and runs faster-whisper models.
+
+This module and its `whisper_*` siblings are the only ones that import faster_whisper and ctranslate2, and only
+inside functions: a daemon that serves `fake`, and every command line, starts without them. faster-whisper
+loads the model and brings tokenizer and features; decoding drives CTranslate2 directly, because
+`WhisperModel.transcribe` decodes one recording at a time while here many sessions share a call.
+
+CTranslate2's own queue is first in, first out and blocks whoever submits to it when full. It stays empty:
+calls are synchronous, and the dispatcher makes no more of them at a time than there are workers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from sttd.core.types import DecodeItem
+from sttd.engine import memory, speed
+from sttd.engine.contract import Place, Preset, Result, SomeWaiters, Waiters
+from sttd.engine.presets import Machine, not_local, resolve
+from sttd.engine.store.ledger import Ledger, Speed
+from sttd.engine.store.models import ModelStore, size_bytes
+from sttd.engine.whisper import libraries
+from sttd.engine.whisper.decoder import BatchKey, Decoder
+from sttd.engine.whisper.features import encode
+from sttd.engine.whisper.measurement import measure
+from sttd.engine.whisper.options import Settings
+from sttd.engine.whisper.places import Places
+from sttd.engine.whisper.tokens import TextCodec, languages_of
+from sttd.errors import DecodeError, ModelError, SttdError
+from sttd.host import logs
+
+log = logs.get(__name__)
+
+MAX_BATCH_CPU: Final = 8  # base on two cores is 1.5 times as fast at 4, 1.3 at 8, and the call gets long
+MAX_BATCH_GPU: Final = 32
+HEAD_WIDTH: Final = 64  # of every published Whisper; a narrower one only makes the estimate careful
+FIXED_BYTES: Final = 64 * 1024**2  # buffers that any model takes beside its weights
+# Published models are stored in float16: what a stored byte becomes in memory.
+GROWTH: Final = {"float32": 2.0, "float16": 1.0, "bfloat16": 1.0, "int16": 1.0}
+GROWTH_INT8: Final = 0.8  # int8 weights with their scales, embeddings and convolutions wider
+WARM_UP_FRAMES: Final = 400
+
+
+@functools.cache
+def detect_machine() -> Machine:
+    """What this machine offers. Imports CTranslate2 only where there is an NVIDIA device to ask it about."""
+    gpus: list[int] = []
+    if any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists():
+        import ctranslate2
+
+        for index in range(ctranslate2.get_cuda_device_count()):
+            known = memory.gpu_memory(index)
+            gpus.append(known.total_bytes if known else 0)
+    return Machine(cores=memory.usable_cores(), gpu_bytes=tuple(gpus))
+
+
+class WhisperBackend:
+    """Presets with `backend = "whisper"`."""
+
+    def __init__(
+        self,
+        *,
+        store: ModelStore | None = None,
+        ledger: Ledger | None = None,
+        machine: Callable[[], Machine] = detect_machine,
+    ) -> None:
+        """Without a `ledger` nothing is measured, and every model counts as unverified."""
+        self._ledger = ledger
+        self._machine = machine
+        self._places = Places(store=store if store is not None else ModelStore(), ledger=ledger, machine=machine)
+
+    @property
+    def name(self) -> str:
+        """What presets call it."""
+        return "whisper"
+
+    def resolve(self, preset: Preset) -> Preset:
+        """The preset with every `auto` but the model's decided, and its options checked.
+
+        Raises:
+            ConfigError: a GPU asked for by name is not there, or an option is wrong.
+        """
+        Settings.parse(preset.options)
+        return resolve(preset, machine=self._machine())
+
+    def locate(self, preset: Preset) -> Path | None:
+        """Where the model is on disk, or None. No network."""
+        return self._places.locate(preset)
+
+    def describe(self, preset: Preset) -> Place:
+        """What is known of the model here."""
+        return self._places.describe(preset)
+
+    def forget(self) -> None:
+        """Models came or went."""
+        self._places.forget()
+
+    def suggest(self, preset: Preset) -> str:
+        """Which model to get for a preset."""
+        return self._places.suggest(preset)
+
+    def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> LoadedWhisper:
+        """Load and warm up; the first time on this machine, also measure how quick it is. Blocks; reads no network.
+
+        Raises:
+            ModelError: `model_not_local`; `out_of_memory`, before anything is allocated when the estimate exceeds
+                what is free, with `compute_type`, `needed_bytes` and `available_bytes` in its data;
+                `model_load_failed` with the reason.
+        """
+        wanted = self.resolve(attrs.evolve(preset, cpu_threads=cpu_threads, num_workers=num_workers))
+        path = self.locate(wanted)
+        if path is None:
+            raise not_local(preset, wanted=self.suggest(wanted))
+        needed = _estimate(path, wanted.compute_type)
+        _refuse_if_too_large(wanted, needed)
+        kind, _, index = wanted.device.partition(":")
+        if kind == "cuda":
+            libraries.preload_cublas()
+        try:
+            from faster_whisper import WhisperModel
+
+            loaded = WhisperModel(
+                str(path),
+                device=kind,
+                device_index=int(index or 0),
+                compute_type=wanted.compute_type,
+                cpu_threads=wanted.cpu_threads,
+                num_workers=wanted.num_workers,
+                local_files_only=True,
+            )
+            model = LoadedWhisper(loaded, preset=wanted, weight_bytes=needed)
+            if self._ledger is not None and self._places.measured(wanted, path) is None:
+                self._measure(self._ledger, model, wanted, path)
+            return model
+        except (RuntimeError, ValueError, OSError, MemoryError) as error:
+            raise _load_error(error, wanted) from error
+
+    def _measure(self, ledger: Ledger, model: LoadedWhisper, preset: Preset, path: Path) -> None:
+        found = model.speed(threads=preset.cpu_threads)
+        if found is None:
+            log.info("a model is not measured: other programs had the cores", preset=preset.name)
+            return
+        ledger.note_speed(speed.key_of(preset, path), found)
+        self._places.forget()
+        if not speed.runs_live(found):
+            log.warning(
+                "a model is too slow to run live on this machine; `sttctl doctor` names one that is not",
+                preset=preset.name,
+                interim_s=round(found.interim_s, 1),
+            )
+
+
+class LoadedWhisper:
+    """A loaded model. Everything but `park`, `unpark` and `close` may be called from several threads at once."""
+
+    def __init__(self, loaded: Any, *, preset: Preset, weight_bytes: int) -> None:
+        """`loaded` is a `faster_whisper.WhisperModel`; `preset` is resolved. Warms the model up."""
+        self._whisper = loaded.model
+        self._device = preset.device
+        # Asked once: CTranslate2 answers under a lock that `unpark` holds, and `status` runs on the event loop.
+        self._compute_type = str(loaded.model.compute_type)
+        self._workers = int(loaded.model.num_workers)
+        self._parked = False
+        self._weight_bytes = weight_bytes
+        multilingual = loaded.model.is_multilingual
+        languages = languages_of(loaded.hf_tokenizer, multilingual=multilingual)
+        self._codec = TextCodec(loaded.hf_tokenizer, multilingual=multilingual, languages=languages)
+        self._settings = Settings.parse(preset.options)
+        self._decoder = Decoder(
+            whisper=loaded.model,
+            extractor=loaded.feature_extractor,
+            codec=self._codec,
+            settings=self._settings,
+        )
+        # The first call allocates, and finds out what the driver lacks: better now than in somebody's sentence.
+        encoded = encode(self._whisper, np.zeros((1, self._whisper.n_mels, WARM_UP_FRAMES), np.float32))
+        self._width: int = encoded.output.shape[-1]
+
+    @property
+    def device(self) -> str:
+        """Where it runs: "cpu", "cuda:0"."""
+        return self._device
+
+    @property
+    def compute_type(self) -> str:
+        """What CTranslate2 made of the compute type asked for, such as "int8_float32"."""
+        return self._compute_type
+
+    @property
+    def workers(self) -> int:
+        """Calls that make progress at the same time."""
+        return self._workers
+
+    @property
+    def ram_bytes(self) -> int:
+        """Main memory of the weights, estimated."""
+        return self._weight_bytes if self._device == "cpu" or self._parked else 0
+
+    @property
+    def vram_bytes(self) -> int:
+        """GPU memory of the weights, estimated."""
+        return 0 if self._device == "cpu" or self._parked else self._weight_bytes
+
+    def speed(self, *, threads: int) -> Speed | None:
+        """Measure it; None on a busy machine. To be called before anybody else uses the model."""
+        return measure(self._whisper, self._codec, self._settings, threads=threads)
+
+    def batch_key(self, item: DecodeItem) -> Hashable:
+        """Items with equal keys may share a call."""
+        return self._decoder.batch_key(item)
+
+    def max_batch(self, key: Hashable) -> int:
+        """How many items the free memory holds, at least one.
+
+        The encoder keeps the attention scores of one layer, heads x positions², for each item: 72 MB for base on a
+        CPU, 90 MB for large on a GPU at a full window; half of the free memory may go into them, in as many calls as
+        there are workers.
+        """
+        assert isinstance(key, BatchKey)
+        positions = key.window // 2
+        on_cpu = self._device == "cpu"
+        item_bytes = max(1, self._width // HEAD_WIDTH) * positions**2 * (4 if on_cpu else 2) * 2
+        if on_cpu:
+            free = memory.available_bytes()
+        else:
+            known = memory.gpu_memory(int(self._device.partition(":")[2]))
+            free = known.free_bytes if known else 8 * item_bytes
+        return max(1, min(MAX_BATCH_CPU if on_cpu else MAX_BATCH_GPU, free // 2 // self._workers // item_bytes))
+
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
+        """Decode a batch of one key; one result an item.
+
+        CTranslate2 fails a whole batch for one bad item or for want of memory. Then the batch is halved until the
+        bad item stands alone or the memory suffices.
+        """
+        try:
+            return list(self._decoder.decode(batch, waiters=waiters))
+        except Exception as error:
+            if len(batch) == 1:
+                return [_decode_error(error)]
+            if waiters is not None and is_out_of_memory(error):
+                waiters.short_of_memory()
+        results: list[Result] = []
+        middle = len(batch) // 2
+        for part in (range(middle), range(middle, len(batch))):
+            some = None if waiters is None else SomeWaiters(waiters, tuple(part))
+            results += self.decode([batch[index] for index in part], waiters=some)
+        return results
+
+    def park(self) -> bool:
+        """Move the weights of a GPU model to main memory. False on a CPU, or while a decode runs."""
+        if self._device == "cpu":
+            return False
+        self._whisper.unload_model(to_cpu=True)
+        self._parked = not self._whisper.model_is_loaded  # CTranslate2 silently does nothing while a call is active
+        return self._parked
+
+    def unpark(self) -> None:
+        """Bring them back. Raises ModelError; the model then stays parked and may be tried again."""
+        try:
+            self._whisper.load_model()
+        except RuntimeError as error:
+            raise ModelError(
+                f"The parked model does not come back: {_first_line(error)}",
+                code="out_of_memory" if is_out_of_memory(error) else "model_load_failed",
+            ) from error
+        self._parked = False
+
+    def close(self) -> None:
+        """Free the weights and the worker threads."""
+        self._whisper.unload_model()
+        del self._whisper, self._decoder
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CTranslate2 says so by text only: "CUDA failed with error out of memory", "... std::bad_alloc"."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "bad_alloc" in text
+
+
+def _estimate(path: Path, compute_type: str) -> int:
+    growth = GROWTH_INT8 if compute_type.startswith("int8") else GROWTH.get(compute_type, 1.0)
+    return int(size_bytes(path) * growth) + FIXED_BYTES
+
+
+def _refuse_if_too_large(preset: Preset, needed: int) -> None:
+    if preset.device == "cpu":
+        available: int | None = memory.available_bytes()
+    else:
+        known = memory.gpu_memory(int(preset.device.partition(":")[2]))
+        available = known.free_bytes if known else None
+    if available is not None and needed > available:
+        raise _out_of_memory(preset, needed_bytes=needed, available_bytes=available)
+
+
+def _load_error(error: BaseException, preset: Preset) -> ModelError:
+    if is_out_of_memory(error):
+        return _out_of_memory(preset)
+    return ModelError(f"Preset {preset.name!r} does not load: {_first_line(error)}")
+
+
+def _out_of_memory(preset: Preset, **figures: int) -> ModelError:
+    sizes = ", ".join(f"{name.removesuffix('_bytes')} {value / 1e6:.0f} MB" for name, value in figures.items())
+    return ModelError(
+        f"Preset {preset.name!r} ({preset.compute_type} on {preset.device}) does not fit into memory"
+        f"{f' ({sizes})' if sizes else ''}. Unload another model, or choose a smaller one.",
+        code="out_of_memory",
+        data={"preset": preset.name, "compute_type": preset.compute_type, **figures},
+    )
+
+
+def _decode_error(error: Exception) -> DecodeError:
+    if isinstance(error, DecodeError):
+        return error
+    if is_out_of_memory(error):
+        return DecodeError("Not enough memory to decode this utterance.", code="out_of_memory")
+    if isinstance(error, SttdError):
+        return DecodeError(error.message, code=error.code)
+    log.error("a decode failed", exc_info=error)
+    return DecodeError(f"The engine failed: {_first_line(error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]

@@ -1,0 +1,264 @@
+"""How a batch of utterances becomes hypotheses: keys, windows, segments and words.
+
+Finals see a full window of 3000 frames, as Whisper was trained; interims the shortest that `interim_windows` allows;
+files a full one with timestamps, which say where their segments lie. What is searched for and how often is the
+business of `whisper_search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+import numpy as np
+
+from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Samples, Segment, Word, seconds
+from sttd.engine.contract import SomeWaiters, Unfinished, Waiters
+from sttd.engine.whisper.features import (
+    FULL_WINDOW,
+    MAX_SAMPLES,
+    Encoded,
+    content_frames,
+    encode,
+    log_mel,
+    window_for,
+)
+from sttd.engine.whisper.languages import LanguageChooser
+from sttd.engine.whisper.options import Settings
+from sttd.engine.whisper.passes import Known
+from sttd.engine.whisper.search import Attempt, Language, Search
+from sttd.engine.whisper.segments import Piece, align, split_at_timestamps, start_at_sound
+from sttd.engine.whisper.tokens import TextCodec, compression_ratio
+
+MIN_REST_S: Final = 1.0  # a window's rest shorter than this holds no words
+_QUIET: Final = np.zeros(100 * SAMPLE_RATE // 1000, np.float32)  # with 50 ms the demo model had its last words
+
+
+@attrs.frozen(kw_only=True)
+class BatchKey:
+    """What items must have in common to share a call."""
+
+    group: JobClass  # FINAL stands for speculative ones too
+    window: int
+    context: int  # tokens before <|startoftranscript|>
+    words: bool
+    step: int  # tries before: the next is at another temperature
+
+
+@attrs.define(eq=False)
+class Decoder:
+    """Decodes batches on one loaded model. No state of its own, so several threads may call it."""
+
+    _whisper: Any  # ctranslate2.models.Whisper
+    _extractor: Any  # faster_whisper's FeatureExtractor
+    _codec: TextCodec
+    _settings: Settings
+    _search: Search = attrs.field(init=False)
+    _chooser: LanguageChooser = attrs.field(init=False)
+
+    @_search.default
+    def _build_search(self) -> Search:
+        return Search(codec=self._codec, settings=self._settings)
+
+    @_chooser.default
+    def _build_chooser(self) -> LanguageChooser:
+        return LanguageChooser(self._whisper, self._codec)
+
+    def batch_key(self, item: DecodeItem) -> BatchKey:
+        """Some microseconds; prompts are tokenised once and remembered."""
+        interim = item.job_class is JobClass.INTERIM
+        allowed = self._settings.interim_windows if interim else ()
+        return BatchKey(
+            group=JobClass.FINAL if item.job_class is JobClass.SPECULATIVE else item.job_class,
+            window=window_for(len(item.samples), allowed=allowed),
+            context=len(self._codec.context(item.options.prompt, item.options.hotwords)),
+            words=item.options.words,
+            step=len(Known.of(item).tried),
+        )
+
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Hypothesis | Unfinished]:
+        """Decode items of one key. Raises whatever CTranslate2 raises, for all of them.
+
+        Of finals, `waiters` hear at once what needs no second try while others of the batch do; those may take as
+        long again. Nobody is tried for who is gone. Only windows of files are left unfinished, when asked to hurry.
+        """
+        key = self.batch_key(batch[0])
+        features = [log_mel(self._extractor, _heard(item), window=key.window, growing=item.growing) for item in batch]
+        encoded = encode(self._whisper, np.stack(features))
+        languages = self._chooser.languages(encoded, batch)
+        tried = [list(Known.of(item).tried) for item in batch]
+        attempts: dict[int, Attempt] = {}
+        found: dict[int, Hypothesis] = {}
+        for settled in self._search.attempts(
+            encoded, batch, group=key.group, languages=languages, tried=tried, waiters=waiters
+        ):
+            made = self._hypotheses(encoded, batch, key=key, languages=languages, attempts=settled)
+            attempts |= settled
+            found |= made
+            if waiters is not None and key.group is JobClass.FINAL and len(found) < len(batch):
+                for index, hypothesis in made.items():
+                    waiters.tell(index, hypothesis)
+        if key.group is JobClass.FILE:
+            return self._passes(
+                batch, attempts=attempts, found=found, tried=tried, languages=languages, waiters=waiters
+            )
+        if key.group is JobClass.INTERIM and key.window < FULL_WINDOW:
+            return self._unlooped(batch, found, languages=languages, waiters=waiters)
+        return [found[index] for index in range(len(batch))]
+
+    # ------------------------------------------------------------ text
+
+    def _hypotheses(
+        self,
+        encoded: Encoded,
+        batch: Sequence[DecodeItem],
+        *,
+        key: BatchKey,
+        languages: Sequence[Language],
+        attempts: Mapping[int, Attempt],
+    ) -> dict[int, Hypothesis]:
+        """What the attempts at some of the items say."""
+        texts = {
+            index: [token for token in attempt.tokens if token < self._codec.eot] for index, attempt in attempts.items()
+        }
+        words = self._words(encoded, batch, languages=languages, texts=texts) if key.words else {}
+        return {
+            index: self._hypothesis(batch[index], languages[index], attempt, words.get(index, []))
+            for index, attempt in attempts.items()
+        }
+
+    def _words(
+        self,
+        encoded: Encoded,
+        batch: Sequence[DecodeItem],
+        *,
+        languages: Sequence[Language],
+        texts: Mapping[int, Sequence[int]],
+    ) -> dict[int, list[tuple[Word, int]]]:
+        """Aligned words of the items that have any; one call for each language and task among them."""
+        words: dict[int, list[tuple[Word, int]]] = {}
+        kinds = {index: (languages[index].code, batch[index].options.task) for index, text in texts.items() if text}
+        for kind in dict.fromkeys(kinds.values()):
+            members = [index for index, other in kinds.items() if other == kind]
+            aligned = align(
+                encoded.take(members),
+                [texts[index] for index in members],
+                codec=self._codec,
+                tokenizer=self._codec.tokenizer_for(*kind),
+                frames=[content_frames(len(batch[index].samples)) for index in members],
+            )
+            for index, found in zip(members, aligned, strict=True):
+                words[index] = start_at_sound(found, batch[index].samples[:MAX_SAMPLES])
+        return words
+
+    def _hypothesis(
+        self, item: DecodeItem, language: Language, attempt: Attempt, words: Sequence[tuple[Word, int]]
+    ) -> Hypothesis:
+        duration_s = seconds(min(len(item.samples), MAX_SAMPLES))
+        split = split_at_timestamps(attempt.tokens, timestamp_begin=self._codec.timestamp_begin, duration_s=duration_s)
+        segments: list[Segment] = []
+        rest = list(words)
+        for piece in split.pieces:
+            mine: list[Word] = []
+            left = len(piece.tokens)
+            while rest and left > 0:
+                word, tokens = rest.pop(0)
+                mine.append(word)
+                left -= tokens
+            segments.append(self._segment(piece, attempt, mine))
+        return Hypothesis(
+            text=self._codec.decode(attempt.tokens).strip(),
+            segments=tuple(segments),
+            language=language.code,
+            language_probability=language.probability,
+            languages=language.heard,
+            avg_logprob=attempt.avg_logprob,
+            no_speech_prob=attempt.no_speech_prob,
+            compression_ratio=attempt.compression_ratio,
+            temperature=attempt.temperature,
+        )
+
+    def _segment(self, piece: Piece, attempt: Attempt, words: Sequence[Word]) -> Segment:
+        text = self._codec.decode(piece.tokens).strip()
+        return Segment(
+            text=text,
+            start_s=words[0].start_s if words else piece.start_s,
+            end_s=words[-1].end_s if words else piece.end_s,
+            avg_logprob=attempt.avg_logprob,
+            no_speech_prob=attempt.no_speech_prob,
+            compression_ratio=compression_ratio(text),
+            words=tuple(words),
+        )
+
+    # ------------------------------------------------------------ second passes
+
+    def _unlooped(
+        self,
+        batch: Sequence[DecodeItem],
+        found: Mapping[int, Hypothesis],
+        *,
+        languages: Sequence[Language],
+        waiters: Waiters | None,
+    ) -> list[Hypothesis | Unfinished]:
+        """Short windows make some models repeat themselves; the full window is the cure, for those who still wait."""
+        looped = [
+            index
+            for index, hypothesis in found.items()
+            if hypothesis.compression_ratio > self._settings.compression_ratio_threshold
+            and not (waiters is not None and waiters.gone(index))
+        ]
+        results: dict[int, Hypothesis | Unfinished] = {**found}
+        if looped:
+            full = attrs.evolve(self, settings=attrs.evolve(self._settings, interim_windows=()))
+            again = [attrs.evolve(batch[index], known=Known(language=languages[index])) for index in looped]
+            results |= zip(looped, full.decode(again), strict=True)
+        return [results[index] for index in range(len(batch))]
+
+    def _passes(
+        self,
+        batch: Sequence[DecodeItem],
+        *,
+        attempts: Mapping[int, Attempt],
+        found: Mapping[int, Hypothesis],
+        tried: Sequence[Sequence[Attempt]],
+        languages: Sequence[Language],
+        waiters: Waiters | None,
+    ) -> list[Hypothesis | Unfinished]:
+        """What one pass makes of windows of files.
+
+        Where Whisper opened a segment and stopped it goes on from there, as faster-whisper does by seeking. That, and
+        the tries that were not made, become calls of their own when somebody waits for the worker.
+        """
+        results: dict[int, Hypothesis | Unfinished] = {}
+        rests: dict[int, DecodeItem] = {}
+        for index, (item, language) in enumerate(zip(batch, languages, strict=True)):
+            known = Known.of(item)
+            if index not in found:
+                again = attrs.evolve(known, tried=tuple(tried[index]), language=language)
+                results[index] = Unfinished(attrs.evolve(item, known=again))
+                continue
+            results[index] = whole = known.whole(found[index])
+            resume_s = self._resume_s(item, attempts[index]) if known.resumes else None
+            if resume_s is not None and not (waiters is not None and waiters.gone(index)):
+                going_on = Known(head=whole, at_s=known.at_s + resume_s, resumes=known.resumes - 1, language=language)
+                rest = item.samples[round(resume_s * SAMPLE_RATE) : MAX_SAMPLES]
+                rests[index] = attrs.evolve(item, samples=rest, growing=None, known=going_on)
+        if waiters is not None and rests and waiters.hurry():
+            results |= {index: Unfinished(item) for index, item in rests.items()}
+        elif rests:
+            some = None if waiters is None else SomeWaiters(waiters, tuple(rests))
+            results |= zip(rests, self.decode(list(rests.values()), waiters=some), strict=True)
+        return [results[index] for index in range(len(batch))]
+
+    def _resume_s(self, item: DecodeItem, attempt: Attempt) -> float | None:
+        """Where a segment was opened and left, if enough of the audio lies behind it."""
+        duration_s = seconds(min(len(item.samples), MAX_SAMPLES))
+        begin = self._codec.timestamp_begin
+        resume_s = split_at_timestamps(attempt.tokens, timestamp_begin=begin, duration_s=duration_s).resume_s
+        return resume_s if resume_s and duration_s - resume_s >= MIN_REST_S else None
+
+
+def _heard(item: DecodeItem) -> Samples:
+    """The audio, and a little quiet where its speaker was done: else a last word looks as if the end had cut it."""
+    return np.concatenate([item.samples, _QUIET]) if item.complete else item.samples

@@ -1,0 +1,217 @@
+"""Where the daemon listens: sockets that systemd passed, or its own.
+
+One daemon owns a runtime directory, held by a lock on a file in it for as long as the process lives. Under that
+lock a socket file that nobody answers is stale and is replaced; one that answers belongs to somebody else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+import socket
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import trio
+
+from sttd.config.tree import parse_tcp
+from sttd.errors import AccessError, ConfigError, OverloadedError
+from sttd.host import logs
+from sttd.host.systemd import InheritedSocket
+
+log = logs.get("sockets")
+
+SYSTEM_DIR = Path("/run/sttd")
+BACKLOG = 128
+OPEN_FILES = 8192  # all planes at their limits are some 2600 connections
+
+
+def allow_open_files(count: int = OPEN_FILES) -> int:
+    """Raise this process's limit of open files, as far as it may; returns what holds.
+
+    Shells and systemd set it to 1024, for the sake of programs that call `select`. Connections alone could reach that,
+    and then no model's file and no /proc could be opened for anybody.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(ValueError, OSError):  # a sandbox may forbid it: then the old limit holds, as before
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+@attrs.define(eq=False)
+class Listeners:
+    """What the planes accept on, and what to say about it in `status`."""
+
+    control: list[trio.SocketListener] = attrs.field(factory=list)
+    audio: list[trio.SocketListener] = attrs.field(factory=list)
+    tcp: list[trio.SocketListener] = attrs.field(factory=list)
+    names: list[str] = attrs.field(factory=list)
+    inherited: bool = False
+    _own: list[Path] = attrs.field(factory=list)
+
+    def remove_files(self) -> None:
+        """Unlink the socket files that this daemon made; those of systemd stay."""
+        for path in self._own:
+            path.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Close what was opened: the start failed."""
+        for listener in (*self.control, *self.audio, *self.tcp):
+            listener.socket.close()
+        self.remove_files()
+
+
+def runtime_dir(configured: str, environ: Mapping[str, str]) -> Path:
+    """The directory of the sockets. Raises ConfigError where there is no sensible one."""
+    if configured:
+        return Path(configured).expanduser().absolute()
+    if home := environ.get("XDG_RUNTIME_DIR"):
+        return Path(home) / "sttd"
+    if os.getuid() == 0:
+        return SYSTEM_DIR
+    fallback = Path(f"/run/user/{os.getuid()}")
+    if fallback.is_dir():
+        return fallback / "sttd"
+    raise ConfigError("XDG_RUNTIME_DIR is not set, so there is no place for the sockets; use --runtime-dir DIR")
+
+
+@contextlib.contextmanager
+def owned(directory: Path) -> Iterator[None]:
+    """Make the directory if need be and hold it for this process alone.
+
+    Raises:
+        OverloadedError: another daemon holds it.
+        AccessError: it cannot be made or written.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(directory / "sttd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise AccessError(f"{directory}: {exc.strerror}; use --runtime-dir DIR for another place") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(lock, 32).decode(errors="replace").strip() or "?"
+            raise OverloadedError(
+                f"another sttd (pid {holder}) serves {directory}; stop it, or use --runtime-dir DIR"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, str(os.getpid()).encode())
+        yield
+    finally:
+        os.close(lock)
+
+
+async def open_listeners(
+    directory: Path,
+    *,
+    tcp: str,
+    tcp_is_default: bool,
+    inherited: Sequence[InheritedSocket] = (),
+) -> Listeners:
+    """Listen on everything that is wanted; a socket that systemd passed is taken instead of an own one.
+
+    Raises:
+        OverloadedError: a socket or the configured port is in use.
+        AccessError: not allowed to bind.
+    """
+    listeners = Listeners()
+    try:
+        await _open_all(listeners, directory, tcp=tcp, tcp_is_default=tcp_is_default, inherited=inherited)
+    except BaseException:
+        listeners.discard()
+        raise
+    return listeners
+
+
+async def _open_all(
+    listeners: Listeners, directory: Path, *, tcp: str, tcp_is_default: bool, inherited: Sequence[InheritedSocket]
+) -> None:
+    groups = {"control": listeners.control, "audio": listeners.audio, "audio-tcp": listeners.tcp}
+    for passed in inherited:
+        if passed.name not in groups:
+            raise ConfigError(
+                f"systemd passed a socket named {passed.name!r}; FileDescriptorName= must be one of {', '.join(groups)}"
+            )
+        groups[passed.name].append(trio.SocketListener(trio.socket.from_stdlib_socket(passed.socket)))
+        listeners.names.append(f"{passed.name}: systemd")
+        listeners.inherited = True
+    for name, group in (("control", listeners.control), ("audio", listeners.audio)):
+        if not group:
+            path = directory / f"{name}.sock"
+            group.append(_listen_unix(path))
+            listeners._own.append(path)
+            listeners.names.append(f"{name}: {path}")
+    address = parse_tcp(tcp)
+    if address is not None and not listeners.tcp:
+        try:
+            listeners.tcp += await trio.open_tcp_listeners(address[1], host=address[0], backlog=BACKLOG)
+        except OSError as exc:
+            _explain_tcp(exc, tcp=tcp, tcp_is_default=tcp_is_default)
+        else:
+            port = listeners.tcp[0].socket.getsockname()[1]
+            listeners.names.append(f"audio-tcp: {tcp.rpartition(':')[0]}:{port}")
+
+
+def _explain_tcp(exc: OSError, *, tcp: str, tcp_is_default: bool) -> None:
+    """The default port is a convenience that may be missing; a configured one is a promise."""
+    reason = "is in use by another program" if _errno(exc) == errno.EADDRINUSE else (exc.strerror or str(exc))
+    remedy = "choose another with --tcp HOST:PORT, or --tcp off"
+    if not tcp_is_default:
+        kind = OverloadedError if _errno(exc) == errno.EADDRINUSE else AccessError
+        raise kind(f"{tcp} {reason}; {remedy}")
+    log.warning(f"{tcp} {reason}; serving the Unix sockets alone; {remedy}")
+
+
+def _errno(exc: OSError) -> int | None:
+    # trio raises a plain OSError from an errno-bearing one where several addresses were tried
+    cause = exc.__cause__
+    return exc.errno if exc.errno is not None else cause.errno if isinstance(cause, OSError) else None
+
+
+def _listen_unix(path: Path) -> trio.SocketListener:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    # Others may connect where they may enter the directory as a group: that is how the system service is shared.
+    shared = bool(path.parent.stat().st_mode & stat.S_IXGRP)
+    before = os.umask(0o117 if shared else 0o177)  # at bind, so that the file never has wider permissions
+    try:
+        sock.bind(str(path))
+    except OSError as exc:
+        sock.close()
+        raise AccessError(f"{path}: {exc.strerror}") from None
+    finally:
+        os.umask(before)
+    sock.listen(BACKLOG)
+    return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise AccessError(f"{path} is in the way and is no socket; remove it, or use --runtime-dir DIR")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            log.info("replacing a stale socket", path=str(path))
+            path.unlink(missing_ok=True)
+            return
+        except OSError as exc:
+            raise AccessError(f"{path}: {exc.strerror}") from None
+    raise OverloadedError(
+        f"somebody listens on {path} already, perhaps systemd for the sttd service: use that daemon (`sttctl status`), "
+        "stop it (`systemctl --user stop sttd.socket sttd-audio.socket sttd.service`), or use --runtime-dir DIR"
+    )

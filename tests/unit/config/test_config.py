@@ -1,0 +1,138 @@
+"""The configuration: sources, their order, and refusals that help."""
+
+import attrs
+import pytest
+
+from sttd.config import reader as config_reader
+from sttd.config import tree as config
+from sttd.errors import ConfigError
+
+
+def load(tmp_path=None, *, toml="", environ=None, flags=None):
+    file = None
+    if toml:
+        file = tmp_path / "sttd.toml"
+        file.write_text(toml)
+    return config_reader.load(config_file=file, environ=environ or {}, flags=flags)
+
+
+def test_the_documented_defaults_hold():
+    values = load().values()
+    expected = {
+        "models.model": "auto",
+        "models.device": "auto",
+        "models.compute_type": "auto",
+        "vad.aggressiveness": 2,
+        "interim.interim_min_ms": 350,
+        "endpointing.silence_ms_min": 400,
+        "endpointing.silence_ms_max": 700,
+        "server.tcp": "127.0.0.1:7788",
+    }
+    assert {key: values[key]["value"] for key in expected} == expected
+    assert {row["origin"] for row in values.values()} == {"default"}
+
+
+def test_later_sources_win_and_are_remembered(tmp_path):
+    toml = "[vad]\naggressiveness = 1\n[endpointing]\nsilence_ms_min = 300\nsilence_ms_max = 900\n"
+    loaded = load(
+        tmp_path,
+        toml=toml,
+        environ={"STTD_ENDPOINTING__SILENCE_MS_MIN": "310", "STTD_ENDPOINTING__SILENCE_MS_MAX": "910"},
+        flags={"endpointing.silence_ms_max": "920"},
+    )
+    assert loaded.config.vad.aggressiveness == 1
+    assert loaded.config.endpointing.silence_ms_min == 310
+    assert loaded.config.endpointing.silence_ms_max == 920
+    origins = [loaded.origins[f"endpointing.silence_ms_{end}"] for end in ("min", "max")]
+    assert origins == ["environment", "flag"]
+
+
+def test_without_a_file_option_the_users_file_comes_after_the_systems(tmp_path):
+    files = config_reader.config_files(None, {"XDG_CONFIG_HOME": str(tmp_path)})
+    assert files == [config_reader.SYSTEM_CONFIG, tmp_path / "sttd" / "sttd.toml"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("endpointing.silence_msmin", "1", "did you mean `endpointing.silence_ms_min`"),
+        ("server.aggressiveness", "1", "did you mean `vad.aggressiveness`"),
+        ("vad.aggressiveness", "4", "a whole number from 0 to 3"),
+        ("vad.aggressiveness", "true", "a whole number from 0 to 3"),
+        ("vad.aggressiveness", "1.5", "a whole number"),
+        ("vad.silero", "1", "true or false"),
+        ("log.level", "loud", "one of debug, info, warning, error"),
+        ("server.tcp", "7788", "HOST:PORT or `off`"),
+        ("server.drain_s", "nan", "a number from 0 to 600"),
+        ("endpointing.silence_ms_min", "701", "is above"),
+        ("models.interim_model", "tiny", None),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_would_be_right(key, value, message):
+    if message is None:
+        assert load(flags={key: value}).config.models.interim_model == value
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(flags={key: value})
+    assert message in caught.value.message
+    assert caught.value.row.exit_status == 2
+
+
+def test_default_presets_must_fit_the_slots():
+    with pytest.raises(ConfigError, match="max_loaded_models"):
+        load(flags={"models.model": "base", "models.interim_model": "tiny", "models.max_loaded_models": "1"})
+
+
+def test_a_broken_or_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="no such file"):
+        config_reader.load(config_file=tmp_path / "absent.toml", environ={})
+    with pytest.raises(ConfigError, match="not valid TOML"):
+        load(tmp_path, toml="[vad\n")
+
+
+def test_lists_may_be_written_with_commas_in_variables():
+    loaded = load(environ={"STTD_SERVER__ALLOWED_HOSTS": "a.example, b.example"})
+    assert loaded.config.server.allowed_hosts == ("a.example", "b.example")
+
+
+def test_preset_tables_are_kept_as_written():
+    loaded = load(flags={"presets.fake.decode_ms": "50", "presets.mine.model": "/models/mine"})
+    assert loaded.config.presets == {"fake": {"decode_ms": 50}, "mine": {"model": "/models/mine"}}
+    assert loaded.values()["presets.fake.decode_ms"] == {"value": 50, "origin": "flag"}
+
+
+def test_the_options_of_a_backend_may_have_a_table_of_their_own(tmp_path):
+    assert load(tmp_path, toml="[presets.fake.options]\nword_ms = 200\n").config.presets == {"fake": {"word_ms": 200}}
+
+
+@pytest.mark.parametrize("table", ['[presets."base.en"]', "[presets.base.en]", '[presets."base.en".options]'])
+def test_a_preset_whose_name_has_a_dot_is_one_preset(tmp_path, table):
+    assert load(tmp_path, toml=f"{table}\nbeam_size = 1\n").config.presets == {"base.en": {"beam_size": 1}}
+
+
+def test_a_preset_table_needs_a_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"unknown option `presets\.model`"):
+        load(tmp_path, toml='[presets]\nmodel = "base"\n')
+
+
+def test_secrets_are_masked():
+    assert load(flags={"server.token": "hush"}).values()["server.token"]["value"] == "***"
+
+
+def test_changes_are_told_apart_by_what_they_need():
+    old = load().config
+    new = load(flags={"server.tcp": "off", "limits.sessions": "3", "presets.fake.decode_ms": "1"}).config
+    assert config.changed(old, new) == (["limits.sessions", "presets.fake"], ["server.tcp"])
+
+
+def test_every_option_says_what_it_is():
+    for key, field in config.options():
+        assert field.metadata["summary"].endswith("."), key
+        assert isinstance(field, attrs.Attribute)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"), [("off", None), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:77", ("::1", 77))]
+)
+def test_addresses(text, address):
+    assert config.parse_tcp(text) == address

@@ -1,0 +1,35 @@
+"""Loaded models and items for the tests of this folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from sttd.core.types import DecodeItem, DecodeOptions, JobClass
+from sttd.engine.presets import Machine, builtin_presets
+from sttd.engine.whisper.backend import WhisperBackend
+from sttd.errors import DecodeError
+
+DATA = Path(__file__).parents[3] / "data"
+DEMO = builtin_presets()["demo"]
+CPU = Machine(cores=2)
+
+
+def backend(**changes):
+    return WhisperBackend(machine=lambda: CPU, **changes)
+
+
+def load(preset=DEMO, **options):
+    preset = attrs.evolve(preset, options=options)
+    return backend().load(preset, cpu_threads=0, num_workers=1)
+
+
+def item(samples, job_class=JobClass.FINAL, **options):
+    return DecodeItem(samples=samples, options=DecodeOptions(**options), job_class=job_class)
+
+
+def hear(model, samples, job_class=JobClass.FINAL, **options):
+    [outcome] = model.decode([item(samples, job_class, **options)])
+    assert not isinstance(outcome, DecodeError), outcome
+    return outcome

@@ -1,0 +1,73 @@
+"""How much audio the encoder is given, and how often it is analysed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sttd.core.types import Growing, JobClass
+from sttd.engine.whisper.features import FULL_WINDOW, content_frames, encode, log_mel, window_for
+from tests.unit.engine.whisper.loaded import hear, item, load
+
+pytestmark = pytest.mark.model
+
+
+def test_short_windows_only_where_the_preset_allows_them(demo, clips):
+    samples, text, *_ = clips["light"]
+    interim = item(samples, JobClass.INTERIM)
+    assert demo.batch_key(interim).window == FULL_WINDOW
+    short = load(interim_windows=[1000, 2000])
+    assert short.batch_key(interim).window == 1000
+    assert short.batch_key(item(np.zeros(16_000 * 9, np.float32), JobClass.INTERIM)).window == 2000
+    assert short.batch_key(item(samples)).window == FULL_WINDOW
+    assert hear(short, samples, JobClass.INTERIM).text == text
+    short.close()
+
+
+def test_a_looping_short_window_is_decoded_again_in_full(clips, monkeypatch):
+    model = load(interim_windows=[1000], compression_ratio_threshold=0.1)  # every text counts as a loop
+    windows = []
+    monkeypatch.setattr(
+        "sttd.engine.whisper.decoder.log_mel",
+        lambda *args, window, growing: (windows.append(window), log_mel(*args, window=window, growing=growing))[1],
+    )
+    assert hear(model, clips["light"][0], JobClass.INTERIM).text == clips["light"][1]
+    assert windows == [1000, FULL_WINDOW]
+    model.close()
+
+
+def test_a_growing_recording_is_analysed_once(demo, monkeypatch):
+    """Cut anywhere, the features are those of a computation from nothing, and hardly any frame is computed twice."""
+    extractor = demo._decoder._extractor
+    rng = np.random.default_rng(3)
+    loudness = np.repeat(rng.uniform(0, 0.2, 200), 1600).astype(np.float32)
+    samples = rng.standard_normal(len(loudness)).astype(np.float32) * loudness
+    frames = []
+    stft = extractor.stft
+    monkeypatch.setattr(
+        extractor,
+        "stft",
+        lambda array, *args, **rest: (frames.append(len(array) // 160), stft(array, *args, **rest))[1],
+    )
+    growing, end, cuts = Growing(), 150, 0
+    while end < len(samples):
+        found = log_mel(extractor, samples[:end], window=FULL_WINDOW, growing=growing)
+        spent = len(frames)
+        np.testing.assert_allclose(found, log_mel(extractor, samples[:end], window=FULL_WINDOW), atol=1e-4)
+        del frames[spent:]
+        end += int(rng.integers(1, 9000))
+        cuts += 1
+    assert sum(frames) < len(samples) // 160 + 10 * cuts
+
+
+@pytest.mark.parametrize(
+    ("samples", "window"), [(0, 1000), (16_000 * 7, 1000), (16_000 * 8, 1500), (16_000 * 18, 3000), (16_000 * 40, 3000)]
+)
+def test_the_window_leaves_room_for_silence(samples, window):
+    assert window_for(samples, allowed=(1000, 1500, 2000)) == window
+    assert content_frames(samples) <= window
+
+
+def test_a_window_that_would_be_encoded_twice_is_refused(demo):
+    with pytest.raises(AssertionError, match="encoded twice"):
+        encode(demo._whisper, np.zeros((1, 80, 160), np.float32))

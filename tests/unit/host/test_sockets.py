@@ -1,0 +1,162 @@
+"""Where the daemon listens: its directory, its socket files, sockets of systemd, ports that others hold."""
+
+import os
+import resource
+import socket
+import stat
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+import trio
+
+from sttd.errors import AccessError, ConfigError, OverloadedError
+from sttd.host import sockets
+from sttd.host.sockets import SYSTEM_DIR, open_listeners, owned, runtime_dir
+from sttd.host.systemd import InheritedSocket
+from tests.running import RunningDaemon
+
+
+async def close(listeners):
+    for listener in (*listeners.control, *listeners.audio, *listeners.tcp):
+        await listener.aclose()
+
+
+def test_the_directory_is_the_configured_one_or_the_users(monkeypatch, tmp_path):
+    assert runtime_dir("/some/where", {"XDG_RUNTIME_DIR": "/run/user/5"}).as_posix() == "/some/where"
+    assert runtime_dir("here", {}) == (tmp_path.cwd() / "here").absolute()
+    assert runtime_dir("", {"XDG_RUNTIME_DIR": "/run/user/5"}).as_posix() == "/run/user/5/sttd"
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    assert runtime_dir("", {}) == SYSTEM_DIR
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    with pytest.raises(ConfigError, match="--runtime-dir"):
+        runtime_dir("", {})
+
+
+def test_one_daemon_owns_a_directory(tmp_path):
+    directory = tmp_path / "a" / "b"
+    with owned(directory):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        with pytest.raises(OverloadedError, match=f"pid {os.getpid()}"), owned(directory):
+            pass
+    with owned(directory):
+        pass
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(AccessError, match="--runtime-dir"), owned(tmp_path / "file" / "run"):
+        pass
+
+
+@pytest.mark.parametrize(("directory_mode", "socket_mode"), [(0o700, 0o600), (0o750, 0o660), (0o755, 0o660)])
+async def test_socket_files_are_for_the_user_or_for_the_group(tmp_path, directory_mode, socket_mode):
+    tmp_path.chmod(directory_mode)
+    before = os.umask(0)
+    os.umask(before)
+    listeners = await open_listeners(tmp_path, tcp="off", tcp_is_default=False)
+    assert os.umask(before) == before
+    for name in ("control.sock", "audio.sock"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == socket_mode
+    assert listeners.names == [f"control: {tmp_path}/control.sock", f"audio: {tmp_path}/audio.sock"]
+    await close(listeners)
+    listeners.remove_files()
+    listeners.remove_files()
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path):
+    path = tmp_path / "audio.sock"
+    with socket.socket(socket.AF_UNIX) as gone:
+        gone.bind(str(path))
+    listeners = await open_listeners(tmp_path, tcp="off", tcp_is_default=False)
+    with pytest.raises(OverloadedError, match="somebody listens on"):
+        await open_listeners(tmp_path, tcp="off", tcp_is_default=False)
+    stream = await trio.open_unix_socket(path)
+    await stream.aclose()
+    await close(listeners)
+
+
+async def test_what_is_no_socket_is_not_touched(tmp_path):
+    (tmp_path / "control.sock").write_text("mine")
+    with pytest.raises(AccessError, match="is no socket"):
+        await open_listeners(tmp_path, tcp="off", tcp_is_default=False)
+    assert (tmp_path / "control.sock").read_text() == "mine"
+
+
+async def test_a_path_that_is_too_long_is_an_error(tmp_path):
+    directory = tmp_path / ("d" * 100)
+    directory.mkdir()
+    with pytest.raises((AccessError, OSError)):
+        await open_listeners(directory, tcp="off", tcp_is_default=False)
+
+
+async def test_a_port_of_the_systems_choice_is_named(tmp_path):
+    listeners = await open_listeners(tmp_path, tcp="127.0.0.1:0", tcp_is_default=False)
+    port = listeners.tcp[0].socket.getsockname()[1]
+    assert listeners.names[-1] == f"audio-tcp: 127.0.0.1:{port}"
+    await close(listeners)
+
+
+async def test_the_default_port_may_be_taken_and_a_configured_one_may_not(tmp_path, caplog):
+    with closing(socket.create_server(("127.0.0.1", 0))) as holder:
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        listeners = await open_listeners(tmp_path, tcp=address, tcp_is_default=True)
+        assert listeners.tcp == []
+        assert f"{address} is in use" in caplog.text
+        await close(listeners)
+        listeners.remove_files()
+        with pytest.raises(OverloadedError, match="--tcp"):
+            await open_listeners(tmp_path, tcp=address, tcp_is_default=False)
+
+
+async def test_an_address_that_is_not_ours_is_denied(tmp_path):
+    with pytest.raises(AccessError, match=r"192\.0\.2\.1"):
+        await open_listeners(tmp_path, tcp="192.0.2.1:1", tcp_is_default=False)
+    assert list(tmp_path.iterdir()) == []  # a start that fails leaves nothing
+
+
+async def test_sockets_of_systemd_take_the_place_of_own_ones(tmp_path):
+    passed = [socket.socket(socket.AF_UNIX), socket.create_server(("127.0.0.1", 0))]
+    passed[0].bind(str(tmp_path / "systemd.sock"))
+    passed[0].listen()
+    inherited = [InheritedSocket(name="control", socket=passed[0]), InheritedSocket(name="audio-tcp", socket=passed[1])]
+    listeners = await open_listeners(tmp_path, tcp="127.0.0.1:1", tcp_is_default=False, inherited=inherited)
+    assert listeners.inherited
+    assert listeners.names == ["control: systemd", "audio-tcp: systemd", f"audio: {tmp_path}/audio.sock"]
+    assert [len(group) for group in (listeners.control, listeners.audio, listeners.tcp)] == [1, 1, 1]
+    await close(listeners)
+    listeners.remove_files()
+    assert [path.name for path in tmp_path.iterdir()] == ["systemd.sock"]
+
+
+async def test_a_socket_of_an_unknown_name_is_an_error(tmp_path):
+    with closing(socket.socket(socket.AF_UNIX)) as passed, pytest.raises(ConfigError, match="FileDescriptorName"):
+        await open_listeners(
+            tmp_path, tcp="off", tcp_is_default=False, inherited=[InheritedSocket(name="speech", socket=passed)]
+        )
+    assert sockets.BACKLOG >= 100
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "allowed"), [((200, 1000), 500, 500), ((200, 400), 500, 400), ((900, 900), 500, 900)]
+)
+def test_the_limit_of_open_files_is_raised_as_far_as_allowed(limits, wanted, allowed):
+    program = f"""
+import resource
+from sttd.host.sockets import allow_open_files
+resource.setrlimit(resource.RLIMIT_NOFILE, {limits})
+print(allow_open_files({wanted}), resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == f"{allowed} ({allowed}, {limits[1]})"
+
+
+def test_a_daemon_that_serves_has_raised_its_limit(tmp_path):
+    daemon = RunningDaemon.start(tmp_path, "--tcp", "off", "--model", "fake")
+    try:
+        soft, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+    finally:
+        daemon.stop()
+    assert soft == min(8192, hard) or soft > 8192
