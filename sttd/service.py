@@ -19,7 +19,7 @@ from sttd import status
 from sttd.config.reader import Loaded
 from sttd.config.tree import Config
 from sttd.core.accounting import LatencyWindow
-from sttd.core.options import Endpointing, SessionChanges, SessionOptions
+from sttd.core.options import Endpointing, SessionChanges, SessionOptions, Tuning
 from sttd.core.types import Final, Interim
 from sttd.engine import memory
 from sttd.engine.contract import Preset
@@ -33,9 +33,8 @@ from sttd.host import logs
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
 from sttd.session.english import fit_changes, fit_options
-from sttd.session.pipeline import Session
 from sttd.session.registry import Registry
-from sttd.session.voice import Tuning, Voice
+from sttd.session.session import Session
 
 log = logs.get("service")
 
@@ -235,8 +234,8 @@ class Service:
 
     def _new_session(self, options: SessionOptions, peer: Peer, *, silero: SileroModel | None) -> Session:
         config = self.settings
-        voice = Voice(
-            session=self.registry.new_id(),
+        return Session(
+            id=self.registry.new_id(),
             uid=peer.uid,
             options=options,
             tuning=Tuning(
@@ -248,15 +247,9 @@ class Service:
                 max_window_s=self.preset_table[options.model].max_window_s,
             ),
             models=self.pool,
-            dispatcher=self.dispatcher,
-            emit=lambda event: None,  # the session puts itself here
-            clock=self.clock,
-        )
-        return Session(
-            id=voice.session,
-            uid=peer.uid,
-            voice=voice,
+            decoding=self.dispatcher,
             silero=silero,
+            clock=self.clock,
             on_final=self._note_final,
             on_written=self._note_written,
         )

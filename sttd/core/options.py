@@ -48,6 +48,18 @@ class SessionOptions:
     label: str = ""
 
 
+@attrs.frozen(kw_only=True)
+class Tuning:
+    """Settings of the configuration that shape a session; fixed when it starts."""
+
+    speculate_ms: int = 180  # 0: nothing is decoded before the end is certain
+    pre_roll_ms: int = 400
+    interim_min_ms: int = 350
+    hold_back_s: float = 0.4
+    lag_warning_s: float = 2.0
+    max_window_s: float = 29.0  # what the model takes in one call
+
+
 class Unchanged:
     """The type of `UNCHANGED`: a field that `configure` did not name."""
 

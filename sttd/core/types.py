@@ -130,6 +130,17 @@ class Hypothesis:
         return tuple(word for segment in self.segments for word in segment.words)
 
 
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of a decoding job, and where its time went."""
+
+    hypothesis: Hypothesis
+    queue_s: float
+    started: float  # on the dispatcher's clock
+    decode_s: float
+    batch_size: int
+
+
 # ---------------------------------------------------------------- what a session tells its client
 
 

@@ -28,7 +28,6 @@ from sttd.engine.tickets import (
     DropReason,
     Job,
     JobDropped,
-    Outcome,
     QueueWait,
     Ticket,
     TicketHolders,
@@ -323,9 +322,6 @@ class Dispatcher:
 
 def _is_short_of_memory(result: Result) -> bool:
     return isinstance(result, DecodeError) and result.code == "out_of_memory"
-
-
-__all__ = ["Dispatcher", "DispatcherStatistics", "Job", "JobDropped", "Outcome", "QueueWait", "Ticket"]
 
 
 def _decode_items(model: Model, items: list[DecodeItem], waiters: Waiters) -> list[Result]:

@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from sttd.core.scheduling import Batch, Entry
-from sttd.core.types import DecodeItem, Hypothesis, seconds
+from sttd.core.types import DecodeItem, Hypothesis, Outcome, seconds
 from sttd.engine.contract import Lease, Model
 from sttd.errors import DecodeError
 from sttd.host import logs
@@ -38,17 +38,6 @@ class Job:
     uid: int
     deadline: float  # on the dispatcher's clock
     lease: Lease  # stays the submitter's, who keeps it until the ticket is done
-
-
-@attrs.frozen(kw_only=True)
-class Outcome:
-    """What became of a job, and where its time went."""
-
-    hypothesis: Hypothesis
-    queue_s: float
-    started: float  # on the dispatcher's clock
-    decode_s: float
-    batch_size: int
 
 
 @attrs.frozen

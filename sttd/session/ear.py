@@ -1,68 +1,40 @@
-"""What a session hears, and what it decides on that: all of it synchronous.
-
-Bytes become frames, frames become utterances, and each utterance gets a transcriber, whose tasks run in the
-nursery that the ear was given. The ear keeps the order: finals leave in the order of their utterances, each
-transcriber waiting for the one before.
-"""
+"""From the bytes of a client to frames and what the detectors say about them. Synchronous; one ear a session."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import attrs
-import trio
+import numpy as np
 
 from sttd.core.audio import AudioDecoder
-from sttd.core.options import Endpointing, SessionChanges, SessionOptions
-from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Final, FinalReason, Gap, seconds
-from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssembler, UtteranceEvent
+from sttd.core.endpointer import Activity
+from sttd.core.options import SessionOptions
+from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Samples
 from sttd.engine.vad import SileroModel, VoiceDetector
-from sttd.session.arrivals import Arrivals
-from sttd.session.container import Frames
-from sttd.session.finals import empty_final
-from sttd.session.transcriber import Transcriber
-from sttd.session.voice import Voice
 
-_PAUSE_MS = (
-    180  # what counts as a pause where none is used for speculation; the speaker's own pauses are learned from it
-)
+_NO_FRAMES: Samples = np.empty((0, FRAME_SAMPLES), np.float32)
+_AGGRESSIVENESS = 2  # of WebRTC VAD where the client finalizes; the middle of 0 to 3, chosen
 
 
 @attrs.define(eq=False)
 class Ear:
-    """Listens for one session.
+    """Decodes and detects.
 
     Args:
-        voice: what the session's utterances share; its options are those of the next utterance.
+        options: how the audio is encoded, and how aggressive the detector is at first.
         silero: the shared VAD network, or None for WebRTC VAD alone.
-        nursery: where the transcribers run.
     """
 
-    voice: Voice
+    options: SessionOptions
     silero: SileroModel | None
-    utterances: int = attrs.field(default=0, init=False)
-    dropped_s: float = attrs.field(default=0.0, init=False)
-    owed: dict[int, Transcriber] = attrs.field(factory=dict, init=False)  # utterances without their final, in order
-    nursery: trio.Nursery | None = attrs.field(default=None, init=False)
-    arrivals: Arrivals = attrs.field(factory=Arrivals, init=False)
-    _assembler: UtteranceAssembler = attrs.field(init=False)
     _detector: VoiceDetector = attrs.field(init=False)
     _decoder: AudioDecoder | None = attrs.field(default=None, init=False)  # None: frames come from a container
-    _unanswered: dict[int, Final] = attrs.field(factory=dict, init=False)  # of finalizes with nothing to end
-    _last_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
     _lost_rest: float = attrs.field(default=0.0, init=False)  # samples
 
     def __attrs_post_init__(self) -> None:
-        options, tuning = self.options, self.voice.tuning
-        self._last_sent.set()
+        options = self.options
         self._detector = VoiceDetector(
-            aggressiveness=options.endpointing.aggressiveness if options.endpointing else 2, silero=self.silero
-        )
-        self._assembler = UtteranceAssembler(
-            options.endpointing,
-            max_utterance_s=options.max_utterance_s,
-            pre_roll_ms=tuning.pre_roll_ms,
-            speculate_ms=tuning.speculate_ms or _PAUSE_MS,
+            aggressiveness=options.endpointing.aggressiveness if options.endpointing else _AGGRESSIVENESS,
+            silero=self.silero,
         )
         if options.encoding != "container":
             self._decoder = AudioDecoder(
@@ -72,159 +44,32 @@ class Ear:
                 channel_select=options.channel_select,
             )
 
-    @property
-    def options(self) -> SessionOptions:
-        """The options in effect for the next utterance."""
-        return self.voice.options
+    def decode(self, data: bytes) -> Samples:
+        """Frames of shape (n, 320) of raw audio in the declared encoding. Raises ProtocolError with `bad_audio`."""
+        assert self._decoder is not None, "a container is decoded by its stage"
+        return self._decoder.push(data)
 
-    @property
-    def position(self) -> int:
-        """Where the audio clock is, in samples."""
-        return self._assembler.position
+    def drain(self) -> Samples:
+        """The frames of what was said up to a finalize, which need not fill the last one."""
+        return self._decoder.drain() if self._decoder is not None else _NO_FRAMES
 
-    @property
-    def speaking(self) -> bool:
-        """Whether an utterance is open."""
-        return self._assembler.open_utterance is not None
+    def flush(self) -> Samples:
+        """The frames of what the resampler still holds at the end of the audio."""
+        return self._decoder.flush() if self._decoder is not None else _NO_FRAMES
 
-    @property
-    def owing(self) -> int:
-        """How many finals are still to come of what was heard so far."""
-        return len(self.owed) + len(self._unanswered)
+    def detect(self, frames: Samples) -> Activity:
+        """What the detectors say about frames of shape (n, 320)."""
+        return self._detector.push(frames)
 
-    @property
-    def lag_s(self) -> float:
-        """How far the session is behind: the age of the oldest utterance that has ended without its final."""
-        ends = [transcriber.ended_at for transcriber in self.owed.values() if transcriber.ended_at is not None]
-        return max(0.0, self.voice.clock() - min(ends)) if ends else 0.0
+    def tune(self, aggressiveness: int) -> None:
+        """Be so aggressive from here on."""
+        self._detector.configure(aggressiveness=aggressiveness)
 
-    # ------------------------------------------------------------------ what comes in
-
-    def hear_bytes(self, data: bytes) -> None:
-        """Raw audio in the declared encoding. Raises ProtocolError with `bad_audio`."""
-        assert self._decoder is not None
-        self.hear(self._decoder.push(data))
-
-    def hear(self, frames: Frames) -> None:
-        """Frames of shape (n, 320)."""
-        if not len(frames):
-            return
-        self._act(self._assembler.push(frames, self._detector.push(frames)))
-        self.arrivals.mark(self.position, self.voice.clock())
-        transcriber = self.owed.get(self._assembler.open_utterance or 0)
-        if transcriber is not None:
-            transcriber.heard(self.position)
-
-    def finalize(self) -> None:
-        """The client ends the utterance. With none open a final alone answers, behind those that are still owed."""
-        if self._decoder is not None:
-            self.hear(self._decoder.drain())
-        events = self._assembler.finalize(reason="finalize")
-        self._act(events)
-        if not events:
-            assert self.nursery is not None
-            number, sent = self._assembler.next_number(), trio.Event()
-            self.utterances += 1
-            self._unanswered[number] = empty_final(
-                number,
-                self.options,
-                at_sample=self.position,
-                language=self.voice.languages.certain,
-            )
-            self.nursery.start_soon(self._answer_empty, number, self._last_sent, sent)
-            self._last_sent = sent
-
-    def change(self, changes: SessionChanges) -> None:
-        """Other options, from the next utterance on."""
-        given = changes.given()
-        if (endpointing := given.get("endpointing")) is not None:
-            # No client may ask for more than what the model takes in one call.
-            longest_s = min(endpointing.max_utterance_s, self.voice.tuning.max_window_s)
-            given["endpointing"] = attrs.evolve(endpointing, max_utterance_s=longest_s)
-        if "endpointing" in given:
-            self._assembler.configure(given["endpointing"])
-            if not self.speaking:
-                self._tune_detector(given["endpointing"])
-        self.voice.change(attrs.evolve(self.options, **given), anew="lang" in given or "languages" in given)
-
-    def _tune_detector(self, endpointing: Endpointing | None) -> None:
-        if endpointing is not None:
-            self._detector.configure(aggressiveness=endpointing.aggressiveness)
-
-    def skip(self, count: int) -> None:
-        """So many bytes of raw audio were dropped: the clock goes on, an open utterance ends at the hole."""
-        assert self._decoder is not None
+    def skip(self, count: int) -> int:
+        """So many bytes of raw audio were dropped: the samples, at 16 kHz, by which the audio clock goes on."""
+        assert self._decoder is not None, "half a container is none, so nothing of it is dropped"
         self._decoder.skip(count)
         lost = self._lost_rest + count / self._decoder.sample_bytes * SAMPLE_RATE / self.options.sample_rate
         samples = int(lost) // FRAME_SAMPLES * FRAME_SAMPLES
         self._lost_rest = lost - samples  # the clock advances by whole frames; what is over counts the next time
-        from_s = seconds(self.position)
-        self._act(self._assembler.skip(samples))
-        self.dropped_s += seconds(samples)
-        self.voice.emit(Gap(from_s=from_s, to_s=seconds(self.position), reason="overflow"))
-
-    def flush(self) -> None:
-        """The audio has ended: what the resampler still holds comes out.
-
-        Where any audio opens an utterance, the padded rest of a frame behind a `finalize` is not worth one.
-        """
-        if self._decoder is None:
-            return
-        frames = self._decoder.flush()
-        if len(frames) > 1 or self.speaking or self.options.endpointing is not None:
-            self.hear(frames)
-
-    def end(self, reason: FinalReason) -> None:
-        """Close the open utterance."""
-        self._act(self._assembler.finalize(reason=reason))
-
-    def hush(self) -> None:
-        """The client is gone, and interims are for nobody else."""
-        for transcriber in self.owed.values():
-            transcriber.hush()
-
-    def end_at_once(self, reason: FinalReason) -> None:
-        """Nothing more may be decoded: every final that is owed is what it can be now."""
-        for number in sorted({*self.owed, *self._unanswered}):
-            if number in self.owed:
-                self.voice.emit(self.owed[number].final_at_once(reason, position=self.position))
-            else:
-                self.voice.emit(self._unanswered.pop(number))
-
-    # ------------------------------------------------------------------ what follows from it
-
-    def _act(self, events: Iterable[UtteranceEvent]) -> None:
-        for event in events:
-            match event:
-                case Opened():
-                    self._open(event)
-                case Paused():
-                    self.owed[event.utterance].paused(event)
-                case Resumed():
-                    self.owed[event.utterance].resumed()
-                case Closed():
-                    self.owed[event.utterance].close(event)
-                    self._tune_detector(self.options.endpointing)  # which may have changed in the utterance
-
-    def _open(self, opened: Opened) -> None:
-        assert self.nursery is not None
-        transcriber = Transcriber(
-            voice=self.voice,
-            options=self.options,
-            opened=opened,
-            nursery=self.nursery,
-            snapshot=self._assembler.snapshot,
-            on_hint=self._assembler.hint,
-            previous=self._last_sent,
-        )
-        self._last_sent = transcriber.sent
-        self.owed[opened.utterance] = transcriber
-        self.utterances += 1
-        self.nursery.start_soon(transcriber.serve)
-
-    async def _answer_empty(self, number: int, previous: trio.Event, sent: trio.Event) -> None:
-        try:
-            await previous.wait()
-            self.voice.emit(self._unanswered.pop(number))
-        finally:
-            sent.set()
+        return samples

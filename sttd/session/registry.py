@@ -7,7 +7,7 @@ from collections import Counter
 import attrs
 
 from sttd.errors import NotFoundError, OverloadedError, ProtocolError
-from sttd.session.pipeline import Session
+from sttd.session.session import Session
 
 # A client that comes back at once meets the same limit; one that waits this long probably does not.
 _RETRY_AFTER_S = 5.0

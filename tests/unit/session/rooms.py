@@ -10,15 +10,12 @@ import attrs
 import numpy as np
 import trio
 
-from sttd.core.options import SessionOptions
-from sttd.core.types import SAMPLE_RATE, Final, Interim
-from sttd.core.utterance import Closed, Opened, Paused, Snapshot
+from sttd.core.options import SessionOptions, Tuning
+from sttd.core.types import SAMPLE_RATE
 from sttd.engine.contract import ModelKey
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeModel, FakeOptions
-from sttd.session.pipeline import Session
-from sttd.session.transcriber import Transcriber
-from sttd.session.voice import Tuning, Voice
+from sttd.session.session import Session
 
 NOISE = np.random.default_rng(1).integers(-3000, 3000, SAMPLE_RATE).astype("<i2").tobytes()  # a second
 
@@ -121,38 +118,26 @@ class Room:
     dispatcher: Dispatcher
     model: Recogniser
     models: Leases
-    events: list = attrs.field(factory=list)
     finals: list = attrs.field(factory=list)
     written: list = attrs.field(factory=list)
 
-    def voice(self, *, tuning=None, dispatcher=None, **options):
+    def session(self, *, tuning=None, dispatcher=None, **options):
+        """A session whose `run` has been started."""
         options = {"model": "fake", "interim_model": "fake", "endpointing": None, **options}
-        return Voice(
-            session="s000001",
+        session = Session(
+            id="s000001",
             uid=1000,
             options=SessionOptions(**options),
             tuning=tuning or Tuning(interim_min_ms=100),
             models=self.models,
-            dispatcher=dispatcher or self.dispatcher,
-            emit=self.events.append,
-            clock=trio.current_time,
-        )
-
-    def session(self, **options):
-        """A session whose `run` has been started."""
-        session = Session(
-            id="s000001",
-            uid=1000,
-            voice=self.voice(**options),
+            decoding=dispatcher or self.dispatcher,
             silero=None,
+            clock=trio.current_time,
             on_final=lambda _, final: self.finals.append(final),
             on_written=lambda event, latency_s: self.written.append((event, latency_s)),
         )
         self.nursery.start_soon(session.run)
         return session
-
-    def kinds(self):
-        return [type(event).__name__ for event in self.events]
 
     async def until(self, condition):
         """Wait; the room's deadline is the end of patience."""
@@ -185,88 +170,3 @@ async def read_all(session):
             events.append(await session.receive())
         except trio.EndOfChannel:
             return events
-
-
-def samples(seconds):
-    return np.zeros(int(seconds * SAMPLE_RATE), np.float32)
-
-
-@attrs.define(eq=False)
-class Utterance:
-    """An utterance that a test speaks: a transcriber, and what its ear would tell it."""
-
-    room: Room
-    number: int = 1
-    previous: trio.Event | None = None
-    voice: Voice | None = None
-    heard_s: float = 0.0
-    hints: list = attrs.field(factory=list)
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    ended: trio.Event = attrs.field(factory=trio.Event)
-    transcriber: Transcriber = attrs.field(init=False)
-
-    def __attrs_post_init__(self):
-        if self.previous is None:
-            self.previous = trio.Event()
-            self.previous.set()
-        voice = self.voice or self.room.voice()
-        self.transcriber = Transcriber(
-            voice=voice,
-            options=voice.options,
-            opened=Opened(utterance=self.number, at_sample=0, start_sample=0),
-            nursery=self.room.nursery,
-            snapshot=self.snapshot,
-            on_hint=self.hints.append,
-            previous=self.previous,
-        )
-        self.room.nursery.start_soon(self.serve)
-
-    async def serve(self):
-        with self.scope:
-            await self.transcriber.serve()
-        self.ended.set()
-
-    def snapshot(self):
-        end = int(self.heard_s * SAMPLE_RATE)
-        return Snapshot(utterance=self.number, start_sample=0, end_sample=end, samples=samples(self.heard_s))
-
-    def hear(self, seconds):
-        self.heard_s = seconds
-        self.transcriber.heard(int(seconds * SAMPLE_RATE))
-
-    async def show(self, seconds):
-        """Hear until an interim of all that was heard is shown; the cadence may want to wait."""
-
-        def shown():
-            self.hear(seconds)
-            return [e for e in self.room.events if isinstance(e, Interim) and e.end_s == seconds]
-
-        await self.room.until(shown)
-        return shown()[0]
-
-    def pause(self, end_s):
-        end = int(end_s * SAMPLE_RATE)
-        self.transcriber.paused(
-            Paused(utterance=self.number, start_sample=0, end_sample=end, samples=samples(end_s + 0.12))
-        )
-
-    def close(self, end_s, *, reason="endpoint"):
-        end = int(end_s * SAMPLE_RATE)
-        self.transcriber.close(
-            Closed(
-                utterance=self.number,
-                start_sample=0,
-                end_sample=end,
-                decided_sample=end + SAMPLE_RATE // 2,
-                silence_ms=500,
-                reason=reason,
-                samples=samples(end_s + 0.12),
-                speech_s=end_s,
-                mean_probability=0.9,
-            )
-        )
-
-    async def final(self):
-        await self.ended.wait()
-        (final,) = [e for e in self.room.events if isinstance(e, Final) and e.utterance == self.number]
-        return final

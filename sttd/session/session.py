@@ -1,15 +1,11 @@
 """A session: audio in, events out, one nursery.
 
-    feed() ──bytes──▶ [inlet: 64 pieces] ──▶ listen: decode → VAD → endpointer ──▶ transcribers ──▶ outbox ──▶ receive()
-                            └─ container stage (a thread) ─▶ [frames: 4 blocks] ─┘
+    feed() ──▶ [inlet] ──▶ listen: Ear → Hearing ──actions──▶ Performer ──▶ [outbox] ──▶ receive()
+                  └─▶ container stage (a thread) ──▶ [frames] ──┘
 
-Capacities and what happens when they are full:
-
-- **inlet**, 64 pieces of at most 30 s together. `overflow: wait`: `feed` waits, so the plane reads more slowly
-  and TCP holds the client back; nothing is lost. `overflow: drop`: the oldest audio goes, a `gap` says so.
-- **frames**, 4 blocks of half a second: the container thread waits.
-- **pending finals**, 8 utterances (16 windows of a file): listening pauses, and with it the input.
-- **outbox**, 256 events: listening pauses until the client reads; the plane ends a client that never does.
+`Hearing` (`core/hearing.py`) decides everything that depends on what was said, `Performer` does it, and this shell
+carries audio in and events out. docs/explanation/architecture.md has the bounds of the queues, and what happens when
+they are full.
 
 A finalize, a change of options and the end of the audio travel in the same channel as the audio, so that each
 takes effect exactly between the samples where the client said it.
@@ -24,51 +20,76 @@ import attrs
 import numpy as np
 import trio
 
-from sttd.core.options import SessionChanges, SessionOptions
-from sttd.core.types import SAMPLE_RATE, Failure, Final, Interim, Progress, SessionEvent, Stopped, Warn, seconds
+from sttd.core.hearing import Hearing
+from sttd.core.options import SessionChanges, SessionOptions, Tuning
+from sttd.core.types import (
+    SAMPLE_RATE,
+    Failure,
+    Final,
+    FinalReason,
+    Interim,
+    Progress,
+    Samples,
+    SessionEvent,
+    Stopped,
+    Warn,
+    seconds,
+)
 from sttd.engine.vad import SileroModel
 from sttd.errors import InternalError, SttdError
 from sttd.host import logs
+from sttd.session.arrivals import Arrivals
 from sttd.session.container import ContainerInfo, container_stage
 from sttd.session.ear import Ear
 from sttd.session.inlet import Dropped, Finalize, Inlet
 from sttd.session.outbox import Outbox
-from sttd.session.voice import Voice
+from sttd.session.performer import Decoding, Leasing, Performer
 
 log = logs.get("session")
 
 FRAME_BLOCKS = 4
 OWED_FINALS = 8
 OWED_WINDOWS = 16  # of a file: enough for a full batch, with another one on its way
-_WARN_EVERY_S = 5.0
+_WARN_EVERY_S = 5.0  # chosen, as the next one
 _PROGRESS_EVERY_S = 1.0
 
 Ending = Literal["stop", "disconnect", "drain"]
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, kw_only=True)
 class Session:
     """One client's stream. `run` owns every task of it; all other methods are for its plane and the service.
 
     Args:
         id: unique in this daemon.
         uid: whose session it is.
-        voice: what its utterances share, options included.
+        options: that it begins with.
+        tuning: of the configuration when it began.
+        models: where leases come from.
+        decoding: where jobs go.
         silero: the shared VAD network, or None for WebRTC VAD alone.
+        clock: of the deadlines of jobs.
         on_final: told each final, also when no client is left to read it.
         on_written: told each interim and final that the client got, with the seconds since its last sample arrived.
     """
 
     id: str
     uid: int
-    voice: Voice
+    models: Leasing
+    decoding: Decoding
     silero: SileroModel | None
+    clock: Callable[[], float]
     on_final: Callable[[Session, Final], None]
     on_written: Callable[[Interim | Final, float], None]
+    _first_options: SessionOptions = attrs.field(alias="options")
+    _tuning: Tuning = attrs.field(alias="tuning")
     close_code: int | None = attrs.field(default=None, init=False)
     outbox: Outbox = attrs.field(factory=Outbox, init=False)
     _inlet: Inlet = attrs.field(init=False)
     _ear: Ear = attrs.field(init=False)
+    _hearing: Hearing = attrs.field(init=False)
+    _performer: Performer = attrs.field(init=False)
+    _arrivals: Arrivals = attrs.field(factory=Arrivals, init=False)
     _ending: Ending | None = attrs.field(default=None, init=False)
     _abort: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _finished: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -79,19 +100,29 @@ class Session:
     _total_s: float | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.voice.emit = self._emit
-        self._inlet = Inlet(self.options)
-        self._ear = Ear(self.voice, self.silero)
+        self._inlet = Inlet(self._first_options)
+        self._ear = Ear(self._first_options, self.silero)
+        self._hearing = Hearing(self._first_options, self._tuning)
+        self._performer = Performer(
+            hearing=self._hearing,
+            session=self.id,
+            uid=self.uid,
+            models=self.models,
+            decoding=self.decoding,
+            clock=self.clock,
+            emit=self._emit,
+            tune=self._ear.tune,
+        )
 
     @property
     def options(self) -> SessionOptions:
         """The options in effect for the next utterance."""
-        return self.voice.options
+        return self._hearing.options
 
     @property
     def dropped_s(self) -> float:
         """Audio that was dropped, `overflow: drop`."""
-        return self._ear.dropped_s
+        return self._hearing.dropped_s
 
     # ------------------------------------------------------------------ what the plane calls
 
@@ -118,8 +149,7 @@ class Session:
         """End the audio for this reason; the first reason counts. After a disconnect nobody reads any more."""
         if ending == "disconnect":
             self.outbox.abandon()
-            self.voice.client_left = True
-            self._ear.hush()
+            self._performer.perform(self._hearing.hush())
         if self._ending is None:
             self._ending = ending
             if ending != "disconnect":
@@ -147,8 +177,8 @@ class Session:
 
     def row(self) -> dict[str, Any]:
         """The session as `sessions` lists it."""
-        ear = self._ear
-        state = "draining" if self._ending else "speaking" if ear.speaking else "decoding" if ear.owed else "idle"
+        heard = self._hearing
+        state = "draining" if self._ending else "speaking" if heard.speaking else "decoding" if heard.owing else "idle"
         return {
             "session": self.id,
             "uid": self.uid,
@@ -156,10 +186,10 @@ class Session:
             "kind": self.options.kind,
             "state": state,
             "model": self.options.model,
-            "lang": self.voice.languages.certain,
-            "audio_s": round(seconds(ear.position), 3),
-            "utterances": ear.utterances,
-            "lag_s": round(ear.lag_s, 3),
+            "lang": heard.languages.certain,
+            "audio_s": round(seconds(heard.position), 3),
+            "utterances": heard.utterances,
+            "lag_s": round(heard.lag_s(self.clock()), 3),
         }
 
     # ------------------------------------------------------------------ the tasks
@@ -170,7 +200,7 @@ class Session:
             with self._abort:
                 await self._run_stages()
             if self._abort.cancelled_caught:
-                self._ear.end_at_once("drain")
+                self._end_at_once("drain")
             self._put_stopped()
         except* SttdError as group:
             self._fail(_first(group))
@@ -178,6 +208,7 @@ class Session:
             log.error("a session failed", exc_info=group, session=self.id, uid=self.uid)
             self._fail(InternalError("a bug in sttd; the journal has the traceback"))
         finally:
+            self._performer.give_everything_back()
             self._inlet.end()
             self._inlet.close()
             self.outbox.close()
@@ -189,14 +220,14 @@ class Session:
             if self.options.kind == "file":
                 outer.start_soon(self._report_progress)
             async with trio.open_nursery() as nursery:
-                self._ear.nursery = nursery
+                self._performer.nursery = nursery
                 source: Inlet | trio.MemoryReceiveChannel[Any] = self._inlet
                 if self.options.encoding == "container":
                     send, source = trio.open_memory_channel[Any](FRAME_BLOCKS)
                     nursery.start_soon(self._open_container, send)
                 failure = await self._listen(source)
             outer.cancel_scope.cancel()
-        # Every transcriber has ended, so every final is out: now the error may end the session.
+        # Every lease and job has been answered, so every final is out: now the error may end the session.
         if failure is not None:
             raise failure
 
@@ -208,37 +239,58 @@ class Session:
                 self._take(item)
                 self._warn_if_behind()
                 await self._wait_until_bearable()
-            self._ear.flush()
+            self._flush()
         except SttdError as exc:
             failure = exc
             self._inlet.end()
             source.close()
             self._emit(Failure.of(exc, fatal=True))
-        self._total_s = seconds(self._ear.position)  # known now, whatever the container said
-        self._ear.end(self._ending or "stop")
+        self._total_s = seconds(self._hearing.position)  # known now, whatever the container said
+        self._performer.perform(self._hearing.end(self._ending or "stop", now=self.clock()))
         return failure
 
     def _take(self, item: object) -> None:
         match item:
             case bytes():
-                self._ear.hear_bytes(item)
+                self._hear(self._ear.decode(item))
             case np.ndarray():
-                self._ear.hear(item)
+                self._hear(item)
             case Finalize():
-                self._ear.finalize()
+                self._hear(self._ear.drain())
+                self._performer.perform(self._hearing.finalize(now=self.clock()))
             case SessionChanges():
-                self._ear.change(item)
+                self._performer.perform(self._hearing.change(item))
             case Warn():
                 self._emit(item)
             case Dropped():
-                self._ear.skip(item.count)
+                self._performer.perform(self._hearing.skip(self._ear.skip(item.count), now=self.clock()))
             case SttdError():
                 raise item
+
+    def _hear(self, frames: Samples) -> None:
+        """Frames of shape (n, 320)."""
+        if not len(frames):
+            return
+        activity, now = self._ear.detect(frames), self.clock()
+        load = self.decoding.load if self._hearing.speaking else 0.0
+        waits = self._performer.interim_waits
+        actions = self._hearing.hear(frames, activity, now=now, load=load, interim_waits=waits)
+        self._arrivals.mark(self._hearing.position, now)
+        self._performer.perform(actions)
+
+    def _flush(self) -> None:
+        """The audio has ended.
+
+        Where any audio opens an utterance, the padded rest of a frame behind a `finalize` is not worth one.
+        """
+        frames = self._ear.flush()
+        if len(frames) > 1 or self._hearing.speaking or self.options.endpointing is not None:
+            self._hear(frames)
 
     async def _wait_until_bearable(self) -> None:
         """Stop listening while too much is owed to the client or by the client."""
         limit = OWED_WINDOWS if self.options.kind == "file" else OWED_FINALS
-        while self._ear.owing > limit:
+        while self._hearing.owing > limit:
             self._final_sent = trio.Event()
             await self._final_sent.wait()
         if self.outbox.full:
@@ -267,41 +319,44 @@ class Session:
         """Every event of the session passes here."""
         self.outbox.put(event)
         if isinstance(event, Final):
-            self._ear.owed.pop(event.utterance, None)
             self._done_s = max(self._done_s, event.end_s)
             self.on_final(self, event)
             self._final_sent.set()
 
     def _warn_if_behind(self) -> None:
-        now = self.voice.clock()
+        now = self.clock()
         if self.options.kind == "file" or now - self._warned_at < _WARN_EVERY_S:
             return
-        lag_s = self._ear.lag_s
-        if lag_s >= self.voice.tuning.lag_warning_s:
+        lag_s = self._hearing.lag_s(now)
+        if lag_s >= self._tuning.lag_warning_s:
             self._warned_at = now
             message = f"this session is {lag_s:.1f} s behind; interims are thinned, finals come late"
             self._emit(Warn(code="lagging", message=message, lag_s=round(lag_s, 3)))
 
     def _put_stopped(self) -> None:
-        audio_s = seconds(self._ear.position)
+        audio_s = seconds(self._hearing.position)
         if self.options.kind == "file":
             self.outbox.put(Progress(done_s=audio_s, total_s=audio_s))
-        self.outbox.put(Stopped(audio_s=audio_s, utterances=self._ear.utterances, dropped_s=self.dropped_s))
+        self.outbox.put(Stopped(audio_s=audio_s, utterances=self._hearing.utterances, dropped_s=self.dropped_s))
 
     def _fail(self, exc: SttdError) -> None:
         """End with an error: what was shown gets its final, then the connection closes."""
-        self._ear.end_at_once(self._ending or "stop")
+        self._end_at_once(self._ending or "stop")
         if exc.code == "internal":
             self._emit(Failure.of(exc, fatal=True))
         self.close_code = exc.row.close_code
+
+    def _end_at_once(self, reason: FinalReason) -> None:
+        self._performer.tell_what_was_said()
+        self._performer.perform(self._hearing.end_at_once(reason))
 
     def _report_written(self) -> None:
         """The client has the last text: that is when its latency ends."""
         if self._unreported is not None:
             event, self._unreported = self._unreported, None
-            arrived = self._ear.arrivals.of(round(event.end_s * SAMPLE_RATE))
+            arrived = self._arrivals.of(round(event.end_s * SAMPLE_RATE))
             if arrived is not None:
-                self.on_written(event, self.voice.clock() - arrived)
+                self.on_written(event, self.clock() - arrived)
 
 
 def _first(group: BaseExceptionGroup[SttdError]) -> SttdError:

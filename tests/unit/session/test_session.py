@@ -3,12 +3,11 @@
 import pytest
 import trio
 
-from sttd.core.options import Endpointing, SessionChanges
+from sttd.core.options import Endpointing, SessionChanges, Tuning
 from sttd.core.types import Failure, Final, Gap, JobClass, Progress, SpeechStart, Stopped, Warn
 from sttd.errors import ModelError
 from sttd.session.outbox import CAPACITY
-from sttd.session.pipeline import OWED_FINALS
-from sttd.session.voice import Tuning
+from sttd.session.session import OWED_FINALS
 from tests.unit.session.rooms import NOISE, open_room, read_all
 
 

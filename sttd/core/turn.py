@@ -1,0 +1,583 @@
+"""One utterance, from its first sound to its final: what is decoded when, and what the client is told. No IO, no clock.
+
+A turn is told what happens and answers with what is to be done (`Action`). Whoever does it (`session/session.py`)
+reports by another input. Its phases, and what leads from one to the next:
+
+    SPEAKING ── close ──> ENDED ── the model is here ──> DECODING ── a text ──> DONE
+                            └───────────── there is no model ────────────────────┘
+
+Rules:
+
+ 1. **Model.** A lease on the model is asked for with the first sound, and one on the model of the interims where that
+    is another; both are held until the turn is done. A lease that fails is told to the client once. If the reason may
+    pass, the end of the utterance asks once more, for what was said is still here. A file asks until it has a slot.
+ 2. **Interims.** Of the audio so far, when the cadence wants one and their model is here. None is asked for while one
+    is decoded; one that still waits in the queue is replaced there by the newer one.
+ 3. **Language.** What an interim heard is shown once its language is sure (`core/languages.py`), and from then on the
+    utterance has that language: a speculation in another is not its final.
+ 4. **Speculation.** At a pause that may be the end, what was said so far is decoded as if it were the final. If the
+    speaker goes on it is void. If the utterance ends and the speculation covers all of the speech, it is the final,
+    and its decode was hidden in the pause. `core/utterance.py`, rule 4, sees to it that both would be of the same
+    samples. One that fails, or was shed, is followed by a real try. Windows of files are not speculated on.
+ 5. **Final.** Else the whole utterance is decoded. A window of a file that is refused comes again when the refusal
+    says; a refused or failed final of a live session is told to the client.
+ 6. **Exactly one final**, whatever becomes of models and decodes. Without a decode its text is what the client was told
+    to be stable. Nothing but it follows the end of the speech.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Literal
+
+import attrs
+
+from sttd.core import text as text_rules
+from sttd.core.cadence import Cadence
+from sttd.core.endpointer import TurnHint
+from sttd.core.languages import SessionLanguages, UtteranceLanguage
+from sttd.core.options import SessionOptions, Tuning
+from sttd.core.stabiliser import Stabiliser
+from sttd.core.types import (
+    DecodeItem,
+    DecodeOptions,
+    Failure,
+    Final,
+    FinalReason,
+    Growing,
+    Hypothesis,
+    Interim,
+    JobClass,
+    Outcome,
+    Samples,
+    SessionEvent,
+    SpeechEnd,
+    SpeechStart,
+    Timing,
+    seconds,
+)
+from sttd.core.utterance import Closed, Opened, Paused, Snapshot
+from sttd.errors import OverloadedError, SttdError
+
+# When a job should have started, in seconds after it was submitted; orders jobs within a class. Chosen: a final is
+# waited for, an interim is worth little when it is late, and a file has time.
+_DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
+_FILE_RETRY_S = 0.2  # chosen: the least time between two tries of a file to get a lease, or room in the queue
+
+NOT_DECODED = Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False)
+
+Role = Literal["final", "interim"]
+JobId = tuple[int, int]  # the utterance, and which of its jobs
+
+
+# ---------------------------------------------------------------- what is to be done
+
+
+@attrs.frozen
+class Say:
+    """Tell the client."""
+
+    event: SessionEvent
+
+
+@attrs.frozen(kw_only=True)
+class Lease:
+    """Get a lease, in so many seconds; answered by `leased` or `lease_failed`."""
+
+    utterance: int
+    role: Role
+    model: str
+    after_s: float = 0.0
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Submit:
+    """Decode this with the lease of that role, in so many seconds; answered by `decoded`, `failed` or `refused`."""
+
+    job: JobId
+    role: Role
+    item: DecodeItem
+    deadline: float
+    after_s: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Promote:
+    """The speculation is the final: if it still waits, it waits as a final."""
+
+    job: JobId
+    deadline: float
+
+
+@attrs.frozen
+class Cancel:
+    """Nobody wants the outcome of this job."""
+
+    job: JobId
+
+
+@attrs.frozen
+class Release:
+    """The turn is done: give back its leases, and stop waiting for one that has not come."""
+
+    utterance: int
+
+
+@attrs.frozen
+class Hint:
+    """What the text so far says about the end of the utterance; for the endpointer."""
+
+    hint: TurnHint
+
+
+Action = Say | Lease | Submit | Promote | Cancel | Release | Hint
+
+
+# ---------------------------------------------------------------- the machine
+
+
+class Phase(enum.Enum):
+    """Where a turn is in its life."""
+
+    SPEAKING = "speaking"
+    ENDED = "ended"
+    DECODING = "decoding"
+    DONE = "done"
+
+
+class _Leased(enum.Enum):
+    """The lease for the final."""
+
+    ASKED = "asked"
+    HELD = "held"
+    FAILED = "failed"
+
+
+@attrs.frozen(eq=False)
+class _Shown:
+    """An interim under way."""
+
+    job: JobId
+    snapshot: Snapshot
+
+
+@attrs.define(eq=False)
+class _Speculation:
+    """A guess at the final: up to which sample it reaches, and what came of it so far."""
+
+    job: JobId
+    covers_until: int
+    outcome: Outcome | None = None
+
+
+@attrs.define(eq=False, kw_only=True)
+class Turn:
+    """The rules above for one utterance. Every input but the questions returns what is to be done, in order.
+
+    Args:
+        opened: where it begins.
+        options: its own: `configure` changes the next one.
+        tuning: of the session.
+        languages: what its session knows about the language that is spoken.
+        client_left: nobody reads any more; finals are still decoded.
+    """
+
+    opened: Opened
+    options: SessionOptions
+    tuning: Tuning
+    languages: SessionLanguages
+    client_left: bool = False
+    phase: Phase = attrs.field(default=Phase.SPEAKING, init=False)
+    ended_at: float | None = attrs.field(default=None, init=False)  # when its end was decided
+    final: Final | None = attrs.field(default=None, init=False)  # once it is done
+    _leased: _Leased = attrs.field(default=_Leased.ASKED, init=False)
+    _asked_again: bool = attrs.field(default=False, init=False)
+    _trouble: SttdError | None = attrs.field(default=None, init=False)  # with the lease for the final
+    _preset: str = attrs.field(init=False)
+    _live: bool = attrs.field(default=False, init=False)  # the model of the interims is here
+    _jobs: int = attrs.field(default=0, init=False)
+    _interim: _Shown | None = attrs.field(default=None, init=False)
+    _speculation: _Speculation | None = attrs.field(default=None, init=False)
+    _closed: Closed | None = attrs.field(default=None, init=False)
+    _awaited: JobId | None = attrs.field(default=None, init=False)  # the job that the final waits for
+    _decided_at: float = attrs.field(default=0.0, init=False)
+    _seq: int = attrs.field(default=0, init=False)
+    _shown_text: str = attrs.field(default="", init=False)
+    _growing: Growing = attrs.field(factory=Growing, init=False)
+    _language: UtteranceLanguage = attrs.field(init=False)
+    _stabiliser: Stabiliser = attrs.field(init=False)
+    _cadence: Cadence = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._preset = self.options.model
+        self._language = UtteranceLanguage(utterance=self.number, session=self.languages)
+        self._stabiliser = Stabiliser(lock_stable=self.options.lock_stable, hold_back_s=self.tuning.hold_back_s)
+        self._cadence = Cadence(interim_min_ms=self.tuning.interim_min_ms)
+
+    @property
+    def number(self) -> int:
+        """The utterance's."""
+        return self.opened.utterance
+
+    @property
+    def stable_text(self) -> str:
+        """What the client was told will not change."""
+        return self._stabiliser.stable_text
+
+    @property
+    def live_job(self) -> JobId | None:
+        """The interim under way."""
+        return self._interim.job if self._interim is not None else None
+
+    # ---------------------------------------------------------------- what is heard
+
+    def begin(self) -> list[Action]:
+        """The first input: the utterance is open."""
+        options = self.options
+        actions: list[Action] = [Say(SpeechStart(utterance=self.number, at_s=seconds(self.opened.at_sample)))]
+        if self._wants_interims and options.interim_model != options.model:
+            actions.append(Lease(utterance=self.number, role="interim", model=options.interim_model))
+        return [*actions, self._lease()]
+
+    def wants_interim(self, position: int, *, now: float, load: float, waits: bool) -> bool:
+        """Whether an interim of the audio up to `position` is due (rule 2).
+
+        `load` is how busy live speech keeps the models, 0 to 1; `waits`: the interim under way is still in the queue.
+        """
+        if not self._live or not self._wants_interims or self.phase is not Phase.SPEAKING:
+            return False
+        if self._interim is not None and not waits:
+            return False
+        audio_s = seconds(position - self.opened.start_sample)
+        return self._cadence.due(audio_s=audio_s, now=now, waiting=self._interim is not None, load=load)
+
+    def show(self, snapshot: Snapshot, *, now: float) -> list[Action]:
+        """Decode an interim of that audio; `wants_interim` said so."""
+        self._cadence.submitted(audio_s=seconds(len(snapshot.samples)), now=now)
+        self._interim = _Shown(self._new_job(), snapshot)
+        return [self._submit(self._interim.job, snapshot.samples, JobClass.INTERIM, now=now)]
+
+    def paused(self, pause: Paused, *, now: float) -> list[Action]:
+        """The speaker stopped for long enough that this may be the end (rule 4)."""
+        if self._leased is not _Leased.HELD or self.options.kind == "file" or not self.tuning.speculate_ms:
+            return []
+        covers = self.opened.start_sample + len(pause.samples)
+        self._speculation = _Speculation(self._new_job(), covers_until=covers)
+        return [self._submit(self._speculation.job, pause.samples, JobClass.SPECULATIVE, now=now)]
+
+    def resumed(self) -> list[Action]:
+        """The speaker went on: what was decoded meanwhile is not the utterance."""
+        return self._give_up_speculation()
+
+    def close(self, closed: Closed, *, now: float) -> list[Action]:
+        """The utterance has ended."""
+        self.phase, self._closed, self.ended_at = Phase.ENDED, closed, now
+        at_s, silence_ms = seconds(closed.end_sample), closed.silence_ms
+        return [
+            *self._give_up_interim(),
+            Say(SpeechEnd(utterance=self.number, at_s=at_s, silence_ms=silence_ms)),
+            *self._go_on(now),
+        ]
+
+    def hush(self) -> list[Action]:
+        """The client has left: interims are for nobody."""
+        self.client_left = True
+        return self._give_up_interim()
+
+    def at_once(self, reason: FinalReason, *, position: int) -> list[Action]:
+        """Nothing may be decoded any more: the final is the text that the client holds as stable."""
+        if self.phase is Phase.DONE:
+            return []
+        end, actions = max(position, self.opened.at_sample), list[Action]()
+        if self._closed is not None:
+            end = self._closed.end_sample
+        else:
+            actions.append(Say(SpeechEnd(utterance=self.number, at_s=seconds(end), silence_ms=0)))
+        return [*actions, *self._done(self._final(self.stable_text, end_sample=end, reason=reason))]
+
+    # ---------------------------------------------------------------- what becomes of what was to be done
+
+    def leased(self, role: Role, *, preset: str, now: float) -> list[Action]:
+        """The model is here; `preset` is what was loaded, which may be a smaller one than was asked for."""
+        if role == "interim":
+            self._live = True
+            return []
+        self._leased, self._preset, self._trouble = _Leased.HELD, preset, None
+        self._live = self._live or self.options.interim_model == self.options.model
+        return self._go_on(now)
+
+    def lease_failed(self, role: Role, error: SttdError, *, now: float) -> list[Action]:
+        """There is no model (rule 1)."""
+        if role == "interim":
+            return [_failure(error)]  # the final comes all the same
+        told = [_failure(error)] if self._trouble is None else []
+        self._trouble = error
+        if self.options.kind == "file" and isinstance(error, OverloadedError):
+            return [*told, self._lease(after_s=_FILE_RETRY_S)]  # the pool has waited for a slot already
+        self._leased = _Leased.FAILED
+        return [*told, *self._go_on(now)]
+
+    def decoded(self, job: JobId, outcome: Outcome, *, now: float) -> list[Action]:
+        """A job has its outcome. One that nobody wants any more changes nothing."""
+        if self._interim is not None and job == self._interim.job:
+            return self._take_interim(outcome, now=now)
+        if self._speculation is not None and job == self._speculation.job:
+            self._speculation.outcome = outcome
+            return self._take_speculation(outcome, now=now) if job == self._awaited else []
+        return self._conclude(outcome, speculative=False) if job == self._awaited else []
+
+    def failed(self, job: JobId, error: SttdError | None, *, now: float) -> list[Action]:
+        """The engine failed on a job; None: it was dropped, for a newer one or because the daemon stops."""
+        if self._interim is not None and job == self._interim.job:
+            self._interim = None
+            self._cadence.completed(seconds=None, now=now)
+            return []
+        if self._speculation is not None and job == self._speculation.job:
+            self._speculation = None
+            return self._decode(now) if job == self._awaited else []
+        if job != self._awaited:
+            return []
+        return [*([] if error is None else [_failure(error)]), *self._undecoded()]
+
+    def refused(self, job: JobId, error: OverloadedError, *, now: float) -> list[Action]:
+        """There was no room for a job (rules 4 and 5)."""
+        if job == self._awaited and self.options.kind == "file":
+            return self._decode(now, after_s=max(_FILE_RETRY_S, float(error.data.get("retry_after_s", 0.0))))
+        return self.failed(job, error, now=now)
+
+    # ---------------------------------------------------------------- rules
+
+    @property
+    def _wants_interims(self) -> bool:
+        return self.options.interim and not self.client_left
+
+    def _lease(self, *, after_s: float = 0.0) -> Lease:
+        self._leased = _Leased.ASKED
+        return Lease(utterance=self.number, role="final", model=self.options.model, after_s=after_s)
+
+    def _go_on(self, now: float) -> list[Action]:
+        """Once the utterance has ended and it is known whether there is a model: make the final."""
+        if self.phase is not Phase.ENDED or self._leased is _Leased.ASKED:
+            return []
+        assert self._closed is not None
+        if self._leased is _Leased.FAILED:
+            assert self._trouble is not None
+            if not self._trouble.retryable or self._asked_again:
+                return self._undecoded()
+            self._asked_again = True
+            return [self._lease()]
+        self.phase, self._decided_at = Phase.DECODING, now
+        speculation = self._speculation
+        if speculation is None or speculation.covers_until < self._closed.end_sample:
+            return [*self._give_up_speculation(), *self._decode(now)]
+        self._awaited = speculation.job
+        if speculation.outcome is not None:
+            return self._take_speculation(speculation.outcome, now=now)
+        return [Promote(job=speculation.job, deadline=now + _DEADLINE_S[JobClass.FINAL])]
+
+    def _decode(self, now: float, *, after_s: float = 0.0) -> list[Action]:
+        assert self._closed is not None
+        closed, self._speculation = self._closed, None
+        # An endpoint has heard the quiet behind the last word. Who ends an utterance himself has spoken it too.
+        complete = closed.reason not in ("endpoint", "max_length")
+        self._awaited = self._new_job()
+        submit = self._submit(self._awaited, closed.samples, JobClass.FINAL, now=now + after_s, complete=complete)
+        return [attrs.evolve(submit, after_s=after_s)]
+
+    def _take_speculation(self, outcome: Outcome, *, now: float) -> list[Action]:
+        """It may have begun before an interim settled the language (rule 3)."""
+        if not self._language.takes(outcome.hypothesis.language):
+            return self._decode(now)
+        return self._conclude(outcome, speculative=outcome.started < self._decided_at)
+
+    def _take_interim(self, outcome: Outcome, *, now: float) -> list[Action]:
+        assert self._interim is not None
+        snapshot, self._interim = self._interim.snapshot, None
+        self._cadence.completed(seconds=outcome.decode_s, now=now)
+        hypothesis = outcome.hypothesis
+        text = text_rules.tidy(hypothesis.text)
+        if not text and self._seq == 0:
+            return []
+        if not self._language.settle(
+            hypothesis.language,
+            probability=hypothesis.language_probability,
+            heard=hypothesis.languages,
+            speech_s=self._speech_s(snapshot.samples),
+        ):
+            return []
+        stable = self._stabiliser.push(text, words=hypothesis.words, audio_s=seconds(len(snapshot.samples)))
+        self._seq += 1
+        interim = Interim(
+            utterance=self.number,
+            seq=self._seq,
+            text=stable.text,
+            stable_chars=stable.stable_chars,
+            start_s=seconds(self.opened.at_sample),
+            end_s=seconds(snapshot.end_sample),
+        )
+        hint = text_rules.turn_hint(self._shown_text, text, language=hypothesis.language)
+        self._shown_text = text
+        return [Say(interim), Hint(hint)]
+
+    def _conclude(self, outcome: Outcome, *, speculative: bool) -> list[Action]:
+        """The final of a decode."""
+        assert self._closed is not None
+        closed = self._closed
+        # Where the client says what an utterance is, the VAD's opinion of it counts for nothing.
+        asked = self.options.endpointing is None
+        hypothesis = text_rules.guard(
+            outcome.hypothesis,
+            speech_s=seconds(len(closed.samples)) if asked else closed.speech_s,
+            mean_probability=math.nan if asked else closed.mean_probability,
+            prompt=self.options.prompt,
+            hotwords=self.options.hotwords,
+        )
+        if hypothesis.text:
+            self._language.hear(hypothesis.languages, speech_s=self._speech_s(closed.samples))
+        timing = Timing(
+            endpoint_ms=seconds(closed.decided_sample - closed.end_sample) * 1000,
+            queue_ms=outcome.queue_s * 1000,
+            decode_ms=outcome.decode_s * 1000,
+            speculative=speculative,
+        )
+        text = self._stabiliser.finalise(hypothesis.text)
+        end, reason = closed.end_sample, closed.reason
+        return self._done(self._final(text, end_sample=end, reason=reason, timing=timing, hypothesis=hypothesis))
+
+    def _undecoded(self) -> list[Action]:
+        """The final of an utterance of which nothing could be decoded (rule 6)."""
+        assert self._closed is not None
+        end, reason = self._closed.end_sample, self._closed.reason
+        return self._done(self._final(self.stable_text, end_sample=end, reason=reason))
+
+    def _done(self, final: Final) -> list[Action]:
+        self.phase, self.final, self._awaited = Phase.DONE, final, None
+        return [*self._give_up_interim(), *self._give_up_speculation(), Release(self.number)]
+
+    def _give_up_interim(self) -> list[Action]:
+        given_up, self._interim = self._interim, None
+        return [Cancel(given_up.job)] if given_up is not None else []
+
+    def _give_up_speculation(self) -> list[Action]:
+        given_up, self._speculation = self._speculation, None
+        return [Cancel(given_up.job)] if given_up is not None and given_up.outcome is None else []
+
+    def _new_job(self) -> JobId:
+        self._jobs += 1
+        return self.number, self._jobs
+
+    def _speech_s(self, samples: Samples) -> float:
+        """Seconds of audio from the onset on."""
+        return seconds(len(samples) - (self.opened.at_sample - self.opened.start_sample))
+
+    def _submit(
+        self, job: JobId, samples: Samples, job_class: JobClass, *, now: float, complete: bool = False
+    ) -> Submit:
+        options, file = self.options, self.options.kind == "file"
+        interim = job_class is JobClass.INTERIM
+        settled = self._language.code
+        decode = DecodeOptions(
+            language=settled,
+            # A final also says to later utterances what its sound was.
+            languages=None if settled and interim else self._language.prior(speech_s=self._speech_s(samples)),
+            task=options.task,
+            words=options.words and not interim,
+            prompt=options.prompt,
+            hotwords=options.hotwords,
+            prefix=self.stable_text if options.lock_stable and not interim else "",
+        )
+        if job_class is JobClass.FINAL and file:
+            job_class = JobClass.FILE
+        return Submit(
+            job=job,
+            role="interim" if interim and options.interim_model != options.model else "final",
+            item=DecodeItem(
+                samples=samples,
+                options=decode,
+                job_class=job_class,
+                growing=None if file else self._growing,  # a window of a file is decoded once
+                complete=complete,
+            ),
+            deadline=now + _DEADLINE_S[job_class],
+        )
+
+    def _final(
+        self,
+        text: str,
+        *,
+        end_sample: int,
+        reason: FinalReason,
+        timing: Timing = NOT_DECODED,
+        hypothesis: Hypothesis | None = None,
+    ) -> Final:
+        return final_of(
+            self.opened,
+            self.options,
+            text=text,
+            end_sample=end_sample,
+            reason=reason,
+            timing=timing,
+            hypothesis=hypothesis,
+            language=self._language.best if hypothesis is None else None,
+            model=self._preset,
+        )
+
+
+def _failure(error: SttdError) -> Say:
+    return Say(Failure.of(error, fatal=False))
+
+
+def final_of(
+    opened: Opened,
+    options: SessionOptions,
+    *,
+    text: str,
+    end_sample: int,
+    reason: FinalReason,
+    timing: Timing = NOT_DECODED,
+    hypothesis: Hypothesis | None = None,
+    language: str | None,
+    model: str,
+) -> Final:
+    """The final of an utterance, its times on the session's clock.
+
+    Args:
+        opened: where the utterance began.
+        options: of the utterance.
+        text: what is sent as its text; without any, there are no words and no confidence.
+        end_sample: where its speech ended.
+        reason: why it ended.
+        timing: of the decode that made the text.
+        hypothesis: that decode's; None if there was none, or it failed.
+        language: what is known of it without the hypothesis.
+        model: the preset that was used.
+    """
+    heard = hypothesis if text else None
+    words = None
+    if options.words:
+        offset_s = seconds(opened.start_sample)
+        words = tuple(
+            attrs.evolve(word, start_s=word.start_s + offset_s, end_s=word.end_s + offset_s)
+            for word in (heard.words if heard is not None else ())
+        )
+    return Final(
+        utterance=opened.utterance,
+        text=text,
+        start_s=seconds(opened.at_sample),
+        end_s=seconds(max(end_sample, opened.at_sample)),
+        language=(hypothesis.language if hypothesis is not None else "") or language or "",
+        confidence=math.exp(min(0.0, heard.avg_logprob)) if heard is not None else 0.0,
+        reason=reason,
+        model=model,
+        words=words,
+        timing=timing,
+    )
+
+
+def empty_final(number: int, options: SessionOptions, *, at_sample: int, language: str | None) -> Final:
+    """The answer to a finalize with nothing to end."""
+    opened = Opened(utterance=number, at_sample=at_sample, start_sample=at_sample)
+    return final_of(
+        opened, options, text="", end_sample=at_sample, reason="finalize", language=language, model=options.model
+    )

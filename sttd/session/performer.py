@@ -1,0 +1,200 @@
+"""Does what a `Hearing` wants done, and tells it what became of that: a task per lease and per decoding job.
+
+    Hearing ──actions──▶ perform ──▶ leases of the pool, tickets of the dispatcher, events for the client
+       ▲                                    │
+       └──────────── leased, decoded, … ────┘
+
+Actions are performed in order, and what follows from one at once comes behind those that were there before. No task
+outlives the nursery it was given; what cancelled tasks leave behind, `give_everything_back` gives back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import attrs
+import trio
+
+from sttd.core import turn
+from sttd.core.hearing import Action, Hearing, Tune
+from sttd.core.turn import JobId, Role
+from sttd.core.types import SessionEvent
+from sttd.engine.contract import Lease
+from sttd.engine.tickets import Job, JobDropped, Ticket
+from sttd.errors import DecodeError, OverloadedError, SttdError
+
+_NO_JOB: JobId = (0, 0)
+
+
+class Leasing(Protocol):
+    """The part of the model pool that sessions use."""
+
+    async def lease(self, preset: str) -> Lease:
+        """Wait for a loaded model. Raises ModelError, OverloadedError."""
+
+
+class Decoding(Protocol):
+    """The part of the dispatcher that sessions use."""
+
+    @property
+    def load(self) -> float:
+        """How busy live speech keeps the models, 0 to 1."""
+
+    def submit(self, job: Job) -> Ticket:
+        """Queue a job. Raises OverloadedError."""
+
+
+@attrs.define(eq=False)
+class _Held:
+    """A lease that is held, or waited for within `asking`."""
+
+    asking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    lease: Lease | None = None
+
+    def give_back(self) -> None:
+        self.asking.cancel()
+        if self.lease is not None:
+            self.lease.release()
+
+
+@attrs.define(eq=False, kw_only=True)
+class Performer:
+    """The hands of one session. Synchronous but for its tasks, which run in `nursery`.
+
+    Args:
+        hearing: who says what is to be done.
+        session: id of the session, for the scheduler.
+        uid: whose session it is.
+        models: where leases come from.
+        decoding: where jobs go.
+        clock: of the deadlines of jobs.
+        emit: takes the events for the client.
+        tune: takes a new aggressiveness of the voice detector.
+    """
+
+    hearing: Hearing
+    session: str
+    uid: int
+    models: Leasing
+    decoding: Decoding
+    clock: Callable[[], float]
+    emit: Callable[[SessionEvent], None]
+    tune: Callable[[int], None]
+    nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _waiting: deque[Action] = attrs.field(factory=deque, init=False)
+    _performing: bool = attrs.field(default=False, init=False)
+    _held: dict[tuple[int, Role], _Held] = attrs.field(factory=dict, init=False)
+    _tickets: dict[JobId, Ticket] = attrs.field(factory=dict, init=False)
+
+    @property
+    def interim_waits(self) -> bool:
+        """Whether the interim that is under way is still in the queue."""
+        ticket = self._tickets.get(self.hearing.live_job or _NO_JOB)
+        return ticket is not None and not ticket.started
+
+    def perform(self, actions: Iterable[Action]) -> None:
+        """Do what is to be done, in order."""
+        self._waiting.extend(actions)
+        if self._performing:
+            return
+        self._performing = True
+        try:
+            while self._waiting:
+                self._do(self._waiting.popleft())
+        finally:
+            self._performing = False
+
+    def tell_what_was_said(self) -> None:
+        """A bug has ended the work in the middle: of what was to be done, do what the client is owed."""
+        events = [action.event for action in self._waiting if isinstance(action, turn.Say)]
+        self._waiting.clear()
+        for event in events:
+            self.emit(event)
+
+    def give_everything_back(self) -> None:
+        """Cancel every job, return every lease."""
+        for ticket in self._tickets.values():
+            ticket.cancel()
+        for held in self._held.values():
+            held.give_back()
+        self._tickets.clear()
+        self._held.clear()
+
+    def _do(self, action: Action) -> None:
+        match action:
+            case turn.Say():
+                self.emit(action.event)
+            case turn.Lease():
+                self._tasks.start_soon(self._lease, action)
+            case turn.Submit():
+                if action.after_s:
+                    self._tasks.start_soon(self._submit_later, action)
+                else:
+                    self._submit(action)
+            case turn.Promote():
+                self._tickets[action.job].promote(deadline=action.deadline)
+            case turn.Cancel():
+                if action.job in self._tickets:
+                    self._tickets[action.job].cancel()
+            case turn.Release():
+                for key in [key for key in self._held if key[0] == action.utterance]:
+                    self._held.pop(key).give_back()
+            case Tune():
+                self.tune(action.aggressiveness)
+            case turn.Hint():
+                raise AssertionError("hints stay in `Hearing`")
+
+    @property
+    def _tasks(self) -> trio.Nursery:
+        assert self.nursery is not None, "before the session runs nothing is heard"
+        return self.nursery
+
+    async def _lease(self, wanted: turn.Lease) -> None:
+        """Get a lease and say so, unless the turn is done before."""
+        key = wanted.utterance, wanted.role
+        held = self._held[key] = _Held()
+        with held.asking:
+            await trio.sleep(wanted.after_s)
+            try:
+                lease = await self.models.lease(wanted.model)
+            except SttdError as error:
+                self.perform(self.hearing.lease_failed(*key, error, now=self.clock()))
+                return
+            if self._held.get(key) is not held:
+                lease.release()  # it came in the moment when it was given up
+                return
+            held.lease = lease
+            actions = self.hearing.leased(*key, preset=lease.preset, now=self.clock(), load=self.decoding.load)
+            self.perform(actions)
+
+    def _submit(self, wanted: turn.Submit) -> None:
+        lease = self._held[wanted.job[0], wanted.role].lease
+        assert lease is not None, "a turn decodes once it has a model"
+        job = Job(item=wanted.item, session=self.session, uid=self.uid, deadline=wanted.deadline, lease=lease)
+        try:
+            ticket = self.decoding.submit(job)
+        except OverloadedError as error:
+            self.perform(self.hearing.refused(wanted.job, error, now=self.clock()))
+            return
+        self._tickets[wanted.job] = ticket
+        self._tasks.start_soon(self._wait_for, wanted.job, ticket)
+
+    async def _submit_later(self, wanted: turn.Submit) -> None:
+        await trio.sleep(wanted.after_s)
+        self._submit(wanted)
+
+    async def _wait_for(self, job: JobId, ticket: Ticket) -> None:
+        """Wait for an outcome and say so."""
+        try:
+            outcome = await ticket.wait()
+        except JobDropped:
+            actions = self.hearing.failed(job, None, now=self.clock())
+        except DecodeError as error:
+            actions = self.hearing.failed(job, error, now=self.clock())
+        else:
+            actions = self.hearing.decoded(job, outcome, now=self.clock(), load=self.decoding.load)
+        finally:
+            self._tickets.pop(job, None)
+        self.perform(actions)

@@ -1,0 +1,130 @@
+"""A `Hearing` with a client, a pool and a scheduler that do what the test says, and a record of all that it wanted."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+
+from sttd.core.endpointer import Activity
+from sttd.core.hearing import Hearing, Tune
+from sttd.core.options import Tuning
+from sttd.core.turn import Cancel, Lease, Promote, Release, Say, Submit
+from sttd.core.types import FRAME_SAMPLES, Final, Gap
+from tests.unit.core.spoken import options, outcome
+
+FRAMES_S = 50  # frames in a second
+
+
+def activity(frames, *, speech):
+    """What both detectors say of so many frames, all of them speech or none."""
+    return Activity(
+        webrtc=np.full(frames, speech, np.bool_), probability=np.full(frames, 0.95 if speech else 0.02, np.float32)
+    )
+
+
+@attrs.define
+class Listened:
+    """Drives one session's machine. `leases` and `jobs` are those that wait for an answer."""
+
+    hearing: Hearing
+    now: float = 0.0
+    said: list = attrs.field(factory=list)
+    tuned: list = attrs.field(factory=list)
+    leases: list = attrs.field(factory=list)
+    held: set = attrs.field(factory=set)  # utterance and role
+    jobs: dict = attrs.field(factory=dict)
+    cancelled: set = attrs.field(factory=set)
+    log: list = attrs.field(factory=list)
+
+    @classmethod
+    def to(cls, *, tuning=None, **changes):
+        return cls(Hearing(options(**changes), tuning or Tuning(interim_min_ms=100)))
+
+    def do(self, actions):
+        """Perform."""
+        for action in actions:
+            self.log.append(action)
+            match action:
+                case Say():
+                    self.said.append(action.event)
+                case Lease():
+                    self.leases.append(action)
+                case Submit():
+                    assert action.job not in self.jobs, "a number is given once"
+                    assert (action.job[0], action.role) in self.held, "nothing is decoded without a lease"
+                    self.jobs[action.job] = action
+                case Promote():
+                    assert action.job in self.jobs
+                case Cancel():
+                    if self.jobs.pop(action.job, None) is not None:
+                        self.cancelled.add(action.job)
+                case Release():
+                    self.leases = [lease for lease in self.leases if lease.utterance != action.utterance]
+                    self.held = {key for key in self.held if key[0] != action.utterance}
+                case Tune():
+                    self.tuned.append(action.aggressiveness)
+                case _:
+                    raise AssertionError(action)
+        return actions
+
+    # ---------------------------------------------------------------- the client
+
+    def hear(self, seconds, *, speech=True, **more):
+        """So much audio, of noise that the detectors take for speech or not."""
+        frames = round(seconds * FRAMES_S)
+        level = 0.1 if speech else 0.0
+        block = np.full((frames, FRAME_SAMPLES), level, np.float32)
+        self.now += seconds
+        return self.do(self.hearing.hear(block, activity(frames, speech=speech), now=self.now, **more))
+
+    def finalize(self):
+        return self.do(self.hearing.finalize(now=self.now))
+
+    def change(self, changes):
+        return self.do(self.hearing.change(changes))
+
+    # ---------------------------------------------------------------- the pool and the scheduler
+
+    def lease(self, index=0, *, preset="fake", load=0.0):
+        """Grant a lease that is waited for."""
+        wanted = self.leases.pop(index)
+        self.held.add((wanted.utterance, wanted.role))
+        return self.do(self.hearing.leased(wanted.utterance, wanted.role, preset=preset, now=self.now, load=load))
+
+    def refuse_lease(self, error, index=0):
+        wanted = self.leases.pop(index)
+        return self.do(self.hearing.lease_failed(wanted.utterance, wanted.role, error, now=self.now))
+
+    def newest(self):
+        return next(reversed(self.jobs))
+
+    def decode(self, job=None, text=None, **more):
+        """A job is done: by default the newest, with the words that were said."""
+        job = job or self.newest()
+        wanted = self.jobs.pop(job)
+        seconds = len(wanted.item.samples) / 16_000
+        return self.do(self.hearing.decoded(job, outcome(text, seconds=seconds, **more), now=self.now))
+
+    def fail(self, error, job=None):
+        job = job or self.newest()
+        del self.jobs[job]
+        return self.do(self.hearing.failed(job, error, now=self.now))
+
+    def refuse(self, error, job=None):
+        job = job or self.newest()
+        del self.jobs[job]
+        return self.do(self.hearing.refused(job, error, now=self.now))
+
+    # ---------------------------------------------------------------- what came of it
+
+    @property
+    def kinds(self):
+        return [type(event).__name__ for event in self.said]
+
+    @property
+    def finals(self):
+        return [event for event in self.said if isinstance(event, Final)]
+
+    @property
+    def gaps(self):
+        return [event for event in self.said if isinstance(event, Gap)]

@@ -1,0 +1,454 @@
+"""One utterance from its first sound to its final: every rule of `core/turn.py`, without a thread or a clock."""
+
+import pytest
+
+from sttd.core import text
+from sttd.core.options import Endpointing, Tuning
+from sttd.core.turn import Phase
+from sttd.core.types import Failure, JobClass
+from sttd.errors import DecodeError, ModelError, OverloadedError
+from tests.unit.core.spoken import Spoken, options, outcome
+
+FINAL, SPECULATIVE, INTERIM, FILE = JobClass.FINAL, JobClass.SPECULATIVE, JobClass.INTERIM, JobClass.FILE
+
+NO_SLOT = OverloadedError("no slot", data={"retry_after_s": 10.0})
+BROKEN = ModelError("cannot be loaded", code="model_load_failed")
+UNKNOWN = ModelError("no such preset", code="model_not_found")
+FAILED = DecodeError("the engine failed")
+
+
+def spoken(*, leased=True, **changes):
+    """An utterance whose model is there."""
+    utterance = Spoken(options=options(**changes))
+    if leased:
+        utterance.lease()
+    return utterance
+
+
+def test_an_utterance_holds_the_model_from_its_first_sound_to_its_final():
+    utterance = spoken(leased=False)
+    assert (utterance.kinds, utterance.leases) == (["SpeechStart"], [("final", "fake")])
+    utterance.lease(preset="smaller")
+    utterance.close(1.2)
+    assert (utterance.turn.phase, utterance.jobs) == (Phase.DECODING, [FINAL])
+    assert not utterance.released
+    utterance.decoded(FINAL)
+    assert (utterance.turn.phase, utterance.released) == (Phase.DONE, True)
+    assert utterance.kinds == ["SpeechStart", "SpeechEnd"]
+    final = utterance.final
+    assert (final.text, final.reason, final.end_s, final.model) == ("w1 w2 w3 w4", "endpoint", 1.2, "smaller")
+    assert (final.timing.endpoint_ms, final.timing.queue_ms, final.timing.decode_ms) == (500, 10, 100)
+    assert not final.timing.speculative
+    assert 0 < final.confidence < 1
+    assert utterance.said[1].silence_ms == 500
+
+
+# ------------------------------------------------------------------ interims
+
+
+def test_interims_come_as_audio_does_and_are_stable_in_front():
+    utterance = spoken()
+    interims = [utterance.show(seconds) for seconds in (0.9, 1.8, 3.0)]
+    assert [interim.seq for interim in interims] == [1, 2, 3]
+    assert interims[-1].text == "w1 w2 w3 w4 w5 w6 w7 w8 w9 w10"
+    assert interims[-1].text[: interims[-1].stable_chars] == "w1 w2 w3 w4 w5 w6"
+    assert (interims[-1].start_s, interims[-1].end_s) == (0.0, 3.0)
+    assert len(utterance.hints) == 3
+
+
+def test_an_interim_is_due_when_its_model_is_here_and_enough_was_said():
+    utterance = spoken(leased=False)
+    assert not utterance.due(1.0)
+    utterance.lease()
+    assert not utterance.due(0.05)
+    assert utterance.due(1.0)
+
+
+def test_none_is_due_while_one_is_decoded_but_one_that_waits_is_replaced():
+    utterance = spoken()
+    utterance.hear(1.0)
+    first = utterance.turn.live_job
+    utterance.now = 10.0
+    assert not utterance.due(2.0)
+    assert utterance.due(2.0, waits=True)
+    utterance.hear(2.0, waits=True)
+    assert utterance.turn.live_job not in (first, None)
+    # The scheduler drops the older one; whatever becomes of it changes nothing.
+    assert utterance.do(utterance.turn.failed(first, None, now=10.0)) == []
+    assert utterance.turn.live_job is not None
+    utterance.decoded(INTERIM, seconds=2.0)
+    assert [interim.end_s for interim in utterance.interims] == [2.0]
+    assert utterance.turn.live_job is None
+
+
+def test_under_load_interims_yield():
+    utterance = spoken()
+    utterance.show(1.0)
+    utterance.now += 0.3
+    assert utterance.due(2.0)
+    assert not utterance.due(2.0, load=1.0)
+
+
+@pytest.mark.parametrize("how", ["fails", "is dropped", "is refused"])
+def test_an_interim_that_comes_to_nothing_is_not_missed(how):
+    utterance = spoken()
+    utterance.hear(1.0)
+    match how:
+        case "fails":
+            utterance.fails(INTERIM, FAILED)
+        case "is dropped":
+            utterance.fails(INTERIM)
+        case _:
+            utterance.refused(INTERIM, NO_SLOT)
+    assert (utterance.kinds, utterance.turn.live_job) == (["SpeechStart"], None)
+    utterance.show(2.0)
+    assert utterance.kinds == ["SpeechStart", "Interim"]
+
+
+def test_the_first_interim_has_text():
+    utterance = spoken()
+    assert utterance.show(0.5, text="") is None
+    assert utterance.show(1.0).seq == 1
+    assert utterance.show(2.0, text="").text == ""  # once something was shown, what vanishes must vanish
+
+
+def test_nothing_is_shown_of_an_interim_that_ends_after_the_utterance():
+    utterance = spoken()
+    utterance.hear(1.0)
+    job = utterance.turn.live_job
+    utterance.close(1.0)
+    assert utterance.cancelled == [job]
+    utterance.decoded(INTERIM, seconds=1.0)
+    utterance.decoded(FINAL, seconds=1.0)
+    assert utterance.interims == []
+
+
+def test_a_session_without_interims_asks_for_one_model_and_decodes_once():
+    utterance = spoken(interim=False, interim_model="quick")
+    assert not utterance.due(1.0)
+    utterance.close(1.0)
+    utterance.decoded(FINAL)
+    assert (utterance.leases, utterance.jobs) == ([("final", "fake")], [FINAL])
+
+
+def test_a_client_that_leaves_is_shown_no_more():
+    utterance = spoken()
+    utterance.hear(1.0)
+    job = utterance.turn.live_job
+    assert [action.job for action in utterance.do(utterance.turn.hush())] == [job]
+    assert utterance.do(utterance.turn.hush()) == []
+    utterance.now = 10.0
+    assert not utterance.due(2.0)
+
+
+@pytest.mark.parametrize(("asked", "known"), [("de", "de"), (None, "en")])
+def test_what_the_text_hints_depends_on_its_language(monkeypatch, asked, known):
+    told = []
+    monkeypatch.setattr(text, "turn_hint", lambda before, now, *, language: told.append(language))
+    utterance = spoken(lang=asked)
+    utterance.show(1.0, language=known)
+    assert told == [known]
+
+
+# ------------------------------------------------------------------ models that are late or do not come
+
+
+def test_the_interims_may_have_a_model_of_their_own():
+    utterance = spoken(leased=False, interim_model="quick")
+    assert utterance.leases == [("interim", "quick"), ("final", "fake")]
+    utterance.lease()
+    assert not utterance.due(1.0)
+    utterance.lease("interim", preset="quick")
+    utterance.show(1.0)
+    assert utterance.job(INTERIM).role == "interim"
+    utterance.close(1.0)
+    assert utterance.job(FINAL).role == "final"
+    utterance.decoded(FINAL)
+    assert utterance.final.model == "fake"
+
+
+def test_without_a_model_for_interims_there_is_still_a_final():
+    utterance = spoken(interim_model="quick")
+    utterance.lease_fails(NO_SLOT, "interim")
+    assert not utterance.due(1.0)
+    utterance.close(1.2)
+    utterance.decoded(FINAL)
+    assert (utterance.final.text, utterance.kinds) == ("w1 w2 w3 w4", ["SpeechStart", "Failure", "SpeechEnd"])
+
+
+def test_the_final_waits_for_its_model():
+    utterance = spoken(leased=False)
+    utterance.pause(1.0)  # nothing to decode it with
+    utterance.close(1.2)
+    assert (utterance.turn.phase, utterance.jobs) == (Phase.ENDED, [])
+    utterance.lease()
+    assert utterance.jobs == [FINAL]
+
+
+def test_a_model_that_does_not_load_is_said_once_and_asked_for_once_more():
+    utterance = spoken(leased=False)
+    utterance.lease_fails(BROKEN)
+    assert utterance.said[1] == Failure(
+        code="model_load_failed", message="cannot be loaded", retryable=True, fatal=False
+    )
+    assert len(utterance.leases) == 1
+    utterance.close(1.0)
+    assert len(utterance.leases) == 2
+    utterance.lease_fails(BROKEN)
+    assert utterance.kinds == ["SpeechStart", "Failure", "SpeechEnd"]
+    assert (utterance.final.text, utterance.final.confidence, utterance.final.language) == ("", 0.0, "")
+    assert (utterance.jobs, utterance.released) == ([], True)
+
+
+def test_a_model_that_can_never_be_had_is_not_asked_for_again():
+    utterance = spoken(leased=False)
+    utterance.close(1.0)
+    utterance.lease_fails(UNKNOWN)
+    assert (utterance.final.text, len(utterance.leases)) == ("", 1)
+
+
+def test_a_model_that_is_there_at_the_end_decodes_what_was_said_without_it():
+    utterance = spoken(leased=False)
+    utterance.lease_fails(NO_SLOT)
+    assert utterance.said[-1].data == {"retry_after_s": 10.0}
+    utterance.close(1.2)
+    utterance.lease()
+    utterance.decoded(FINAL)
+    assert (utterance.final.text, utterance.kinds.count("Failure")) == ("w1 w2 w3 w4", 1)
+
+
+def test_a_file_waits_for_its_model_and_says_so_once():
+    utterance = spoken(leased=False, kind="file", interim=False)
+    for _ in range(3):
+        utterance.lease_fails(NO_SLOT)
+    utterance.close(1.2)
+    assert len(utterance.leases) == 4
+    assert utterance.actions[-2].after_s == 0.2  # not at once
+    utterance.lease()
+    assert (utterance.jobs, utterance.kinds.count("Failure")) == ([FILE], 1)
+
+
+def test_what_was_stable_stays_when_the_model_of_the_final_does_not_come():
+    utterance = spoken(leased=False, model="big", interim_model="quick", lock_stable=True)
+    utterance.lease("interim")
+    for seconds in (1.2, 2.1, 3.0):
+        shown = utterance.show(seconds)
+    utterance.lease_fails(UNKNOWN)
+    utterance.close(3.0)
+    assert shown.stable_chars > 0
+    assert utterance.final.text == shown.text[: shown.stable_chars]
+
+
+# ------------------------------------------------------------------ decoding in the pause
+
+
+@pytest.mark.parametrize("started", [0.5, 2.0])
+def test_a_speculation_that_holds_is_the_final(started):
+    utterance = spoken()
+    utterance.pause(1.2)
+    utterance.decoded(SPECULATIVE, started=started)
+    utterance.now = 1.0
+    utterance.close(1.2)
+    assert (utterance.jobs, utterance.final.text) == ([SPECULATIVE], "w1 w2 w3 w4")
+    assert utterance.final.timing.speculative == (started < 1.0)  # else it ran after the decision
+    assert (utterance.promoted, utterance.cancelled) == ([], [])
+
+
+def test_a_speculation_under_way_is_promoted_and_waited_for():
+    utterance = spoken()
+    utterance.pause(1.2)
+    utterance.close(1.2)
+    assert utterance.promoted == [utterance.job(SPECULATIVE).job]
+    assert utterance.turn.final is None
+    utterance.decoded(SPECULATIVE)
+    assert (utterance.jobs, utterance.final.text) == ([SPECULATIVE], "w1 w2 w3 w4")
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_speech_that_goes_on_voids_the_speculation(decoded):
+    utterance = spoken()
+    utterance.pause(1.0)
+    job = utterance.job(SPECULATIVE).job
+    if decoded:
+        utterance.decoded(SPECULATIVE)
+    utterance.resume()
+    assert utterance.cancelled == ([] if decoded else [job])
+    assert utterance.resume() == []
+    utterance.close(2.0)
+    utterance.decoded(FINAL, seconds=2.1)
+    assert (utterance.final.text, utterance.jobs) == ("w1 w2 w3 w4 w5 w6 w7", [SPECULATIVE, FINAL])
+
+
+def test_a_speculation_that_lacks_the_end_is_not_used():
+    utterance = spoken()
+    utterance.pause(1.0)
+    utterance.close(2.0)
+    assert utterance.jobs == [SPECULATIVE, FINAL]
+    assert utterance.cancelled == [utterance.job(SPECULATIVE).job]
+
+
+@pytest.mark.parametrize("error", [FAILED, None])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_speculation_that_fails_is_tried_once_more_as_a_final(error, awaited):
+    utterance = spoken()
+    utterance.pause(1.2)
+    if awaited:
+        utterance.close(1.2)
+    utterance.fails(SPECULATIVE, error)
+    if not awaited:
+        utterance.close(1.2)
+    utterance.decoded(FINAL)
+    assert (utterance.final.text, utterance.jobs) == ("w1 w2 w3 w4", [SPECULATIVE, FINAL])
+    assert utterance.kinds == ["SpeechStart", "SpeechEnd"]
+
+
+def test_a_speculation_that_is_refused_is_done_without():
+    utterance = spoken()
+    utterance.pause(1.2)
+    utterance.refused(SPECULATIVE, NO_SLOT)
+    utterance.close(1.2)
+    assert (utterance.jobs, utterance.cancelled) == ([SPECULATIVE, FINAL], [])
+
+
+def test_a_file_is_not_decoded_in_its_pauses():
+    utterance = spoken(kind="file", interim=False)
+    utterance.pause(1.0)
+    utterance.close(1.0)
+    assert utterance.jobs == [FILE]
+    assert utterance.job(FILE).item.growing is None
+
+
+def test_speculation_can_be_switched_off():
+    utterance = Spoken(tuning=Tuning(speculate_ms=0))
+    utterance.lease()
+    assert utterance.pause(1.0) == []
+
+
+# ------------------------------------------------------------------ what goes wrong while decoding
+
+
+@pytest.mark.parametrize("error", [FAILED, None, NO_SLOT])
+def test_a_decode_that_fails_is_said_and_the_final_is_the_stable_text(error):
+    utterance = spoken()
+    for seconds in (1.2, 2.1, 3.0):
+        shown = utterance.show(seconds)
+    utterance.close(3.0)
+    if isinstance(error, OverloadedError):
+        utterance.refused(FINAL, error)
+    else:
+        utterance.fails(FINAL, error)
+    told = [event.code for event in utterance.said if isinstance(event, Failure)]
+    assert told == ([] if error is None else [error.code])  # dropped: whoever dropped it says why
+    assert utterance.final.text == shown.text[: shown.stable_chars] != ""
+    assert utterance.final.confidence == 0.0
+
+
+@pytest.mark.parametrize(("data", "after_s"), [({"retry_after_s": 3.0}, 3.0), ({}, 0.2)])
+def test_a_window_of_a_file_waits_until_there_is_room(data, after_s):
+    utterance = spoken(kind="file", interim=False)
+    utterance.close(1.2)
+    assert utterance.job(FILE).after_s == 0.0
+    utterance.now = 5.0
+    utterance.refused(FILE, OverloadedError("busy", data=data))
+    assert (utterance.jobs, utterance.job(FILE).after_s) == ([FILE, FILE], after_s)
+    assert utterance.job(FILE).deadline == pytest.approx(35.0 + after_s)
+    utterance.decoded(FILE)
+    assert (utterance.final.text, utterance.kinds) == ("w1 w2 w3 w4", ["SpeechStart", "SpeechEnd"])
+
+
+def test_what_comes_of_jobs_that_nobody_wants_changes_nothing():
+    utterance = spoken()
+    utterance.close(1.2)
+    old = (1, 99)
+    assert utterance.do(utterance.turn.decoded(old, outcome("nothing of this"), now=0.0)) == []
+    assert utterance.do(utterance.turn.failed(old, FAILED, now=0.0)) == []
+    utterance.decoded(FINAL)
+    assert utterance.final.text == "w1 w2 w3 w4"
+
+
+# ------------------------------------------------------------------ ends that do not wait
+
+
+def test_a_final_at_once_ends_the_utterance_where_it_is():
+    utterance = spoken(lang="de", words=True)
+    utterance.hear(1.0)
+    utterance.pause(1.2)
+    utterance.do(utterance.turn.at_once("drain", position=32_000))
+    final = utterance.final
+    assert utterance.kinds == ["SpeechStart", "SpeechEnd"]
+    assert (final.text, final.reason, final.end_s, final.language, final.words) == ("", "drain", 2.0, "de", ())
+    assert len(utterance.cancelled) == 2
+    assert utterance.released
+    assert utterance.do(utterance.turn.at_once("stop", position=64_000)) == []
+
+
+def test_a_final_at_once_after_the_end_does_not_end_it_again():
+    utterance = spoken(leased=False)
+    utterance.close(1.0)
+    utterance.do(utterance.turn.at_once("drain", position=32_000))
+    assert utterance.kinds == ["SpeechStart", "SpeechEnd"]
+    assert (utterance.final.end_s, utterance.final.reason) == (1.0, "drain")
+
+
+# ------------------------------------------------------------------ what is decoded, and what a final carries
+
+
+def test_words_are_on_the_clock_of_the_session():
+    utterance = Spoken(options=options(words=True), start_s=1.0)
+    utterance.lease()
+    utterance.close(0.9)
+    utterance.decoded(FINAL, seconds=0.9)
+    assert [(word.word, word.start_s) for word in utterance.final.words] == [
+        ("w1", pytest.approx(1.0)),
+        ("w2", pytest.approx(1.3)),
+        ("w3", pytest.approx(1.6)),
+    ]
+
+
+def test_a_locked_prefix_stays_in_the_final():
+    utterance = spoken(lock_stable=True)
+    for seconds in (1.2, 2.1, 3.0):
+        shown = utterance.show(seconds)
+    stable = shown.text[: shown.stable_chars]
+    utterance.close(1.0)
+    assert stable
+    assert utterance.job(FINAL).item.options.prefix == stable
+    assert utterance.job(INTERIM).item.options.prefix == ""
+    utterance.decoded(FINAL, "something else")
+    assert utterance.final.text.startswith(stable)
+
+
+@pytest.mark.parametrize(
+    ("reason", "complete"), [("endpoint", False), ("max_length", False), ("finalize", True), ("stop", True)]
+)
+def test_who_ends_an_utterance_himself_has_spoken_its_last_word(reason, complete):
+    utterance = spoken()
+    utterance.close(1.2, reason=reason)
+    assert utterance.job(FINAL).item.complete == complete
+
+
+@pytest.mark.parametrize(("endpointing", "kept"), [(None, True), (Endpointing(), False)])
+def test_who_finalizes_has_spoken_whatever_the_detectors_heard(endpointing, kept):
+    utterance = spoken(endpointing=endpointing)
+    utterance.close(1.2, speech_s=0.02)
+    utterance.decoded(FINAL, "Thank you.")
+    assert bool(utterance.final.text) == kept
+
+
+def test_options_of_the_session_reach_the_engine():
+    utterance = spoken(prompt="Notes.", hotwords=("sttd",), task="translate", words=True)
+    utterance.hear(1.0)
+    utterance.close(1.2)
+    interim, final = utterance.job(INTERIM).item.options, utterance.job(FINAL).item.options
+    assert (final.prompt, final.hotwords, final.task, final.words) == ("Notes.", ("sttd",), "translate", True)
+    assert (interim.prompt, interim.words) == ("Notes.", False)
+    assert utterance.job(INTERIM).item.growing is utterance.job(FINAL).item.growing is not None
+
+
+def test_final_goes_first_and_interims_may_be_late():
+    utterance = spoken()
+    utterance.now = 100.0
+    utterance.hear(1.0)
+    utterance.pause(1.0)
+    assert utterance.job(INTERIM).deadline == 100.5
+    assert utterance.job(SPECULATIVE).deadline == 100.3
