@@ -19,7 +19,7 @@ from benchmarks import load, report
 from benchmarks.options import Model, Options
 from benchmarks.sessions import session_for
 from benchmarks.words import words
-from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass, Samples
+from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Effort, Samples
 from sttd.engine.contract import Preset
 from sttd.engine.presets import builtin_presets
 from sttd.engine.whisper.backend import WhisperBackend
@@ -43,7 +43,7 @@ def main(options: Options) -> None:
         errors = counted = exact = 0
         began = time.perf_counter()
         for samples, said in prefixes:
-            item = DecodeItem(samples=samples, options=DecodeOptions(language="en"), job_class=JobClass.INTERIM)
+            item = DecodeItem(samples=samples, options=DecodeOptions(effort=Effort.QUICK, language="en"))
             (hypothesis,) = model.decode([item])
             heard = words(hypothesis.text)  # type: ignore[union-attr]
             wrong = nearest_prefix_errors(heard, said)

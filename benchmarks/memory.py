@@ -18,7 +18,7 @@ from benchmarks import report
 from benchmarks.options import Model, Options
 from benchmarks.sessions import script
 from sttd.core.pooling import PoolLimits
-from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
+from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions
 from sttd.engine import memory
 from sttd.engine.contract import Preset
 from sttd.engine.pool import ModelPool
@@ -41,7 +41,7 @@ async def measure(preset: Preset, cycles: int) -> dict[str, float]:
     )
     speech = np.frombuffer(script().pcm, "<i2")[: UTTERANCE_S * SAMPLE_RATE]
     samples = speech.astype(np.float32) / 32768
-    items = [DecodeItem(samples=samples, options=DecodeOptions(language="en"), job_class=JobClass.FINAL)] * BATCH
+    items = [DecodeItem(samples=samples, options=DecodeOptions(language="en"))] * BATCH
     marks = {"start_mb": memory.process_rss_bytes() / MB}
     after = []
     load_s = []

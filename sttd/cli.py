@@ -195,8 +195,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
 
     plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags=_flags(arguments)))
     place(plan.loaded, environ=os.environ)
-    for key, row in plan.loaded.values().items():
-        print(f"{key} = {row['value']!r}  ({row['origin']})")
+    for key, (value, origin) in plan.loaded.values().items():
+        print(f"{key} = {value!r}  ({origin})")
     return EXIT_OK
 
 

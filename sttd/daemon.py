@@ -2,7 +2,7 @@
 
 Nurseries, outermost first; each layer outlives those inside it:
 
-    engine   pool, dispatcher, event-loop watch
+    engine   pool, dispatcher; event-loop watch
       └ duties   signals, watchdog, status line, idle exit, suspend
           └ planes   control, HTTP and WebSocket on the Unix socket, the same on TCP
 
@@ -22,13 +22,13 @@ import attrs
 import trio
 
 import sttd
+from sttd.answers import Reloaded
 from sttd.config.tree import Config, changed
-from sttd.engine.dispatcher import Dispatcher
-from sttd.engine.pool import ModelPool
-from sttd.engine.revival import revive
-from sttd.engine.vad import SileroModel
+from sttd.engine.engine import build_engine, open_engine
+from sttd.engine.leases import PoolEntry
 from sttd.errors import EXIT_OK, SttdError
 from sttd.host import logs, sockets
+from sttd.host.duties import supervised
 from sttd.host.looplag import LoopWatch
 from sttd.host.suspend import watch_sleep
 from sttd.host.systemd import InheritedSocket, Notifier
@@ -68,43 +68,40 @@ class Daemon:
 
     def __attrs_post_init__(self) -> None:
         config = self._started_with = self.plan.config
-        hub = Hub()
         self.service = Service(
             loaded=self.plan.loaded,
             preset_table=self.plan.presets,
-            pool=ModelPool(
+            engine=build_engine(
                 presets=self.plan.presets,
                 backends=self.plan.backends,
                 limits=pool_limits(config),
+                options=policy_options(config),
                 on_event=self._note_model,
             ),
-            dispatcher=Dispatcher(options=policy_options(config)),
             store=self.plan.store,
             registry=Registry(config.limits.sessions, config.limits.sessions_per_uid),
-            hub=hub,
+            hub=Hub(),
             meters=Metrics(),
             health=LoopWatch(),
-            silero=SileroModel(),
             on_reload=self.reload,
             on_shutdown=self.stop,
-            listeners=self.listeners.names,
+            listeners=tuple(self.listeners.names),
         )
 
     # ------------------------------------------------------------------ life
 
     async def run(self) -> None:
         """Serve until told to stop, then drain. Cancellation ends everything at once."""
-        service = self.service
-        async with trio.open_nursery() as engine:
-            await engine.start(service.pool.run)
-            await engine.start(service.dispatcher.run)
-            engine.start_soon(service.health.run)
+        service, engine = self.service, self.service.engine
+        async with open_engine(engine), trio.open_nursery() as watch:
+            watch.start_soon(service.health.run)
             async with trio.open_nursery() as duties:
                 await duties.start(self._heed_signals)
                 for duty in (self._beat, self._report, self._exit_when_idle, service.watch_health):
-                    duties.start_soon(duty)
-                duties.start_soon(self._mind_sleep)  # logind may take its time to answer
-                duties.start_soon(service.voice_network)  # loaded before the first session needs it
+                    duties.start_soon(supervised, duty)
+                # logind may take its time to answer; Silero is loaded before the first session needs it.
+                duties.start_soon(supervised, self._mind_sleep)
+                duties.start_soon(engine.voice_network)
                 async with trio.open_nursery() as control:
                     serve = _bind(serve_control, self.listeners.control, service, drain=self._control)
                     await control.start(serve)
@@ -112,14 +109,12 @@ class Daemon:
                     # Last: subscribers hear of the last finals, and `status` says what is going on until the end.
                     self._control.stop_accepting()
                 duties.cancel_scope.cancel()
-            if service.dispatcher.statistics().in_flight:
-                # A decode cannot be cancelled; one that outlasts the drain would keep the process until it is killed.
-                log.warning("leaving with a decode under way", drain_s=self._patience_s())
+            if not await engine.finish(patience_s=self._patience_s()):
+                # No thread can be stopped; one that outlasts the drain would keep the process until it is killed.
+                log.warning("leaving with a decode or a load under way", drain_s=self._patience_s())
                 self.listeners.remove_files()
                 os._exit(EXIT_OK)
-            with trio.move_on_after(self._patience_s()):
-                await service.pool.unload(wait=True)
-            engine.cancel_scope.cancel()
+            watch.cancel_scope.cancel()
         log.info("stopped")
 
     def stop(self, drain_s: float | None = None) -> None:
@@ -132,8 +127,8 @@ class Daemon:
         """Everything that listens, the control plane aside, until told to stop and drained."""
         async with trio.open_nursery() as planes:
             await self._open_planes(planes)
-            self.service.state = "ready"
-            self.notifier.ready(self._summary())
+            self.service.open()
+            self.notifier.ready(self.service.summary())
             log.info("ready", listeners=", ".join(self.listeners.names), preset=self.plan.config.models.model)
             self._warn_if_not_ready()
             await self._stopping.wait()
@@ -157,24 +152,15 @@ class Daemon:
         """Finals for everybody, then goodbye; who is not done in time gets the text that is there."""
         patience_s = self._patience_s()
         deadline = trio.current_time() + patience_s
-        sessions = self.service.registry.all()
-        log.info("stopping", sessions=len(sessions), drain_s=patience_s)
-        self.service.state = "draining"
-        self.notifier.stopping(f"Stopping; {len(sessions)} session(s) get their last words")
+        sessions = self.service.begin_drain()
+        log.info("stopping", sessions=sessions, drain_s=patience_s)
+        self.notifier.stopping(f"Stopping; {sessions} session(s) get their last words")
         for drain in self._audio:
             drain.stop_accepting()
             drain.close_at(deadline + _GOODBYE_S)
         self._control.close_at(deadline + _GOODBYE_S)
         await trio.sleep(min(_LAST_WORDS_S, patience_s))
-        for session in sessions:
-            session.end("drain", close_code=1001)
-        with trio.move_on_at(deadline):
-            for session in sessions:
-                await session.wait_finished()
-        for session in sessions:
-            session.abort(close_code=1001)  # changes nothing where it has finished
-        with trio.move_on_at(deadline):
-            await self.service.dispatcher.drain()
+        await self.service.drain(deadline=deadline)
         # The planes end by themselves once the last messages are written, or soon after the deadline.
 
     def _patience_s(self) -> float:
@@ -182,7 +168,7 @@ class Daemon:
 
     # ------------------------------------------------------------------ reload
 
-    async def reload(self) -> dict[str, Any]:
+    async def reload(self) -> Reloaded:
         """Read the configuration again and take what can change while running. Raises ConfigError, changing nothing."""
         self.notifier.reloading(time.monotonic_ns() // 1000)
         try:
@@ -195,20 +181,17 @@ class Daemon:
             log.error("reload refused", reason=exc.message)
             raise
         finally:
-            self.notifier.ready(self._summary())  # in any case: systemd would wait for it for ever
+            self.notifier.ready(self.service.summary())  # in any case: systemd would wait for it for ever
         log.info("reloaded", changed=", ".join(now), needs_restart=", ".join(restart))
         await trio.lowlevel.checkpoint()
-        return {"changed": now, "needs_restart": restart}
+        return Reloaded(changed=tuple(now), needs_restart=tuple(restart))
 
     def _apply(self, plan: Plan) -> None:
         """All of it synchronous, so that nobody sees half a configuration."""
-        config, service = plan.config, self.service
-        self.plan = plan
-        service.loaded, service.preset_table = plan.loaded, plan.presets
-        service.pool.configure(plan.presets, pool_limits(config))
-        service.dispatcher.configure(policy_options(config))
-        service.registry.limit = config.limits.sessions
-        service.registry.limit_per_uid = config.limits.sessions_per_uid
+        config, self.plan = plan.config, plan
+        self.service.apply(
+            plan.loaded, presets=plan.presets, limits=pool_limits(config), options=policy_options(config)
+        )
         logs.configure(level=config.log.level, format=config.log.format)
 
     # ------------------------------------------------------------------ duties
@@ -238,7 +221,7 @@ class Daemon:
         if interval_s is None:
             return
         while True:
-            oldest_s = self.service.dispatcher.statistics().oldest_call_s
+            oldest_s = self.service.engine.oldest_call_s()
             if oldest_s is None or oldest_s < self.plan.config.scheduler.decode_timeout_s:
                 self.notifier.watchdog()
             else:
@@ -251,7 +234,7 @@ class Daemon:
             return
         said = ""
         while True:
-            summary = self._summary()
+            summary = self.service.summary()
             if summary != said and not self._stopping.is_set():
                 self.notifier.status(summary)
                 said = summary
@@ -271,36 +254,15 @@ class Daemon:
             await trio.sleep(min(1.0, idle_s / 4) if idle_s else 5.0)
 
     async def _mind_sleep(self) -> None:
-        await watch_sleep(on_sleep=self._before_sleep, on_resume=self._after_sleep)
-
-    async def _before_sleep(self) -> None:
-        """Let running decodes end: a GPU may be gone when the machine wakes."""
-        await self.service.dispatcher.quiesce()
-
-    async def _after_sleep(self) -> None:
-        """A GPU may have lost what was on it: such models are loaded again before decoding goes on."""
-        try:
-            self.service.engine_restarts += await revive(self.service.pool, backends=self.plan.backends)
-        finally:
-            self.service.dispatcher.resume()
+        engine = self.service.engine
+        await watch_sleep(on_sleep=engine.sleep, on_resume=engine.wake)
 
     # ------------------------------------------------------------------ what it says
 
-    def _note_model(self, event: str, entry: dict[str, Any]) -> None:
-        """A model is loading, loaded, unloaded, or failed to load."""
+    def _note_model(self, event: str, entry: PoolEntry, error: SttdError | None) -> None:
         if event == "loading":
             self.notifier.extend_timeout(_LOAD_EXTENDS_S)
-        if event == "load_failed":
-            self.service.last_error = str(entry["error"]["message"])
-        log.info(f"model {event}", **{key: entry[key] for key in ("preset", "device", "compute_type") if entry[key]})
-        self.service.hub.publish("models", {"event": event, **entry})
-
-    def _summary(self) -> str:
-        service = self.service
-        statistics = service.dispatcher.statistics()
-        waiting = sum(statistics.queued.values())
-        loaded = ", ".join(entry.preset for entry in service.pool.statistics().entries) or "no model loaded"
-        return f"{len(service.registry)} session(s); {loaded}; {waiting} waiting, {statistics.in_flight} decoding"
+        self.service.note_model(event, entry, error)
 
     def _warn_if_not_ready(self) -> None:
         ready, reason = self.service.readiness()

@@ -1,51 +1,59 @@
 """What Prometheus sees: the numbers of `status` under metric names, and histograms of what `status` only summarises.
 
 A registry belongs to one daemon; nothing is global. What `status` counts is not counted here a second time: a scrape
-reads it from the same map that `sttctl status` shows.
+reads it from the same answer that `sttctl status` shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from sttd.answers import Status
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 # Live text is felt below half a second, a final below two; the rest says how bad it got.
 _LATENCY_BUCKETS_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 
+_Value = Callable[[Status], float | None]
+
 # name, help, where in `status`
-_GAUGES: tuple[tuple[str, str, str], ...] = (
-    ("sttd_uptime_seconds", "Time since the daemon started.", "server.uptime_s"),
-    ("sttd_sessions_active", "Sessions open now.", "sessions.active"),
-    ("sttd_sessions_peak", "Most sessions open at the same time.", "sessions.peak"),
-    ("sttd_sessions_limit", "Sessions that may be open at the same time.", "sessions.limit"),
-    ("sttd_models_loaded", "Models in memory.", "models.loaded"),
-    ("sttd_models_max_loaded", "Models that may be in memory.", "models.max_loaded"),
-    ("sttd_process_resident_bytes", "Main memory of the daemon.", "models.process_rss_bytes"),
-    ("sttd_decodes_in_flight", "Decoder calls that run now.", "scheduler.in_flight"),
-    ("sttd_workers", "Decoder calls that can run at the same time.", "scheduler.workers"),
-    ("sttd_batch_size_mean", "Items in a decoder call, on average.", "scheduler.batch_size_mean"),
-    ("sttd_realtime_factor", "Decoding time divided by audio time.", "scheduler.realtime_factor"),
+_GAUGES: tuple[tuple[str, str, _Value], ...] = (
+    ("sttd_uptime_seconds", "Time since the daemon started.", lambda status: status.server.uptime_s),
+    ("sttd_sessions_active", "Sessions open now.", lambda status: status.sessions.active),
+    ("sttd_sessions_peak", "Most sessions open at the same time.", lambda status: status.sessions.peak),
+    ("sttd_sessions_limit", "Sessions that may be open at the same time.", lambda status: status.sessions.limit),
+    ("sttd_models_loaded", "Models in memory.", lambda status: status.models.loaded),
+    ("sttd_models_max_loaded", "Models that may be in memory.", lambda status: status.models.max_loaded),
+    ("sttd_process_resident_bytes", "Main memory of the daemon.", lambda status: status.models.process_rss_bytes),
+    ("sttd_decodes_in_flight", "Decoder calls that run now.", lambda status: status.scheduler.in_flight),
+    ("sttd_workers", "Decoder calls that can run at the same time.", lambda status: status.scheduler.workers),
+    ("sttd_batch_size_mean", "Items in a decoder call, on average.", lambda status: status.scheduler.batch_size_mean),
+    ("sttd_realtime_factor", "Decoding time divided by audio time.", lambda status: status.scheduler.realtime_factor),
     (
         "sttd_event_loop_lag_p99_seconds",
         "How late the event loop was, 99th percentile of 10 s.",
-        "health.event_loop_lag_ms_p99",
+        lambda status: _seconds(status.health.event_loop_lag_ms_p99),
     ),
 )
-_COUNTERS: tuple[tuple[str, str, str], ...] = (
-    ("sttd_sessions", "Sessions opened since the start.", "sessions.total"),
-    ("sttd_model_hits", "Leases of a model that was in memory.", "models.hits"),
-    ("sttd_model_misses", "Leases that had to load a model.", "models.misses"),
-    ("sttd_model_load_failures", "Models that did not load.", "models.load_failures"),
-    ("sttd_batches", "Decoder calls since the start.", "scheduler.batches"),
-    ("sttd_jobs_coalesced", "Interims replaced by newer ones before they were decoded.", "scheduler.coalesced"),
-    ("sttd_rejected", "Sessions and jobs refused under overload.", "scheduler.rejected"),
-    ("sttd_audio_dropped_seconds", "Audio dropped by `overflow: drop`.", "health.audio_dropped_s"),
-    ("sttd_engine_restarts", "Times that the engine was started anew.", "health.engine_restarts"),
+_COUNTERS: tuple[tuple[str, str, _Value], ...] = (
+    ("sttd_sessions", "Sessions opened since the start.", lambda status: status.sessions.total),
+    ("sttd_model_hits", "Leases of a model that was in memory.", lambda status: status.models.hits),
+    ("sttd_model_misses", "Leases that had to load a model.", lambda status: status.models.misses),
+    ("sttd_model_load_failures", "Models that did not load.", lambda status: status.models.load_failures),
+    ("sttd_batches", "Decoder calls since the start.", lambda status: status.scheduler.batches),
+    (
+        "sttd_jobs_coalesced",
+        "Interims replaced by newer ones before they were decoded.",
+        lambda status: status.scheduler.coalesced,
+    ),
+    ("sttd_rejected", "Sessions and jobs refused under overload.", lambda status: status.scheduler.rejected),
+    ("sttd_audio_dropped_seconds", "Audio dropped by `overflow: drop`.", lambda status: status.health.audio_dropped_s),
+    ("sttd_engine_restarts", "Times that the engine was started anew.", lambda status: status.health.engine_restarts),
 )
 
 
@@ -53,7 +61,7 @@ class Metrics:
     """The metrics of one daemon."""
 
     def __init__(self) -> None:
-        self._status: Mapping[str, Any] = {}
+        self._status: Status | None = None
         self._registry = CollectorRegistry()
         self._latency = Histogram(
             "sttd_latency_seconds",
@@ -99,58 +107,53 @@ class Metrics:
         """A session, `live` or `file`, was not admitted."""
         self._refused.labels(kind).inc()
 
-    def render(self, status: Mapping[str, Any]) -> bytes:
-        """The page in the text format of Prometheus; `status` as the control plane gives it."""
+    def render(self, status: Status) -> bytes:
+        """The page in the text format of Prometheus."""
         self._status = status
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
         """The part that comes from `status`. Called by the registry."""
-        for name, text, place in _GAUGES:
-            if (value := _at(self._status, place)) is not None:
-                yield GaugeMetricFamily(name, text, value / 1000 if place.endswith("_ms_p99") else value)
-        for name, text, place in _COUNTERS:
-            if (value := _at(self._status, place)) is not None:
+        status = self._status
+        if status is None:
+            return
+        for name, text, value_of in _GAUGES:
+            if (value := value_of(status)) is not None:
+                yield GaugeMetricFamily(name, text, value)
+        for name, text, value_of in _COUNTERS:
+            if (value := value_of(status)) is not None:
                 yield CounterMetricFamily(name, text, value)
-        yield self._queued()
-        yield self._queue_waits()
-        yield from self._models()
-
-    def _queued(self) -> Metric:
-        family = GaugeMetricFamily("sttd_jobs_queued", "Jobs that wait for a worker.", labels=["class"])
-        for job_class, count in (_at(self._status, "scheduler.queued") or {}).items():
-            family.add_metric([job_class], count)
-        return family
-
-    def _queue_waits(self) -> Metric:
-        family = GaugeMetricFamily(
-            "sttd_queue_wait_seconds", "How long jobs waited lately.", labels=["class", "quantile"]
-        )
-        for job_class, waits in (_at(self._status, "scheduler.queue_wait_ms") or {}).items():
-            for name, value in waits.items():
-                if value is not None:
-                    family.add_metric([job_class, f"{int(name[1:]) / 100:g}"], value / 1000)
-        return family
-
-    def _models(self) -> Iterable[Metric]:
-        families = {
-            field: GaugeMetricFamily(f"sttd_model_{field}", text, labels=["cache_key"])
-            for field, text in (
-                ("leases", "Leases on a model in memory."),
-                ("ram_bytes", "Main memory of a model."),
-                ("vram_bytes", "GPU memory of a model."),
-            )
-        }
-        for entry in _at(self._status, "models.entries") or ():
-            for field, family in families.items():
-                if entry.get(field) is not None:
-                    family.add_metric([entry["cache_key"]], entry[field])
-        return families.values()
+        yield _queued(status)
+        yield _queue_waits(status)
+        yield from _models(status)
 
 
-def _at(status: Mapping[str, Any], place: str) -> Any:
-    """The value at a dotted place; None where it is absent."""
-    value: Any = status
-    for name in place.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+def _queued(status: Status) -> Metric:
+    family = GaugeMetricFamily("sttd_jobs_queued", "Jobs that wait for a worker.", labels=["class"])
+    for job_class, count in status.scheduler.queued.items():
+        family.add_metric([job_class], count)
+    return family
+
+
+def _queue_waits(status: Status) -> Metric:
+    family = GaugeMetricFamily("sttd_queue_wait_seconds", "How long jobs waited lately.", labels=["class", "quantile"])
+    for job_class, wait in status.scheduler.queue_wait_ms.items():
+        for quantile, value in (("0.5", wait.p50), ("0.95", wait.p95)):
+            if value is not None:
+                family.add_metric([job_class, quantile], value / 1000)
+    return family
+
+
+def _models(status: Status) -> Iterable[Metric]:
+    leases = GaugeMetricFamily("sttd_model_leases", "Leases on a model in memory.", labels=["cache_key"])
+    ram = GaugeMetricFamily("sttd_model_ram_bytes", "Main memory of a model.", labels=["cache_key"])
+    vram = GaugeMetricFamily("sttd_model_vram_bytes", "GPU memory of a model.", labels=["cache_key"])
+    for entry in status.models.entries:
+        leases.add_metric([entry.cache_key], entry.leases)
+        ram.add_metric([entry.cache_key], entry.ram_bytes)
+        vram.add_metric([entry.cache_key], entry.vram_bytes)
+    return leases, ram, vram
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None else milliseconds / 1000

@@ -1,7 +1,7 @@
 """The one API that all planes use: sessions, models, status, configuration, events.
 
-A plane translates bytes to these calls and back, and knows nothing behind them. Results are maps in the shape
-that the protocol gives them; errors are `SttdError`s with their code.
+A plane translates bytes to these calls and back, and knows nothing behind them. Answers are values
+(`sttd/answers.py`); errors are `SttdError`s with their code.
 """
 
 from __future__ import annotations
@@ -9,32 +9,47 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import attrs
 import trio
 
 import sttd
-from sttd import status
+from sttd.answers import (
+    ConfigValues,
+    HealthStatus,
+    Models,
+    OptionValue,
+    PullResult,
+    Reloaded,
+    ServerStatus,
+    SessionPage,
+    Status,
+    compose_status,
+)
 from sttd.config.reader import Loaded
 from sttd.config.tree import Config
 from sttd.core.accounting import LatencyWindow
 from sttd.core.options import Endpointing, SessionChanges, SessionOptions, Tuning
+from sttd.core.pooling import PoolLimits
+from sttd.core.scheduling import PolicyOptions
 from sttd.core.types import Final, Interim
 from sttd.engine import memory
 from sttd.engine.contract import Preset
 from sttd.engine.dispatcher import Dispatcher
+from sttd.engine.engine import Engine
+from sttd.engine.leases import LoadResult, PoolEntry, UnloadResult
 from sttd.engine.pool import ModelPool
 from sttd.engine.presets import not_found
 from sttd.engine.store.models import ModelStore, WantedSource
 from sttd.engine.vad import SileroModel
-from sttd.errors import OverloadedError, SessionError
+from sttd.errors import OverloadedError, SessionError, SttdError
 from sttd.host import logs
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
-from sttd.session.english import fit_changes, fit_options
+from sttd.session.fitting import fit_changes, fit_options
 from sttd.session.registry import Registry
-from sttd.session.session import Session
+from sttd.session.session import Session, running
 
 log = logs.get("service")
 
@@ -76,25 +91,22 @@ class LoopHealth(Protocol):
 
 @attrs.define(eq=False, kw_only=True)
 class Service:
-    """The daemon as its planes see it. Owned by the daemon, which also runs the pool and the dispatcher."""
+    """The daemon as its planes see it. Owned by the daemon, which also runs the engine."""
 
     loaded: Loaded
     preset_table: Mapping[str, Preset]
-    pool: ModelPool
-    dispatcher: Dispatcher
+    engine: Engine
     store: ModelStore
     registry: Registry
     hub: Hub
     meters: Metrics
     health: LoopHealth
-    silero: SileroModel | None
-    on_reload: Callable[[], Awaitable[dict[str, Any]]]
+    on_reload: Callable[[], Awaitable[Reloaded]]
     on_shutdown: Callable[[float | None], None]
     clock: Callable[[], float] = trio.current_time
     available_bytes: Callable[[], int] = memory.available_bytes
     state: State = "starting"
-    listeners: list[str] = attrs.field(factory=list)
-    engine_restarts: int = 0
+    listeners: tuple[str, ...] = ()
     pulls: int = 0  # that run
     last_error: str | None = None
     audio_dropped_s: float = 0.0
@@ -115,6 +127,64 @@ class Service:
     def draining(self) -> bool:
         """Whether the daemon is on its way out."""
         return self.state == "draining"
+
+    @property
+    def pool(self) -> ModelPool:
+        """The models in memory."""
+        return self.engine.pool
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What decodes."""
+        return self.engine.dispatcher
+
+    # ------------------------------------------------------------------ what the daemon does with it
+
+    def open(self) -> None:
+        """Everything listens: the daemon is ready."""
+        self.state = "ready"
+
+    def apply(
+        self, loaded: Loaded, *, presets: Mapping[str, Preset], limits: PoolLimits, options: PolicyOptions
+    ) -> None:
+        """Take a new configuration, at once, so that nobody sees half of it."""
+        self.loaded, self.preset_table = loaded, presets
+        self.engine.configure(presets=presets, limits=limits, options=options)
+        self.registry.limit = loaded.config.limits.sessions
+        self.registry.limit_per_uid = loaded.config.limits.sessions_per_uid
+
+    def begin_drain(self) -> int:
+        """Take no more sessions. Returns how many are to be ended."""
+        self.state = "draining"
+        return len(self.registry)
+
+    async def drain(self, *, deadline: float) -> None:
+        """Finals for everybody; who is not done by the deadline gets the text that is there."""
+        sessions = self.registry.all()
+        for session in sessions:
+            session.end("drain", close_code=1001)
+        with trio.move_on_at(deadline):
+            for session in sessions:
+                await session.wait_finished()
+        for session in sessions:
+            session.abort(close_code=1001)  # changes nothing where it has finished
+        with trio.move_on_at(deadline):
+            await self.dispatcher.drain()
+
+    def note_model(self, event: str, entry: PoolEntry, error: SttdError | None) -> None:
+        """A model is loading, loaded, unloaded, or failed to load."""
+        if error is not None:
+            self.last_error = error.message
+        log.info(f"model {event}", preset=entry.preset, device=entry.device, compute_type=entry.compute_type)
+        more = {} if error is None else {"error": error.as_map()}
+        self.hub.publish("models", {"event": event, **attrs.asdict(entry), **more})
+
+    def summary(self) -> str:
+        """What goes on, in a line for `systemctl status`."""
+        statistics = self.dispatcher.statistics()
+        waiting = sum(statistics.queued.values())
+        models = ", ".join(entry.preset for entry in self.pool.statistics().entries) or "no model loaded"
+        return f"{len(self.registry)} session(s); {models}; {waiting} waiting, {statistics.in_flight} decoding"
 
     # ------------------------------------------------------------------ sessions
 
@@ -159,20 +229,19 @@ class Service:
             OverloadedError, SessionError: no room, or the daemon is stopping.
         """
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
-        silero = await self.voice_network()  # first: nothing may come between the admission and the list of sessions
+        silero = await self._voice_network()  # first: nothing may come between the admission and the list of sessions
         try:
             self._admit(options, peer)
         except OverloadedError:
             self.registry.refused += 1
             self.meters.count_refused_session(options.kind)
             raise
-        options = fit_options(options, self.pool.shelf)
-        options = _within_window(options, self.preset_table[options.model].max_window_s)
+        options = fit_options(options, self.pool.shelf, window_s=self.preset_table[options.model].max_window_s)
         session = self._new_session(options, peer, silero=silero)
         self.registry.add(session)
         self._tell_session("opened", session)
         try:
-            async with _session_task(session):
+            async with running(session):
                 yield session
         finally:
             self.registry.remove(session)
@@ -219,18 +288,8 @@ class Service:
             raise self.pool.shelf.absent(name, network=self.store.network)
         return preset
 
-    async def voice_network(self) -> SileroModel | None:
-        """Silero, loaded in a thread. None where it is off or does not load: then WebRTC VAD decides alone."""
-        if not self.settings.vad.silero or self.silero is None:
-            return None
-        if not self.silero.loaded:
-            try:
-                await trio.to_thread.run_sync(self.silero.load)
-            except Exception as error:
-                self.silero = None
-                self.last_error = f"Silero does not load, so noise may be taken for speech: {error}"
-                log.exception("Silero does not load; WebRTC VAD decides alone what is speech")
-        return self.silero
+    async def _voice_network(self) -> SileroModel | None:
+        return await self.engine.voice_network() if self.settings.vad.silero else None
 
     def _new_session(self, options: SessionOptions, peer: Peer, *, silero: SileroModel | None) -> Session:
         config = self.settings
@@ -266,22 +325,20 @@ class Service:
 
     def _tell_session(self, event: str, session: Session) -> None:
         log.info(f"session {event}", session=session.id, uid=session.uid, preset=session.options.model)
-        self.hub.publish("sessions", {"event": event, **session.row()}, uid=session.uid)
+        self.hub.publish("sessions", {"event": event, **attrs.asdict(session.row())}, uid=session.uid)
 
-    def sessions(self, *, peer: Peer, limit: int = 100, cursor: str | None = None) -> dict[str, Any]:
+    def sessions(self, *, peer: Peer, limit: int = 100, cursor: str | None = None) -> SessionPage:
         """One page of the sessions that this peer may see."""
         page, following = self.registry.page(uid=peer.sees, limit=limit, cursor=cursor)
-        return {"sessions": [session.row() for session in page], "next": following}
+        return SessionPage(sessions=tuple(session.row() for session in page), next=following)
 
-    async def close_session(self, *, peer: Peer, session: str, drain: bool = True) -> dict[str, Any]:
+    def close_session(self, *, peer: Peer, session: str, drain: bool = True) -> None:
         """End somebody's session. With `drain` what was said is still decoded. Raises NotFoundError."""
         found = self.registry.find(session, uid=peer.sees)
         if drain:
             found.end("drain")
         else:
             found.abort()
-        await trio.lowlevel.checkpoint()
-        return {}
 
     def subscribe(self, *, peer: Peer, topics: tuple[str, ...]) -> Subscription:
         """Events from now on, of what this peer may see."""
@@ -289,20 +346,21 @@ class Service:
 
     # ------------------------------------------------------------------ models
 
-    def models(self) -> dict[str, Any]:
-        """All presets; what `auto` means now (null: nothing is on disk), and the model that suits this machine."""
+    def models(self) -> Models:
+        """All presets, and which of them is the right one here."""
         models = self.settings.models
         uses = {"final": models.model, "interim": models.interim_model or models.model}
         rows = self.pool.presets()
-        auto = next((row for row in rows if row["preset"] == "auto"), None)
-        return {
-            "presets": [
-                {**row, "default_for": [use for use, preset in uses.items() if preset == row["preset"]]} for row in rows
-            ],
-            "auto": auto["model"] if auto is not None and auto["local"] else None,
-            "recommended": self.pool.shelf.suggested("auto") if auto is not None else None,
-            "network": self.store.network,
-        }
+        auto = next((row for row in rows if row.preset == "auto"), None)
+        return Models(
+            presets=tuple(
+                attrs.evolve(row, default_for=tuple(use for use, preset in uses.items() if preset == row.preset))
+                for row in rows
+            ),
+            auto=auto.model if auto is not None and auto.local else None,
+            recommended=self.pool.shelf.suggested("auto") if auto is not None else None,
+            network=self.store.network,
+        )
 
     async def load(
         self,
@@ -311,16 +369,13 @@ class Service:
         cpu_threads: int | None = None,
         num_workers: int | None = None,
         keep_alive_s: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> LoadResult:
         """Load a preset; see the pool."""
-        result = await self.pool.load(
-            preset, cpu_threads=cpu_threads, num_workers=num_workers, keep_alive_s=keep_alive_s
-        )
-        return attrs.asdict(result)
+        return await self.pool.load(preset, cpu_threads=cpu_threads, num_workers=num_workers, keep_alive_s=keep_alive_s)
 
-    async def unload(self, *, preset: str | None = None, wait: bool = True) -> dict[str, Any]:
+    async def unload(self, *, preset: str | None = None, wait: bool = True) -> UnloadResult:
         """Unload a preset or all; see the pool."""
-        return attrs.asdict(await self.pool.unload(preset, wait=wait))
+        return await self.pool.unload(preset, wait=wait)
 
     async def pull(
         self,
@@ -329,7 +384,7 @@ class Service:
         revision: str | None = None,
         source: WantedSource = "auto",
         progress: Callable[[int, int | None, str], None],
-    ) -> dict[str, Any]:
+    ) -> PullResult:
         """Download a model, or verify the one that is there; `model` may be a preset's name."""
         preset = self.preset_table.get(model)
         name = self.pool.shelf.suggested(model) if preset is not None else model
@@ -340,7 +395,7 @@ class Service:
         finally:
             self.pulls -= 1
         self.pool.renew()
-        return {"path": str(pulled.path), "model": name, "source": pulled.source, "verified": True}
+        return PullResult(path=str(pulled.path), model=name, source=pulled.source, verified=True)
 
     @property
     def in_use(self) -> bool:
@@ -349,20 +404,20 @@ class Service:
 
     # ------------------------------------------------------------------ the daemon itself
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> ConfigValues:
         """Every option, its value and where it came from."""
-        return {"values": self.loaded.values()}
+        values = {key: OptionValue(value=value, origin=origin) for key, (value, origin) in self.loaded.values().items()}
+        return ConfigValues(values=values)
 
-    async def reload(self, *, peer: Peer) -> dict[str, Any]:
+    async def reload(self, *, peer: Peer) -> Reloaded:
         """Read the configuration again. Raises ConfigError, with the old one still in effect."""
         log.info("reload", uid=peer.uid)
         return await self.on_reload()
 
-    def shutdown(self, *, peer: Peer, drain_s: float | None = None) -> dict[str, Any]:
+    def shutdown(self, *, peer: Peer, drain_s: float | None = None) -> None:
         """Stop the daemon, gently for so long."""
         log.info("shutdown", uid=peer.uid)
         self.on_shutdown(drain_s)
-        return {}
 
     def readiness(self) -> tuple[bool, str]:
         """Whether the default preset could serve a session now, and why not."""
@@ -374,72 +429,43 @@ class Service:
                 return False, self.pool.shelf.absent(name, network=self.store.network).message
         return True, "ok"
 
-    def status(self) -> dict[str, Any]:
-        """The state of the daemon in one look (docs/reference/control.md, `status`)."""
+    def status(self) -> Status:
+        """The state of the daemon in one look."""
         now = self.clock()
-        return status.compose(
-            server={
-                "version": sttd.__version__,
-                "pid": os.getpid(),
-                "uptime_s": round(now - self._started_at, 3),
-                "state": self.state,
-                "listeners": list(self.listeners),
-                "config_path": self.loaded.path,
-            },
+        return compose_status(
+            server=ServerStatus(
+                version=sttd.__version__,
+                pid=os.getpid(),
+                uptime_s=round(now - self._started_at, 3),
+                state=self.state,
+                listeners=self.listeners,
+                config_path=self.loaded.path,
+            ),
             pool=self.pool.statistics(),
             scheduler=self.dispatcher.statistics(),
             registry=self.registry,
             final_ms=self._latency_ms["final"].percentiles((0.5, 0.95, 0.99), now=now),
             interim_ms=self._latency_ms["interim"].percentiles((0.5, 0.95), now=now),
-            health={"event_loop_lag_ms_p99": self.health.lag_ms_p99(), **self._troubles()},
+            health=self._health(),
         )
 
-    def _troubles(self) -> dict[str, Any]:
-        return {
-            "audio_dropped_s": round(self.audio_dropped_s + sum(s.dropped_s for s in self.registry.all()), 3),
-            "engine_restarts": self.engine_restarts,
-            "last_error": self.last_error,
-        }
+    def _health(self) -> HealthStatus:
+        return HealthStatus(
+            event_loop_lag_ms_p99=self.health.lag_ms_p99(),
+            audio_dropped_s=round(self.audio_dropped_s + sum(s.dropped_s for s in self.registry.all()), 3),
+            engine_restarts=self.engine.restarts,
+            last_error=self.last_error or self.engine.trouble,
+        )
 
     async def watch_health(self) -> None:
         """Tell subscribers of `health` whenever something got worse, until cancelled."""
-        known = self._troubles()
+        known = self._health()
         while True:
             await trio.sleep(_HEALTH_EVERY_S)
-            before, known = known, self._troubles()
-            if known != before:
-                lag_ms = self.health.lag_ms_p99()
-                self.hub.publish("health", {"event": "changed", "event_loop_lag_ms_p99": lag_ms, **known})
+            before, known = known, self._health()
+            if attrs.evolve(known, event_loop_lag_ms_p99=None) != attrs.evolve(before, event_loop_lag_ms_p99=None):
+                self.hub.publish("health", {"event": "changed", **attrs.asdict(known)})
 
     def metrics(self) -> bytes:
         """The metrics page."""
         return self.meters.render(self.status())
-
-
-def _within_window(options: SessionOptions, window_s: float) -> SessionOptions:
-    """No utterance may be longer than what its model can take in one call."""
-    longest_s = min(options.max_utterance_s, window_s)
-    endpointing = options.endpointing
-    if endpointing is not None:
-        longest_s = min(longest_s, endpointing.max_utterance_s)
-        endpointing = attrs.evolve(endpointing, max_utterance_s=longest_s)
-    return attrs.evolve(options, endpointing=endpointing, max_utterance_s=longest_s)
-
-
-@asynccontextmanager
-async def _session_task(session: Session) -> AsyncIterator[None]:
-    """Run a session beside the block, and wait for it after.
-
-    `Session.run` raises nothing, so the only errors that can come out of this nursery are the block's own: they
-    leave it as they are, not wrapped in a group.
-    """
-    error: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.run)
-        try:
-            yield
-        except Exception as exc:
-            error = exc
-        session.end("disconnect")  # where the client had stopped: it reads no more
-    if error is not None:
-        raise error

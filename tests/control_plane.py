@@ -14,11 +14,15 @@ import attrs
 import msgpack
 import trio
 
+from sttd.answers import ConfigValues, OptionValue, PullResult, Reloaded, SessionPage
 from sttd.config.tree import Config
+from sttd.engine.leases import LoadResult, UnloadResult
 from sttd.errors import ModelError, NotFoundError
 from sttd.hub import Hub
 from sttd.planes.control import ControlLimits, serve_control
 from sttd.planes.drain import Drain
+from sttd.session.session import SessionRow
+from tests.answers import ENTRY, MODELS, STATUS
 
 
 @attrs.define(eq=False)
@@ -49,10 +53,10 @@ class FakeService:
     settings: Config = attrs.field(factory=Config)
 
     def status(self):
-        return {"server": {"state": "ready"}}
+        return STATUS
 
     def models(self):
-        return {"presets": []}
+        return MODELS
 
     async def load(self, *, preset, cpu_threads, num_workers, keep_alive_s):
         if preset == "missing":
@@ -60,7 +64,7 @@ class FakeService:
         if preset == "bug":
             raise ZeroDivisionError("a bug")
         if preset == "unsendable":
-            return {"entry": object()}
+            return LoadResult(cache_hit=True, load_seconds=0.0, entry=object())
         self.loading += 1
         try:
             await self.gate.wait()
@@ -69,11 +73,11 @@ class FakeService:
             raise
         finally:
             self.loading -= 1
-        return {"cache_hit": False, "load_seconds": 0.0, "entry": {"preset": preset}}
+        return LoadResult(cache_hit=False, load_seconds=0.0, entry=attrs.evolve(ENTRY, preset=preset))
 
     async def unload(self, *, preset, wait):
         self.calls.append(("unload", preset, wait))
-        return {"unloaded": 0, "entries": []}
+        return UnloadResult(unloaded=0, entries=(), native_trim_attempted=False, process_rss_bytes=1, vram_bytes=None)
 
     async def pull(self, *, model, revision, source, progress):
         for done in range(0, 101, 20):
@@ -82,26 +86,37 @@ class FakeService:
         if model == "missing":
             raise ModelError("there is no such model", code="model_not_found")
         progress(7, None, "config.json")
-        return {"path": "/models/" + model}
+        return PullResult(path="/models/" + model, model=model, source="hub", verified=True)
 
     def sessions(self, *, peer, limit, cursor):
-        return {"sessions": [{"uid": peer.uid}][:limit], "next": cursor}
+        row = SessionRow(
+            session="s1",
+            uid=peer.uid,
+            label="",
+            kind="live",
+            state="idle",
+            model="fake",
+            lang=None,
+            audio_s=0.0,
+            utterances=0,
+            lag_s=0.0,
+        )
+        return SessionPage(sessions=(row,)[:limit], next=cursor)
 
-    async def close_session(self, *, peer, session, drain):
+    def close_session(self, *, peer, session, drain):
         raise NotFoundError(f"there is no session {session}")
 
-    def config(self, *, peer):
-        return {"values": {"models.model": {"value": "auto", "origin": "default"}}}
+    def config(self):
+        return ConfigValues(values={"models.model": OptionValue(value="auto", origin="default")})
 
     async def reload(self, *, peer):
-        return {"changed": [], "needs_restart": []}
+        return Reloaded(changed=(), needs_restart=())
 
     def subscribe(self, *, peer, topics):
         return self.hub.subscribe(frozenset(topics), uid=peer.sees)
 
     def shutdown(self, *, peer, drain_s):
         self.shut_down.append(drain_s)
-        return {}
 
 
 @attrs.define(eq=False)

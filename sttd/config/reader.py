@@ -43,19 +43,16 @@ class Loaded:
     origins: Mapping[str, Origin]
     path: str  # of the file that set something, or ""
 
-    def values(self) -> dict[str, dict[str, Any]]:
-        """Every option as `sttctl config` shows it; secrets are masked."""
-        rows: dict[str, dict[str, Any]] = {}
+    def values(self) -> dict[str, tuple[Any, str]]:
+        """Every option, as (value, origin); secrets are masked."""
+        rows: dict[str, tuple[Any, str]] = {}
         for key, field, value in walk(self.config):
             shown: Any = "***" if field.metadata["secret"] and value else value
-            rows[key] = {
-                "value": list(shown) if isinstance(shown, tuple) else shown,
-                "origin": self.origins.get(key, "default"),
-            }
+            rows[key] = list(shown) if isinstance(shown, tuple) else shown, self.origins.get(key, "default")
         for name, table in self.config.presets.items():
             for leaf, value in table.items():
                 key = f"presets.{name}.{leaf}"
-                rows[key] = {"value": value, "origin": self.origins.get(key, "default")}
+                rows[key] = value, self.origins.get(key, "default")
         return rows
 
 

@@ -50,10 +50,12 @@ class Hearing:
     Args:
         options: of the next utterance.
         tuning: of the session.
+        session: its name, unique in this daemon.
     """
 
     options: SessionOptions
     tuning: Tuning
+    session: str
     utterances: int = attrs.field(default=0, init=False)
     dropped_s: float = attrs.field(default=0.0, init=False)
     client_left: bool = attrs.field(default=False, init=False)  # nobody reads any more; finals are still decoded
@@ -224,6 +226,7 @@ class Hearing:
                 opened=event,
                 options=self.options,
                 tuning=self.tuning,
+                session=self.session,
                 languages=self.languages,
                 client_left=self.client_left,
             )

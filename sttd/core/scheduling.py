@@ -42,7 +42,7 @@ there is no wake-up to ask for.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -107,7 +107,6 @@ class Entry:
     model: Hashable
     workers: int  # of that model
     key: Hashable  # entries of one model with equal keys may share a call
-    room: Callable[[], int]  # how many of that key a call may take, by the memory that is free now
     submitted: float = attrs.field(default=0.0, init=False)
 
     @property
@@ -173,11 +172,16 @@ class _Model:
 _Ranked = tuple[float, int, Entry]  # rank and id, of which the lower goes first
 
 
-class _Queue(NamedTuple):
-    """Jobs of one model, and the class that they go as; of two queues the lesser is more urgent."""
+class Urgent(NamedTuple):
+    """Jobs of one model, the most urgent first, and the class that they go as; of two the lesser goes before."""
 
     job_class: JobClass
     ranked: list[_Ranked]
+
+    @property
+    def head(self) -> Entry:
+        """The job that goes next."""
+        return self.ranked[0][-1]
 
 
 @attrs.define(eq=False)
@@ -253,15 +257,22 @@ class SchedulingPolicy:
 
     # ---------------------------------------------------------------- calls begin and end
 
-    def next_batch(self, *, now: float) -> Batch | None:
-        """The next call to make, or None when no worker is free or nothing may run. It counts as running at once."""
+    def most_urgent(self, *, now: float) -> Urgent | None:
+        """Who goes next; None when no worker is free or nothing may run."""
         if self.in_flight >= self.options.max_calls:
             return None
         queues = [self._first(name, now) for name, model in self._models.items() if len(model.running) < model.workers]
-        urgent = min((queue for queue in queues if queue is not None), default=None)
-        if urgent is None:
-            return None
-        head, entries = urgent.ranked[0][-1], self._company(urgent.ranked, now)
+        return min((queue for queue in queues if queue is not None), default=None)
+
+    def begin(self, urgent: Urgent, *, room: int, now: float) -> Batch:
+        """The call that goes next, which counts as running from here on.
+
+        Args:
+            urgent: what `most_urgent` said just now.
+            room: how many jobs of its kind a call may take, by the memory that is free now.
+            now: as there.
+        """
+        head, entries = urgent.head, self._company(urgent.ranked, room, now)
         batch = Batch(
             entries=tuple(entries),
             started=now,
@@ -287,9 +298,9 @@ class SchedulingPolicy:
             head = batch.head
             self._costs.observe(head.kind, family=head.family, items=len(batch.entries), seconds=seconds)
 
-    def shrink(self, batch: Batch, *, now: float) -> None:
-        """The call ran out of memory: rule 9."""
-        items = max(1, len(batch.entries) // 2)
+    def shrink(self, batch: Batch, *, tried: int, now: float) -> None:
+        """There was not memory enough for so many jobs of that call: rule 9."""
+        items = max(1, tried // 2)
         self._costs.shrink(batch.head.kind, items=items, until=now + self.options.shrunk_s)
 
     # ---------------------------------------------------------------- what others want to know
@@ -394,7 +405,7 @@ class SchedulingPolicy:
             if not self._counts[account]:
                 del self._counts[account]
 
-    def _first(self, name: Hashable, now: float) -> _Queue | None:
+    def _first(self, name: Hashable, now: float) -> Urgent | None:
         """From what a free worker of this model would take, most urgent first (rules 1 to 4 and 6)."""
         waiting = self._models[name].waiting
         reserved = self._reserved(name, now)
@@ -404,7 +415,7 @@ class SchedulingPolicy:
             files_first = job_class is JobClass.INTERIM and self._owes_files(name, now)
             ranked = self._ranked(waiting[JobClass.FILE if files_first else job_class].values(), now)
             if ranked:
-                return _Queue(job_class, ranked)
+                return Urgent(job_class, ranked)
         return None
 
     def _reserved(self, name: Hashable, now: float) -> tuple[JobClass, ...]:
@@ -442,12 +453,12 @@ class SchedulingPolicy:
         by_session = min(limit, _SESSION_WEIGHT * self._used.value(session, now=now))
         return entry.deadline + by_uid + by_session
 
-    def _company(self, ranked: Sequence[_Ranked], now: float) -> list[Entry]:
+    def _company(self, ranked: Sequence[_Ranked], room: int, now: float) -> list[Entry]:
         """The batch that the first of `ranked` leads (rule 5)."""
         head = ranked[0][-1]
         model = self._models[head.model]
         cost = self._cost(head)
-        self._costs.note_room(head.kind, max(1, head.room()))
+        self._costs.note_room(head.kind, max(1, room))
         cap = self._costs.cap(head.kind, now=now)
         quiet = self._quiet(now)
         batch = [head]

@@ -42,10 +42,10 @@ from sttd.core.stabiliser import Stabiliser
 from sttd.core.types import (
     DecodeItem,
     DecodeOptions,
+    Effort,
     Failure,
     Final,
     FinalReason,
-    Growing,
     Hypothesis,
     Interim,
     JobClass,
@@ -97,6 +97,7 @@ class Submit:
 
     job: JobId
     role: Role
+    job_class: JobClass
     item: DecodeItem
     deadline: float
     after_s: float = 0.0
@@ -179,6 +180,7 @@ class Turn:
         opened: where it begins.
         options: its own: `configure` changes the next one.
         tuning: of the session.
+        session: its name, unique in this daemon.
         languages: what its session knows about the language that is spoken.
         client_left: nobody reads any more; finals are still decoded.
     """
@@ -186,6 +188,7 @@ class Turn:
     opened: Opened
     options: SessionOptions
     tuning: Tuning
+    session: str
     languages: SessionLanguages
     client_left: bool = False
     phase: Phase = attrs.field(default=Phase.SPEAKING, init=False)
@@ -204,7 +207,6 @@ class Turn:
     _decided_at: float = attrs.field(default=0.0, init=False)
     _seq: int = attrs.field(default=0, init=False)
     _shown_text: str = attrs.field(default="", init=False)
-    _growing: Growing = attrs.field(factory=Growing, init=False)
     _language: UtteranceLanguage = attrs.field(init=False)
     _stabiliser: Stabiliser = attrs.field(init=False)
     _cadence: Cadence = attrs.field(init=False)
@@ -478,6 +480,7 @@ class Turn:
         interim = job_class is JobClass.INTERIM
         settled = self._language.code
         decode = DecodeOptions(
+            effort=Effort.QUICK if interim else Effort.TIMED if file else Effort.FULL,
             language=settled,
             # A final also says to later utterances what its sound was.
             languages=None if settled and interim else self._language.prior(speech_s=self._speech_s(samples)),
@@ -492,11 +495,11 @@ class Turn:
         return Submit(
             job=job,
             role="interim" if interim and options.interim_model != options.model else "final",
+            job_class=job_class,
             item=DecodeItem(
                 samples=samples,
                 options=decode,
-                job_class=job_class,
-                growing=None if file else self._growing,  # a window of a file is decoded once
+                recording=None if file else f"{self.session}/{self.number}",  # a window of a file is decoded once
                 complete=complete,
             ),
             deadline=now + _DEADLINE_S[job_class],

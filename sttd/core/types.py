@@ -41,6 +41,15 @@ class JobClass(enum.IntEnum):
 
 
 # ---------------------------------------------------------------- decoding: what goes in, what comes out
+# These are values: an engine in another process could be sent them.
+
+
+class Effort(enum.Enum):
+    """How a piece of audio is decoded. When it is decoded is `JobClass`'s business."""
+
+    QUICK = "quick"  # live text: soon, and right more often than not
+    FULL = "full"  # the final text of an utterance
+    TIMED = "timed"  # the same for a window of a file, with the times of its segments
 
 
 @attrs.frozen(kw_only=True)
@@ -51,6 +60,7 @@ class DecodeOptions:
     asks what the sound says all the same.
     """
 
+    effort: Effort = Effort.FULL
     language: str | None = None  # ISO 639-1; None detects
     languages: Prior | None = None
     task: Task = "transcribe"
@@ -60,31 +70,24 @@ class DecodeOptions:
     prefix: str = ""  # text that the result must start with (`lock_stable`)
 
 
-@attrs.define(eq=False)
-class Growing:
-    """One recording that is decoded again and again while it grows: room for what an engine computed of its beginning.
-
-    All items with the same one begin at the same sample. Several threads may come: `value` is replaced, never changed.
-    """
-
-    value: Any = None
-
-
 @attrs.frozen(kw_only=True, eq=False)
 class DecodeItem:
     """One piece of audio on its way to the engine.
 
-    `samples` is at most 30 s: whoever cuts utterances and files sees to that. `complete`: the speaker was done at its
-    end, as who ends an utterance himself says, although no quiet follows in it. `known` is what earlier calls found out
-    about an item that they left unfinished, in the words of its model.
+    Args:
+        samples: at most 30 s: whoever cuts utterances and files sees to that.
+        options: how.
+        recording: names a recording that is decoded again and again while it grows: items of the same name begin at the
+            same sample, so a model may keep what it computed of the beginning. None: it is decoded once.
+        complete: the speaker was done at its end, although no quiet follows in it.
+        known: what earlier calls found out about an item that they left unfinished; a value in the words of its model.
     """
 
     samples: Samples
     options: DecodeOptions
-    job_class: JobClass
-    growing: Growing | None = None
+    recording: str | None = None
     complete: bool = False
-    known: Any = None
+    known: object = None
 
 
 @attrs.frozen(kw_only=True)

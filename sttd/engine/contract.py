@@ -6,9 +6,10 @@ dispatcher call them in worker threads, several at once. Nothing here may touch 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -74,6 +75,25 @@ class Unfinished:
 Result = Hypothesis | DecodeError | Unfinished
 
 
+def is_sound(hypothesis: Hypothesis) -> bool:
+    """Whether every number of it is one, and its text can be sent."""
+    segments = hypothesis.segments
+    numbers = [
+        hypothesis.avg_logprob,
+        hypothesis.no_speech_prob,
+        hypothesis.compression_ratio,
+        hypothesis.temperature,
+        hypothesis.language_probability,
+        *(value for segment in segments for value in (segment.start_s, segment.end_s, segment.avg_logprob)),
+        *(value for word in hypothesis.words for value in (word.start_s, word.end_s, word.probability)),
+    ]
+    try:
+        "".join([hypothesis.text, *(word.word for word in hypothesis.words)]).encode()
+        return all(math.isfinite(number) for number in numbers)
+    except (TypeError, UnicodeEncodeError):
+        return False
+
+
 class Waiters(Protocol):
     """Those who wait for the items of a call, as its thread sees them. `index` is the item's place in the batch."""
 
@@ -86,8 +106,24 @@ class Waiters(Protocol):
     def hurry(self) -> bool:
         """Somebody speaks and waits for the worker: what can be a call of its own should be one."""
 
-    def short_of_memory(self) -> None:
-        """The call had to be split for want of memory: the next ones should be smaller. Returns at once."""
+
+@attrs.frozen
+class Nobody:
+    """Waiters of a call whose outcome is all that is wanted."""
+
+    def tell(self, index: int, hypothesis: Hypothesis) -> None:
+        """As in `Waiters`: they hear it with the rest."""
+
+    def gone(self, index: int) -> bool:
+        """As in `Waiters`: they stay."""
+        return False
+
+    def hurry(self) -> bool:
+        """As in `Waiters`: there is time."""
+        return False
+
+
+NOBODY: Final = Nobody()
 
 
 @attrs.frozen(eq=False)
@@ -108,10 +144,6 @@ class SomeWaiters:
     def hurry(self) -> bool:
         """As in `Waiters`."""
         return self.waiters.hurry()
-
-    def short_of_memory(self) -> None:
-        """As in `Waiters`."""
-        self.waiters.short_of_memory()
 
 
 class Model(Protocol):
@@ -137,17 +169,22 @@ class Model(Protocol):
     def vram_bytes(self) -> int:
         """GPU memory that the weights take; 0 on CPU."""
 
+    @property
+    def parkable(self) -> bool:
+        """The weights are in memory of a device: they can be parked in main memory, and a suspend may lose them."""
+
     def batch_key(self, item: DecodeItem) -> Hashable:
         """Items with equal keys may share one `decode` call. Cheap, pure, called on the event loop."""
 
     def max_batch(self, key: Hashable) -> int:
         """How many items of that key one call may take, by the memory that is free now, if all workers made one."""
 
-    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters = NOBODY) -> list[Result]:
         """Decode a batch; one result an item, in order. One bad item fails alone. Blocks; cannot be cancelled.
 
         A backend that tries some items again tells `waiters` of those that are done, and asks for whom it still tries.
-        Asked to hurry, it may return items of files as `Unfinished`; without `waiters` it finishes them all.
+        Asked to hurry, it may return items of files as `Unfinished`. Items for which the memory does not suffice are
+        returned with `out_of_memory`: the dispatcher tries them again, fewer at a time.
         """
 
     def park(self) -> bool:
@@ -217,6 +254,7 @@ __all__ = [
     "ModelKey",
     "Place",
     "Preset",
+    "NOBODY",
     "Result",
     "SomeWaiters",
     "Unfinished",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 import trio
@@ -21,7 +21,8 @@ import trio
 from sttd.core.accounting import LatencyWindow, Ledger
 from sttd.core.scheduling import Entry, PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass
-from sttd.engine.contract import Lease, Model, ModelKey, Result, SomeWaiters, Unfinished, Waiters
+from sttd.engine import memory
+from sttd.engine.contract import Lease, Model, ModelKey, Result, SomeWaiters, Unfinished, Waiters, is_sound
 from sttd.engine.tickets import (
     Call,
     DispatcherStatistics,
@@ -33,8 +34,9 @@ from sttd.engine.tickets import (
     TicketHolders,
     entry_of,
     own_lease,
+    room_for,
 )
-from sttd.errors import DecodeError, OverloadedError, SttdError
+from sttd.errors import DecodeError, OverloadedError
 from sttd.host import logs
 
 log = logs.get(__name__)
@@ -243,9 +245,12 @@ class Dispatcher:
     def _next_call(self) -> Call | None:
         if self._paused:
             return None
-        batch = self._policy.next_batch(now=self.clock())
-        if batch is None:
+        now = self.clock()
+        urgent = self._policy.most_urgent(now=now)
+        if urgent is None:
             return None
+        room = room_for(self._tickets[urgent.head.id].job, urgent.head.key)
+        batch = self._policy.begin(urgent, room=room, now=now)
         tickets = [self._tickets.pop(entry.id) for entry in batch.entries]
         for entry in batch.entries:
             self._waits_ms[entry.job_class].add(1000 * (batch.started - entry.submitted), now=batch.started)
@@ -268,31 +273,43 @@ class Dispatcher:
         if lease is None:
             return [*_failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))]
 
-        def shrink() -> None:
-            self._policy.shrink(call.batch, now=self.clock())
-
         def hurries() -> bool:
             return self._paused or self._policy.hurries(call.batch)
 
-        waiters = TicketHolders(call, self.clock, on_shortage=shrink, in_a_hurry=hurries)
+        waiters = TicketHolders(call, self.clock, in_a_hurry=hurries)
         try:
-            results = await self._in_thread(lease, call.items, waiters=waiters)
-            short = [index for index, result in enumerate(results) if _is_short_of_memory(result)]
-            if short:
-                shrink()
-            half = (len(short) + 1) // 2
-            for part in (short[:half], short[half:]):
-                if part:
-                    items = [call.items[index] for index in part]
-                    again = await self._in_thread(lease, items, waiters=SomeWaiters(waiters, tuple(part)))
-                    for index, result in zip(part, again, strict=True):
-                        results[index] = result
-            return results
+            results: dict[int, Result] = {}
+            await self._decode_some(call, lease, range(len(call.items)), results=results, waiters=waiters)
+            return [results[index] for index in range(len(call.items))]
         finally:
             lease.release()
 
-    async def _in_thread(self, lease: Lease, items: list[DecodeItem], *, waiters: Waiters) -> list[Result]:
-        return await trio.to_thread.run_sync(_decode_items, lease.model, items, waiters, limiter=self._limiter)
+    async def _decode_some(
+        self,
+        call: Call,
+        lease: Lease,
+        indices: Sequence[int],
+        *,
+        results: dict[int, Result],
+        waiters: Waiters,
+        last_try: bool = False,
+    ) -> None:
+        """Decode some items of a call; those for which the memory did not suffice again, half as many at a time.
+
+        One that did not fit although it was alone is tried once more: what else took the memory may be done.
+        """
+        items = [call.items[index] for index in indices]
+        some = SomeWaiters(waiters, tuple(indices))
+        decoded = await trio.to_thread.run_sync(_decode_items, lease.model, items, some, limiter=self._limiter)
+        results.update(zip(indices, decoded, strict=True))
+        short = [index for index in indices if _is_short_of_memory(results[index])]
+        if not short or last_try:
+            return
+        self._policy.shrink(call.batch, tried=len(indices), now=self.clock())
+        half, alone = (len(short) + 1) // 2, len(indices) == 1
+        for part in (short[:half], short[half:]):
+            if part:
+                await self._decode_some(call, lease, part, results=results, waiters=waiters, last_try=alone)
 
     def _finish(self, call: Call, results: list[Result] | None) -> None:
         """Account for a call and settle its tickets; no results: it was cancelled before its thread began."""
@@ -332,18 +349,21 @@ def _decode_items(model: Model, items: list[DecodeItem], waiters: Waiters) -> li
             raise RuntimeError(f"{len(results)} results for {len(items)} items")
     except Exception as error:
         return [*_failures(items, error)]
-    return results
+    return [_checked(result) for result in results]
+
+
+def _checked(result: object) -> Result:
+    """What is no result, or has numbers that are none, is a failure of that item: nothing behind here looks again."""
+    if isinstance(result, DecodeError | Unfinished):
+        return result
+    if isinstance(result, Hypothesis) and is_sound(result):
+        return result
+    log.error("the engine returned something that is no hypothesis", kind=type(result).__name__)
+    return DecodeError("the engine returned nothing that could be used for this audio")
 
 
 def _failures(items: list[DecodeItem], error: Exception) -> list[DecodeError]:
     """The same failure for each item; logged once, without a word of what was said."""
-    code = "out_of_memory" if _is_out_of_memory(error) else "decode_failed"
+    code = "out_of_memory" if memory.is_out_of_memory(error) else "decode_failed"
     log.error("a decode failed", items=len(items), code=code, exc_info=error)
     return [DecodeError("the engine failed on this audio", code=code) for _ in items]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """CTranslate2 tells it by the text of a RuntimeError alone."""
-    if isinstance(error, SttdError):
-        return error.code == "out_of_memory"
-    return isinstance(error, MemoryError) or "out of memory" in str(error).lower()

@@ -14,8 +14,8 @@ from pathlib import Path
 import attrs
 
 from sttd.core.languages import Heard
-from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Hypothesis, JobClass, Segment, Word
-from sttd.engine.contract import Place, Preset, Result, Waiters
+from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Hypothesis, Segment, Word
+from sttd.engine.contract import NOBODY, Place, Preset, Result, Waiters
 from sttd.errors import ConfigError
 
 _MAX_BATCH = 16
@@ -40,16 +40,17 @@ class FakeModel:
     compute_type: str = "fake"
     ram_bytes: int = 0
     vram_bytes: int = 0
+    parkable: bool = False
 
     def batch_key(self, item: DecodeItem) -> Hashable:
-        """Speculative and confirmed finals share a key; interims and files have their own."""
-        return JobClass.FINAL if item.job_class is JobClass.SPECULATIVE else item.job_class
+        """What is decoded with the same effort shares a call."""
+        return item.options.effort
 
     def max_batch(self, key: Hashable) -> int:
         """The same for every key."""
         return _MAX_BATCH
 
-    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters = NOBODY) -> list[Result]:
         """Sleep `decode_ms`, then hear every item."""
         if self.options.decode_ms:
             time.sleep(self.options.decode_ms / 1000)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import attrs
 import trio
@@ -164,21 +163,42 @@ def entry_of(view: EntryView[ModelKey], *, loaded: Loaded | None, preset: Preset
     )
 
 
-def preset_row(preset: Preset, *, loaded: Loaded | None, place: Place) -> dict[str, Any]:
-    """A row of `models`."""
-    return {
-        "preset": preset.name,
-        "backend": preset.backend,
-        "model": place.model,
-        "device": loaded.model.device if loaded else preset.device,
-        "compute_type": loaded.model.compute_type if loaded else preset.compute_type,
-        "loaded": loaded is not None,
-        "local": place.path is not None,
-        "verified": place.verified,
-        "source": place.source,
-        "size_bytes": place.size_bytes,
-        "realtime": place.realtime,
-        "interim_s": place.interim_s,
-        "window_s": place.window_s,
-        "summary": preset.summary,
-    }
+@attrs.frozen(kw_only=True)
+class PresetRow:
+    """A row of `models`; the field names are the protocol's."""
+
+    preset: str
+    backend: str
+    model: str
+    device: str
+    compute_type: str
+    loaded: bool
+    local: bool
+    verified: bool
+    source: str | None
+    size_bytes: int | None
+    realtime: bool | None
+    interim_s: float | None
+    window_s: float | None
+    summary: str
+    default_for: tuple[str, ...] = ()  # what the configuration uses it for; the service knows
+
+
+def preset_row(preset: Preset, *, loaded: Loaded | None, place: Place) -> PresetRow:
+    """The row of a preset."""
+    return PresetRow(
+        preset=preset.name,
+        backend=preset.backend,
+        model=place.model,
+        device=loaded.model.device if loaded else preset.device,
+        compute_type=loaded.model.compute_type if loaded else preset.compute_type,
+        loaded=loaded is not None,
+        local=place.path is not None,
+        verified=place.verified,
+        source=place.source,
+        size_bytes=place.size_bytes,
+        realtime=place.realtime,
+        interim_s=place.interim_s,
+        window_s=place.window_s,
+        summary=preset.summary,
+    )

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 import attrs
 
+from sttd.errors import SttdError
+
 CGROUPS: Final = Path("/sys/fs/cgroup")
 OWN_CGROUP: Final = Path("/proc/self/cgroup")
 NO_LIMIT: Final = 1 << 62
@@ -31,7 +33,7 @@ class GpuMemory:
 
 def process_rss_bytes() -> int:
     """Resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    pages = int(_read("/proc/self/statm").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -104,8 +106,18 @@ def process_vram_bytes() -> int | None:
     return used
 
 
+def _read(path: str) -> str:
+    """A small file of /proc, by a descriptor that stays open: it can be read when no more can be opened."""
+    return os.pread(_descriptor(path), 16 * 1024, 0).decode("ascii", "replace")
+
+
+@functools.cache
+def _descriptor(path: str) -> int:
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def _of_machine(name: str) -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
+    for line in _read("/proc/meminfo").splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise AssertionError("Linux since 3.14 has MemTotal and MemAvailable")
@@ -167,3 +179,14 @@ def _nvml_index(index: int) -> int:
     """NVML counts all GPUs; CUDA only those in CUDA_VISIBLE_DEVICES, where they are given by number."""
     visible = [item.strip() for item in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if item.strip()]
     return int(visible[index]) if index < len(visible) and visible[index].isdigit() else index
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of a backend is want of memory.
+
+    CTranslate2 says so by text only: "CUDA failed with error out of memory", "... std::bad_alloc".
+    """
+    if isinstance(error, SttdError):
+        return error.code == "out_of_memory"
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "bad_alloc" in text

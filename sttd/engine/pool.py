@@ -19,7 +19,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import trio
@@ -33,6 +33,7 @@ from sttd.engine.leases import (
     PoolEntry,
     PoolLease,
     PoolStatistics,
+    PresetRow,
     UnloadResult,
     Waiter,
     entry_of,
@@ -47,7 +48,7 @@ log = logs.get(__name__)
 
 THREADS: Final = 4  # one loads; the others park and free
 
-OnEvent = Callable[[str, dict[str, Any]], None]
+OnEvent = Callable[[str, PoolEntry, SttdError | None], None]
 
 
 class ModelPool:
@@ -57,7 +58,8 @@ class ModelPool:
         presets: name → preset.
         backends: name → backend.
         limits: slots and times.
-        on_event: called on the event loop with `loading`, `loaded`, `unloaded` or `load_failed`, and the entry.
+        on_event: called on the event loop with `loading`, `loaded`, `unloaded` or `load_failed`, the entry, and
+            what went wrong.
         clock: seconds; a test's own where it wants one.
     """
 
@@ -211,7 +213,20 @@ class ModelPool:
             workers=sum(loaded.model.workers for loaded in self._loaded.values()),
         )
 
-    def presets(self) -> list[dict[str, Any]]:
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is loading, freeing or moving a model."""
+        return self._limiter.borrowed_tokens > 0
+
+    def in_device_memory(self) -> list[ModelKey]:
+        """Models whose weights a suspend may lose. Parked ones are in main memory, and nobody goes on with the rest."""
+        return [
+            view.key
+            for view in self._views()
+            if view.state is State.READY and not view.draining and self._loaded[view.key].model.parkable
+        ]
+
+    def presets(self) -> list[PresetRow]:
         """The rows of `models`, but for `default_for`, which the service knows."""
         return self.shelf.rows({key.preset: loaded for key, loaded in self._loaded.items()})
 
@@ -325,7 +340,7 @@ class ModelPool:
         if preset.name != asked.name:
             path = self.shelf.locate(preset)
         self._loaded[key] = Loaded(preset=preset, model=model, load_seconds=self._clock() - started, path=path)
-        self._apply(self._policy.loaded(key, parkable=model.device != "cpu", now=self._clock()))
+        self._apply(self._policy.loaded(key, parkable=model.parkable, now=self._clock()))
         self._emit("loaded", self._row(key))
 
     def _smaller(self, asked: Preset) -> list[Preset]:
@@ -386,7 +401,7 @@ class ModelPool:
 
     def _emit(self, event: str, entry: PoolEntry, *, error: SttdError | None = None) -> None:
         if self._on_event is not None:
-            self._on_event(event, attrs.asdict(entry) | ({} if error is None else {"error": error.as_map()}))
+            self._on_event(event, entry, error)
 
     def _row(self, key: ModelKey) -> PoolEntry:
         return next(entry for entry in self._entries() if entry.cache_key == str(key))

@@ -1,6 +1,6 @@
 """Models after a suspend: what was in the memory of a GPU may be gone, while the process believes that it is there.
 
-Every model that is not on the CPU decodes a second of silence. One that cannot is loaded again *under its leases*: a
+Every model in the memory of a device decodes a second of silence. One that cannot is loaded again *under its leases*: a
 session that was in the middle of an utterance when the machine went to sleep goes on with it.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import trio
 
-from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
+from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Effort
 from sttd.engine.contract import Backend, Model
 from sttd.engine.leases import PoolLease
 from sttd.engine.loading import free
@@ -35,24 +35,21 @@ async def revive(pool: ModelPool, *, backends: Mapping[str, Backend]) -> int:
     """
     limiter = trio.CapacityLimiter(1)
     revived = 0
-    for entry in pool.statistics().entries:
-        # Parked weights are in main memory, and what still loads or drains is not what anybody goes on with.
-        if entry.device == "cpu" or entry.state != "ready" or entry.draining:
-            continue
+    for key in pool.in_device_memory():
         try:
-            lease = await pool.lease(entry.preset, cpu_threads=entry.cpu_threads, num_workers=entry.num_workers)
+            lease = await pool.lease(key.preset, cpu_threads=key.cpu_threads, num_workers=key.num_workers)
         except SttdError as error:  # it was parked meanwhile and does not come back, or a reload took its preset away
-            log.error("the model does not come back", preset=entry.preset, reason=error.message)
+            log.error("the model does not come back", preset=key.preset, reason=error.message)
             continue
         try:
             if not await trio.to_thread.run_sync(_answers, lease.model, limiter=limiter):
-                log.warning("the model did not survive", preset=entry.preset, device=entry.device)
+                log.warning("the model did not survive", preset=key.preset, device=lease.model.device)
                 await _replace(lease, backends=backends, limiter=limiter)
                 revived += 1
         except ModelError as error:
-            log.error("the model does not come back", preset=entry.preset, reason=error.message)
+            log.error("the model does not come back", preset=key.preset, reason=error.message)
             with contextlib.suppress(ModelError):  # unknown since a reload, which unloads it as well
-                await pool.unload(entry.preset, wait=False)
+                await pool.unload(key.preset, wait=False)
         finally:
             lease.release()
     return revived
@@ -74,8 +71,7 @@ def _answers(model: Model) -> bool:
     """Whether the model still decodes. Runs in a thread."""
     silence = DecodeItem(
         samples=np.zeros(SAMPLE_RATE, dtype=np.float32),
-        options=DecodeOptions(language="en"),
-        job_class=JobClass.INTERIM,  # the cheapest
+        options=DecodeOptions(language="en", effort=Effort.QUICK),
     )
     try:
         (outcome,) = model.decode([silence])

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from sttd.engine.contract import Backend, Preset
-from sttd.engine.leases import Loaded, preset_row
+from sttd.engine.leases import Loaded, PresetRow, preset_row
 from sttd.engine.presets import not_found, not_local
 from sttd.engine.store.catalogue import english_only
 from sttd.errors import ModelError
@@ -50,7 +49,7 @@ class Shelf:
         """The error for a preset whose model is not on disk; `network`: the daemon itself may get it."""
         return not_local(self.preset(name), wanted=self.suggested(name), network=network)
 
-    def rows(self, loaded: Mapping[str, Loaded]) -> list[dict[str, Any]]:
+    def rows(self, loaded: Mapping[str, Loaded]) -> list[PresetRow]:
         """A row for each preset; `loaded`: what is loaded, by the name of its preset."""
         return [
             preset_row(preset, loaded=loaded.get(name), place=self.backends[preset.backend].describe(preset))

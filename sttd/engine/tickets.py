@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Hashable
 from typing import Literal, Protocol
 
@@ -11,8 +10,8 @@ import attrs
 import trio
 
 from sttd.core.scheduling import Batch, Entry
-from sttd.core.types import DecodeItem, Hypothesis, Outcome, seconds
-from sttd.engine.contract import Lease, Model
+from sttd.core.types import DecodeItem, Hypothesis, JobClass, Outcome, seconds
+from sttd.engine.contract import Lease
 from sttd.errors import DecodeError
 from sttd.host import logs
 
@@ -34,6 +33,7 @@ class Job:
     """One piece of audio to decode, for whom, and until when."""
 
     item: DecodeItem
+    job_class: JobClass
     session: str
     uid: int
     deadline: float  # on the dispatcher's clock
@@ -170,7 +170,6 @@ class TicketHolders:
 
     call: Call
     clock: Callable[[], float]
-    on_shortage: Callable[[], None]
     in_a_hurry: Callable[[], bool]
     _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
 
@@ -186,10 +185,6 @@ class TicketHolders:
         """As in `Waiters`."""
         return self.in_a_hurry()
 
-    def short_of_memory(self) -> None:
-        """As in `Waiters`."""
-        self._token.run_sync_soon(self.on_shortage)
-
     def _settle(self, index: int, hypothesis: Hypothesis) -> None:
         self.call.tickets[index].settle(self.call.outcome(index, hypothesis, now=self.clock()))
 
@@ -197,24 +192,25 @@ class TicketHolders:
 def entry_of(job: Job, *, number: int) -> Entry:
     """A job as the policy sees it."""
     model = job.lease.model
-    key = model.batch_key(job.item)
     return Entry(
         id=number,
-        job_class=job.item.job_class,
+        job_class=job.job_class,
         session=job.session,
         uid=job.uid,
         deadline=job.deadline,
         model=job.lease.key,
         workers=model.workers,
-        key=key,
-        room=functools.partial(_room, model, key),
+        key=model.batch_key(job.item),
     )
 
 
-def _room(model: Model, key: Hashable) -> int:
-    """A model that cannot say is asked for one item: a question on the event loop must not end the daemon."""
+def room_for(job: Job, key: Hashable) -> int:
+    """How many jobs of that key the model of this one may take in a call, by the memory that is free now.
+
+    A model that cannot say is asked for one item: a question on the event loop must not end the daemon.
+    """
     try:
-        return model.max_batch(key)
+        return max(1, job.lease.model.max_batch(key))
     except Exception:
         log.exception("no answer to how much memory there is")
         return 1

@@ -8,6 +8,7 @@ Both are stable and small (sd_notify(3), sd_listen_fds(3)): a datagram of ``NAME
 import contextlib
 import os
 import socket
+import weakref
 from collections.abc import MutableMapping
 
 import attrs
@@ -32,6 +33,8 @@ class Notifier:
         self.watchdog_interval_s = watchdog_interval_s if address else None
         # A leading @ stands for the NUL byte of the abstract namespace.
         self._address = "\0" + address[1:] if address and address.startswith("@") else address
+        # Kept, so that the watchdog can be fed when no more descriptors can be opened.
+        self._connected: socket.socket | None = None
 
     @classmethod
     def from_environment(cls, environ: MutableMapping[str, str]) -> "Notifier":
@@ -81,14 +84,32 @@ class Notifier:
         if status is not None:
             # A line break would begin another assignment.
             lines = (*lines, "STATUS=" + " ".join(status.split()))
-        with (
-            # A manager that went away, or does not read: there is nobody to tell, and serving matters more.
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
-        ):
-            sock.settimeout(_SEND_TIMEOUT_S)
-            sock.connect(self._address)
-            sock.sendall("\n".join(lines).encode())
+        data = "\n".join(lines).encode()
+        # A manager that went away, or does not read: there is nobody to tell, and serving matters more.
+        with contextlib.suppress(TimeoutError):
+            for _ in range(2):  # the second time over a new connection
+                try:
+                    self._connect(self._address).sendall(data)
+                except TimeoutError:
+                    raise
+                except OSError:
+                    self._disconnect()
+                else:
+                    return
+
+    def _connect(self, address: str) -> socket.socket:
+        if self._connected is None:
+            connected = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._connected = connected
+            weakref.finalize(self, connected.close)
+            connected.settimeout(_SEND_TIMEOUT_S)
+            connected.connect(address)
+        return self._connected
+
+    def _disconnect(self) -> None:
+        if self._connected is not None:
+            self._connected.close()
+            self._connected = None
 
 
 @attrs.frozen(kw_only=True)

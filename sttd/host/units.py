@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 
+import sttd
 from sttd.errors import AccessError, ConfigError
 
 _MARK = "# Written by `sttd install-units`. Your own changes go beside it: `systemctl edit` makes the place.\n"
@@ -107,8 +108,9 @@ def uninstall(scope: Scope, *, environ: Mapping[str, str], dry_run: bool = False
 
 def templates() -> Path:
     """The directory of the templates: inside the built package, or at the root of a checkout."""
-    packaged = Path(__file__).parent / "assets" / "systemd"
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "systemd"
+    package = Path(sttd.__file__).parent
+    packaged = package / "assets" / "systemd"
+    return packaged if packaged.is_dir() else package.parent / "systemd"
 
 
 def _targets(scope: Scope, *, environ: Mapping[str, str], bindir: Path) -> Iterator[_Target]:

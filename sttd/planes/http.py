@@ -20,6 +20,7 @@ from importlib.resources import files
 import attrs
 import trio
 
+from sttd.answers import as_map
 from sttd.host import logs
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
 from sttd.planes.audio import AudioLimits, serve_audio
@@ -205,9 +206,9 @@ class _Plane:
                 content = {"status": "ok" if ready else "unavailable", "reason": reason}
                 return json_response(content, status=200 if ready else 503)
             case "status":
-                return json_response(self.service.status())
+                return json_response(as_map(self.service.status()))
             case "models":
-                return json_response(self.service.models())
+                return json_response(as_map(self.service.models()))
             case "metrics":
                 return Response(status=200, body=self.service.metrics(), content_type=METRICS_TYPE)
             case "page":

@@ -15,6 +15,7 @@ import attrs
 import trio
 
 import sttd
+from sttd.answers import as_map
 from sttd.hub import Subscription
 from sttd.service import Peer, Service
 from sttd.wire import rpc, verbs
@@ -70,19 +71,19 @@ async def _describe(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
 
 
 async def _status(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
-    return call.service.status()
+    return as_map(call.service.status())
 
 
 async def _models(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
-    return call.service.models()
+    return as_map(call.service.models())
 
 
 async def _load(call: Call, params: verbs.LoadParams) -> Mapping[str, Any]:
-    return await call.service.load(**attrs.asdict(params))
+    return as_map(await call.service.load(**attrs.asdict(params)))
 
 
 async def _unload(call: Call, params: verbs.UnloadParams) -> Mapping[str, Any]:
-    return await call.service.unload(preset=params.preset, wait=params.wait)
+    return as_map(await call.service.unload(preset=params.preset, wait=params.wait))
 
 
 async def _pull(call: Call, params: verbs.PullParams) -> Mapping[str, Any]:
@@ -99,23 +100,24 @@ async def _pull(call: Call, params: verbs.PullParams) -> Mapping[str, Any]:
         progress.finish()
     if failure is not None:
         raise failure
-    return result
+    return as_map(result)
 
 
 async def _sessions(call: Call, params: verbs.SessionsParams) -> Mapping[str, Any]:
-    return call.service.sessions(peer=call.peer, limit=params.limit, cursor=params.cursor)
+    return as_map(call.service.sessions(peer=call.peer, limit=params.limit, cursor=params.cursor))
 
 
 async def _close_session(call: Call, params: verbs.CloseSessionParams) -> Mapping[str, Any]:
-    return await call.service.close_session(peer=call.peer, session=params.session, drain=params.drain)
+    call.service.close_session(peer=call.peer, session=params.session, drain=params.drain)
+    return {}
 
 
 async def _config(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
-    return call.service.config()
+    return as_map(call.service.config())
 
 
 async def _reload(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
-    return await call.service.reload(peer=call.peer)
+    return as_map(await call.service.reload(peer=call.peer))
 
 
 async def _subscribe(call: Call, params: verbs.SubscribeParams) -> Mapping[str, Any]:

@@ -172,7 +172,14 @@ class Performer:
     def _submit(self, wanted: turn.Submit) -> None:
         lease = self._held[wanted.job[0], wanted.role].lease
         assert lease is not None, "a turn decodes once it has a model"
-        job = Job(item=wanted.item, session=self.session, uid=self.uid, deadline=wanted.deadline, lease=lease)
+        job = Job(
+            item=wanted.item,
+            job_class=wanted.job_class,
+            session=self.session,
+            uid=self.uid,
+            deadline=wanted.deadline,
+            lease=lease,
+        )
         try:
             ticket = self.decoding.submit(job)
         except OverloadedError as error:

@@ -13,7 +13,8 @@ takes effect exactly between the samples where the client said it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import attrs
@@ -54,6 +55,22 @@ _WARN_EVERY_S = 5.0  # chosen, as the next one
 _PROGRESS_EVERY_S = 1.0
 
 Ending = Literal["stop", "disconnect", "drain"]
+
+
+@attrs.frozen(kw_only=True)
+class SessionRow:
+    """A session as `sessions` lists it and events tell of it; the field names are the protocol's."""
+
+    session: str
+    uid: int
+    label: str
+    kind: str
+    state: str
+    model: str
+    lang: str | None
+    audio_s: float
+    utterances: int
+    lag_s: float
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -102,7 +119,7 @@ class Session:
     def __attrs_post_init__(self) -> None:
         self._inlet = Inlet(self._first_options)
         self._ear = Ear(self._first_options, self.silero)
-        self._hearing = Hearing(self._first_options, self._tuning)
+        self._hearing = Hearing(self._first_options, self._tuning, self.id)
         self._performer = Performer(
             hearing=self._hearing,
             session=self.id,
@@ -175,22 +192,22 @@ class Session:
         """Wait until every final is out and the session's tasks have ended."""
         await self._finished.wait()
 
-    def row(self) -> dict[str, Any]:
+    def row(self) -> SessionRow:
         """The session as `sessions` lists it."""
         heard = self._hearing
         state = "draining" if self._ending else "speaking" if heard.speaking else "decoding" if heard.owing else "idle"
-        return {
-            "session": self.id,
-            "uid": self.uid,
-            "label": self.options.label,
-            "kind": self.options.kind,
-            "state": state,
-            "model": self.options.model,
-            "lang": heard.languages.certain,
-            "audio_s": round(seconds(heard.position), 3),
-            "utterances": heard.utterances,
-            "lag_s": round(heard.lag_s(self.clock()), 3),
-        }
+        return SessionRow(
+            session=self.id,
+            uid=self.uid,
+            label=self.options.label,
+            kind=self.options.kind,
+            state=state,
+            model=self.options.model,
+            lang=heard.languages.certain,
+            audio_s=round(seconds(heard.position), 3),
+            utterances=heard.utterances,
+            lag_s=round(heard.lag_s(self.clock()), 3),
+        )
 
     # ------------------------------------------------------------------ the tasks
 
@@ -365,3 +382,22 @@ def _first(group: BaseExceptionGroup[SttdError]) -> SttdError:
         exc = exc.exceptions[0]
     assert isinstance(exc, SttdError)
     return exc
+
+
+@asynccontextmanager
+async def running(session: Session) -> AsyncIterator[None]:
+    """Run a session beside the block, and wait for it after.
+
+    `Session.run` raises nothing, so the only errors that can come out of this nursery are the block's own: they
+    leave it as they are, not wrapped in a group.
+    """
+    error: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        try:
+            yield
+        except Exception as exc:
+            error = exc
+        session.end("disconnect")  # where the client had stopped: it reads no more
+    if error is not None:
+        raise error

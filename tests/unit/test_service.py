@@ -13,10 +13,10 @@ from sttd.config.reader import Loaded
 from sttd.config.tree import Config
 from sttd.core.options import SessionChanges
 from sttd.core.pooling import PoolLimits
+from sttd.core.scheduling import PolicyOptions
 from sttd.engine.contract import Preset
-from sttd.engine.dispatcher import Dispatcher
+from sttd.engine.engine import build_engine, open_engine
 from sttd.engine.fake import FakeBackend
-from sttd.engine.pool import ModelPool
 from sttd.engine.store.models import ModelStore
 from sttd.errors import ModelError, NotFoundError, OverloadedError, ProtocolError, SessionError
 from sttd.host.looplag import LoopWatch
@@ -60,31 +60,29 @@ async def serving(*, sessions=10, per_uid=10, silero=None, **models):
     """A service that serves, its time bounded."""
     config = Config(models=attrs.evolve(Config().models, model="fake", **models))
     backends = {"fake": FakeBackend(), "absent": Absent()}
+    engine = build_engine(
+        presets=PRESETS,
+        backends=backends,
+        limits=PoolLimits(max_loaded_models=2, idle_ttl_s=300, load_wait_s=1, allow_smaller=False),
+        options=PolicyOptions(),
+    )
+    engine.silero = silero
     service = Service(
         loaded=Loaded(config=config, origins={}, path=""),
         preset_table=PRESETS,
-        pool=ModelPool(
-            presets=PRESETS,
-            backends=backends,
-            limits=PoolLimits(max_loaded_models=2, idle_ttl_s=300, load_wait_s=1, allow_smaller=False),
-        ),
-        dispatcher=Dispatcher(),
+        engine=engine,
         store=ModelStore(hub_dir=Path("/nowhere")),
         registry=Registry(sessions, per_uid),
         hub=Hub(),
         meters=Metrics(),
         health=LoopWatch(),
-        silero=silero,
         on_reload=lambda: None,
         on_shutdown=lambda drain_s: None,
     )
     with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(service.pool.run)
-            await nursery.start(service.dispatcher.run)
-            service.state = "ready"
+        async with open_engine(engine):
+            service.open()
             yield service
-            nursery.cancel_scope.cancel()
 
 
 def asked(service, **options):
@@ -136,7 +134,7 @@ async def test_where_silero_does_not_load_sessions_open_without_it_and_it_is_sai
             async with service.open_session(asked(service), peer=ANN):
                 pass
         assert len(network.threads) == 1
-        assert "no such file" in service.status()["health"]["last_error"]
+        assert "no such file" in service.status().health.last_error
     assert caplog.text.count("WebRTC VAD decides alone") == 1
 
 
@@ -147,7 +145,7 @@ async def test_a_session_is_opened_counted_told_and_closed():
     async with serving() as service:
         events = service.subscribe(peer=ROOT, topics=("sessions", "transcripts"))
         async with service.open_session(asked(service, label="notes"), peer=ANN) as session:
-            assert service.status()["sessions"] == {
+            assert attrs.asdict(service.status().sessions) == {
                 "active": 1,
                 "peak": 1,
                 "limit": 10,
@@ -164,8 +162,8 @@ async def test_a_session_is_opened_counted_told_and_closed():
             session.id,
             False,
         )
-        assert service.status()["sessions"]["active"] == 0
-        assert service.status()["latency_ms"]["final"]["p50"] > 0
+        assert service.status().sessions.active == 0
+        assert service.status().latency_ms.final.p50 > 0
 
 
 async def test_no_session_for_a_model_that_is_unknown_withheld_or_absent():
@@ -248,12 +246,12 @@ async def test_no_session_beyond_the_limits_or_while_stopping():
 
 async def test_a_live_session_whose_finals_would_be_late_is_refused_and_a_file_is_not(monkeypatch):
     async with serving() as service:
-        monkeypatch.setattr(Dispatcher, "queue_wait_s", lambda self, preset: 7.0)
+        monkeypatch.setattr(type(service.dispatcher), "queue_wait_s", lambda self, preset: 7.0)
         with pytest.raises(OverloadedError, match=r"7\.0 s") as caught:
             async with service.open_session(asked(service), peer=ANN):
                 pass
         assert caught.value.data == {"retry_after_s": 7.0}
-        assert service.status()["scheduler"]["rejected"] == 1
+        assert service.status().scheduler.rejected == 1
         assert b'sttd_sessions_refused_total{kind="live"} 1.0' in service.metrics()
         async with service.open_session(asked(service, kind="file"), peer=ANN):
             pass
@@ -270,7 +268,7 @@ async def test_subscribers_of_health_hear_of_trouble_and_of_nothing_else(monkeyp
         assert (event["seq"], event["topic"], event["event"]) == (1, "health", "changed")
         assert event["last_error"] == "the model does not load"
         assert event["engine_restarts"] == 0
-        assert set(event) == {"seq", "topic", "event", *service.status()["health"]}
+        assert set(event) == {"seq", "topic", "event", *attrs.asdict(service.status().health)}
         nursery.cancel_scope.cancel()
 
 
@@ -336,7 +334,7 @@ async def test_what_the_block_raises_comes_out_as_it_is():
             async with service.open_session(asked(service), peer=ANN) as session:
                 await session.feed(NOISE)
                 raise KeyError("mine")
-        assert session.row()["state"] == "draining"
+        assert session.row().state == "draining"
         assert service.registry.all() == ()
 
 
@@ -364,14 +362,14 @@ async def test_a_peer_sees_hears_and_ends_its_own():
         ):
             await bob.feed(NOISE)
             await bob.finalize()
-            while service.registry.find(bob.id, uid=None).row()["utterances"] == 0:  # noqa: ASYNC110
+            while service.registry.find(bob.id, uid=None).row().utterances == 0:  # noqa: ASYNC110
                 await trio.sleep(0.005)
-            assert [row["session"] for row in service.sessions(peer=ANN)["sessions"]] == [ann.id]
-            assert [row["session"] for row in service.sessions(peer=ROOT)["sessions"]] == [ann.id, bob.id]
+            assert [row.session for row in service.sessions(peer=ANN).sessions] == [ann.id]
+            assert [row.session for row in service.sessions(peer=ROOT).sessions] == [ann.id, bob.id]
             with pytest.raises(NotFoundError):
-                await service.close_session(peer=ANN, session=bob.id)
-            assert await service.close_session(peer=ANN, session=ann.id) == {}
-            assert await service.close_session(peer=ROOT, session=bob.id, drain=False) == {}
+                service.close_session(peer=ANN, session=bob.id)
+            service.close_session(peer=ANN, session=ann.id)
+            service.close_session(peer=ROOT, session=bob.id, drain=False)
             await read_all(ann)
             await read_all(bob)
             assert (ann.close_code, bob.close_code) == (1000, 1008)
@@ -383,8 +381,8 @@ async def test_a_peer_sees_hears_and_ends_its_own():
 
 async def test_models_say_what_they_are_the_default_for():
     async with serving(interim_model="slow") as service:
-        rows = {row["preset"]: row for row in service.models()["presets"]}
-        assert {name: row["default_for"] for name, row in rows.items()} == {
+        rows = {row.preset: row for row in service.models().presets}
+        assert {name: list(row.default_for) for name, row in rows.items()} == {
             "fake": ["final"],
             "slow": ["interim"],
             "short": [],
@@ -392,8 +390,8 @@ async def test_models_say_what_they_are_the_default_for():
             "words.en": [],
         }
         loaded = await service.load(preset="slow", num_workers=2, keep_alive_s=-1)
-        assert (loaded["cache_hit"], loaded["entry"]["num_workers"], loaded["entry"]["pinned"]) == (False, 2, True)
-        assert (await service.unload(preset="slow"))["unloaded"] == 1
+        assert (loaded.cache_hit, loaded.entry.num_workers, loaded.entry.pinned) == (False, 2, True)
+        assert (await service.unload(preset="slow")).unloaded == 1
 
 
 async def test_pull_knows_presets_by_their_model():

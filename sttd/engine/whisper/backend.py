@@ -21,7 +21,7 @@ import numpy as np
 
 from sttd.core.types import DecodeItem
 from sttd.engine import memory, speed
-from sttd.engine.contract import Place, Preset, Result, SomeWaiters, Waiters
+from sttd.engine.contract import NOBODY, Place, Preset, Result, SomeWaiters, Waiters
 from sttd.engine.presets import Machine, not_local, resolve
 from sttd.engine.store.ledger import Ledger, Speed
 from sttd.engine.store.models import ModelStore, size_bytes
@@ -207,6 +207,11 @@ class LoadedWhisper:
         """GPU memory of the weights, estimated."""
         return 0 if self._device == "cpu" or self._parked else self._weight_bytes
 
+    @property
+    def parkable(self) -> bool:
+        """Whether the weights are in the memory of a GPU, or were."""
+        return self._device != "cpu"
+
     def speed(self, *, threads: int) -> Speed | None:
         """Measure it; None on a busy machine. To be called before anybody else uses the model."""
         return measure(self._whisper, self._codec, self._settings, threads=threads)
@@ -233,29 +238,26 @@ class LoadedWhisper:
             free = known.free_bytes if known else 8 * item_bytes
         return max(1, min(MAX_BATCH_CPU if on_cpu else MAX_BATCH_GPU, free // 2 // self._workers // item_bytes))
 
-    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Result]:
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters = NOBODY) -> list[Result]:
         """Decode a batch of one key; one result an item.
 
-        CTranslate2 fails a whole batch for one bad item or for want of memory. Then the batch is halved until the
-        bad item stands alone or the memory suffices.
+        CTranslate2 fails a whole batch for one bad item. Then the batch is halved until the bad one stands alone.
         """
         try:
             return list(self._decoder.decode(batch, waiters=waiters))
         except Exception as error:
-            if len(batch) == 1:
-                return [_decode_error(error)]
-            if waiters is not None and is_out_of_memory(error):
-                waiters.short_of_memory()
+            if len(batch) == 1 or memory.is_out_of_memory(error):
+                return [_decode_error(error) for _ in batch]
         results: list[Result] = []
         middle = len(batch) // 2
         for part in (range(middle), range(middle, len(batch))):
-            some = None if waiters is None else SomeWaiters(waiters, tuple(part))
+            some = SomeWaiters(waiters, tuple(part))
             results += self.decode([batch[index] for index in part], waiters=some)
         return results
 
     def park(self) -> bool:
         """Move the weights of a GPU model to main memory. False on a CPU, or while a decode runs."""
-        if self._device == "cpu":
+        if not self.parkable:
             return False
         self._whisper.unload_model(to_cpu=True)
         self._parked = not self._whisper.model_is_loaded  # CTranslate2 silently does nothing while a call is active
@@ -268,7 +270,7 @@ class LoadedWhisper:
         except RuntimeError as error:
             raise ModelError(
                 f"The parked model does not come back: {_first_line(error)}",
-                code="out_of_memory" if is_out_of_memory(error) else "model_load_failed",
+                code="out_of_memory" if memory.is_out_of_memory(error) else "model_load_failed",
             ) from error
         self._parked = False
 
@@ -276,12 +278,6 @@ class LoadedWhisper:
         """Free the weights and the worker threads."""
         self._whisper.unload_model()
         del self._whisper, self._decoder
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """CTranslate2 says so by text only: "CUDA failed with error out of memory", "... std::bad_alloc"."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "bad_alloc" in text
 
 
 def _estimate(path: Path, compute_type: str) -> int:
@@ -300,7 +296,7 @@ def _refuse_if_too_large(preset: Preset, needed: int) -> None:
 
 
 def _load_error(error: BaseException, preset: Preset) -> ModelError:
-    if is_out_of_memory(error):
+    if memory.is_out_of_memory(error):
         return _out_of_memory(preset)
     return ModelError(f"Preset {preset.name!r} does not load: {_first_line(error)}")
 
@@ -318,7 +314,7 @@ def _out_of_memory(preset: Preset, **figures: int) -> ModelError:
 def _decode_error(error: Exception) -> DecodeError:
     if isinstance(error, DecodeError):
         return error
-    if is_out_of_memory(error):
+    if memory.is_out_of_memory(error):
         return DecodeError("Not enough memory to decode this utterance.", code="out_of_memory")
     if isinstance(error, SttdError):
         return DecodeError(error.message, code=error.code)

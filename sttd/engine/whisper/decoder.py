@@ -2,7 +2,7 @@
 
 Finals see a full window of 3000 frames, as Whisper was trained; interims the shortest that `interim_windows` allows;
 files a full one with timestamps, which say where their segments lie. What is searched for and how often is the
-business of `whisper_search`.
+business of `search`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, JobClass, Samples, Segment, Word, seconds
-from sttd.engine.contract import SomeWaiters, Unfinished, Waiters
+from sttd.core.types import SAMPLE_RATE, DecodeItem, Effort, Hypothesis, Samples, Segment, Word, seconds
+from sttd.engine.contract import NOBODY, SomeWaiters, Unfinished, Waiters
 from sttd.engine.whisper.features import (
     FULL_WINDOW,
     MAX_SAMPLES,
     Encoded,
+    Features,
+    Recordings,
     content_frames,
     encode,
-    log_mel,
+    log_power,
+    normalised,
     window_for,
 )
 from sttd.engine.whisper.languages import LanguageChooser
@@ -39,7 +42,7 @@ _QUIET: Final = np.zeros(100 * SAMPLE_RATE // 1000, np.float32)  # with 50 ms th
 class BatchKey:
     """What items must have in common to share a call."""
 
-    group: JobClass  # FINAL stands for speculative ones too
+    effort: Effort
     window: int
     context: int  # tokens before <|startoftranscript|>
     words: bool
@@ -54,6 +57,7 @@ class Decoder:
     _extractor: Any  # faster_whisper's FeatureExtractor
     _codec: TextCodec
     _settings: Settings
+    _recordings: Recordings = attrs.field(factory=Recordings)
     _search: Search = attrs.field(init=False)
     _chooser: LanguageChooser = attrs.field(init=False)
 
@@ -67,45 +71,51 @@ class Decoder:
 
     def batch_key(self, item: DecodeItem) -> BatchKey:
         """Some microseconds; prompts are tokenised once and remembered."""
-        interim = item.job_class is JobClass.INTERIM
-        allowed = self._settings.interim_windows if interim else ()
+        allowed = self._settings.interim_windows if item.options.effort is Effort.QUICK else ()
         return BatchKey(
-            group=JobClass.FINAL if item.job_class is JobClass.SPECULATIVE else item.job_class,
+            effort=item.options.effort,
             window=window_for(len(item.samples), allowed=allowed),
             context=len(self._codec.context(item.options.prompt, item.options.hotwords)),
             words=item.options.words,
             step=len(Known.of(item).tried),
         )
 
-    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters | None = None) -> list[Hypothesis | Unfinished]:
+    def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters = NOBODY) -> list[Hypothesis | Unfinished]:
         """Decode items of one key. Raises whatever CTranslate2 raises, for all of them.
 
         Of finals, `waiters` hear at once what needs no second try while others of the batch do; those may take as
         long again. Nobody is tried for who is gone. Only windows of files are left unfinished, when asked to hurry.
         """
         key = self.batch_key(batch[0])
-        features = [log_mel(self._extractor, _heard(item), window=key.window, growing=item.growing) for item in batch]
+        features = [self._features(item, window=key.window) for item in batch]
         encoded = encode(self._whisper, np.stack(features))
         languages = self._chooser.languages(encoded, batch)
         tried = [list(Known.of(item).tried) for item in batch]
         attempts: dict[int, Attempt] = {}
         found: dict[int, Hypothesis] = {}
         for settled in self._search.attempts(
-            encoded, batch, group=key.group, languages=languages, tried=tried, waiters=waiters
+            encoded, batch, effort=key.effort, languages=languages, tried=tried, waiters=waiters
         ):
             made = self._hypotheses(encoded, batch, key=key, languages=languages, attempts=settled)
             attempts |= settled
             found |= made
-            if waiters is not None and key.group is JobClass.FINAL and len(found) < len(batch):
+            if key.effort is Effort.FULL and len(found) < len(batch):
                 for index, hypothesis in made.items():
                     waiters.tell(index, hypothesis)
-        if key.group is JobClass.FILE:
+        if key.effort is Effort.TIMED:
             return self._passes(
                 batch, attempts=attempts, found=found, tried=tried, languages=languages, waiters=waiters
             )
-        if key.group is JobClass.INTERIM and key.window < FULL_WINDOW:
+        if key.effort is Effort.QUICK and key.window < FULL_WINDOW:
             return self._unlooped(batch, found, languages=languages, waiters=waiters)
         return [found[index] for index in range(len(batch))]
+
+    def _features(self, item: DecodeItem, *, window: int) -> Features:
+        """The spectrum of an item; of a recording that was decoded before, only what is new is computed."""
+        known = self._recordings.spectrum(item.recording)
+        spectrum = log_power(self._extractor, _heard(item), window=window, known=known)
+        self._recordings.keep(item.recording, spectrum)
+        return normalised(spectrum, samples=len(_heard(item)), window=window)
 
     # ------------------------------------------------------------ text
 
@@ -199,14 +209,13 @@ class Decoder:
         found: Mapping[int, Hypothesis],
         *,
         languages: Sequence[Language],
-        waiters: Waiters | None,
+        waiters: Waiters,
     ) -> list[Hypothesis | Unfinished]:
         """Short windows make some models repeat themselves; the full window is the cure, for those who still wait."""
         looped = [
             index
             for index, hypothesis in found.items()
-            if hypothesis.compression_ratio > self._settings.compression_ratio_threshold
-            and not (waiters is not None and waiters.gone(index))
+            if hypothesis.compression_ratio > self._settings.compression_ratio_threshold and not waiters.gone(index)
         ]
         results: dict[int, Hypothesis | Unfinished] = {**found}
         if looped:
@@ -223,7 +232,7 @@ class Decoder:
         found: Mapping[int, Hypothesis],
         tried: Sequence[Sequence[Attempt]],
         languages: Sequence[Language],
-        waiters: Waiters | None,
+        waiters: Waiters,
     ) -> list[Hypothesis | Unfinished]:
         """What one pass makes of windows of files.
 
@@ -240,14 +249,14 @@ class Decoder:
                 continue
             results[index] = whole = known.whole(found[index])
             resume_s = self._resume_s(item, attempts[index]) if known.resumes else None
-            if resume_s is not None and not (waiters is not None and waiters.gone(index)):
+            if resume_s is not None and not waiters.gone(index):
                 going_on = Known(head=whole, at_s=known.at_s + resume_s, resumes=known.resumes - 1, language=language)
                 rest = item.samples[round(resume_s * SAMPLE_RATE) : MAX_SAMPLES]
-                rests[index] = attrs.evolve(item, samples=rest, growing=None, known=going_on)
-        if waiters is not None and rests and waiters.hurry():
+                rests[index] = attrs.evolve(item, samples=rest, recording=None, known=going_on)
+        if rests and waiters.hurry():
             results |= {index: Unfinished(item) for index, item in rests.items()}
         elif rests:
-            some = None if waiters is None else SomeWaiters(waiters, tuple(rests))
+            some = SomeWaiters(waiters, tuple(rests))
             results |= zip(rests, self.decode(list(rests.values()), waiters=some), strict=True)
         return [results[index] for index in range(len(batch))]
 

@@ -11,6 +11,8 @@ Three facts about CTranslate2 shape this module (shown in its `layers/whisper.h`
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,7 +20,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from sttd.core.types import SAMPLE_RATE, Growing, Samples
+from sttd.core.types import SAMPLE_RATE, Samples
 
 FULL_WINDOW: Final = 3000  # mel frames of 10 ms
 WINDOW_BUCKETS: Final = (1000, 1500, 2000, FULL_WINDOW)
@@ -46,23 +48,64 @@ def window_for(samples: int, *, allowed: Sequence[int]) -> int:
     return next((window for window in sorted(allowed) if window >= needed), FULL_WINDOW)
 
 
-def log_mel(extractor: Any, samples: Samples, *, window: int, growing: Growing | None = None) -> Features:
-    """The normalised log-mel spectrum in a window, as faster-whisper computes and pads it.
+@attrs.define(eq=False)
+class Recordings:
+    """What was computed of recordings that are decoded again while they grow, by their names.
+
+    At most `most_bytes` are kept; the least recently used goes first, and is computed anew if it comes again. Several
+    threads may call.
+    """
+
+    most_bytes: int = 32 * 1024**2  # chosen: about thirty utterances of the longest kind
+    _spectra: OrderedDict[str, Features] = attrs.field(factory=OrderedDict, init=False)
+    _bytes: int = attrs.field(default=0, init=False)
+    _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
+
+    def spectrum(self, name: str | None) -> Features | None:
+        """What is known of a recording."""
+        with self._lock:
+            found = self._spectra.get(name) if name is not None else None
+            if found is not None and name is not None:
+                self._spectra.move_to_end(name)
+            return found
+
+    def keep(self, name: str | None, spectrum: Features) -> None:
+        """Remember it, in place of what was known."""
+        if name is None:
+            return
+        with self._lock:
+            before = self._spectra.pop(name, None)
+            self._spectra[name] = spectrum
+            self._bytes += spectrum.nbytes - (before.nbytes if before is not None else 0)
+            while self._bytes > self.most_bytes:
+                _, forgotten = self._spectra.popitem(last=False)
+                self._bytes -= forgotten.nbytes
+
+
+def log_mel(extractor: Any, samples: Samples, *, window: int) -> Features:
+    """The normalised log-mel spectrum in a window, as faster-whisper computes and pads it: (mels, window)."""
+    return normalised(log_power(extractor, samples, window=window), samples=len(samples), window=window)
+
+
+def log_power(extractor: Any, samples: Samples, *, window: int, known: Features | None = None) -> Features:
+    """The log-mel spectrum of samples before it is normalised and padded.
 
     Args:
         extractor: faster-whisper's `FeatureExtractor`.
         samples: mono, 16 kHz; what exceeds the window is left out, less than 25 ms is filled up with zeros.
-        window: frames of the result.
-        growing: of the recording that `samples` is the beginning of: frames that an earlier call computed are taken
-            from there. Equal to a computation from nothing but for rounding.
+        window: frames of the window that it is for.
+        known: the spectrum of fewer samples of the same recording; what can be is taken from there. Equal to a
+            computation from nothing but for rounding.
     """
     samples = samples[: window * HOP + FFT]
     if len(samples) < MIN_SAMPLES:
         samples = np.pad(samples, (0, MIN_SAMPLES - len(samples)))
-    spectrum = _continued(extractor, samples, known=None if growing is None else growing.value)
-    if growing is not None:
-        growing.value = spectrum
-    frames = min(content_frames(len(samples)), window)
+    return _continued(extractor, samples, known=known)
+
+
+def normalised(spectrum: Features, *, samples: int, window: int) -> Features:
+    """A spectrum of so many samples, normalised as the whole window is, and filled up with zeros: (mels, window)."""
+    frames = min(content_frames(max(samples, MIN_SAMPLES)), window)
     features = np.zeros((spectrum.shape[0], window), np.float32)
     # The loudest band of the loudest frame decides what is quiet; the extractor looks at one frame beyond the content.
     floor = spectrum[:, : frames + 1].max() - 8.0

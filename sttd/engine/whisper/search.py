@@ -1,10 +1,10 @@
 """The search for the tokens: a batch through the decoder, and again where the first answer is not believed.
 
-| class               | beams | timestamps | tokens at most    | temperatures        |
+| effort              | beams | timestamps | tokens at most    | temperatures        |
 |---------------------|-------|------------|-------------------|---------------------|
-| final, speculative  | 5     | no         | 24 a second + 32  | 0, then 0.4 and 0.8 |
-| interim             | 1     | no         | 8 a second + 16   | 0                   |
-| file                | 5     | yes        | 24 a second + 32  | 0, then 0.4 and 0.8 |
+| full                | 5     | no         | 24 a second + 32  | 0, then 0.4 and 0.8 |
+| quick               | 1     | no         | 8 a second + 16   | 0                   |
+| timed               | 5     | yes        | 24 a second + 32  | 0, then 0.4 and 0.8 |
 
 The bounds exist because a decode cannot be stopped: a loop would hold the worker for 224 tokens. English needs
 about 4 tokens a second, Chinese up to 10; a final that hits its bound is a loop, an interim merely comes short.
@@ -21,8 +21,8 @@ from typing import Any, Final
 import attrs
 
 from sttd.core.languages import Heard
-from sttd.core.types import DecodeItem, JobClass, seconds
-from sttd.engine.contract import Waiters
+from sttd.core.types import DecodeItem, Effort, seconds
+from sttd.engine.contract import NOBODY, Waiters
 from sttd.engine.whisper.features import Encoded
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.tokens import MAX_TOKENS, TextCodec, compression_ratio
@@ -63,10 +63,10 @@ class Search:
         encoded: Encoded,
         batch: Sequence[DecodeItem],
         *,
-        group: JobClass,
+        effort: Effort,
         languages: Sequence[Language],
         tried: Sequence[list[Attempt]],
-        waiters: Waiters | None = None,
+        waiters: Waiters = NOBODY,
     ) -> Iterator[dict[int, Attempt]]:
         """Yields, temperature by temperature, the attempts that were accepted; at last the best of the rejected.
 
@@ -76,35 +76,36 @@ class Search:
         Args:
             encoded: the batch after the encoder.
             batch: its items.
-            group: their class.
+            effort: of all of them.
             languages: of each item.
             tried: the rejected attempts at each item so far, equally many; those made here are appended.
             waiters: who waits for the items.
         """
-        temperatures = self.settings.temperatures[:1] if group is JobClass.INTERIM else self.settings.temperatures
+        temperatures = self.settings.temperatures[:1] if effort is Effort.QUICK else self.settings.temperatures
         pending = list(range(len(batch)))
         first = len(tried[0])
         for step, temperature in enumerate(temperatures[first:], first):
-            if step > first and group is JobClass.FILE and waiters is not None and waiters.hurry():
+            if step > first and effort is Effort.TIMED and waiters.hurry():
                 return
             prompts = [
                 self.codec.prompt(
                     batch[index].options,
                     language=languages[index].code,
-                    timestamps=group is JobClass.FILE,
+                    timestamps=effort is Effort.TIMED,
                     with_context=step == 0,
                 )
                 for index in pending
             ]
             items = [batch[index] for index in pending]
-            found = self._generate(encoded.take(pending), items, prompts=prompts, group=group, temperature=temperature)
+            some = encoded.take(pending)
+            found = self._generate(some, items, prompts=prompts, effort=effort, temperature=temperature)
             for index, attempt in zip(pending, found, strict=True):
                 tried[index].append(attempt)
             last = step == len(temperatures) - 1
             settled = {
                 index: tried[index]
                 for index in pending
-                if last or not self._rejected(tried[index][-1]) or (waiters is not None and waiters.gone(index))
+                if last or not self._rejected(tried[index][-1]) or waiters.gone(index)
             }
             pending = [index for index in pending if index not in settled]
             if settled:
@@ -118,10 +119,10 @@ class Search:
         items: Sequence[DecodeItem],
         *,
         prompts: Sequence[list[int]],
-        group: JobClass,
+        effort: Effort,
         temperature: float,
     ) -> list[Attempt]:
-        interim = group is JobClass.INTERIM
+        interim = effort is Effort.QUICK
         bounds = [self._bound(item, interim=interim) for item in items]
         # CTranslate2 generates at most min(max_length / 2, max_length - prompt) tokens; a forced prefix counts.
         longest = max(bounds)

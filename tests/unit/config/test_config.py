@@ -28,8 +28,8 @@ def test_the_documented_defaults_hold():
         "endpointing.silence_ms_max": 700,
         "server.tcp": "127.0.0.1:7788",
     }
-    assert {key: values[key]["value"] for key in expected} == expected
-    assert {row["origin"] for row in values.values()} == {"default"}
+    assert {key: values[key][0] for key in expected} == expected
+    assert {origin for _, origin in values.values()} == {"default"}
 
 
 def test_later_sources_win_and_are_remembered(tmp_path):
@@ -98,7 +98,7 @@ def test_lists_may_be_written_with_commas_in_variables():
 def test_preset_tables_are_kept_as_written():
     loaded = load(flags={"presets.fake.decode_ms": "50", "presets.mine.model": "/models/mine"})
     assert loaded.config.presets == {"fake": {"decode_ms": 50}, "mine": {"model": "/models/mine"}}
-    assert loaded.values()["presets.fake.decode_ms"] == {"value": 50, "origin": "flag"}
+    assert loaded.values()["presets.fake.decode_ms"] == (50, "flag")
 
 
 def test_the_options_of_a_backend_may_have_a_table_of_their_own(tmp_path):
@@ -116,7 +116,7 @@ def test_a_preset_table_needs_a_name(tmp_path):
 
 
 def test_secrets_are_masked():
-    assert load(flags={"server.token": "hush"}).values()["server.token"]["value"] == "***"
+    assert load(flags={"server.token": "hush"}).values()["server.token"][0] == "***"
 
 
 def test_changes_are_told_apart_by_what_they_need():

@@ -38,7 +38,7 @@ class Listened:
 
     @classmethod
     def to(cls, *, tuning=None, **changes):
-        return cls(Hearing(options(**changes), tuning or Tuning(interim_min_ms=100)))
+        return cls(Hearing(options(**changes), tuning or Tuning(interim_min_ms=100), "s000001"))
 
     def do(self, actions):
         """Perform."""

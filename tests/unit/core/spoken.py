@@ -67,6 +67,7 @@ class Spoken:
             opened=Opened(utterance=self.number, at_sample=start, start_sample=start),
             options=self.options,
             tuning=self.tuning,
+            session="s000001",
             languages=self.languages,
         )
         self.do(self.turn.begin())
@@ -94,7 +95,7 @@ class Spoken:
 
     @property
     def jobs(self):
-        return [submit.item.job_class for submit in self.all(Submit)]
+        return [submit.job_class for submit in self.all(Submit)]
 
     @property
     def leases(self):
@@ -123,7 +124,7 @@ class Spoken:
 
     def job(self, job_class):
         """The newest of that class."""
-        return next(each for each in reversed(self.all(Submit)) if each.item.job_class is job_class)
+        return next(each for each in reversed(self.all(Submit)) if each.job_class is job_class)
 
     # ---------------------------------------------------------------- what happens
 

@@ -30,8 +30,8 @@ def test_with_endpointing_silence_ends_an_utterance_and_the_pause_hides_the_deco
     session.hear(1.0)
     session.lease()
     session.hear(0.3, speech=False)
-    assert JobClass.SPECULATIVE in [job.item.job_class for job in session.jobs.values()]
-    speculation = next(job for job, wanted in session.jobs.items() if wanted.item.job_class is JobClass.SPECULATIVE)
+    assert JobClass.SPECULATIVE in [job.job_class for job in session.jobs.values()]
+    speculation = next(job for job, wanted in session.jobs.items() if wanted.job_class is JobClass.SPECULATIVE)
     session.decode(speculation)
     assert session.finals == []
     session.hear(0.6, speech=False)

@@ -17,6 +17,7 @@ from sttd.errors import OverloadedError
 
 FINAL, SPECULATIVE, INTERIM, FILE = JobClass
 ids = itertools.count()
+rooms = {}  # by the number of a job: how many of its kind the memory holds
 
 
 def entry(
@@ -25,8 +26,10 @@ def entry(
     """A job; by default each class but the two finals' has its own key."""
     if key is None:
         key = "final" if job_class is SPECULATIVE else job_class.name.lower()
+    number = next(ids)
+    rooms[number] = max_batch
     return Entry(
-        id=next(ids),
+        id=number,
         job_class=job_class,
         session=session,
         uid=uid,
@@ -34,7 +37,6 @@ def entry(
         model=model,
         workers=workers,
         key=key,
-        room=lambda: max_batch,
     )
 
 
@@ -47,9 +49,15 @@ def submit(queue, *entries, now=0.0):
         queue.submit(each, now=now)
 
 
+def next_batch(queue, *, now):
+    """The next call, begun, within the memory that its first job finds."""
+    urgent = queue.most_urgent(now=now)
+    return None if urgent is None else queue.begin(urgent, room=rooms[urgent.head.id], now=now)
+
+
 def run_one(queue, *, now=0.0, seconds=0.01):
     """The next batch, begun and ended."""
-    batch = queue.next_batch(now=now)
+    batch = next_batch(queue, now=now)
     queue.complete(batch, now=now + seconds, seconds=seconds)
     return list(batch.entries)
 
@@ -57,7 +65,7 @@ def run_one(queue, *, now=0.0, seconds=0.01):
 def order(queue, *, now=0.0):
     """The ids of all that waits, in the order in which single workers would take them."""
     taken = []
-    while (batch := queue.next_batch(now=now)) is not None:
+    while (batch := next_batch(queue, now=now)) is not None:
         taken += [each.id for each in batch.entries]
         queue.complete(batch, now=now, seconds=None)
     return taken
@@ -99,25 +107,25 @@ def test_a_deadline_can_neither_lie_in_the_past_nor_far_ahead():
 def test_models_have_their_own_workers():
     queue = policy()
     submit(queue, entry(model="a"), entry(model="a"), entry(INTERIM, model="b", workers=2))
-    first, second = queue.next_batch(now=0), queue.next_batch(now=0)
+    first, second = next_batch(queue, now=0), next_batch(queue, now=0)
     assert (first.head.model, second.head.model) == ("a", "b")
-    assert queue.next_batch(now=0) is None
+    assert next_batch(queue, now=0) is None
     assert (queue.in_flight, queue.workers) == (2, 3)
 
 
 def test_no_more_calls_than_threads():
     queue = policy(max_calls=1)
     submit(queue, entry(model="a"), entry(model="b"))
-    assert queue.next_batch(now=0) is not None
-    assert queue.next_batch(now=0) is None
+    assert next_batch(queue, now=0) is not None
+    assert next_batch(queue, now=0) is None
 
 
 def test_a_worker_too_many_is_not_used_after_a_change():
     queue = policy(final_hold_s=0)
     submit(queue, entry(workers=2), entry(workers=2))
-    assert queue.next_batch(now=0) is not None
+    assert next_batch(queue, now=0) is not None
     submit(queue, entry(workers=1))
-    assert queue.next_batch(now=0) is None
+    assert next_batch(queue, now=0) is None
 
 
 # ---------------------------------------------------------------- rule 3
@@ -180,7 +188,7 @@ def test_users_share_a_saturated_worker_however_many_sessions_they_have(job_clas
     for session, uid in sessions.items():
         submit(queue, entry(job_class, session=session, uid=uid, deadline=0.3))
     while now < 60:
-        batch = queue.next_batch(now=now)
+        batch = next_batch(queue, now=now)
         now += 0.2
         queue.complete(batch, now=now, seconds=0.2)
         served[batch.head.uid] += 1
@@ -207,14 +215,14 @@ def test_a_newer_one_takes_the_place_of_the_one_that_waits(job_class):
 def test_one_interim_of_a_session_is_in_flight():
     queue = policy()
     submit(queue, entry(INTERIM, workers=3))
-    running = queue.next_batch(now=0)
+    running = next_batch(queue, now=0)
     submit(queue, entry(INTERIM, workers=3), entry(FILE, workers=3))
-    file = queue.next_batch(now=0)
+    file = next_batch(queue, now=0)
     assert file.head.job_class is FILE
     queue.complete(file, now=1, seconds=1)
-    assert queue.next_batch(now=1) is None
+    assert next_batch(queue, now=1) is None
     queue.complete(running, now=1, seconds=1)
-    assert queue.next_batch(now=1).head.job_class is INTERIM
+    assert next_batch(queue, now=1).head.job_class is INTERIM
 
 
 # ---------------------------------------------------------------- rule 5
@@ -234,17 +242,16 @@ def test_memory_bounds_a_batch():
 
 
 def test_memory_is_asked_for_when_the_call_is_made():
-    queue, free = policy(), [8]
-    jobs = [attrs.evolve(entry(), room=lambda: free[0]) for _ in range(5)]
-    submit(queue, *jobs)
-    free[0] = 2
-    assert len(run_one(queue)) == 2
+    queue = policy()
+    submit(queue, *[entry(max_batch=8) for _ in range(5)])
+    urgent = queue.most_urgent(now=0.0)
+    assert len(queue.begin(urgent, room=2, now=0.0).entries) == 2
 
 
 def test_files_hurry_while_live_jobs_of_their_model_wait():
     queue = policy(file_share=0.0)
     submit(queue, entry(FILE, session="f"))
-    batch = queue.next_batch(now=0.0)
+    batch = next_batch(queue, now=0.0)
     assert not queue.hurries(batch)
     submit(queue, entry(FILE, session="f"), entry(model="n", key="n"))
     assert not queue.hurries(batch)
@@ -256,7 +263,7 @@ def test_files_that_are_owed_time_hurry_for_finals_alone():
     queue = policy(file_share=0.5)
     submit(queue, entry(), entry(INTERIM, key="i"), entry(FILE, session="f", key="f"))
     run_one(queue, seconds=5.0)
-    batch = queue.next_batch(now=5.0)
+    batch = next_batch(queue, now=5.0)
     assert (batch.head.job_class, batch.owed) == (FILE, True)
     assert not queue.hurries(batch)
     submit(queue, entry(SPECULATIVE), now=5.0)
@@ -268,7 +275,7 @@ def test_a_speculation_is_refused_for_the_sake_of_finals_not_of_files():
     submit(queue, entry(FILE, session="f", key="f"))
     run_one(queue, seconds=10.0)  # a call of files is known to take long
     submit(queue, entry(FILE, session="f", key="f"), now=10.0)
-    queue.next_batch(now=10.0)
+    next_batch(queue, now=10.0)
     assert queue.final_wait_s("m", now=10.0) > 1.0
     submit(queue, entry(SPECULATIVE), now=10.0)
     assert queue.queued(SPECULATIVE) == 1
@@ -278,12 +285,12 @@ def test_what_a_call_left_of_a_file_comes_before_other_files_whatever_the_limits
     queue = policy(waiting_files=2)
     first = entry(FILE, session="f", deadline=1.0)
     submit(queue, first)
-    batch = queue.next_batch(now=0.0)
+    batch = next_batch(queue, now=0.0)
     submit(queue, entry(FILE, session="f", deadline=2.0), entry(FILE, session="g", deadline=3.0))
     queue.complete(batch, now=1.0, seconds=1.0)
     queue.resubmit(attrs.evolve(first, key="next pass"), now=1.0)
     assert queue.queued(FILE) == 3
-    assert queue.next_batch(now=1.0).head.id == first.id
+    assert next_batch(queue, now=1.0).head.id == first.id
 
 
 def test_speculations_ride_with_finals_after_all_of_them():
@@ -305,7 +312,7 @@ def test_a_call_may_not_hold_the_worker_for_long():
     queue = policy(interim_hold_s=0.3, first_call_s=0.2)
     submit(queue, *[entry(INTERIM, session=str(number)) for number in range(5)])
     assert len(run_one(queue, seconds=0.1)) == 1, "the guess is 0.2 s for one and 0.36 s for two"
-    batch = queue.next_batch(now=1)
+    batch = next_batch(queue, now=1)
     assert len(batch.entries) == 3, "now 0.1 s for one is known, and 0.26 s expected for three"
     assert batch.estimate_s == pytest.approx(0.26)
 
@@ -326,9 +333,9 @@ def test_riders_stay_within_their_own_hold():
 def test_a_failed_call_teaches_nothing():
     queue = policy(interim_hold_s=0.3)
     submit(queue, entry(INTERIM))
-    queue.complete(queue.next_batch(now=0), now=60, seconds=None)
+    queue.complete(next_batch(queue, now=0), now=60, seconds=None)
     submit(queue, *[entry(INTERIM, session=str(number)) for number in range(4)])
-    assert len(queue.next_batch(now=0).entries) == 4
+    assert len(next_batch(queue, now=0).entries) == 4
 
 
 # ---------------------------------------------------------------- rule 6
@@ -343,7 +350,7 @@ def saturate(queue, *, until, live, file_s=1.0, live_s=0.2, live_sessions=6):
     for _ in range(4):
         submit(queue, entry(FILE, session="file", deadline=30.0))
     while now < until:
-        batch = queue.next_batch(now=now)
+        batch = next_batch(queue, now=now)
         seconds = (file_s if batch.head.job_class is FILE else live_s) * len(batch.entries)
         now += seconds
         queue.complete(batch, now=now, seconds=seconds)
@@ -373,9 +380,9 @@ def test_calls_of_files_are_longer_when_nobody_speaks():
     submit(queue, entry(INTERIM))
     run_one(queue)
     submit(queue, *[entry(FILE) for _ in range(8)], now=1.0)
-    beside_speech = queue.next_batch(now=1.0)
+    beside_speech = next_batch(queue, now=1.0)
     queue.complete(beside_speech, now=1.0, seconds=None)
-    alone = queue.next_batch(now=20.0)
+    alone = next_batch(queue, now=20.0)
     assert beside_speech.estimate_s <= 1.0 < alone.estimate_s <= 4.0
 
 
@@ -387,7 +394,7 @@ def busy(queue, *, estimate_s):
     submit(queue, entry(session="busy"))
     run_one(queue, seconds=estimate_s)
     submit(queue, entry(session="busy"))
-    return queue.next_batch(now=0)
+    return next_batch(queue, now=0)
 
 
 def test_speculations_are_refused_while_finals_wait_long():
@@ -430,9 +437,9 @@ def test_a_running_file_is_no_reason_to_send_a_speaker_away():
     queue = policy()
     for _ in range(2):  # so that its cost is known
         submit(queue, entry(FILE))
-        queue.complete(queue.next_batch(now=0), now=3, seconds=3)
+        queue.complete(next_batch(queue, now=0), now=3, seconds=3)
     submit(queue, entry(FILE))
-    queue.next_batch(now=10)
+    next_batch(queue, now=10)
     assert queue.final_wait_s("m", now=10) > 2
     assert queue.final_wait_s("m", now=10, finals_alone=True) == 0
     submit(queue, entry(), entry(session="t"))
@@ -443,11 +450,11 @@ def test_a_file_does_not_make_live_text_slow():
     queue = policy()
     for second in range(60):
         submit(queue, entry(FILE), now=second)
-        queue.complete(queue.next_batch(now=second), now=second + 1, seconds=1)
+        queue.complete(next_batch(queue, now=second), now=second + 1, seconds=1)
     assert queue.load(now=60) == 0
     for second in range(60, 120):
         submit(queue, entry(INTERIM), now=second)
-        queue.complete(queue.next_batch(now=second), now=second + 1, seconds=1)
+        queue.complete(next_batch(queue, now=second), now=second + 1, seconds=1)
     assert queue.load(now=120) > 0.9
 
 
@@ -457,18 +464,18 @@ def test_a_file_does_not_make_live_text_slow():
 def test_of_several_workers_one_is_kept_for_finals():
     queue = policy()
     submit(queue, *(entry(INTERIM, session=name, workers=3, key=name) for name in "abc"))
-    assert [queue.next_batch(now=0).head.job_class for _ in range(2)] == [INTERIM, INTERIM]
+    assert [next_batch(queue, now=0).head.job_class for _ in range(2)] == [INTERIM, INTERIM]
     submit(queue, entry(FILE, workers=3))
-    assert queue.next_batch(now=0) is None
+    assert next_batch(queue, now=0) is None
     submit(queue, entry(SPECULATIVE, session="d", workers=3))
-    assert queue.next_batch(now=0).head.job_class is SPECULATIVE
+    assert next_batch(queue, now=0).head.job_class is SPECULATIVE
 
 
 def test_files_may_have_all_workers_when_nobody_speaks():
     queue = policy()
     submit(queue, entry(FILE, workers=2, key=1), entry(FILE, workers=2, key=2))
-    assert queue.next_batch(now=0) is not None
-    assert queue.next_batch(now=0) is not None
+    assert next_batch(queue, now=0) is not None
+    assert next_batch(queue, now=0) is not None
 
 
 def test_a_single_worker_is_for_all_and_the_reserve_can_be_given_up():
@@ -476,7 +483,7 @@ def test_a_single_worker_is_for_all_and_the_reserve_can_be_given_up():
         queue = policy(**options)
         names = "ab"[:workers]
         submit(queue, *(entry(INTERIM, session=name, workers=workers, key=name) for name in names))
-        assert all(queue.next_batch(now=0) is not None for _ in names)
+        assert all(next_batch(queue, now=0) is not None for _ in names)
 
 
 # ---------------------------------------------------------------- rules 8 and 9, promotion
@@ -500,7 +507,7 @@ def test_a_cancelled_job_is_not_run():
     submit(queue, job)
     assert queue.cancel(job.id)
     assert not queue.cancel(job.id)
-    assert queue.next_batch(now=0) is None
+    assert next_batch(queue, now=0) is None
 
 
 def test_nothing_of_a_session_that_is_gone_is_run():
@@ -516,12 +523,12 @@ def test_nothing_of_a_session_that_is_gone_is_run():
 def test_out_of_memory_halves_the_batches_for_a_while():
     queue = policy(shrunk_s=300)
     submit(queue, *[entry() for _ in range(8)])
-    batch = queue.next_batch(now=0)
-    queue.shrink(batch, now=0)
+    batch = next_batch(queue, now=0)
+    queue.shrink(batch, tried=len(batch.entries), now=0)
     queue.complete(batch, now=0, seconds=None)
     for now, size in ((1, 4), (301, 8)):
         submit(queue, *[entry() for _ in range(8)], now=now)
-        batch = queue.next_batch(now=now)
+        batch = next_batch(queue, now=now)
         assert len(batch.entries) == size
         queue.complete(batch, now=now, seconds=None)
         order(queue, now=now)
@@ -552,7 +559,7 @@ def test_an_overdue_call_is_expected_to_take_as_long_again():
 def test_a_free_worker_means_no_wait():
     queue = policy()
     submit(queue, entry(workers=2))
-    queue.next_batch(now=0)
+    next_batch(queue, now=0)
     assert queue.final_wait_s("m", now=0) == 0
 
 
@@ -591,7 +598,7 @@ def conversation(*, with_file, speakers=4, until=900.0, seed=7):
                 queue.submit(entry(job_class, session=str(number), uid=number % 2, deadline=at + 0.3), now=at)
         while with_file and queue.queued(FILE) < 4:
             queue.submit(entry(FILE, session="file", uid=9, deadline=now + 30), now=now)
-        batch = queue.next_batch(now=now)
+        batch = next_batch(queue, now=now)
         if batch is None:
             now = arrivals[0][0] if arrivals else now
             continue
@@ -686,7 +693,7 @@ class Scheduling(RuleBasedStateMachine):
         flying = self.interims_in_flight()
         kept = {name for name in free if self.workers[name] > 1 and self.lower_calls(name) >= self.workers[name] - 1}
         quiet = self.queue._quiet(self.now)
-        batch = self.queue.next_batch(now=self.now)
+        batch = next_batch(self.queue, now=self.now)
         ready = [
             job
             for job in self.waiting.values()
@@ -719,7 +726,7 @@ class Scheduling(RuleBasedStateMachine):
     def check_batch(self, batch):
         head = batch.head
         assert len({(job.model, job.key) for job in batch.entries}) == 1
-        assert len({job.id for job in batch.entries}) == len(batch.entries) <= head.room()
+        assert len({job.id for job in batch.entries}) == len(batch.entries) <= rooms[head.id]
         allowed = {head.job_class, SPECULATIVE} if head.job_class is FINAL else {head.job_class}
         assert {job.job_class for job in batch.entries} <= allowed
         if len(batch.entries) > 1:
@@ -735,7 +742,7 @@ class Scheduling(RuleBasedStateMachine):
         self.running.remove(batch)
         self.now += seconds
         if outcome == "memory":
-            self.queue.shrink(batch, now=self.now)
+            self.queue.shrink(batch, tried=len(batch.entries), now=self.now)
         self.queue.complete(batch, now=self.now, seconds=seconds if outcome == "done" else None)
         assert not any(self.queue.cancel(job.id) for job in batch.entries)
         if outcome == "unfinished" and batch.head.job_class is FILE:
@@ -783,7 +790,7 @@ class Scheduling(RuleBasedStateMachine):
         for batch in self.running:
             self.queue.complete(batch, now=self.now, seconds=0.1)
         self.running = []
-        while (batch := self.queue.next_batch(now=self.now)) is not None:
+        while (batch := next_batch(self.queue, now=self.now)) is not None:
             for job in batch.entries:
                 del self.waiting[job.id]
             self.queue.complete(batch, now=self.now, seconds=0.1)

@@ -193,7 +193,7 @@ class Sessions(RuleBasedStateMachine):
         assert not {number for number, _ in self.session.held} & done
         assert not {lease.utterance for lease in self.session.leases} & done
         for job_class in (JobClass.FINAL, JobClass.FILE, JobClass.SPECULATIVE):
-            wanted = [job[0] for job, each in self.session.jobs.items() if each.item.job_class is job_class]
+            wanted = [job[0] for job, each in self.session.jobs.items() if each.job_class is job_class]
             assert len(wanted) == len(set(wanted)), "decoded twice at the same time"
 
     def teardown(self):

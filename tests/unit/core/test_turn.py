@@ -5,7 +5,7 @@ import pytest
 from sttd.core import text
 from sttd.core.options import Endpointing, Tuning
 from sttd.core.turn import Phase
-from sttd.core.types import Failure, JobClass
+from sttd.core.types import Effort, Failure, JobClass
 from sttd.errors import DecodeError, ModelError, OverloadedError
 from tests.unit.core.spoken import Spoken, options, outcome
 
@@ -315,7 +315,8 @@ def test_a_file_is_not_decoded_in_its_pauses():
     utterance.pause(1.0)
     utterance.close(1.0)
     assert utterance.jobs == [FILE]
-    assert utterance.job(FILE).item.growing is None
+    assert utterance.job(FILE).item.recording is None
+    assert utterance.job(FILE).item.options.effort is Effort.TIMED
 
 
 def test_speculation_can_be_switched_off():
@@ -442,7 +443,8 @@ def test_options_of_the_session_reach_the_engine():
     interim, final = utterance.job(INTERIM).item.options, utterance.job(FINAL).item.options
     assert (final.prompt, final.hotwords, final.task, final.words) == ("Notes.", ("sttd",), "translate", True)
     assert (interim.prompt, interim.words) == ("Notes.", False)
-    assert utterance.job(INTERIM).item.growing is utterance.job(FINAL).item.growing is not None
+    assert utterance.job(INTERIM).item.recording == utterance.job(FINAL).item.recording == "s000001/1"
+    assert (interim.effort, final.effort) == (Effort.QUICK, Effort.FULL)
 
 
 def test_final_goes_first_and_interims_may_be_late():

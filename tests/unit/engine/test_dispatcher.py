@@ -10,13 +10,14 @@ import trio
 import trio.testing
 
 from sttd.core.scheduling import PolicyOptions
-from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
-from sttd.engine.contract import ModelKey, Unfinished
+from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Effort, Hypothesis, JobClass, Segment, Word
+from sttd.engine.contract import NOBODY, ModelKey, Unfinished
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeModel, FakeOptions
 from sttd.engine.tickets import Job, JobDropped
 from sttd.errors import DecodeError, ModelError, OverloadedError
 
+EFFORT = {JobClass.INTERIM: Effort.QUICK, JobClass.FILE: Effort.TIMED}
 FAKE = ModelKey(preset="fake", cpu_threads=1, num_workers=1)
 
 
@@ -49,7 +50,7 @@ class GatedModel(FakeModel):
     calls: list
     failure: list  # of exceptions, each raised once by the next calls
 
-    def decode(self, batch, *, waiters=None):
+    def decode(self, batch, *, waiters=NOBODY):
         self.calls.append(list(batch))
         self.entered.release()
         assert self.gate.wait(5)
@@ -86,7 +87,8 @@ async def running(**options):
 def job(lease, *, job_class=JobClass.FINAL, session="s", uid=1000, audio_s=0.6, deadline_s=1.0):
     samples = np.zeros(int(audio_s * SAMPLE_RATE), np.float32)
     return Job(
-        item=DecodeItem(samples=samples, options=DecodeOptions(), job_class=job_class),
+        item=DecodeItem(samples=samples, options=DecodeOptions(effort=EFFORT.get(job_class, Effort.FULL))),
+        job_class=job_class,
         session=session,
         uid=uid,
         deadline=trio.current_time() + deadline_s,
@@ -224,7 +226,7 @@ async def test_a_decode_that_raises_fails_its_items_and_nothing_else(caplog):
 async def test_a_model_that_answers_short_fails_its_items():
     @attrs.frozen(kw_only=True)
     class Short(FakeModel):
-        def decode(self, batch, *, waiters=None):
+        def decode(self, batch, *, waiters=NOBODY):
             return []
 
     async with running() as dispatcher:
@@ -232,10 +234,48 @@ async def test_a_model_that_answers_short_fails_its_items():
             await dispatcher.submit(job(FakeLease(Short(options=FakeOptions())))).wait()
 
 
+NAN = float("nan")
+HEARD = Hypothesis(text="said")
+WORD = Word(word="said", start_s=0.0, end_s=0.1, probability=0.9)
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        None,
+        "said",
+        attrs.evolve(HEARD, avg_logprob=NAN),
+        attrs.evolve(HEARD, text="\ud800"),
+        attrs.evolve(HEARD, text=None),
+        attrs.evolve(HEARD, segments=(Segment(text="said", start_s=NAN, end_s=0.0),)),
+        attrs.evolve(
+            HEARD, segments=(Segment(text="", start_s=0.0, end_s=0.0, words=(attrs.evolve(WORD, probability=NAN),)),)
+        ),
+    ],
+)
+async def test_what_is_no_hypothesis_fails_its_item_and_no_other(nonsense, caplog):
+    class Odd(FakeModel):
+        def decode(self, batch, *, waiters=NOBODY):
+            heard = super().decode(batch)
+            return [
+                nonsense if len(item.samples) > SAMPLE_RATE else each for item, each in zip(batch, heard, strict=True)
+            ]
+
+    lease = FakeLease(Odd(options=FakeOptions()))
+    async with running() as dispatcher:
+        await dispatcher.quiesce()
+        good, bad = (dispatcher.submit(job(lease, session=str(s), audio_s=s)) for s in (0.6, 1.5))
+        dispatcher.resume()
+        assert (await good.wait()).hypothesis.text == "w1 w2"
+        with pytest.raises(DecodeError) as caught:
+            await bad.wait()
+        assert caught.value.code == "decode_failed"
+
+
 async def test_one_bad_item_fails_alone():
     @attrs.frozen(kw_only=True)
     class Picky(GatedModel):
-        def decode(self, batch, *, waiters=None):
+        def decode(self, batch, *, waiters=NOBODY):
             return [
                 DecodeError("no") if len(item.samples) > SAMPLE_RATE else heard
                 for item, heard in zip(batch, super().decode(batch), strict=True)
@@ -261,7 +301,7 @@ async def test_who_is_done_early_does_not_wait_for_the_rest_of_the_batch():
         again: threading.Event
         waiters: list
 
-        def decode(self, batch, *, waiters=None):
+        def decode(self, batch, *, waiters=NOBODY):
             heard = super().decode(batch)
             if len(batch) > 1:
                 self.waiters.append(waiters)
@@ -515,25 +555,22 @@ async def test_a_job_that_is_given_up_as_its_call_begins_takes_no_other_with_it(
             await going.wait()
 
 
-async def test_a_model_that_had_to_split_a_call_gets_smaller_ones():
-    class Splitting(FakeModel):
-        def decode(self, batch, *, waiters=None):
-            if len(batch) > 1 and waiters is not None:
-                waiters.short_of_memory()
+async def test_memory_that_suffices_for_one_at_a_time_serves_them_all():
+    class Small(FakeModel):
+        def decode(self, batch, *, waiters=NOBODY):
+            if len(batch) > 1:
+                return [DecodeError("too little", code="out_of_memory") for _ in batch]
             return super().decode(batch)
 
-    lease = FakeLease(Splitting(options=FakeOptions()))
+    lease = FakeLease(Small(options=FakeOptions()))
     async with running() as dispatcher:
         await dispatcher.quiesce()
-        tickets = [dispatcher.submit(job(lease, session=str(number))) for number in range(4)]
+        tickets = [dispatcher.submit(job(lease, session=str(number))) for number in range(5)]
         dispatcher.resume()
-        sizes = [(await ticket.wait()).batch_size for ticket in tickets]
-        assert sizes == [4] * 4
-        await trio.testing.wait_all_tasks_blocked()
-        await dispatcher.quiesce()
-        tickets = [dispatcher.submit(job(lease, session=str(number))) for number in range(4)]
-        dispatcher.resume()
-        assert max([(await ticket.wait()).batch_size for ticket in tickets]) == 2
+        assert [(await ticket.wait()).hypothesis.text for ticket in tickets] == ["w1 w2"] * 5
+        tickets = [dispatcher.submit(job(lease, session=str(number))) for number in range(3)]
+        assert max([(await ticket.wait()).batch_size for ticket in tickets]) == 1
+        assert dispatcher.statistics().failed == 0
 
 
 # ---------------------------------------------------------------- what a call leaves
@@ -543,9 +580,9 @@ async def test_a_model_that_had_to_split_a_call_gets_smaller_ones():
 class TwoPasses(GatedModel):
     """Decodes files in two passes, the second in a call of its own if it is told to hurry."""
 
-    def decode(self, batch, *, waiters=None):
+    def decode(self, batch, *, waiters=NOBODY):
         heard = super().decode(batch)
-        if batch[0].job_class is not JobClass.FILE or batch[0].known or not waiters.hurry():
+        if batch[0].options.effort is not Effort.TIMED or batch[0].known or not waiters.hurry():
             return heard
         return [Unfinished(attrs.evolve(item, known=f"pass 1 of {len(item.samples)}")) for item in batch]
 
@@ -578,8 +615,8 @@ async def test_a_final_goes_between_the_passes_of_a_file():
         assert outcome.hypothesis.text == "w1 w2"
         assert outcome.decode_s > 0.1  # of both passes; the first one's gate was shut
         await later.wait()
-        calls = [(call[0].job_class, call[0].known) for call in model.calls]
-        assert calls[:3] == [(JobClass.FILE, None), (JobClass.FINAL, None), (JobClass.FILE, "pass 1 of 9600")]
+        calls = [(call[0].options.effort, call[0].known) for call in model.calls]
+        assert calls[:3] == [(Effort.TIMED, None), (Effort.FULL, None), (Effort.TIMED, "pass 1 of 9600")]
         assert dispatcher.statistics().failed == 0
     assert all(child.released for child in lease.children)
 
@@ -591,7 +628,7 @@ async def test_a_file_that_nobody_waits_for_has_no_second_pass():
         model.gate.set()
         await final.wait()
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert [call[0].job_class for call in model.calls] == [JobClass.FILE, JobClass.FINAL]
+        assert [call[0].options.effort for call in model.calls] == [Effort.TIMED, Effort.FULL]
         assert dispatcher.statistics().queued["file"] == 0
 
 
@@ -611,7 +648,7 @@ async def test_a_file_between_two_passes_outlives_a_pause_and_a_drain(way):
             assert len(model.calls) == 1  # left after its pass, for the machine is about to sleep
             dispatcher.resume()
         assert (await file.wait()).hypothesis.text == "w1 w2"
-        assert [call[0].known for call in model.calls if call[0].job_class is JobClass.FILE] == [
+        assert [call[0].known for call in model.calls if call[0].options.effort is Effort.TIMED] == [
             None,
             "pass 1 of 9600",
         ]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sttd.core.languages import Prior
-from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, JobClass
+from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Effort
 from sttd.engine.contract import Preset
 from sttd.engine.fake import FakeBackend
 from sttd.errors import ConfigError
@@ -18,9 +18,9 @@ def load(**options):
     return FakeBackend().load(preset, cpu_threads=0, num_workers=2)
 
 
-def item(seconds, *, job_class=JobClass.FINAL, **options):
+def item(seconds, **options):
     samples = np.zeros(int(seconds * SAMPLE_RATE), np.float32)
-    return DecodeItem(samples=samples, options=DecodeOptions(**options), job_class=job_class)
+    return DecodeItem(samples=samples, options=DecodeOptions(**options))
 
 
 def test_a_word_for_every_300_ms():
@@ -67,12 +67,11 @@ def test_a_call_takes_decode_ms_whatever_its_batch():
     assert time.perf_counter() - begin >= 0.03
 
 
-def test_speculations_share_the_key_of_finals_alone():
+def test_what_is_decoded_with_the_same_effort_shares_a_call():
     model = load()
-    keys = {job_class: model.batch_key(item(1, job_class=job_class)) for job_class in JobClass}
-    assert keys[JobClass.SPECULATIVE] == keys[JobClass.FINAL]
-    assert len(set(keys.values())) == 3
-    assert model.max_batch(keys[JobClass.FINAL]) > 1
+    keys = {model.batch_key(item(seconds, effort=effort)) for seconds in (1, 2) for effort in Effort}
+    assert len(keys) == 3
+    assert model.max_batch(keys.pop()) > 1
 
 
 def test_a_preset_decides_the_workers_and_needs_no_files():

@@ -32,6 +32,10 @@ class StubModel:
     vram_bytes: int = 0
     users: int = 0
 
+    @property
+    def parkable(self):
+        return self.device != "cpu"
+
     def park(self):
         self.backend.note(f"park {self.name}")
         if self.backend.park_error is not None:
@@ -124,7 +128,7 @@ async def pool(backend, events, nursery):
         presets=PRESETS,
         backends={"stub": backend},
         limits=LIMITS,
-        on_event=lambda event, entry: events.append((event, entry["preset"], entry["state"], entry.get("error"))),
+        on_event=lambda event, entry, error: events.append((event, entry.preset, entry.state, error)),
     )
     await nursery.start(made.run)
     with trio.fail_after(WATCHDOG_S):
@@ -204,7 +208,8 @@ async def test_a_failing_load_reaches_twenty_waiters_and_the_next_call_loads(poo
     await until(lambda: len(errors) == 20)
     assert len({id(error) for error in errors}) == 20
     assert pool.statistics().load_failures == 1
-    assert events[-1] == ("load_failed", "a", "loading", ModelError("broken").as_map())
+    assert events[-1][:3] == ("load_failed", "a", "loading")
+    assert events[-1][3].as_map() == ModelError("broken").as_map()
     (await pool.lease("a")).release()
     assert backend.log == ["load a", "load a"]
 
@@ -228,7 +233,7 @@ async def test_unknown_and_absent_models_evict_nothing(pool, backend):
     assert (unknown.value.code, absent.value.code) == ("model_not_found", "model_not_local")
     assert "sttctl pull c" in absent.value.message
     assert set(rows(pool)) == {"a", "b"}
-    assert [row["local"] for row in pool.presets()] == [True, True, False]
+    assert [row.local for row in pool.presets()] == [True, True, False]
 
 
 async def test_when_all_slots_are_leased_the_wait_is_bounded(pool):

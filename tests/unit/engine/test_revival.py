@@ -10,7 +10,7 @@ import trio
 
 from sttd.core.pooling import PoolLimits
 from sttd.core.types import Hypothesis
-from sttd.engine.contract import Preset
+from sttd.engine.contract import NOBODY, Preset
 from sttd.engine.pool import ModelPool
 from sttd.engine.revival import revive
 from sttd.errors import DecodeError, ModelError
@@ -31,7 +31,7 @@ class GpuModel:
     ram_bytes: int = 0
     vram_bytes: int = 10
 
-    def decode(self, batch, *, waiters=None):
+    def decode(self, batch, *, waiters=NOBODY):
         assert not self.closed
         if isinstance(self.lost, DecodeError):
             return [self.lost for _ in batch]
@@ -43,6 +43,10 @@ class GpuModel:
         self.closed = True
         if self.lost is not None:
             raise self.lost
+
+    @property
+    def parkable(self):
+        return self.device != "cpu"
 
     def park(self):
         return False

@@ -185,3 +185,23 @@ def test_a_count_that_is_no_number_gives_nothing():
 
 def test_errors_of_listen_fds_are_configuration_errors():
     assert ConfigError("x").row.exit_status == 2
+
+
+def test_the_watchdog_is_fed_when_no_more_descriptors_can_be_opened(manager, monkeypatch):
+    notify = notifier(manager)
+    notify.watchdog()
+    monkeypatch.setattr("sttd.host.systemd.socket.socket", None)  # whoever opens one now fails
+    notify.watchdog()
+    assert [manager.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+
+
+def test_a_manager_that_came_back_is_told_again(tmp_path):
+    path = tmp_path / "notify"
+    notify = Notifier.from_environment({"NOTIFY_SOCKET": str(path)})
+    for _ in range(2):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.bind(str(path))
+            notify.watchdog()
+            assert sock.recv(100) == b"WATCHDOG=1"
+        path.unlink()
+        notify.watchdog()  # to nobody

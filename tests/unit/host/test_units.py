@@ -227,5 +227,5 @@ def test_a_directory_of_somebody_else_is_a_clear_refusal(user, home, method, mon
 
 def test_templates_of_a_built_package_are_inside_it(tmp_path, monkeypatch):
     (tmp_path / "assets/systemd").mkdir(parents=True)
-    monkeypatch.setattr(units, "__file__", str(tmp_path / "units.py"))
+    monkeypatch.setattr("sttd.__file__", str(tmp_path / "__init__.py"))
     assert units.templates() == tmp_path / "assets/systemd"

@@ -13,6 +13,7 @@ from sttd.planes.audio import AudioLimits
 from sttd.planes.drain import Drain
 from sttd.planes.http import HttpLimits, serve_http
 from sttd.wire.http import AccessRules
+from tests.answers import MODELS, STATUS
 
 LOOPBACK = AccessRules()
 
@@ -111,10 +112,10 @@ class FakeService:
         return self.ready
 
     def status(self):
-        return {"sessions": {"active": len(self.sessions)}}
+        return attrs.evolve(STATUS, sessions=attrs.evolve(STATUS.sessions, active=len(self.sessions)))
 
     def models(self):
-        return {"presets": [{"preset": "fake", "local": True}], "auto": None, "recommended": "base"}
+        return MODELS
 
     def metrics(self):
         return self.meters.render(self.status())

@@ -15,6 +15,7 @@ from sttd.planes import http
 from sttd.planes.http import HttpLimits, page
 from sttd.service import Peer
 from sttd.wire.http import AccessRules
+from tests.answers import STATUS, sent
 from tests.unit.planes.fakes import FakeService, open_plane
 
 HANDSHAKE = (
@@ -37,7 +38,7 @@ async def test_readiness_is_a_status_code_and_a_reason():
 async def test_status_and_metrics_come_from_the_service():
     async with open_plane() as plane:
         status, _, body = await plane.get("/status")
-        assert (status, json.loads(body)) == (200, plane.service.status())
+        assert (status, json.loads(body)) == (200, sent(plane.service.status()))
         status, head, body = await plane.get("/metrics")
         assert status == 200
         assert "text/plain" in head
@@ -49,7 +50,7 @@ async def test_models_are_those_of_the_service_for_who_may_know_them():
     async with open_plane(access=AccessRules(token="s3cret")) as plane:
         assert (await plane.get("/models"))[0] == 401
         status, head, body = await plane.get("/models", headers="Authorization: Bearer s3cret\r\n")
-        assert (status, json.loads(body)) == (200, plane.service.models())
+        assert (status, json.loads(body)) == (200, sent(plane.service.models()))
         assert "Cache-Control: no-store" in head
 
 
@@ -189,7 +190,7 @@ async def test_a_bug_ends_one_connection_is_counted_and_is_logged_once(caplog):
         assert (await plane.get("/ready"))[0] == 200
     (record,) = caplog.records
     assert record.fields["kind"] == "RuntimeError"
-    assert b'sttd_connection_failures_total{plane="audio"} 3.0' in service.meters.render({})
+    assert b'sttd_connection_failures_total{plane="audio"} 3.0' in service.meters.render(STATUS)
 
 
 async def test_limits_come_from_the_configuration():

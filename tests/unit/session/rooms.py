@@ -12,7 +12,7 @@ import trio
 
 from sttd.core.options import SessionOptions, Tuning
 from sttd.core.types import SAMPLE_RATE
-from sttd.engine.contract import ModelKey
+from sttd.engine.contract import NOBODY, ModelKey
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeModel, FakeOptions
 from sttd.session.session import Session
@@ -38,8 +38,8 @@ class Recogniser(FakeModel):
     def __attrs_post_init__(self):
         self.gate.set()
 
-    def decode(self, batch, *, waiters=None):
-        self.calls.append([item.job_class for item in batch])
+    def decode(self, batch, *, waiters=NOBODY):
+        self.calls.append([item.options.effort for item in batch])
         assert self.gate.wait(10)
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:

@@ -9,7 +9,7 @@ import trio.testing
 from sttd.core.hearing import Hearing, Tune
 from sttd.core.options import SessionOptions, Tuning
 from sttd.core.turn import Say
-from sttd.core.types import Final, Interim, JobClass, SpeechStart
+from sttd.core.types import Effort, Final, Interim, SpeechStart
 from sttd.errors import OverloadedError
 from sttd.session.performer import Performer
 from tests.unit.core.listened import activity
@@ -42,7 +42,7 @@ def hands(room, *, nursery=None, decoding=None, **changes):
     changes = {"model": "fake", "interim_model": "fake", "endpointing": None, **changes}
     said = []
     performer = Performer(
-        hearing=Hearing(SessionOptions(**changes), Tuning(interim_min_ms=100)),
+        hearing=Hearing(SessionOptions(**changes), Tuning(interim_min_ms=100), "s000001"),
         session="s000001",
         uid=1000,
         models=room.models,
@@ -151,7 +151,7 @@ async def test_a_window_of_a_file_is_submitted_again_when_there_is_room():
         speaker.finalize()
         await room.until(lambda: speaker.of(Final))
         assert speaker.of(Final)[0].text == "w1 w2 w3"
-        assert room.model.calls == [[JobClass.FILE]]
+        assert room.model.calls == [[Effort.TIMED]]
 
 
 @pytest.mark.parametrize("stage", ["lease", "speech", "decode", "later"])

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from sttd.core.options import Endpointing, SessionChanges, Tuning
-from sttd.core.types import Failure, Final, Gap, JobClass, Progress, SpeechStart, Stopped, Warn
+from sttd.core.types import Effort, Failure, Final, Gap, Progress, SpeechStart, Stopped, Warn
 from sttd.errors import ModelError
 from sttd.session.outbox import CAPACITY
 from sttd.session.session import OWED_FINALS
@@ -55,15 +55,15 @@ async def test_what_the_client_says_takes_effect_between_its_samples():
 async def test_a_row_says_what_the_session_does():
     async with open_room() as room:
         session = room.session(interim=False, label="notes")
-        assert (session.row()["state"], session.row()["label"]) == ("idle", "notes")
+        assert (session.row().state, session.row().label) == ("idle", "notes")
         await session.feed(NOISE)
-        await room.until(lambda: session.row()["state"] == "speaking")
+        await room.until(lambda: session.row().state == "speaking")
         room.model.gate.clear()
         await session.finalize()
-        await room.until(lambda: session.row()["state"] == "decoding")
+        await room.until(lambda: session.row().state == "decoding")
         session.stop()
         row = session.row()
-        assert (row["state"], row["audio_s"], row["utterances"], row["kind"]) == ("draining", 1.0, 1, "live")
+        assert (row.state, row.audio_s, row.utterances, row.kind) == ("draining", 1.0, 1, "live")
         room.model.gate.set()
         await read_all(session)
 
@@ -91,7 +91,7 @@ async def test_an_abort_gives_finals_at_once(stage):
         room.model.gate.clear()
         if stage != "idle":
             await session.feed(NOISE)
-            await room.until(lambda: session.row()["utterances"] == 1)
+            await room.until(lambda: session.row().utterances == 1)
         if stage == "decoding":
             await session.finalize()
             await room.until(lambda: room.model.calls)
@@ -114,7 +114,7 @@ async def test_a_client_that_goes_while_its_model_loads_still_has_its_final():
         room.models.loading = {"fake"}
         session = room.session(interim=False)
         await session.feed(NOISE)
-        await room.until(lambda: session.row()["utterances"] == 1)
+        await room.until(lambda: session.row().utterances == 1)
         session.end("disconnect")
         session.stop()  # the first reason counts
         room.models.loaded("fake")
@@ -142,7 +142,7 @@ async def test_no_interim_is_decoded_for_a_client_that_has_left():
         await leave_behind(room, session)
         room.model.gate.set()
         await session.wait_finished()
-        assert {job_class for call in room.model.calls for job_class in call} == {JobClass.FINAL}
+        assert {effort for call in room.model.calls for effort in call} == {Effort.FULL}
         assert len(room.finals) == OWED_FINALS + 2
         assert room.finals[-1].text == "w1 w2 w3"
 
@@ -267,9 +267,9 @@ async def test_listening_pauses_while_too_many_finals_are_owed():
             session.stop()
 
         room.nursery.start_soon(speak)
-        await room.until(lambda: session.row()["utterances"] == OWED_FINALS + 1)
+        await room.until(lambda: session.row().utterances == OWED_FINALS + 1)
         await trio.sleep(0.1)
-        assert session.row()["utterances"] == OWED_FINALS + 1
+        assert session.row().utterances == OWED_FINALS + 1
         assert fed < 80  # the inlet is full too, and the client waits
         room.model.gate.set()
         events = await read_all(session)
@@ -285,7 +285,7 @@ async def test_finalizes_of_nothing_are_owed_too():
         for _ in range(30):
             await session.finalize()
         await trio.testing.wait_all_tasks_blocked()
-        assert session.row()["utterances"] == OWED_FINALS + 1  # or one that only asks would fill the memory
+        assert session.row().utterances == OWED_FINALS + 1  # or one that only asks would fill the memory
         session.abort()
         events = await read_all(session)
         assert [final.utterance for final in finals(events)] == list(range(1, OWED_FINALS + 2))
@@ -299,7 +299,7 @@ async def test_listening_pauses_while_the_client_does_not_read():
         for _ in range(CAPACITY + 40):
             await session.finalize()
         await trio.testing.wait_all_tasks_blocked()
-        assert session.row()["utterances"] <= CAPACITY + 5
+        assert session.row().utterances <= CAPACITY + 5
         session.stop()
         assert len(finals(await read_all(session))) == CAPACITY + 40
 

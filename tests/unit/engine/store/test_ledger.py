@@ -99,5 +99,5 @@ def test_a_place_that_cannot_be_written_is_said_and_lived_with(tmp_path, caplog)
     (tmp_path / "file").write_text("")
     ledger = Ledger(tmp_path / "file" / "models.json")
     ledger.note_speed("k", Speed(interim_s=2.0))
-    assert "cannot be written" in caplog.text
+    assert "is not kept" in caplog.text
     assert ledger.speed("k") is None

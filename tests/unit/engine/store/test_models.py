@@ -12,7 +12,7 @@ import attrs
 import pytest
 import trio
 
-from sttd.engine import store as store_module
+from sttd.engine.store import models as store_module
 from sttd.engine.store.catalogue import PUBLISHED
 from sttd.engine.store.models import ModelStore, default_hub_dir, embedded_model, is_complete, repository_of, size_bytes
 from sttd.errors import AccessError, ModelError

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from sttd.core.types import DecodeItem, DecodeOptions, JobClass
+from sttd.core.types import DecodeItem, DecodeOptions, Effort
 from sttd.engine.presets import Machine, builtin_presets
 from sttd.engine.whisper.backend import WhisperBackend
 from sttd.errors import DecodeError
@@ -25,11 +25,11 @@ def load(preset=DEMO, **options):
     return backend().load(preset, cpu_threads=0, num_workers=1)
 
 
-def item(samples, job_class=JobClass.FINAL, **options):
-    return DecodeItem(samples=samples, options=DecodeOptions(**options), job_class=job_class)
+def item(samples, effort=Effort.FULL, **options):
+    return DecodeItem(samples=samples, options=DecodeOptions(effort=effort, **options))
 
 
-def hear(model, samples, job_class=JobClass.FINAL, **options):
-    [outcome] = model.decode([item(samples, job_class, **options)])
+def hear(model, samples, effort=Effort.FULL, **options):
+    [outcome] = model.decode([item(samples, effort, **options)])
     assert not isinstance(outcome, DecodeError), outcome
     return outcome

@@ -7,8 +7,8 @@ import concurrent.futures
 import numpy as np
 import pytest
 
-from sttd.core.types import JobClass
-from sttd.engine.whisper.backend import is_out_of_memory
+from sttd.core.types import Effort
+from sttd.engine.memory import is_out_of_memory
 from sttd.errors import DecodeError
 from tests.unit.engine.whisper.loaded import DEMO, backend, hear, item, load
 
@@ -18,9 +18,9 @@ pytestmark = pytest.mark.model
 def test_prompts_of_equal_length_share_a_key_and_others_do_not(demo, clips):
     samples = clips["light"][0]
     plain = demo.batch_key(item(samples))
-    assert plain == demo.batch_key(item(clips["date"][0], JobClass.SPECULATIVE, language="en"))
-    assert plain != demo.batch_key(item(samples, JobClass.INTERIM))
-    assert plain != demo.batch_key(item(samples, JobClass.FILE))
+    assert plain == demo.batch_key(item(clips["date"][0], language="en"))
+    assert plain != demo.batch_key(item(samples, Effort.QUICK))
+    assert plain != demo.batch_key(item(samples, Effort.TIMED))
     assert plain != demo.batch_key(item(samples, words=True))
     kitchen, light = (demo.batch_key(item(samples, prompt=prompt)) for prompt in ("the kitchen", "the light"))
     assert kitchen == light != plain
@@ -61,24 +61,18 @@ def test_one_bad_item_fails_alone(demo, clips):
     ] * 3
 
 
-def test_want_of_memory_halves_the_batch_and_is_told_apart(clips, monkeypatch):
+def test_want_of_memory_is_told_apart_and_left_to_whoever_knows_the_queue(clips, monkeypatch):
     model = load()
-    decode, sizes = type(model._decoder).decode, []
+    sizes = []
 
     def short_of_memory(self, batch, **rest):
         sizes.append(len(batch))
-        if len(batch) > 2:
-            raise RuntimeError("CUDA failed with error out of memory")
-        return decode(self, batch, **rest)
+        raise RuntimeError("CUDA failed with error out of memory")
 
     monkeypatch.setattr(type(model._decoder), "decode", short_of_memory)
     outcomes = model.decode([item(clips["light"][0])] * 4)
-    assert sizes == [4, 2, 2]
-    assert not any(isinstance(outcome, DecodeError) for outcome in outcomes)
-
-    monkeypatch.setattr(type(model._decoder), "decode", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
-    [outcome] = model.decode([item(clips["light"][0])])
-    assert outcome.code == "out_of_memory"
+    assert sizes == [4]
+    assert [outcome.code for outcome in outcomes] == ["out_of_memory"] * 4
     model.close()
 
 

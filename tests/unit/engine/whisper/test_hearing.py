@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sttd.core.types import JobClass
+from sttd.core.types import Effort
 from sttd.engine.store.models import embedded_model
 from sttd.engine.whisper.features import FULL_WINDOW, encode, log_mel
 from sttd.errors import DecodeError
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.model
 ROUNDING = 0.01
 
 
-@pytest.mark.parametrize("job_class", list(JobClass))
-def test_every_class_of_decoding_hears_the_recordings(demo, clips, job_class):
-    items = [item(samples, job_class) for samples, *_ in clips.values()]
+@pytest.mark.parametrize("effort", list(Effort))
+def test_every_effort_hears_the_recordings(demo, clips, effort):
+    items = [item(samples, effort) for samples, *_ in clips.values()]
     assert len({demo.batch_key(one) for one in items}) == 1
     heard = demo.decode(items)
     assert [outcome.text for outcome in heard] == [text for _, text, *_ in clips.values()]
@@ -91,7 +91,7 @@ def test_a_file_window_is_cut_into_timed_segments(demo, clips):
     samples = np.concatenate([first[0], second[0]])
     offset_s = len(first[0]) / 16_000
     for words in (False, True):
-        heard = hear(demo, samples, JobClass.FILE, words=words)
+        heard = hear(demo, samples, Effort.TIMED, words=words)
         assert [segment.text for segment in heard.segments] == [first[1], second[1]]
         assert abs(heard.segments[0].end_s - first[3]) < 0.3
         assert abs(heard.segments[1].start_s - offset_s - second[2]) < 0.3
@@ -103,7 +103,7 @@ def test_a_file_window_is_cut_into_timed_segments(demo, clips):
 def test_a_prefix_is_kept_and_continued(demo, clips):
     samples, text, *_ = clips["light"]
     assert hear(demo, samples, prefix="Turn on").text == text
-    forced = hear(demo, clips["date"][0], JobClass.INTERIM, prefix="Turn on the")
+    forced = hear(demo, clips["date"][0], Effort.QUICK, prefix="Turn on the")
     assert forced.text.startswith("Turn on the")
 
 
@@ -115,9 +115,9 @@ def test_a_model_of_one_language_takes_every_request_as_that_language(demo, clip
 
 
 @pytest.mark.parametrize("length", [0, 1, 400, 16_000 * 31])
-@pytest.mark.parametrize("job_class", [JobClass.FINAL, JobClass.INTERIM, JobClass.FILE])
-def test_silence_of_any_length_is_decoded_without_an_error(demo, length, job_class):
-    heard = hear(demo, np.zeros(length, np.float32), job_class, words=True)
+@pytest.mark.parametrize("effort", [Effort.FULL, Effort.QUICK, Effort.TIMED])
+def test_silence_of_any_length_is_decoded_without_an_error(demo, length, effort):
+    heard = hear(demo, np.zeros(length, np.float32), effort, words=True)
     assert heard.no_speech_prob > 0.9
     assert math.isfinite(heard.avg_logprob)
 
@@ -157,11 +157,11 @@ def test_output_is_bounded_by_the_length_of_the_audio(multilingual):
     second = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) * 0.1
     tokens = []
     decoder = multilingual._decoder
-    for one in (item(second, JobClass.INTERIM, language="en"), item(second, language="en")):
+    for one in (item(second, Effort.QUICK, language="en"), item(second, language="en")):
         key = decoder.batch_key(one)
         encoded = encode(decoder._whisper, np.stack([log_mel(decoder._extractor, second, window=key.window)]))
         prompt = decoder._codec.prompt(one.options, language="en", timestamps=False)
-        [attempt] = decoder._search._generate(encoded, [one], prompts=[prompt], group=key.group, temperature=0.0)
+        [attempt] = decoder._search._generate(encoded, [one], prompts=[prompt], effort=key.effort, temperature=0.0)
         tokens.append(len(attempt.tokens))
     assert 0 < tokens[0] <= 8 + 16
     assert 0 < tokens[1] <= 24 + 32
@@ -169,6 +169,6 @@ def test_output_is_bounded_by_the_length_of_the_audio(multilingual):
 
 def test_timestamps_of_a_babbling_model_stay_within_the_audio(multilingual):
     samples = np.random.default_rng(1).standard_normal(16_000 * 5).astype(np.float32) * 0.1
-    heard = hear(multilingual, samples, JobClass.FILE, language="en", words=True)
+    heard = hear(multilingual, samples, Effort.TIMED, language="en", words=True)
     assert heard.segments
     assert all(0 <= segment.start_s <= segment.end_s <= 5.0 for segment in heard.segments)

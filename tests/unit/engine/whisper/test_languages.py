@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sttd.core.languages import Prior
-from sttd.core.types import DecodeItem, DecodeOptions, JobClass
+from sttd.core.types import DecodeItem, DecodeOptions, Effort
 from sttd.engine.contract import Preset
 from sttd.engine.presets import Machine
 from sttd.engine.whisper import languages as whisper_languages
@@ -58,7 +58,7 @@ def chooser(monkeypatch):
 
 
 def item(known=None, **options):
-    return DecodeItem(samples=SAMPLES, options=DecodeOptions(**options), job_class=JobClass.FINAL, known=known)
+    return DecodeItem(samples=SAMPLES, options=DecodeOptions(**options), known=known)
 
 
 def choose(chooser, *items):
@@ -159,8 +159,8 @@ def multilingual(tmp_path_factory):
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("job_class", list(JobClass))
-def test_every_class_of_decoding_heeds_what_is_known(multilingual, job_class):
+@pytest.mark.parametrize("effort", list(Effort))
+def test_every_effort_heeds_what_is_known(multilingual, effort):
     noise = np.random.default_rng(0).standard_normal(16_000).astype(np.float32) * 0.1
     japanese = Prior(likely=(("ja", 1 - 1e-6),), other=1e-8, weight=1.0)
     options = [
@@ -169,7 +169,9 @@ def test_every_class_of_decoding_heeds_what_is_known(multilingual, job_class):
         DecodeOptions(language="de"),
         DecodeOptions(languages=Prior.among(("fr", "it"))),
     ]
-    heard = multilingual.decode([DecodeItem(samples=noise, options=each, job_class=job_class) for each in options])
+    heard = multilingual.decode(
+        [DecodeItem(samples=noise, options=attrs.evolve(each, effort=effort)) for each in options]
+    )
     assert [each.language for each in heard[:3]] == ["ja", "de", "de"]
     assert heard[3].language in ("fr", "it")
     assert [bool(each.languages) for each in heard] == [True, True, False, True]
@@ -179,7 +181,7 @@ def test_every_class_of_decoding_heeds_what_is_known(multilingual, job_class):
 
 @pytest.mark.model
 def test_a_model_that_knows_none_of_them_fails_that_item_alone(multilingual):
-    good = DecodeItem(samples=SAMPLES, options=DecodeOptions(language="en"), job_class=JobClass.FINAL)
+    good = DecodeItem(samples=SAMPLES, options=DecodeOptions(language="en"))
     bad = attrs.evolve(good, options=DecodeOptions(languages=Prior.among(("tlh",))))
     heard, refused = multilingual.decode([good, bad])
     assert heard.language == "en"
@@ -189,8 +191,6 @@ def test_a_model_that_knows_none_of_them_fails_that_item_alone(multilingual):
 @pytest.mark.model
 def test_an_english_only_model_says_nothing_about_languages(tmp_path):
     model = load(build(tmp_path, SMALL_EN))
-    (heard,) = model.decode(
-        [DecodeItem(samples=SAMPLES, options=DecodeOptions(languages=Prior()), job_class=JobClass.FINAL)]
-    )
+    (heard,) = model.decode([DecodeItem(samples=SAMPLES, options=DecodeOptions(languages=Prior()))])
     assert (heard.language, heard.languages) == ("en", ())
     model.close()

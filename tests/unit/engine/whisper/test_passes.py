@@ -6,7 +6,7 @@ import attrs
 import numpy as np
 import pytest
 
-from sttd.core.types import JobClass
+from sttd.core.types import Effort
 from sttd.engine.whisper.search import Search
 from tests.unit.engine.whisper.loaded import hear, item, load
 
@@ -80,7 +80,7 @@ def test_a_file_is_left_between_two_tries_when_somebody_waits(clips, monkeypatch
         return [attempt]
 
     monkeypatch.setattr(Search, "_generate", spy)
-    window = item(clips["light"][0], JobClass.FILE)
+    window = item(clips["light"][0], Effort.TIMED)
     keys = [model.batch_key(window)]
     [left] = model.decode([window], waiters=Waiters(rush=True))
     keys.append(model.batch_key(left.item))
@@ -119,7 +119,7 @@ def stops_early(demo, monkeypatch):
 def test_a_segment_that_was_left_open_is_gone_on_with(demo, clips, words):
     """In the same call, or in one of its own when somebody waits: with the same outcome."""
     first, second = clips["light"], clips["question"]
-    window = item(np.concatenate([first[0], second[0]]), JobClass.FILE, words=words)
+    window = item(np.concatenate([first[0], second[0]]), Effort.TIMED, words=words)
     [whole] = demo.decode([window])
     assert [segment.text for segment in whole.segments] == [first[1], second[1]]
     offset_s = len(first[0]) / 16_000
@@ -138,8 +138,8 @@ def test_a_segment_that_was_left_open_is_gone_on_with(demo, clips, words):
 def test_windows_of_every_kind_share_a_call(demo, clips):
     """One whole, one left open, one left open for nobody: each has its own text, in its place."""
     pairs = [("date", "number"), ("light", "question"), ("question", "date")]
-    windows = [item(np.concatenate([clips[one][0], clips[two][0]]), JobClass.FILE) for one, two in pairs]
-    windows.insert(0, item(clips["light"][0], JobClass.FILE))
+    windows = [item(np.concatenate([clips[one][0], clips[two][0]]), Effort.TIMED) for one, two in pairs]
+    windows.insert(0, item(clips["light"][0], Effort.TIMED))
     expected = [clips["light"][1], *[f"{clips[one][1]} {clips[two][1]}" for one, two in pairs]]
     assert [heard.text for heard in demo.decode(windows, waiters=Waiters())] == expected
     expected[2] = clips["light"][1]
@@ -181,7 +181,7 @@ def test_a_window_that_was_left_open_is_gone_on_with(demo, clips, monkeypatch):
         return [attrs.evolve(attempts[0], tokens=tokens[: pair + 1])]
 
     monkeypatch.setattr(Search, "_generate", stop_early)
-    heard = hear(demo, samples, JobClass.FILE, words=True)
+    heard = hear(demo, samples, Effort.TIMED, words=True)
     assert lengths[0] > lengths[1]
     assert heard.text == f"{clips['light'][1]} {clips['question'][1]}"
     offset_s = len(clips["light"][0]) / 16_000

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import attrs
 import numpy as np
 import pytest
 
-from sttd.core.types import Growing, JobClass
-from sttd.engine.whisper.features import FULL_WINDOW, content_frames, encode, log_mel, window_for
+from sttd.core.types import Effort
+from sttd.engine.whisper.features import (
+    FULL_WINDOW,
+    Recordings,
+    content_frames,
+    encode,
+    log_mel,
+    log_power,
+    normalised,
+    window_for,
+)
 from tests.unit.engine.whisper.loaded import hear, item, load
 
 pytestmark = pytest.mark.model
@@ -14,13 +24,13 @@ pytestmark = pytest.mark.model
 
 def test_short_windows_only_where_the_preset_allows_them(demo, clips):
     samples, text, *_ = clips["light"]
-    interim = item(samples, JobClass.INTERIM)
+    interim = item(samples, Effort.QUICK)
     assert demo.batch_key(interim).window == FULL_WINDOW
     short = load(interim_windows=[1000, 2000])
     assert short.batch_key(interim).window == 1000
-    assert short.batch_key(item(np.zeros(16_000 * 9, np.float32), JobClass.INTERIM)).window == 2000
+    assert short.batch_key(item(np.zeros(16_000 * 9, np.float32), Effort.QUICK)).window == 2000
     assert short.batch_key(item(samples)).window == FULL_WINDOW
-    assert hear(short, samples, JobClass.INTERIM).text == text
+    assert hear(short, samples, Effort.QUICK).text == text
     short.close()
 
 
@@ -28,10 +38,10 @@ def test_a_looping_short_window_is_decoded_again_in_full(clips, monkeypatch):
     model = load(interim_windows=[1000], compression_ratio_threshold=0.1)  # every text counts as a loop
     windows = []
     monkeypatch.setattr(
-        "sttd.engine.whisper.decoder.log_mel",
-        lambda *args, window, growing: (windows.append(window), log_mel(*args, window=window, growing=growing))[1],
+        "sttd.engine.whisper.decoder.normalised",
+        lambda *args, window, samples: (windows.append(window), normalised(*args, window=window, samples=samples))[1],
     )
-    assert hear(model, clips["light"][0], JobClass.INTERIM).text == clips["light"][1]
+    assert hear(model, clips["light"][0], Effort.QUICK).text == clips["light"][1]
     assert windows == [1000, FULL_WINDOW]
     model.close()
 
@@ -49,15 +59,40 @@ def test_a_growing_recording_is_analysed_once(demo, monkeypatch):
         "stft",
         lambda array, *args, **rest: (frames.append(len(array) // 160), stft(array, *args, **rest))[1],
     )
-    growing, end, cuts = Growing(), 150, 0
+    known, end, cuts = None, 150, 0
     while end < len(samples):
-        found = log_mel(extractor, samples[:end], window=FULL_WINDOW, growing=growing)
+        known = log_power(extractor, samples[:end], window=FULL_WINDOW, known=known)
+        found = normalised(known, samples=end, window=FULL_WINDOW)
         spent = len(frames)
         np.testing.assert_allclose(found, log_mel(extractor, samples[:end], window=FULL_WINDOW), atol=1e-4)
         del frames[spent:]
         end += int(rng.integers(1, 9000))
         cuts += 1
     assert sum(frames) < len(samples) // 160 + 10 * cuts
+
+
+def test_what_was_computed_of_a_recording_is_kept_by_its_name(demo, clips):
+    samples = clips["light"][0]
+    whole = hear(demo, samples)
+    for end in (8_000, 16_000, len(samples)):
+        growing = attrs.evolve(item(samples[:end]), recording="s000001/1")
+        [heard] = demo.decode([growing])
+    assert heard.text == whole.text
+    assert demo._decoder._recordings.spectrum("s000001/1") is not None
+    assert demo._decoder._recordings.spectrum("s000002/1") is None
+
+
+def test_the_recordings_that_were_not_heard_of_longest_are_forgotten():
+    kept = Recordings(most_bytes=4000)
+    spectrum = np.zeros((10, 40), np.float32)  # 1600 bytes
+    kept.keep("a", spectrum)
+    kept.keep("b", spectrum)
+    kept.keep("a", spectrum)  # grows: counted once
+    assert kept.spectrum("b") is not None
+    kept.keep("c", spectrum)
+    assert [name for name in "abc" if kept.spectrum(name) is not None] == ["b", "c"]
+    kept.keep(None, spectrum)
+    assert kept.spectrum(None) is None
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,9 @@
-"""Sessions whose models know English alone: they are told so at their start, not by English text for German speech."""
+"""What a client asks for, as far as its session's models can do it.
+
+1. **Language.** A model may know English alone: its session is told so at its start, not by English text for German
+   speech.
+2. **Window.** No utterance may be longer than what its model takes in one call.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,22 @@ from sttd.engine.shelf import Shelf
 from sttd.errors import ProtocolError
 
 
-def fit_options(options: SessionOptions, shelf: Shelf) -> SessionOptions:
-    """The options as the session's models can do them: English, where one of them knows no other language.
+def fit_options(options: SessionOptions, shelf: Shelf, *, window_s: float) -> SessionOptions:
+    """The options of a new session.
+
+    Args:
+        options: what was asked for.
+        shelf: which models there are.
+        window_s: the most that the model takes in one call.
 
     Raises:
-        ProtocolError: `bad_option`; another language is asked for.
+        ProtocolError: `bad_option`; a model that knows English alone is asked for another language.
         ModelError: `model_not_found`.
     """
+    return _within_window(_in_english(options, shelf), window_s)
+
+
+def _in_english(options: SessionOptions, shelf: Shelf) -> SessionOptions:
     used = dict.fromkeys((options.model, options.interim_model) if options.interim else (options.model,))
     english = next((name for name in used if shelf.english_only(name)), None)
     if english is None:
@@ -30,7 +44,7 @@ def fit_options(options: SessionOptions, shelf: Shelf) -> SessionOptions:
 def fit_changes(changes: SessionChanges, shelf: Shelf, *, options: SessionOptions) -> SessionChanges:
     """The same for changes of a session with these options. Raises ProtocolError, `bad_option`."""
     after = attrs.evolve(options, **changes.given())
-    fitted = fit_options(after, shelf)
+    fitted = _in_english(after, shelf)
     return changes if fitted.lang == after.lang else attrs.evolve(changes, lang=fitted.lang)
 
 
@@ -38,3 +52,12 @@ def _refusal(field: str, message: str) -> ProtocolError:
     return ProtocolError(
         f"{message}; `models` lists presets of many languages", code="bad_option", data={"field": field}
     )
+
+
+def _within_window(options: SessionOptions, window_s: float) -> SessionOptions:
+    longest_s = min(options.max_utterance_s, window_s)
+    endpointing = options.endpointing
+    if endpointing is not None:
+        longest_s = min(longest_s, endpointing.max_utterance_s)
+        endpointing = attrs.evolve(endpointing, max_utterance_s=longest_s)
+    return attrs.evolve(options, endpointing=endpointing, max_utterance_s=longest_s)

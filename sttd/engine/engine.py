@@ -1,0 +1,113 @@
+"""The engine as one thing: models in their pool, the dispatcher that decodes with them, the network that hears voices.
+
+    async with open_engine(presets=…, backends=…, limits=…, options=…) as engine:
+        lease = await engine.pool.lease("base")
+        ticket = engine.dispatcher.submit(…)
+
+Leaving the block waits for the threads that still load or decode, since no thread can be stopped; `finish` goes before,
+and says whether any is left to wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from sttd.core.pooling import PoolLimits
+from sttd.core.scheduling import PolicyOptions
+from sttd.engine.contract import Backend, Preset
+from sttd.engine.dispatcher import Dispatcher
+from sttd.engine.pool import ModelPool, OnEvent
+from sttd.engine.revival import revive
+from sttd.engine.vad import SileroModel
+from sttd.host import logs
+
+log = logs.get(__name__)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Engine:
+    """What sessions and the service use of it, and what the daemon does with it."""
+
+    pool: ModelPool
+    dispatcher: Dispatcher
+    backends: Mapping[str, Backend]
+    silero: SileroModel | None = attrs.field(factory=SileroModel)
+    restarts: int = 0  # of models that a suspend had lost
+    trouble: str | None = None  # the last thing that went wrong, for `status`
+
+    async def voice_network(self) -> SileroModel | None:
+        """Silero, loaded in a thread. None where it does not load: then WebRTC VAD decides alone."""
+        if self.silero is not None and not self.silero.loaded:
+            try:
+                await trio.to_thread.run_sync(self.silero.load)
+            except Exception as error:
+                self.silero = None
+                self.trouble = f"Silero does not load, so noise may be taken for speech: {error}"
+                log.exception("Silero does not load; WebRTC VAD decides alone what is speech")
+        return self.silero
+
+    def configure(self, *, presets: Mapping[str, Preset], limits: PoolLimits, options: PolicyOptions) -> None:
+        """Take a new configuration, at once."""
+        self.pool.configure(presets, limits)
+        self.dispatcher.configure(options)
+
+    async def sleep(self) -> None:
+        """Let running decodes end, and begin none: a GPU may be gone when the machine wakes."""
+        await self.dispatcher.quiesce()
+
+    async def wake(self) -> None:
+        """A GPU may have lost what was on it: such models are loaded again before decoding goes on."""
+        try:
+            self.restarts += await revive(self.pool, backends=self.backends)
+        finally:
+            self.dispatcher.resume()
+
+    def oldest_call_s(self) -> float | None:
+        """How long the longest running decode has been running."""
+        return self.dispatcher.statistics().oldest_call_s
+
+    async def finish(self, *, patience_s: float) -> bool:
+        """Free all models within that time. False: a decode or a load is under way, and leaving would wait for it."""
+        if self.dispatcher.statistics().in_flight:
+            return False
+        with trio.move_on_after(patience_s):
+            await self.pool.unload(wait=True)
+        return not self.pool.busy
+
+
+@asynccontextmanager
+async def open_engine(engine: Engine) -> AsyncIterator[Engine]:
+    """Run an engine for as long as the block runs."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.pool.run)
+        await nursery.start(engine.dispatcher.run)
+        yield engine
+        nursery.cancel_scope.cancel()
+
+
+def build_engine(
+    *,
+    presets: Mapping[str, Preset],
+    backends: Mapping[str, Backend],
+    limits: PoolLimits,
+    options: PolicyOptions,
+    on_event: OnEvent | None = None,
+) -> Engine:
+    """An engine that does not run yet.
+
+    Args:
+        presets: name → preset.
+        backends: name → backend.
+        limits: of the pool.
+        options: of the scheduler.
+        on_event: told of models, as by the pool.
+    """
+    return Engine(
+        pool=ModelPool(presets=presets, backends=backends, limits=limits, on_event=on_event),
+        dispatcher=Dispatcher(options=options),
+        backends=backends,
+    )
