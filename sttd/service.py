@@ -48,6 +48,7 @@ from sttd.host import logs
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
 from sttd.session.fitting import fit_changes, fit_options
+from sttd.session.inbox import Held
 from sttd.session.registry import Registry
 from sttd.session.session import Session, running
 
@@ -110,6 +111,8 @@ class Service:
     pulls: int = 0  # that run
     last_error: str | None = None
     audio_dropped_s: float = 0.0
+    _held: Held = attrs.field(factory=Held, init=False)
+    _turns: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _started_at: float = attrs.field(init=False)
     _latency_ms: dict[str, LatencyWindow] = attrs.field(
         factory=lambda: {"final": LatencyWindow(_LATENCY_S), "interim": LatencyWindow(_LATENCY_S)}, init=False
@@ -308,6 +311,8 @@ class Service:
             models=self.pool,
             decoding=self.dispatcher,
             silero=silero,
+            held=self._held,
+            turns=self._turns,
             clock=self.clock,
             on_final=self._note_final,
             on_written=self._note_written,

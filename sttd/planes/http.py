@@ -25,7 +25,6 @@ from sttd.host import logs
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
 from sttd.planes.audio import AudioLimits, serve_audio
 from sttd.planes.drain import Drain, serve_connections
-from sttd.planes.intake import Held
 from sttd.planes.peers import unix_peer
 from sttd.planes.streams import RECEIVE_BYTES, linger
 from sttd.planes.supervise import Supervisor
@@ -115,7 +114,6 @@ class _Plane:
     drain: Drain
     limits: HttpLimits
     supervisor: Supervisor
-    held: Held = attrs.field(factory=Held, init=False)
     _upgraded: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets by uid, of those that have a bound
 
     async def handle(self, stream: trio.SocketStream) -> None:
@@ -138,7 +136,6 @@ class _Plane:
                     decision,
                     service=self.service,
                     peer=peer,
-                    held=self.held,
                     drain=self.drain,
                     limits=self.limits.audio,
                 )

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import trio
 
-RECEIVE_BYTES = 64 * 1024
+from sttd.errors import ProtocolError
+from sttd.wire.frames import FrameGuard
+
+RECEIVE_BYTES = 16 * 1024  # of a read; one large message takes a few more turns, in which others get theirs
 
 
 class UpgradedStream(trio.abc.Stream):
     """A connection whose handshake was read already, so that `head` takes its place.
 
-    Differs from the stream it wraps in three ways:
+    Differs from the stream it wraps in four ways:
 
     - After `head` nothing is received until `release`, then `rest`, then what the peer sends. The library loses frames
       that arrive before it has accepted the handshake, and some clients do not wait for that.
     - A cancelled `send_all` does not tear what it was sending: the remainder goes out before the next bytes. So a
       client that reads again after it was given up finds whole frames, and the reason of the close after them.
+    - What the peer sends goes past a `FrameGuard`, a few frames a turn. After a violation it is thrown away, and
+      `violation` tells whoever waits for it.
     - `aclose` ends the sending direction only. Closing a socket with unread data makes the kernel send a reset, which
       can overtake the close frame; whoever owns the socket reads on for a while and then closes it (`linger`).
     """
@@ -24,14 +29,23 @@ class UpgradedStream(trio.abc.Stream):
         self._stream = stream
         self._first = head
         self._rest = rest
+        self._received = b""  # and not handed on yet
+        self._guard = FrameGuard()
+        self._violated = trio.Event()
         self._released = trio.Event()
         self._unsent = memoryview(b"")
         self._closed = False
 
     def release(self) -> None:
         """The handshake is over."""
-        self._first, self._rest = self._first + self._rest, b""
+        self._received, self._rest = self._rest, b""
         self._released.set()
+
+    async def violation(self) -> ProtocolError:
+        """Wait until the peer breaks the rules of `FrameGuard`."""
+        await self._violated.wait()
+        assert self._guard.violation is not None
+        return self._guard.violation
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """As trio.abc.ReceiveStream; raises ClosedResourceError after `aclose`."""
@@ -44,7 +58,19 @@ class UpgradedStream(trio.abc.Stream):
             size = max_bytes or len(self._first)
             data, self._first = self._first[:size], self._first[size:]
             return data
-        return bytes(await self._stream.receive_some(max_bytes or RECEIVE_BYTES))
+        while True:
+            if self._received:
+                await trio.lowlevel.checkpoint()
+            else:
+                self._received = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                if not self._received:
+                    return b""
+            size = self._guard.admit(self._received[: max_bytes or RECEIVE_BYTES], now=trio.current_time())
+            if size:
+                data, self._received = self._received[:size], self._received[size:]
+                return data
+            self._received = b""
+            self._violated.set()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send; one caller at a time. After a cancellation the remainder is kept and sent first the next time."""

@@ -20,8 +20,8 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -47,6 +47,15 @@ _FORMATS = "wav,w64,flac,mp3,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,
 _SAFE = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 
 
+class Receiver(Protocol):
+    """Where a container's bytes come from: the inbox, and a channel behind it."""
+
+    async def receive(self) -> Any:
+        """The next item. Raises trio.EndOfChannel after the last."""
+
+    def __aiter__(self) -> AsyncIterator[Any]: ...
+
+
 @attrs.frozen(kw_only=True)
 class ContainerInfo:
     """What the container says of itself."""
@@ -62,7 +71,7 @@ class _Source(io.RawIOBase):
     the file has ended, and `interrupted` says why to whoever opened it.
     """
 
-    receive: trio.MemoryReceiveChannel[Any]
+    receive: Receiver
     seekable_: bool
     head: bytes
     forward: Callable[[Any], Awaitable[None]]  # for what is no bytes
@@ -160,7 +169,7 @@ class _Source(io.RawIOBase):
 
 
 async def container_stage(
-    receive: trio.MemoryReceiveChannel[Any],
+    receive: Receiver,
     send: trio.MemorySendChannel[Any],
     *,
     channel_select: int | None,
@@ -182,7 +191,7 @@ async def container_stage(
 
 
 async def _sort(
-    receive: trio.MemoryReceiveChannel[Any],
+    receive: Receiver,
     to_thread: trio.MemorySendChannel[Any],
     send: trio.MemorySendChannel[Any],
 ) -> None:
@@ -201,7 +210,7 @@ async def _send_on(send: trio.MemorySendChannel[Any], item: Any) -> None:
 
 
 async def decode_container(
-    receive: trio.MemoryReceiveChannel[Any],
+    receive: Receiver,
     send: trio.MemorySendChannel[Any],
     *,
     channel_select: int | None,
@@ -225,7 +234,7 @@ async def decode_container(
         await trio.to_thread.run_sync(_pull, receive, send, head, channel_select, live, on_info, limiter=_threads)
 
 
-async def _head(receive: trio.MemoryReceiveChannel[Any], send: trio.MemorySendChannel[Any]) -> bytes:
+async def _head(receive: Receiver, send: trio.MemorySendChannel[Any]) -> bytes:
     """Enough bytes to tell an MP4 from the rest."""
     head = b""
     while len(head) < 12:
@@ -241,7 +250,7 @@ async def _head(receive: trio.MemoryReceiveChannel[Any], send: trio.MemorySendCh
 
 
 def _pull(
-    receive: trio.MemoryReceiveChannel[Any],
+    receive: Receiver,
     send: trio.MemorySendChannel[Any],
     head: bytes,
     channel_select: int | None,

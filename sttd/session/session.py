@@ -1,6 +1,6 @@
 """A session: audio in, events out, one nursery.
 
-    feed() ──▶ [inlet] ──▶ listen: Ear → Hearing ──actions──▶ Performer ──▶ [outbox] ──▶ receive()
+    feed() ──▶ [inbox] ──▶ listen: Ear → Hearing ──actions──▶ Performer ──▶ [outbox] ──▶ receive()
                   └─▶ container stage (a thread) ──▶ [frames] ──┘
 
 `Hearing` (`core/hearing.py`) decides everything that depends on what was said, `Performer` does it, and this shell
@@ -42,7 +42,7 @@ from sttd.host import logs
 from sttd.session.arrivals import Arrivals
 from sttd.session.container import ContainerInfo, container_stage
 from sttd.session.ear import Ear
-from sttd.session.inlet import Dropped, Finalize, Inlet
+from sttd.session.inbox import Dropped, Finalize, Held, Inbox
 from sttd.session.outbox import Outbox
 from sttd.session.performer import Decoding, Leasing, Performer
 
@@ -53,6 +53,7 @@ OWED_FINALS = 8
 OWED_WINDOWS = 16  # of a file: enough for a full batch, with another one on its way
 _WARN_EVERY_S = 5.0  # chosen, as the next one
 _PROGRESS_EVERY_S = 1.0
+_AHEAD_S = 1.0  # what a network may hold back and deliver at once; chosen
 
 Ending = Literal["stop", "disconnect", "drain"]
 
@@ -85,6 +86,8 @@ class Session:
         models: where leases come from.
         decoding: where jobs go.
         silero: the shared VAD network, or None for WebRTC VAD alone.
+        held: what all sessions hold of what their clients sent.
+        turns: whoever is ahead of real time takes one to hear a piece.
         clock: of the deadlines of jobs.
         on_final: told each final, also when no client is left to read it.
         on_written: told each interim and final that the client got, with the seconds since its last sample arrived.
@@ -95,6 +98,8 @@ class Session:
     models: Leasing
     decoding: Decoding
     silero: SileroModel | None
+    held: Held
+    turns: trio.Lock
     clock: Callable[[], float]
     on_final: Callable[[Session, Final], None]
     on_written: Callable[[Interim | Final, float], None]
@@ -102,11 +107,12 @@ class Session:
     _tuning: Tuning = attrs.field(alias="tuning")
     close_code: int | None = attrs.field(default=None, init=False)
     outbox: Outbox = attrs.field(factory=Outbox, init=False)
-    _inlet: Inlet = attrs.field(init=False)
+    _inbox: Inbox = attrs.field(init=False)
     _ear: Ear = attrs.field(init=False)
     _hearing: Hearing = attrs.field(init=False)
     _performer: Performer = attrs.field(init=False)
     _arrivals: Arrivals = attrs.field(factory=Arrivals, init=False)
+    _began_at: float = attrs.field(init=False)
     _ending: Ending | None = attrs.field(default=None, init=False)
     _abort: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _finished: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -117,7 +123,8 @@ class Session:
     _total_s: float | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._inlet = Inlet(self._first_options)
+        self._began_at = self.clock()
+        self._inbox = Inbox(self._first_options, self.held)
         self._ear = Ear(self._first_options, self.silero)
         self._hearing = Hearing(self._first_options, self._tuning, self.id)
         self._performer = Performer(
@@ -143,20 +150,25 @@ class Session:
 
     # ------------------------------------------------------------------ what the plane calls
 
-    async def feed(self, data: bytes) -> None:
-        """Take audio. With `overflow: wait` it waits while the session is behind; audio after the end is ignored.
+    async def wait_for_room(self) -> None:
+        """Wait until more may be fed: with `overflow: wait` a session that is behind holds its client back.
 
-        Cancelling it may lose the rest of `data`.
+        Raises:
+            OverloadedError: it takes nothing any more.
         """
-        await self._inlet.feed(data)
+        await self._inbox.wait_for_room()
 
-    async def finalize(self) -> None:
+    def feed(self, data: bytes) -> None:
+        """Take audio, after `wait_for_room`. What comes after the end is ignored."""
+        self._inbox.put(data)
+
+    def finalize(self) -> None:
         """End the open utterance at this point of the stream."""
-        await self._inlet.put(Finalize())
+        self._inbox.put(Finalize())
 
-    async def configure(self, changes: SessionChanges) -> None:
+    def configure(self, changes: SessionChanges) -> None:
         """Change options from the next utterance on."""
-        await self._inlet.put(changes)
+        self._inbox.put(changes)
 
     def stop(self) -> None:
         """No more audio: finalize everything, then `Stopped`. Idempotent."""
@@ -166,12 +178,13 @@ class Session:
         """End the audio for this reason; the first reason counts. After a disconnect nobody reads any more."""
         if ending == "disconnect":
             self.outbox.abandon()
+            self._inbox.shorten()
             self._performer.perform(self._hearing.hush())
         if self._ending is None:
             self._ending = ending
             if ending != "disconnect":
                 self.close_code = close_code
-            self._inlet.end()
+            self._inbox.end()
 
     def abort(self, *, close_code: int = 1008) -> None:
         """End without decoding: shown utterances get their final from the stable text, then `Stopped`."""
@@ -226,8 +239,8 @@ class Session:
             self._fail(InternalError("a bug in sttd; the journal has the traceback"))
         finally:
             self._performer.give_everything_back()
-            self._inlet.end()
-            self._inlet.close()
+            self._inbox.end()
+            self._inbox.close()
             self.outbox.close()
             self._report_written()
             self._finished.set()
@@ -238,7 +251,7 @@ class Session:
                 outer.start_soon(self._report_progress)
             async with trio.open_nursery() as nursery:
                 self._performer.nursery = nursery
-                source: Inlet | trio.MemoryReceiveChannel[Any] = self._inlet
+                source: Inbox | trio.MemoryReceiveChannel[Any] = self._inbox
                 if self.options.encoding == "container":
                     send, source = trio.open_memory_channel[Any](FRAME_BLOCKS)
                     nursery.start_soon(self._open_container, send)
@@ -248,23 +261,33 @@ class Session:
         if failure is not None:
             raise failure
 
-    async def _listen(self, source: Inlet | trio.MemoryReceiveChannel[Any]) -> SttdError | None:
+    async def _listen(self, source: Inbox | trio.MemoryReceiveChannel[Any]) -> SttdError | None:
         """Audio to utterances until the input ends. Returns the error that ended it, if one did."""
         failure = None
         try:
             async for item in source:
-                self._take(item)
+                if self._is_ahead:
+                    # However fast clients send, a turn of the event loop has one piece of theirs at most.
+                    async with self.turns:
+                        self._take(item)
+                else:
+                    self._take(item)
                 self._warn_if_behind()
                 await self._wait_until_bearable()
             self._flush()
         except SttdError as exc:
             failure = exc
-            self._inlet.end()
+            self._inbox.end()
             source.close()
             self._emit(Failure.of(exc, fatal=True))
         self._total_s = seconds(self._hearing.position)  # known now, whatever the container said
         self._performer.perform(self._hearing.end(self._ending or "stop", now=self.clock()))
         return failure
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether the client has sent more than it can have said since the session began."""
+        return seconds(self._hearing.position) > self.clock() - self._began_at + _AHEAD_S
 
     def _take(self, item: object) -> None:
         match item:
@@ -315,7 +338,7 @@ class Session:
 
     async def _open_container(self, send: trio.MemorySendChannel[Any]) -> None:
         await container_stage(
-            self._inlet.receive,
+            self._inbox,
             send,
             channel_select=self.options.channel_select,
             live=self.options.kind == "live",

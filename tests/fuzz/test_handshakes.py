@@ -21,7 +21,7 @@ LIMITS = HttpLimits(
     head_s=0.1,
     answer_s=0.1,
     linger_s=0.05,
-    audio=AudioLimits(start_s=0.1, idle_s=0.15, stall_s=0.2, farewell_s=0.1, close_s=0.05, gone_s=0.05),
+    audio=AudioLimits(start_s=0.1, idle_s=0.15, stall_s=0.2, farewell_s=0.1, close_s=0.05),
 )
 
 LINES = {

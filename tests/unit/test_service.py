@@ -151,7 +151,7 @@ async def test_a_session_is_opened_counted_told_and_closed():
                 "limit": 10,
                 "total": 1,
             }
-            await session.feed(NOISE)
+            session.feed(NOISE)
             session.stop()
             await read_all(session)
         told = [await events.receive() for _ in range(3)]
@@ -322,7 +322,7 @@ async def test_a_connection_that_drops_has_its_finals_made_before_the_session_is
     async with serving() as service:
         events = service.subscribe(peer=ANN, topics=("transcripts",))
         async with service.open_session(asked(service, model="slow"), peer=ANN) as session:
-            await session.feed(NOISE)
+            session.feed(NOISE)
         assert service.registry.all() == ()
         event = await events.receive()
         assert (event["text"], event["reason"]) == ("w1 w2 w3", "disconnect")
@@ -332,7 +332,7 @@ async def test_what_the_block_raises_comes_out_as_it_is():
     async with serving() as service:
         with pytest.raises(KeyError, match="mine"):  # noqa: PT012
             async with service.open_session(asked(service), peer=ANN) as session:
-                await session.feed(NOISE)
+                session.feed(NOISE)
                 raise KeyError("mine")
         assert session.row().state == "draining"
         assert service.registry.all() == ()
@@ -343,8 +343,8 @@ async def test_cancelled_a_session_is_left_at_once():
         began = trio.current_time()
         with trio.move_on_after(0.05):
             async with service.open_session(asked(service, model="slow"), peer=ANN) as session:
-                await session.feed(NOISE)
-                await session.finalize()
+                session.feed(NOISE)
+                session.finalize()
                 await trio.sleep_forever()
         assert trio.current_time() - began < 0.25  # its decode goes on without it
         assert service.registry.all() == ()
@@ -360,8 +360,8 @@ async def test_a_peer_sees_hears_and_ends_its_own():
             service.open_session(asked(service), peer=ANN) as ann,
             service.open_session(asked(service), peer=BOB) as bob,
         ):
-            await bob.feed(NOISE)
-            await bob.finalize()
+            bob.feed(NOISE)
+            bob.finalize()
             while service.registry.find(bob.id, uid=None).row().utterances == 0:  # noqa: ASYNC110
                 await trio.sleep(0.005)
             assert [row.session for row in service.sessions(peer=ANN).sessions] == [ann.id]

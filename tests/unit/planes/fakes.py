@@ -12,6 +12,7 @@ from sttd.metrics import Metrics
 from sttd.planes.audio import AudioLimits
 from sttd.planes.drain import Drain
 from sttd.planes.http import HttpLimits, serve_http
+from sttd.session.inbox import Inbox
 from sttd.wire.http import AccessRules
 from tests.answers import MODELS, STATUS
 
@@ -28,9 +29,12 @@ class FakeSession:
     calls: list = attrs.field(factory=list)
     left: trio.Event = attrs.field(factory=trio.Event)
     stuck: bool = False  # take no audio
-    _resume: trio.Event = attrs.field(factory=trio.Event)
     _events: tuple = attrs.field(factory=lambda: trio.open_memory_channel(5000))
     ended: bool = False
+    inbox: Inbox = attrs.field(init=False)
+
+    def __attrs_post_init__(self):
+        self.inbox = Inbox(self.options)
 
     def say(self, *events):
         for event in events:
@@ -45,23 +49,26 @@ class FakeSession:
 
     def unstick(self):
         self.stuck = False
-        self._resume.set()
+        self.inbox.close()
+        self.inbox = Inbox(self.options)
 
     def named(self, name):
         return [call[1] for call in self.calls if call[0] == name]
 
-    async def feed(self, data):
+    async def wait_for_room(self):
         await trio.lowlevel.checkpoint()
-        if self.stuck:
-            await self._resume.wait()
-        self.calls.append(("feed", data))
+        await self.inbox.wait_for_room()
 
-    async def finalize(self):
-        await trio.lowlevel.checkpoint()
+    def feed(self, data):
+        self.calls.append(("feed", data))
+        self.inbox.put(data)
+        if not self.stuck:
+            self.inbox = Inbox(self.options)  # all of it was taken
+
+    def finalize(self):
         self.calls.append(("finalize", None))
 
-    async def configure(self, changes):
-        await trio.lowlevel.checkpoint()
+    def configure(self, changes):
         self.calls.append(("configure", changes))
 
     def stop(self):

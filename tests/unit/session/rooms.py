@@ -15,6 +15,7 @@ from sttd.core.types import SAMPLE_RATE
 from sttd.engine.contract import NOBODY, ModelKey
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeModel, FakeOptions
+from sttd.session.inbox import Held
 from sttd.session.session import Session
 
 NOISE = np.random.default_rng(1).integers(-3000, 3000, SAMPLE_RATE).astype("<i2").tobytes()  # a second
@@ -119,6 +120,7 @@ class Room:
     model: Recogniser
     models: Leases
     finals: list = attrs.field(factory=list)
+    turns: trio.Lock = attrs.field(factory=trio.Lock)
     written: list = attrs.field(factory=list)
 
     def session(self, *, tuning=None, dispatcher=None, **options):
@@ -132,6 +134,8 @@ class Room:
             models=self.models,
             decoding=dispatcher or self.dispatcher,
             silero=None,
+            held=Held(),
+            turns=self.turns,
             clock=trio.current_time,
             on_final=lambda _, final: self.finals.append(final),
             on_written=lambda event, latency_s: self.written.append((event, latency_s)),
@@ -160,6 +164,12 @@ async def open_room(**model):
                 recogniser.gate.set()
             await room.until(lambda: not room.models.held)
             nursery.cancel_scope.cancel()
+
+
+async def feed(session, data):
+    """As a plane does: wait for room, then put. Cancelled while it waits, nothing was put."""
+    await session.wait_for_room()
+    session.feed(data)
 
 
 async def read_all(session):

@@ -6,7 +6,7 @@ import pytest
 from sttd.core.options import SessionOptions
 from sttd.engine.vad import VoiceDetector
 from sttd.session.ear import Ear
-from tests.unit.session.rooms import NOISE, open_room, read_all
+from tests.unit.session.rooms import NOISE, feed, open_room, read_all
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
@@ -21,8 +21,8 @@ def test_dropped_samples_advance_the_clock_by_whole_frames_and_none_is_forgotten
 async def test_a_finalize_takes_what_the_resampler_holds_and_leaves_no_utterance_behind(rate):
     async with open_room() as room:
         session = room.session(interim=False, sample_rate=rate)
-        await session.feed((NOISE * 3)[: 2 * rate])
-        await session.finalize()
+        await feed(session, (NOISE * 3)[: 2 * rate])
+        session.finalize()
         session.stop()
         *_, stopped = await read_all(session)
         assert [(final.utterance, final.reason) for final in room.finals] == [(1, "finalize")]

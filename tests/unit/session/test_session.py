@@ -8,7 +8,7 @@ from sttd.core.types import Effort, Failure, Final, Gap, Progress, SpeechStart, 
 from sttd.errors import ModelError
 from sttd.session.outbox import CAPACITY
 from sttd.session.session import OWED_FINALS
-from tests.unit.session.rooms import NOISE, open_room, read_all
+from tests.unit.session.rooms import NOISE, feed, open_room, read_all
 
 
 def kinds(events):
@@ -22,7 +22,7 @@ def finals(events):
 async def test_from_the_first_sound_to_stopped():
     async with open_room() as room:
         session = room.session(interim=False)
-        await session.feed(NOISE)
+        await feed(session, NOISE)
         session.stop()
         events = await read_all(session)
         assert kinds(events) == ["SpeechStart", "SpeechEnd", "Final", "Stopped"]
@@ -31,18 +31,18 @@ async def test_from_the_first_sound_to_stopped():
         assert session.close_code == 1000
         assert room.finals == [events[2]]
         await session.wait_finished()
-        await session.feed(NOISE)  # nobody wants it, and nobody waits
-        await session.finalize()
+        await feed(session, NOISE)  # nobody wants it, and nobody waits
+        session.finalize()
 
 
 async def test_what_the_client_says_takes_effect_between_its_samples():
     async with open_room() as room:
         session = room.session(interim=False, lang="en")
-        await session.finalize()
-        await session.feed(NOISE)
-        await session.configure(SessionChanges(lang="de", endpointing=None))
-        await session.finalize()
-        await session.feed(NOISE)
+        session.finalize()
+        await feed(session, NOISE)
+        session.configure(SessionChanges(lang="de", endpointing=None))
+        session.finalize()
+        await feed(session, NOISE)
         session.stop()
         texts = [(f.utterance, f.text, f.language, f.reason) for f in finals(await read_all(session))]
         assert texts == [
@@ -56,10 +56,10 @@ async def test_a_row_says_what_the_session_does():
     async with open_room() as room:
         session = room.session(interim=False, label="notes")
         assert (session.row().state, session.row().label) == ("idle", "notes")
-        await session.feed(NOISE)
+        await feed(session, NOISE)
         await room.until(lambda: session.row().state == "speaking")
         room.model.gate.clear()
-        await session.finalize()
+        session.finalize()
         await room.until(lambda: session.row().state == "decoding")
         session.stop()
         row = session.row()
@@ -71,7 +71,7 @@ async def test_a_row_says_what_the_session_does():
 async def test_a_client_learns_when_its_text_was_written():
     async with open_room() as room:
         session = room.session(interim=False)
-        await session.feed(NOISE)
+        await feed(session, NOISE)
         session.stop()
         await read_all(session)
         ((event, latency_s),) = room.written
@@ -90,10 +90,10 @@ async def test_an_abort_gives_finals_at_once(stage):
         session = room.session(interim=False)
         room.model.gate.clear()
         if stage != "idle":
-            await session.feed(NOISE)
+            await feed(session, NOISE)
             await room.until(lambda: session.row().utterances == 1)
         if stage == "decoding":
-            await session.finalize()
+            session.finalize()
             await room.until(lambda: room.model.calls)
         if stage == "ended":
             session.stop()
@@ -113,7 +113,7 @@ async def test_a_client_that_goes_while_its_model_loads_still_has_its_final():
     async with open_room() as room:
         room.models.loading = {"fake"}
         session = room.session(interim=False)
-        await session.feed(NOISE)
+        await feed(session, NOISE)
         await room.until(lambda: session.row().utterances == 1)
         session.end("disconnect")
         session.stop()  # the first reason counts
@@ -126,11 +126,11 @@ async def test_a_client_that_goes_while_its_model_loads_still_has_its_final():
 async def leave_behind(room, session):
     """Owe so many finals that listening waits, with a second of audio in the inlet, and leave."""
     for _ in range(OWED_FINALS + 1):
-        await session.feed(NOISE[:6400])
-        await session.finalize()
+        await feed(session, NOISE[:6400])
+        session.finalize()
     await room.until(lambda: room.model.calls)
     await trio.testing.wait_all_tasks_blocked(0.01)
-    await session.feed(NOISE)
+    await feed(session, NOISE)
     session.end("disconnect")
 
 
@@ -151,11 +151,11 @@ async def test_a_client_that_leaves_takes_its_waiting_interim_along():
     async with open_room() as room:
         room.model.gate.clear()
         blocker = room.session(interim=False)
-        await blocker.feed(NOISE)
-        await blocker.finalize()
+        await feed(blocker, NOISE)
+        blocker.finalize()
         await room.until(lambda: room.model.calls)
         session = room.session()
-        await session.feed(NOISE)
+        await feed(session, NOISE)
         await room.until(lambda: room.dispatcher.statistics().queued["interim"] == 1)
         session.end("disconnect")
         assert room.dispatcher.statistics().queued["interim"] == 0
@@ -180,7 +180,7 @@ async def test_a_client_that_has_left_has_no_model_loaded_for_its_interims():
 async def test_a_drain_closes_with_its_code():
     async with open_room() as room:
         session = room.session(interim=False)
-        await session.feed(NOISE)
+        await feed(session, NOISE)
         session.end("drain", close_code=1001)
         assert [final.reason for final in finals(await read_all(session))] == ["drain"]
         assert session.close_code == 1001
@@ -192,8 +192,8 @@ async def test_cancelled_it_ends_at_once_and_gives_everything_back():
         async with trio.open_nursery() as nursery:
             room.nursery, outer = nursery, room.nursery
             session = room.session()
-            await session.feed(NOISE)
-            await session.finalize()
+            await feed(session, NOISE)
+            session.finalize()
             await room.until(lambda: room.model.calls)
             nursery.cancel_scope.cancel()
         room.nursery = outer
@@ -206,7 +206,7 @@ async def test_a_bug_ends_the_session_with_its_finals(caplog):
     async with open_room() as room:
         room.models.failures["fake"] = KeyError("what was said")
         session = room.session(interim=False)
-        await session.feed(NOISE)
+        await feed(session, NOISE)
         events = await read_all(session)
         assert "SpeechEnd" in kinds(events)
         assert [final.text for final in finals(events)] == [""]
@@ -222,7 +222,7 @@ async def test_a_model_that_does_not_load_ends_no_session():
     async with open_room() as room:
         room.models.failures["fake"] = ModelError("broken")
         session = room.session(interim=False)
-        await session.feed(NOISE)
+        await feed(session, NOISE)
         session.stop()
         events = await read_all(session)
         assert [kind for kind in kinds(events) if kind != "Failure"] == ["SpeechStart", "SpeechEnd", "Final", "Stopped"]
@@ -233,17 +233,17 @@ async def test_a_model_that_does_not_load_ends_no_session():
 async def test_bad_audio_is_fatal_and_what_was_shown_has_its_final():
     async with open_room() as room:
         session = room.session(interim=False, encoding="container")
-        await session.feed(bytes(100_000))
+        await feed(session, bytes(100_000))
         events = await read_all(session)
         assert kinds(events) == ["Failure"]
         assert (events[0].code, session.close_code) == ("bad_audio", 1003)
-        await session.feed(bytes(100_000))
+        await feed(session, bytes(100_000))
 
 
 async def test_a_container_session_ends_while_its_thread_waits():
     async with open_room() as room:
         session = room.session(interim=False, encoding="container")
-        await session.feed(b"RIFF\xff\xff\xff\xffWAVEfmt ")
+        await feed(session, b"RIFF\xff\xff\xff\xffWAVEfmt ")
         await trio.sleep(0.05)
         session.abort()
         assert kinds(await read_all(session)) == ["Stopped"]
@@ -261,8 +261,8 @@ async def test_listening_pauses_while_too_many_finals_are_owed():
         async def speak():
             nonlocal fed
             for _ in range(80):
-                await session.feed(NOISE)
-                await session.finalize()
+                await feed(session, NOISE)
+                session.finalize()
                 fed += 1
             session.stop()
 
@@ -281,9 +281,9 @@ async def test_finalizes_of_nothing_are_owed_too():
     async with open_room() as room:
         room.model.gate.clear()
         session = room.session(interim=False)
-        await session.feed(NOISE)
+        await feed(session, NOISE)
         for _ in range(30):
-            await session.finalize()
+            session.finalize()
         await trio.testing.wait_all_tasks_blocked()
         assert session.row().utterances == OWED_FINALS + 1  # or one that only asks would fill the memory
         session.abort()
@@ -297,11 +297,29 @@ async def test_listening_pauses_while_the_client_does_not_read():
     async with open_room() as room:
         session = room.session(interim=False)
         for _ in range(CAPACITY + 40):
-            await session.finalize()
+            session.finalize()
         await trio.testing.wait_all_tasks_blocked()
         assert session.row().utterances <= CAPACITY + 5
         session.stop()
         assert len(finals(await read_all(session))) == CAPACITY + 40
+
+
+async def test_who_sends_faster_than_anyone_speaks_hears_piece_by_piece_in_turn():
+    """So that a flood of audio costs each turn of the event loop one piece, however many send it."""
+    async with open_room() as room:
+        flood, live = (room.session(interim=False, kind=kind) for kind in ("live", "live"))
+        await room.turns.acquire()
+        for _ in range(10):
+            await feed(flood, NOISE)
+        await feed(live, NOISE[:16_000])
+        await room.until(lambda: live.row().audio_s == 0.5)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert flood.row().audio_s < 3  # what a network may have held back, and what has passed since
+        room.turns.release()
+        await room.until(lambda: flood.row().audio_s == 10)
+        for session in (flood, live):
+            session.stop()
+            await read_all(session)
 
 
 async def test_dropped_audio_leaves_a_gap_on_the_clock():
@@ -309,10 +327,10 @@ async def test_dropped_audio_leaves_a_gap_on_the_clock():
         room.model.gate.clear()
         session = room.session(interim=False, overflow="drop")
         for _ in range(OWED_FINALS + 1):
-            await session.feed(NOISE)
-            await session.finalize()
+            await feed(session, NOISE)
+            session.finalize()
         for _ in range(200):
-            await session.feed(NOISE)
+            await feed(session, NOISE)
         session.stop()
         room.model.gate.set()
         events = await read_all(session)
@@ -327,11 +345,11 @@ async def test_a_session_that_is_behind_is_warned_now_and_then():
     async with open_room() as room:
         room.model.gate.clear()
         session = room.session(interim=False, tuning=Tuning(lag_warning_s=0.05))
-        await session.feed(NOISE)
-        await session.finalize()
+        await feed(session, NOISE)
+        session.finalize()
         for _ in range(5):
             await trio.sleep(0.03)
-            await session.feed(NOISE[:640])
+            await feed(session, NOISE[:640])
         session.stop()
         room.model.gate.set()
         warnings = [event for event in await read_all(session) if isinstance(event, Warn)]
@@ -346,7 +364,7 @@ async def test_a_file_tells_its_progress_and_its_length():
     async with open_room() as room:
         room.model.gate.clear()
         session = room.session(kind="file", interim=False)
-        await session.feed(NOISE * 2)
+        await feed(session, NOISE * 2)
         first = await session.receive()
         assert isinstance(first, SpeechStart)
         progress = await session.receive()
@@ -363,8 +381,8 @@ async def test_a_file_tells_its_progress_and_its_length():
 async def test_endpointing_of_the_next_utterance():
     async with open_room() as room:
         session = room.session(interim=False)
-        await session.configure(SessionChanges(endpointing=Endpointing()))
-        await session.feed(bytes(32_000))  # silence: with endpointing it opens nothing
+        session.configure(SessionChanges(endpointing=Endpointing()))
+        await feed(session, bytes(32_000))  # silence: with endpointing it opens nothing
         session.stop()
         assert kinds(await read_all(session)) == ["Stopped"]
 
@@ -374,8 +392,8 @@ async def test_a_client_that_goes_after_its_stop_leaves_nothing_behind(first):
     async with open_room() as room:
         session = room.session(interim=False)
         for _ in range(CAPACITY // 3 + 20):
-            await session.feed(NOISE[:6400])
-            await session.finalize()
+            await feed(session, NOISE[:6400])
+            session.finalize()
         await room.until(lambda: session.outbox.full)
         session.end(first)
         await trio.sleep(0.05)

@@ -1,0 +1,122 @@
+"""The server's half of the audio protocol, sans IO: a message in, what it asks for out. Twin of the client library's.
+
+    GREETING ── start ──> OPENING ── opened ──> OPEN ── stop, a fatal error ──> ENDING
+        ^                    │
+        └── not opened ──────┘
+
+Rules:
+
+1. Before `start` nothing else is obeyed: it is refused (`not_started`) and the connection goes on. A `start` that
+   cannot be served as it stands may be repeated; when the reason lies with the daemon, the connection ends.
+2. A client that says `stop` after a refusal did not look whether its `start` was taken, and waits for the close: that
+   refusal is fatal.
+3. A message that is none is refused by name, and changes nothing. One above `MAX_MESSAGE_BYTES` ends the connection.
+4. After `stop`, or a fatal error, what the client says is of no more use.
+5. `stopped` is for sessions that ended well: after a fatal error of the connection it is not said.
+6. The connection closes with the code of the fatal error, else with that of the session.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+from sttd.errors import InternalError, ProtocolError, SttdError
+from sttd.wire.jsontext import MAX_MESSAGE_BYTES
+from sttd.wire.messages import Audio, Op, Start, Stop, parse_client
+
+
+class Phase(enum.Enum):
+    """Where a connection is in its life."""
+
+    GREETING = "greeting"
+    OPENING = "opening"
+    OPEN = "open"
+    ENDING = "ending"
+
+
+@attrs.frozen
+class Refuse:
+    """Tell the client that its message was refused; the connection goes on."""
+
+    error: SttdError
+
+
+@attrs.frozen
+class Fail:
+    """Tell the client, and end the connection once what it is owed is written."""
+
+    error: SttdError
+
+
+Answer = Op | Refuse | Fail
+
+
+@attrs.define(eq=False)
+class Talk:
+    """The rules above for one connection."""
+
+    phase: Phase = attrs.field(default=Phase.GREETING, init=False)
+    error: SttdError | None = attrs.field(default=None, init=False)  # the fatal one
+    _refused: bool = attrs.field(default=False, init=False)
+
+    def receive(self, message: str | bytes) -> Answer | None:
+        """What is to be done about a message; None: nothing. Not to be called while a `start` is looked into."""
+        assert self.phase is not Phase.OPENING, "the next message waits until it is known what became of the start"
+        if self.phase is Phase.ENDING:
+            return None
+        if _size_bytes(message) > MAX_MESSAGE_BYTES:
+            return self.fail(ProtocolError(f"a message may have {MAX_MESSAGE_BYTES} bytes at most", code="too_large"))
+        if isinstance(message, bytes):
+            op: Op = Audio(payload=message)
+        else:
+            try:
+                op = parse_client(message)
+            except ProtocolError as error:
+                return self.fail(error) if error.code == "too_large" else self._refuse(error)
+        return self._before_start(op) if self.phase is Phase.GREETING else self._in_session(op)
+
+    def opened(self) -> None:
+        """The `start` has opened a session."""
+        self.phase = Phase.OPEN
+
+    def not_opened(self, error: SttdError) -> Refuse | Fail:
+        """The `start` has opened none."""
+        self.phase = Phase.GREETING
+        return self._refuse(error) if isinstance(error, ProtocolError) else self.fail(error)
+
+    def fail(self, error: SttdError) -> Fail:
+        """The connection ends for this reason. The first one counts, but for a bug."""
+        if self.error is None or isinstance(error, InternalError):
+            self.error = error
+        self.phase = Phase.ENDING
+        return Fail(self.error)
+
+    def close_with(self, session_code: int | None) -> tuple[int, str | None]:
+        """Code and reason of the close frame."""
+        if self.error is not None:
+            return self.error.row.close_code, self.error.code
+        return session_code or 1000, None
+
+    def _before_start(self, op: Op) -> Answer:
+        if isinstance(op, Start):
+            self.phase = Phase.OPENING
+            return op
+        error = ProtocolError(f"`{op.op}` before `start`", code="not_started")
+        return self.fail(error) if isinstance(op, Stop) and self._refused else self._refuse(error)
+
+    def _in_session(self, op: Op) -> Answer:
+        if isinstance(op, Start):
+            return self._refuse(ProtocolError("the session has started already", code="already_started"))
+        if isinstance(op, Stop):
+            self.phase = Phase.ENDING
+        return op
+
+    def _refuse(self, error: SttdError) -> Refuse:
+        self._refused = True
+        return Refuse(error)
+
+
+def _size_bytes(message: str | bytes) -> int:
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
