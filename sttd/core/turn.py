@@ -9,8 +9,10 @@ reports by another input. Its phases, and what leads from one to the next:
 Rules:
 
  1. **Model.** A lease on the model is asked for with the first sound, and one on the model of the interims where that
-    is another; both are held until the turn is done. A lease that fails is told to the client once. If the reason may
-    pass, the end of the utterance asks once more, for what was said is still here. A file asks until it has a slot.
+    is another; both are held until the turn is done. A lease that fails is told to the client once. Who gets none
+    because all slots are taken asks again until there is one: what was said is still here, and a late final is worth
+    more than none. (When the client has left, nobody waits: one more try.) If another reason may pass, the end of the
+    utterance asks once more.
  2. **Interims.** Of the audio so far, when the cadence wants one and their model is here. None is asked for while one
     is decoded; one that still waits in the queue is replaced there by the newer one.
  3. **Language.** What an interim heard is shown once its language is sure (`core/languages.py`), and from then on the
@@ -63,7 +65,7 @@ from sttd.errors import OverloadedError, SttdError
 # When a job should have started, in seconds after it was submitted; orders jobs within a class. Chosen: a final is
 # waited for, an interim is worth little when it is late, and a file has time.
 _DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
-_FILE_RETRY_S = 0.2  # chosen: the least time between two tries of a file to get a lease, or room in the queue
+_RETRY_S = 0.2  # chosen: the least time between two tries to get a lease, or room in the queue for a file
 
 NOT_DECODED = Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False)
 
@@ -315,8 +317,8 @@ class Turn:
             return [_failure(error)]  # the final comes all the same
         told = [_failure(error)] if self._trouble is None else []
         self._trouble = error
-        if self.options.kind == "file" and isinstance(error, OverloadedError):
-            return [*told, self._lease(after_s=_FILE_RETRY_S)]  # the pool has waited for a slot already
+        if isinstance(error, OverloadedError) and not self.client_left:
+            return [*told, self._lease(after_s=_RETRY_S)]  # the pool has waited for a slot already
         self._leased = _Leased.FAILED
         return [*told, *self._go_on(now)]
 
@@ -345,7 +347,7 @@ class Turn:
     def refused(self, job: JobId, error: OverloadedError, *, now: float) -> list[Action]:
         """There was no room for a job (rules 4 and 5)."""
         if job == self._awaited and self.options.kind == "file":
-            return self._decode(now, after_s=max(_FILE_RETRY_S, float(error.data.get("retry_after_s", 0.0))))
+            return self._decode(now, after_s=max(_RETRY_S, float(error.data.get("retry_after_s", 0.0))))
         return self.failed(job, error, now=now)
 
     # ---------------------------------------------------------------- rules

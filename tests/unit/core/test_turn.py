@@ -209,23 +209,36 @@ def test_a_model_that_can_never_be_had_is_not_asked_for_again():
 
 def test_a_model_that_is_there_at_the_end_decodes_what_was_said_without_it():
     utterance = spoken(leased=False)
-    utterance.lease_fails(NO_SLOT)
-    assert utterance.said[-1].data == {"retry_after_s": 10.0}
+    utterance.lease_fails(BROKEN)
     utterance.close(1.2)
     utterance.lease()
     utterance.decoded(FINAL)
     assert (utterance.final.text, utterance.kinds.count("Failure")) == ("w1 w2 w3 w4", 1)
 
 
-def test_a_file_waits_for_its_model_and_says_so_once():
-    utterance = spoken(leased=False, kind="file", interim=False)
-    for _ in range(3):
-        utterance.lease_fails(NO_SLOT)
+@pytest.mark.parametrize(("kind", "job"), [("live", FINAL), ("file", FILE)])
+def test_what_was_said_waits_for_a_slot_however_long_and_it_is_said_once(kind, job):
+    utterance = spoken(leased=False, kind=kind, interim=False)
+    utterance.lease_fails(NO_SLOT)
+    assert utterance.said[-1].data == {"retry_after_s": 10.0}
+    utterance.lease_fails(NO_SLOT)
     utterance.close(1.2)
+    utterance.lease_fails(NO_SLOT)
     assert len(utterance.leases) == 4
-    assert utterance.actions[-2].after_s == 0.2  # not at once
+    assert utterance.actions[-1].after_s == 0.2  # not at once
     utterance.lease()
-    assert (utterance.jobs, utterance.kinds.count("Failure")) == ([FILE], 1)
+    utterance.decoded(job)
+    assert (utterance.final.text, utterance.kinds.count("Failure")) == ("w1 w2 w3 w4", 1)
+
+
+def test_nobody_waits_for_a_slot_for_a_client_that_has_left():
+    utterance = spoken(leased=False)
+    utterance.close(1.2)
+    utterance.do(utterance.turn.hush())
+    utterance.lease_fails(NO_SLOT)
+    assert len(utterance.leases) == 2
+    utterance.lease_fails(NO_SLOT)
+    assert utterance.final.text == ""
 
 
 def test_what_was_stable_stays_when_the_model_of_the_final_does_not_come():
