@@ -45,6 +45,7 @@ from sttd.wire.http import AccessRules
 log = logs.get("daemon")
 
 _STATUS_EVERY_S = 2.0
+_HOPELESS = 2  # times `decode_timeout_s`; chosen
 _LAST_WORDS_S = 0.2  # what a client had sent when the signal came is on its way through buffers; it is still heard
 _GOODBYE_S = 1.0  # after the drain's deadline, to write what was made of the last utterances then
 _LOAD_EXTENDS_S = 60.0  # asked of systemd while a model loads; large-v3 from a slow disk takes about that
@@ -76,6 +77,7 @@ class Daemon:
                 backends=self.plan.backends,
                 limits=pool_limits(config),
                 options=policy_options(config),
+                call_timeout_s=config.scheduler.decode_timeout_s,
                 on_event=self._note_model,
             ),
             store=self.plan.store,
@@ -222,7 +224,8 @@ class Daemon:
             return
         while True:
             oldest_s = self.service.engine.oldest_call_s()
-            if oldest_s is None or oldest_s < self.plan.config.scheduler.decode_timeout_s:
+            # One that hangs is written off by then; where that did not happen, nothing here works any more.
+            if oldest_s is None or oldest_s < _HOPELESS * self.plan.config.scheduler.decode_timeout_s:
                 self.notifier.watchdog()
             else:
                 log.error("a decode hangs; the watchdog is no longer fed", seconds=round(oldest_s))

@@ -152,7 +152,12 @@ class Service:
     ) -> None:
         """Take a new configuration, at once, so that nobody sees half of it."""
         self.loaded, self.preset_table = loaded, presets
-        self.engine.configure(presets=presets, limits=limits, options=options)
+        self.engine.configure(
+            presets=presets,
+            limits=limits,
+            options=options,
+            call_timeout_s=loaded.config.scheduler.decode_timeout_s,
+        )
         self.registry.limit = loaded.config.limits.sessions
         self.registry.limit_per_uid = loaded.config.limits.sessions_per_uid
 

@@ -175,7 +175,10 @@ class SchedulerConfig:
         2.0, summary="Refuse new sessions while a final would wait longer than this.", unit="s", ge=0.1, le=600
     )
     decode_timeout_s: float = option(
-        120.0, summary="A call that runs longer is not health: the watchdog is no longer fed.", unit="s", ge=5
+        120.0,
+        summary="A decode that takes longer is written off, and its model loaded afresh.",
+        unit="s",
+        ge=5,
     )
 
 

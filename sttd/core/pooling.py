@@ -26,9 +26,10 @@ Rules:
  7. A failed load refuses every waiter once, with the error, and leaves no trace but the count: the next request
     loads again.
  8. A load that nobody waits for any more is closed when it returns.
- 9. A lowered limit closes idle entries at once and leased ones when they are released.
+ 9. A model that hangs is lost: its entry is gone at once, with the leases on it, and the next request loads afresh.
+10. A lowered limit closes idle entries at once and leased ones when they are released.
 
-`_settle` applies rules 1 to 5 and 9 after every input; the inputs only change state.
+`_settle` applies rules 1 to 5 and 10 after every input; the inputs only change state.
 """
 
 from __future__ import annotations
@@ -256,6 +257,12 @@ class PoolPolicy(Generic[K]):
         entry.state = State.PARKED
         entry.draining = True
         return self._refuse(key, error) + self._settle(now)
+
+    def lost(self, key: K, *, now: float) -> list[Action[K]]:
+        """A model that is in use will never answer again (rule 9); nobody releases the leases on it any more."""
+        entry = self._entries.pop(key)
+        assert entry.leases > 0, "only a model that decodes can hang"
+        return self._settle(now)
 
     def closed(self, key: K, *, now: float) -> list[Action[K]]:
         """The entry is gone."""

@@ -12,6 +12,7 @@ longest running call. Each call holds its own lease, so a model is never unloade
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -42,6 +43,7 @@ from sttd.host import logs
 log = logs.get(__name__)
 
 _STATISTICS_S = 300.0
+_GLANCE_S = 1.0  # how often calls are looked at that may hang; chosen, against minutes
 _RETRY_WHILE_DRAINING_S = 5.0  # about what a restart of the service takes
 
 
@@ -49,16 +51,23 @@ _RETRY_WHILE_DRAINING_S = 5.0  # about what a restart of the service takes
 class Dispatcher:
     """Owns the queue and the calls. Nothing is decoded before `run` runs.
 
-    `clock` must be the one that deadlines are on.
+    Args:
+        options: numbers of the rules.
+        clock: the one that deadlines are on.
+        call_timeout_s: a call that runs longer is written off: its jobs fail, and its worker counts as free.
+        on_hang: told the lease of a call that was written off. Its thread runs on, if it ever ends.
     """
 
     options: PolicyOptions = attrs.field(factory=PolicyOptions)
     clock: Callable[[], float] = trio.current_time
+    call_timeout_s: float = math.inf
+    on_hang: Callable[[Lease], object] = lambda lease: None
     _policy: SchedulingPolicy = attrs.field(init=False)
     _limiter: trio.CapacityLimiter = attrs.field(init=False)  # never waited for: the policy stays within it
     _ids: Iterator[int] = attrs.field(factory=itertools.count, init=False)
     _tickets: dict[int, Ticket] = attrs.field(factory=dict, init=False)  # of the jobs that wait
     _calls: list[Call] = attrs.field(factory=list, init=False)  # that run
+    _written_off: list[Call] = attrs.field(factory=list, init=False)  # that run on, for nobody
     _wake: trio.Event = attrs.field(factory=trio.Event, init=False)
     _drains: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _paused: bool = attrs.field(default=False, init=False)
@@ -145,6 +154,7 @@ class Dispatcher:
         """
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch)
                 task_status.started()
                 while True:
                     while (call := self._next_call()) is not None:
@@ -159,7 +169,7 @@ class Dispatcher:
         """Other numbers for the rules, from the next decision on."""
         self.options = options
         self._policy.options = options
-        self._limiter.total_tokens = options.max_calls
+        self._limiter.total_tokens = options.max_calls + len(self._written_off)
         self._wake.set()
 
     async def quiesce(self) -> None:
@@ -201,7 +211,8 @@ class Dispatcher:
             failed=self._counts["failed"],
             realtime_factor=self._done.value("decode", now=now) / decoded_s if decoded_s else None,
             load=self.load,
-            oldest_call_s=max((now - call.batch.started for call in self._calls), default=None),
+            oldest_call_s=max((self._age_s(call) for call in self._calls), default=None),
+            hung=len(self._written_off),
         )
 
     # ---------------------------------------------------------------- the queue
@@ -311,8 +322,37 @@ class Dispatcher:
             if part:
                 await self._decode_some(call, lease, part, results=results, waiters=waiters, last_try=alone)
 
+    async def _watch(self) -> None:
+        """Write off calls that hang."""
+        while True:
+            await trio.sleep(min(_GLANCE_S, self.call_timeout_s / 4))
+            for call in [call for call in self._calls if self._age_s(call) >= self.call_timeout_s]:
+                self._write_off(call)
+
+    def _age_s(self, call: Call) -> float:
+        return self.clock() - call.batch.started
+
+    def _write_off(self, call: Call) -> None:
+        """Whoever waits is told, and the worker counts as free, though no thread can be stopped."""
+        seconds = round(self._age_s(call))
+        log.error("a decode hangs and is written off", items=len(call.tickets), seconds=seconds)
+        self._calls.remove(call)
+        self._written_off.append(call)
+        self._limiter.total_tokens += 1
+        self._policy.complete(call.batch, now=self.clock(), seconds=None)
+        for ticket in call.tickets:
+            self._fail(ticket, DecodeError(f"the engine did not answer within {seconds} s"))
+        if call.lease is not None:
+            self.on_hang(call.lease)
+        self._wake.set()
+        self._drains.unpark_all()
+
     def _finish(self, call: Call, results: list[Result] | None) -> None:
         """Account for a call and settle its tickets; no results: it was cancelled before its thread began."""
+        if call in self._written_off:
+            self._written_off.remove(call)
+            self._limiter.total_tokens -= 1
+            return
         now = self.clock()
         decode_s = now - call.batch.started
         failed = results is None or any(isinstance(result, DecodeError) for result in results)

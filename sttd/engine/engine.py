@@ -10,6 +10,7 @@ and says whether any is left to wait for.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -18,8 +19,9 @@ import trio
 
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
-from sttd.engine.contract import Backend, Preset
+from sttd.engine.contract import Backend, Lease, Preset
 from sttd.engine.dispatcher import Dispatcher
+from sttd.engine.leases import PoolLease
 from sttd.engine.pool import ModelPool, OnEvent
 from sttd.engine.revival import revive
 from sttd.engine.vad import SileroModel
@@ -36,7 +38,7 @@ class Engine:
     dispatcher: Dispatcher
     backends: Mapping[str, Backend]
     silero: SileroModel | None = attrs.field(factory=SileroModel)
-    restarts: int = 0  # of models that a suspend had lost
+    restarts: int = 0  # of models that a suspend had lost, or that hung
     trouble: str | None = None  # the last thing that went wrong, for `status`
 
     async def voice_network(self) -> SileroModel | None:
@@ -50,10 +52,24 @@ class Engine:
                 log.exception("Silero does not load; WebRTC VAD decides alone what is speech")
         return self.silero
 
-    def configure(self, *, presets: Mapping[str, Preset], limits: PoolLimits, options: PolicyOptions) -> None:
+    def configure(
+        self,
+        *,
+        presets: Mapping[str, Preset],
+        limits: PoolLimits,
+        options: PolicyOptions,
+        call_timeout_s: float,
+    ) -> None:
         """Take a new configuration, at once."""
         self.pool.configure(presets, limits)
         self.dispatcher.configure(options)
+        self.dispatcher.call_timeout_s = call_timeout_s
+
+    def lose(self, lease: Lease) -> None:
+        """A decode with this lease hangs: its model is given up, and loaded afresh for the next who asks."""
+        if isinstance(lease, PoolLease) and self.pool.lose(lease):
+            self.restarts += 1
+            self.trouble = f"a decode of {lease.preset} hung and was given up; the model is loaded afresh"
 
     async def sleep(self) -> None:
         """Let running decodes end, and begin none: a GPU may be gone when the machine wakes."""
@@ -72,7 +88,8 @@ class Engine:
 
     async def finish(self, *, patience_s: float) -> bool:
         """Free all models within that time. False: a decode or a load is under way, and leaving would wait for it."""
-        if self.dispatcher.statistics().in_flight:
+        statistics = self.dispatcher.statistics()
+        if statistics.in_flight or statistics.hung:
             return False
         with trio.move_on_after(patience_s):
             await self.pool.unload(wait=True)
@@ -95,6 +112,7 @@ def build_engine(
     backends: Mapping[str, Backend],
     limits: PoolLimits,
     options: PolicyOptions,
+    call_timeout_s: float = math.inf,
     on_event: OnEvent | None = None,
 ) -> Engine:
     """An engine that does not run yet.
@@ -104,10 +122,13 @@ def build_engine(
         backends: name → backend.
         limits: of the pool.
         options: of the scheduler.
+        call_timeout_s: a decode that takes longer hangs.
         on_event: told of models, as by the pool.
     """
-    return Engine(
+    engine = Engine(
         pool=ModelPool(presets=presets, backends=backends, limits=limits, on_event=on_event),
-        dispatcher=Dispatcher(options=options),
+        dispatcher=Dispatcher(options=options, call_timeout_s=call_timeout_s),
         backends=backends,
     )
+    engine.dispatcher.on_hang = engine.lose
+    return engine

@@ -88,8 +88,8 @@ class PoolLease:
         key: ModelKey,
         *,
         loaded: Loaded,
-        on_duplicate: Callable[[ModelKey], PoolLease],
-        on_release: Callable[[ModelKey], None],
+        on_duplicate: Callable[[PoolLease], PoolLease],
+        on_release: Callable[[PoolLease], None],
     ) -> None:
         self._key = key
         self._loaded = loaded
@@ -115,20 +115,19 @@ class PoolLease:
 
     @property
     def loaded(self) -> Loaded:
-        """The model with what it was loaded from, to put another in its place (`engine.revival`)."""
-        assert self._held
+        """The model with what it was loaded from; another may be put in its place (`engine.revival`)."""
         return self._loaded
 
     def duplicate(self) -> PoolLease:
         """A second lease on the same model."""
         assert self._held
-        return self._on_duplicate(self._key)
+        return self._on_duplicate(self)
 
     def release(self) -> None:
         """Give it back; a second call does nothing."""
         if self._held:
             self._held = False
-            self._on_release(self._key)
+            self._on_release(self)
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -41,7 +41,7 @@ from sttd.engine.leases import (
 from sttd.engine.loading import check_load_options, free, fresh, load_failure, load_what_fits, no_slot
 from sttd.engine.presets import smaller_presets
 from sttd.engine.shelf import Shelf
-from sttd.errors import SttdError
+from sttd.errors import ModelError, SttdError
 from sttd.host import logs
 
 log = logs.get(__name__)
@@ -230,6 +230,19 @@ class ModelPool:
         """The rows of `models`, but for `default_for`, which the service knows."""
         return self.shelf.rows({key.preset: loaded for key, loaded in self._loaded.items()})
 
+    def lose(self, lease: PoolLease) -> bool:
+        """The model of this lease hangs: whoever has it goes without, the next who asks has it loaded afresh.
+
+        Its memory comes back when the thread in it does, if ever. False: it was given up before.
+        """
+        if self._is_lost(lease):
+            return False
+        row = self._row(lease.key)
+        del self._loaded[lease.key]
+        self._apply(self._policy.lost(lease.key, now=self._clock()))
+        self._emit("unloaded", row, error=ModelError("the model hung and was given up"))
+        return True
+
     def renew(self) -> None:
         """Models are on disk that were not: presets that mean another one now load it for the next who asks."""
         for backend in self.shelf.backends.values():
@@ -280,12 +293,19 @@ class ModelPool:
         """A lease that the policy has counted."""
         return PoolLease(key, loaded=self._loaded[key], on_duplicate=self._duplicate, on_release=self._release)
 
-    def _duplicate(self, key: ModelKey) -> PoolLease:
-        self._policy.duplicate(key)
-        return self._lease(key)
+    def _duplicate(self, lease: PoolLease) -> PoolLease:
+        """Raises ModelError: the model is lost."""
+        if self._is_lost(lease):
+            raise ModelError("the model hung and was given up; the next utterance loads it afresh")
+        self._policy.duplicate(lease.key)
+        return self._lease(lease.key)
 
-    def _release(self, key: ModelKey) -> None:
-        self._apply(self._policy.release(key, now=self._clock()))
+    def _release(self, lease: PoolLease) -> None:
+        if not self._is_lost(lease):
+            self._apply(self._policy.release(lease.key, now=self._clock()))
+
+    def _is_lost(self, lease: PoolLease) -> bool:
+        return lease.loaded is not self._loaded.get(lease.key)
 
     # ------------------------------------------------------------ the policy's actions
 

@@ -63,6 +63,7 @@ class DispatcherStatistics:
     failed: int  # jobs whose decode failed
     realtime_factor: float | None  # worker seconds per second of audio
     load: float  # 0..1, of the busiest model's workers
+    hung: int  # calls that were written off and run on
     oldest_call_s: float | None  # age of the longest running call, for a watchdog; None: nothing runs
 
 

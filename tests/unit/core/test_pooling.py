@@ -366,6 +366,13 @@ class Week(RuleBasedStateMachine):
     def keep_alive(self, data, seconds):
         self.apply(self.pool.keep_alive(data.draw(st.sampled_from(self.leases)), seconds=seconds, now=self.now))
 
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def hang(self, data):
+        key = data.draw(st.sampled_from(self.leases))
+        self.leases = [other for other in self.leases if other != key]
+        self.apply(self.pool.lost(key, now=self.now))
+
     @rule(everything=st.booleans(), key=st.sampled_from(KEYS))
     def unload(self, everything, key):
         keys = [entry.key for entry in self.pool.entries(now=self.now) if everything or entry.key == key]

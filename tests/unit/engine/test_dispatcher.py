@@ -573,6 +573,27 @@ async def test_memory_that_suffices_for_one_at_a_time_serves_them_all():
         assert dispatcher.statistics().failed == 0
 
 
+async def test_a_call_that_hangs_is_written_off_and_others_go_on():
+    hanging, lost = gated(), []
+    lease, other = FakeLease(hanging), FakeLease(FakeModel(options=FakeOptions()))
+    async with running() as dispatcher:
+        dispatcher.call_timeout_s, dispatcher.on_hang = 0.05, lost.append
+        ticket = dispatcher.submit(job(lease))
+        await hanging.wait_entered()
+        with pytest.raises(DecodeError, match="did not answer"):
+            await ticket.wait()
+        statistics = dispatcher.statistics()
+        assert (statistics.in_flight, statistics.hung, statistics.oldest_call_s) == (0, 1, None)
+        assert lost == lease.children
+        dispatcher.call_timeout_s = 10.0
+        assert (await dispatcher.submit(job(other)).wait()).hypothesis.text == "w1 w2"
+        await dispatcher.drain()  # does not wait for it
+        hanging.gate.set()
+        while dispatcher.statistics().hung:  # noqa: ASYNC110
+            await trio.sleep(0.005)
+    assert all(child.released for child in lease.children)
+
+
 # ---------------------------------------------------------------- what a call leaves
 
 
