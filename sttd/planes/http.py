@@ -59,8 +59,8 @@ _SEND_BUFFER_BYTES = 1024 * 1024
 class HttpLimits:
     """Bounds of the plane. Times in seconds."""
 
-    connections: int = 512  # WebSockets; as many again may be in the middle of a plain request
-    connections_per_uid: int = 128  # WebSockets of one user who has no say over the daemon
+    connections: int = 512  # WebSockets; as many again may be in the middle of a plain request, or closing
+    connections_per_uid: int = 128  # WebSockets of one user who has no say over the daemon; as many again likewise
     head_s: float = 5.0  # to send a request head
     answer_s: float = 10.0  # to take the answer
     linger_s: float = 2.0  # to read the last bytes, while it may still be writing
@@ -114,12 +114,17 @@ class _Plane:
     drain: Drain
     limits: HttpLimits
     supervisor: Supervisor
-    _upgraded: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets by uid, of those that have a bound
+    _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
+    _upgraded: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets by uid
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
         self.service.meters.count_connection("audio")
-        if self.supervisor.active < 2 * self.limits.connections:
+        peer = self._peer(stream)
+        full = self._accepted.total() >= 2 * self.limits.connections
+        if full or (not peer.privileged and self._accepted[peer.uid] >= 2 * self.limits.connections_per_uid):
+            return
+        with _counted(self._accepted, peer.uid):
             await self.supervisor.run(partial(self._serve, stream))
             await linger(stream, timeout_s=self.limits.linger_s)
 
@@ -130,7 +135,7 @@ class _Plane:
             await trio.aclose_forcefully(stream)
         elif isinstance(decision, Upgrade):
             peer = self._peer(stream)
-            with self._counted(peer):
+            with _counted(self._upgraded, peer.uid):
                 await serve_audio(
                     stream,
                     decision,
@@ -140,20 +145,10 @@ class _Plane:
                     limits=self.limits.audio,
                 )
 
-    @contextmanager
-    def _counted(self, peer: Peer) -> Iterator[None]:
-        self._upgraded[peer.uid] += 1
-        try:
-            yield
-        finally:
-            self._upgraded[peer.uid] -= 1
-            if not self._upgraded[peer.uid]:
-                del self._upgraded[peer.uid]
-
     def _too_many(self, peer: Peer) -> Response | None:
         """The refusal of one more WebSocket, where there is no room, or this user has enough of it."""
         own = self.limits.connections_per_uid
-        if self.supervisor.active > self.limits.connections:
+        if self._upgraded.total() >= self.limits.connections:
             return refusal("overloaded", f"all {self.limits.connections} connections are taken; come again later")
         if not peer.privileged and self._upgraded[peer.uid] >= own:
             return refusal("overloaded", f"user {peer.uid} has {own} connections, as many as one user may")
@@ -215,6 +210,17 @@ class _Plane:
         if self.access is None:
             return unix_peer(stream)
         return Peer(uid=os.geteuid(), privileged=True)
+
+
+@contextmanager
+def _counted(counts: Counter[int], uid: int) -> Iterator[None]:
+    counts[uid] += 1
+    try:
+        yield
+    finally:
+        counts[uid] -= 1
+        if not counts[uid]:
+            del counts[uid]
 
 
 async def _receive_head(stream: trio.SocketStream) -> Request | Response | None:

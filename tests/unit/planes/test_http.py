@@ -1,5 +1,6 @@
 """The front of the audio sockets, over real sockets: what is answered, what is refused, and that nobody waits."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -156,6 +157,32 @@ async def test_a_user_without_a_say_has_a_bounded_number_of_websockets(tmp_path,
             await stream.send_all(HANDSHAKE + b"\r\n")
             answers.append(bytes(await stream.receive_some())[:13])
     assert answers == [b"HTTP/1.1 101 ", b"HTTP/1.1 503 ", b"HTTP/1.1 101 ", b"HTTP/1.1 101 "]
+
+
+@pytest.mark.parametrize("busy", ["idle", "closing"])
+async def test_one_user_s_connections_keep_no_other_out_whatever_they_do(tmp_path, monkeypatch, busy):
+    """Idle ones, and those that were refused and are lingering, count like the rest."""
+    limits = HttpLimits(connections=4, connections_per_uid=1, linger_s=60)
+    peers = iter([1000] * 6 + [1001])
+    monkeypatch.setattr(http, "unix_peer", lambda stream: Peer(uid=seen[stream], privileged=False))
+    seen = defaultdict(lambda: next(peers))
+    async with open_plane(path=tmp_path / "audio.sock", limits=limits) as plane, AsyncExitStack() as stack:
+        dropped = 0
+        for _ in range(6):
+            stream = await stack.enter_async_context(await plane.connect())
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            with contextlib.suppress(trio.BrokenResourceError):
+                if busy == "closing":
+                    await stream.send_all(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            with trio.move_on_after(0.05):
+                try:
+                    dropped += await stream.receive_some() == b""
+                except trio.BrokenResourceError:
+                    dropped += 1
+        other = await stack.enter_async_context(await plane.connect())
+        await other.send_all(HANDSHAKE + b"\r\n")
+        assert (await other.receive_some()).startswith(b"HTTP/1.1 101 ")
+    assert dropped == 4  # twice `connections_per_uid` were served
 
 
 async def test_far_too_many_connections_are_dropped_at_once():
