@@ -86,7 +86,7 @@ class CallCost:
         return mean_seconds + slope * (items - mean_items)
 
 
-_KEEP = 0.9  # so about the last ten calls count
+_KEEP = 0.9  # chosen, so that about the last ten calls count
 _RIDGE = 0.25  # in squared items: one call of two items among singles outweighs it
 _FIXED_SHARE = (
     0.2  # the encoder of `base` gains 1.2x at batch 8 on two cores: an extra item costs 0.8 of a first at most
@@ -97,8 +97,8 @@ _FIXED_SHARE = (
 class CostBook:
     """What is known of every kind of call: its cost, and how many items memory had room for.
 
-    A kind belongs to a family, whose calls stand in for its own until it has any. Kinds that were not asked for
-    longest are forgotten.
+    A kind belongs to a family, whose calls stand in for its own until it has any. Of many kinds, those that were asked
+    for least recently are forgotten.
     """
 
     first_call_s: float

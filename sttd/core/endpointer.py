@@ -40,22 +40,22 @@ from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Samples
 
 SPEECH_ON, SPEECH_OFF = 0.5, 0.35  # Silero's own recommendation, as hysteresis
 
-_START_WINDOW, _START_VOICED = 0xFFF, 8  # the last 12 frames (240 ms)
+_START_WINDOW, _START_VOICED = 0xFFF, 8  # the last 12 frames (240 ms); chosen: two thirds of them
 _CONFIRM_WINDOW, _CONFIRM_FRAMES = 0x7F, 4  # the last 7 frames: four Silero steps
-_HISTORY_FRAMES = 48  # how far back an onset is looked for
+_HISTORY_FRAMES = 48  # how far back an onset is looked for: 960 ms, more than the reach of rule 1; chosen
 _HISTORY = (1 << _HISTORY_FRAMES) - 1
-_ONSET_GAP = 3  # frames that a run of speech may be interrupted by
+_ONSET_GAP = 3  # frames that a run of speech may be interrupted by: a stop consonant's 60 ms; chosen
 
 
 def _samples(ms: float) -> int:
     return round(ms * SAMPLE_RATE / 1000)
 
 
-_PENDING_FRAMES = 3  # what is believed to be a word when the client ends the audio
+_PENDING_FRAMES = 3  # chosen, what is believed to be a word when the client ends the audio
 _UNTRAINED = _samples(500)
-_LONGEST_PAUSE = _samples(1000)  # a longer one was an end
+_LONGEST_PAUSE = _samples(1000)  # chosen: a longer one was an end
 _ONSET_REACH = _samples(300)
-_REACTION_FRAMES = 5  # 100 ms
+_REACTION_FRAMES = 5  # 100 ms: twice what Silero takes to change its mind
 _AGREE = _samples(300)
 _ONSET_DELAY = _samples(40)  # onset → start of the first frame that shows Silero ≥ 0.5; median over the recordings
 _OFFSET_DELAY = _samples(80)  # end of speech → end of the last frame that shows Silero ≥ 0.35; likewise

@@ -218,7 +218,7 @@ def room_for(job: Job, key: Hashable) -> int:
 
 
 def own_lease(tickets: list[Ticket]) -> Lease | None:
-    """A lease for the call, from any of its jobs: one whose submitter broke his promise must not cost the others."""
+    """A lease for the call, from any of its jobs. One whose lease was given back too early costs none of the others."""
     for ticket in tickets:
         with contextlib.suppress(Exception):
             return ticket.job.lease.duplicate()

@@ -84,7 +84,8 @@ class Decoder:
         """Decode items of one key. Raises whatever CTranslate2 raises, for all of them.
 
         Of finals, `waiters` hear at once what needs no second try while others of the batch do; those may take as
-        long again. Nobody is tried for who is gone. Only windows of files are left unfinished, when asked to hurry.
+        long again. An item for which nobody waits any more is
+        not tried again. Only windows of files are left unfinished, when asked to hurry.
         """
         key = self.batch_key(batch[0])
         features = [self._features(item, window=key.window) for item in batch]
