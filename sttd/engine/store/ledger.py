@@ -66,6 +66,7 @@ class Speed:
 
     interim_s: float
     window_s: float | None = None
+    takes: int = 1  # measurements that this is the best of
 
 
 @attrs.define(eq=False)

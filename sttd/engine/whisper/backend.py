@@ -106,7 +106,7 @@ class WhisperBackend:
         return self._places.suggest(preset)
 
     def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> LoadedWhisper:
-        """Load and warm up; the first time on this machine, also measure how quick it is. Blocks; reads no network.
+        """Load and warm up; the first times on this machine, also measure how quick it is. Blocks; reads no network.
 
         Raises:
             ModelError: `model_not_local`; `out_of_memory`, before anything is allocated when the estimate exceeds
@@ -135,17 +135,21 @@ class WhisperBackend:
                 local_files_only=True,
             )
             model = LoadedWhisper(loaded, preset=wanted, weight_bytes=needed)
-            if self._ledger is not None and self._places.measured(wanted, path) is None:
-                self._measure(self._ledger, model, wanted, path)
+            known = self._places.measured(wanted, path)
+            if self._ledger is not None and (known is None or known.takes < speed.TAKES):
+                self._measure(self._ledger, model, wanted, path, known=known)
             return model
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
             raise _load_error(error, wanted) from error
 
-    def _measure(self, ledger: Ledger, model: LoadedWhisper, preset: Preset, path: Path) -> None:
+    def _measure(
+        self, ledger: Ledger, model: LoadedWhisper, preset: Preset, path: Path, *, known: Speed | None
+    ) -> None:
         found = model.speed(threads=preset.cpu_threads)
         if found is None:
             log.info("a model is not measured: other programs had the cores", preset=preset.name)
             return
+        found = speed.best_of(known, found)
         ledger.note_speed(speed.key_of(preset, path), found)
         self._places.forget()
         if not speed.runs_live(found):
