@@ -2,7 +2,7 @@
 
 Two times say it: that of an **interim** (the encoder on the window that interims get, and `INTERIM_TOKENS` tokens with
 one beam: about 5 s of speech) and that of a **final** of a full window (`WINDOW_TOKENS` tokens with the beams of
-finals: 30 s of quick speech). Both are measured once, when a model is first loaded, with work of a fixed amount: the
+finals: 30 s of quick speech). Both are measured at the first loads of a model, with work of a fixed amount: the
 end of the text is forbidden, so nothing depends on what is said. The ledger remembers them.
 
 Rules:
