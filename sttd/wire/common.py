@@ -1,9 +1,8 @@
-"""What both planes share: the version, the bound of names, the languages that a client may name."""
+"""What both planes share: the version, the languages that a client may name."""
 
 from __future__ import annotations
 
 PROTOCOL = 1  # within one version there are only additions
-MAX_NAME_CHARS = 200  # of presets, models, labels, sessions
 
 # ISO 639-1 as far as Whisper knows it. Its tokens for Hawaiian and Cantonese have three letters because ISO 639-1 has
 # none for them; `jw` is what Whisper calls Javanese, ISO says `jv`.

@@ -8,7 +8,7 @@ A field that is None was omitted, and the daemon's configuration decides; `lang`
 detection in so many words.
 """
 
-# ruff: noqa: RUF009  (the functions of `schema` make attrs fields, which is what ruff cannot see)
+# ruff: noqa: RUF009  (the functions of `fields` make attrs fields, which is what ruff cannot see)
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import attrs
 
 from sttd.errors import ProtocolError
-from sttd.wire.common import LANGUAGES, MAX_NAME_CHARS
+from sttd.fields import base64, clip, dump, flag, integer, name, nested, number, rows, string, strings
+from sttd.wire.common import LANGUAGES
 from sttd.wire.jsontext import read_object, write_object
-from sttd.wire.schema import base64, clip, dump, flag, integer, nested, number, parse, refuse, rows, string, strings
+from sttd.wire.schema import parse, refuse
 
 ENCODINGS = ("pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container")
 
@@ -138,11 +139,9 @@ class Start:
     )
     interim: bool | None = flag("send text while it is spoken", omitted="true; false for `file`")
     task: str | None = string("`translate` writes English", choices=("transcribe", "translate"), omitted="transcribe")
-    model: str | None = string("preset for finals", max_chars=MAX_NAME_CHARS, one_line=True, omitted="as configured")
-    interim_model: str | None = string(
+    model: str | None = name("preset for finals", omitted="as configured")
+    interim_model: str | None = name(
         "preset for interims",
-        max_chars=MAX_NAME_CHARS,
-        one_line=True,
         omitted="`model` where that is given, else as configured",
     )
     words: bool | None = flag("finals list their words with times", omitted="false")
@@ -155,9 +154,7 @@ class Start:
         omitted="wait",
     )
     lock_stable: bool | None = flag("the final keeps what interims called stable", omitted="false")
-    label: str | None = string(
-        "what `sessions` shows for this session", max_chars=MAX_NAME_CHARS, one_line=True, omitted="empty"
-    )
+    label: str | None = name("what `sessions` shows for this session", omitted="empty")
 
     def __attrs_post_init__(self) -> None:
         _check_languages(self.lang, self.languages)

