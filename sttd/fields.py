@@ -98,8 +98,7 @@ def parse(
     if not ignore_unknown:
         for name in values:
             if name not in rules:
-                known = [f"{path}{other}" for other in (*rules, *beside)]
-                hint = suggestion(f"{path}{name}", known) or f"; known: {', '.join(rules) or 'none'}"
+                hint = suggestion(name, [*rules, *beside], path=path) or f"; known: {', '.join(rules) or 'none'}"
                 refuse(f"{path}{name}", f"there is no {_quoted(f'{path}{name}')} here{hint}")
     accepted = {}
     for name, rule in rules.items():
@@ -135,6 +134,17 @@ def describe(cls: type[Any]) -> dict[str, dict[str, Any]]:
     return described
 
 
+def in_words(rule: Rule) -> str:
+    """The type and bounds of a field, for a person."""
+    if choices := rule.bounds.get("choices"):
+        return f"{'some' if rule.type.startswith('[') else 'one'} of {_listed(choices)}"
+    kind = _WORDS.get(rule.type, rule.type)
+    low, high = rule.bounds.get("minimum"), rule.bounds.get("maximum")
+    if low is None:
+        return kind
+    return f"{kind} of at least {low:.16g}" if high is None else f"{kind} from {low:.16g} to {high:.16g}"
+
+
 def rules_of(cls: type[Any]) -> Mapping[str, Rule]:
     """The rule of each field of `cls`, in order of declaration."""
     rules = _RULES.get(cls)
@@ -150,8 +160,8 @@ def refuse(field: str, message: str) -> NoReturn:
     raise FieldError(clip(field), message)
 
 
-def suggestion(word: str, known: Sequence[str]) -> str:
-    """`; did you mean ...?` where something known is close, else nothing."""
+def suggestion(word: str, known: Sequence[str], *, path: str = "") -> str:
+    """`; did you mean ...?` where something known is close, else nothing. `path` is a prefix of all of them."""
     import difflib  # it takes longer to import than most programs of a client to run
 
     word = word[:_LONGEST_GUESS]  # what is compared takes time with the product of the lengths
@@ -159,7 +169,7 @@ def suggestion(word: str, known: Sequence[str]) -> str:
     if not close and "." in word:  # the right name in the wrong section
         leaf = word.rpartition(".")[2]
         close = [name for name in known if name.rpartition(".")[2] == leaf][:1]
-    return f"; did you mean `{close[0]}`?" if close else ""
+    return f"; did you mean `{path}{close[0]}`?" if close else ""
 
 
 def clip(text: str) -> str:
@@ -169,6 +179,14 @@ def clip(text: str) -> str:
 
 
 _LONGEST_GUESS = 100
+_WORDS: Mapping[str, str] = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "[str]": "a list of texts",
+    "[float]": "a list of numbers",
+}
 _RULES: dict[type[Any], Mapping[str, Rule]] = {}  # what `attrs.fields` says, once a class
 
 
@@ -418,9 +436,11 @@ def _number(
 
 def _in_range(path: str, value: float, *, minimum: float | None, maximum: float | None) -> None:
     if (minimum is not None and value < minimum) or (maximum is not None and value > maximum):
-        low = "" if minimum is None else f"at least {minimum:.10g}" if maximum is None else f"between {minimum:.10g}"
-        high = "" if maximum is None else f"at most {maximum:.10g}" if minimum is None else f" and {maximum:.10g}"
-        refuse(path, f"{_quoted(path)} must be {low}{high}, not {_shown(value)}")
+        if minimum is None:
+            allowed = f"at most {maximum:.16g}"
+        else:
+            allowed = f"at least {minimum:.16g}" if maximum is None else f"from {minimum:.16g} to {maximum:.16g}"
+        refuse(path, f"{_quoted(path)} must be {allowed}, not {_shown(value)}")
 
 
 def _shown(value: float) -> str:

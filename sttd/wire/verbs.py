@@ -13,6 +13,7 @@ import attrs
 
 from sttd.errors import ProtocolError
 from sttd.fields import MAX_NAME_CHARS, clip, describe, flag, integer, name, number, string, strings
+from sttd.options import MAX_CPU_THREADS, MAX_WORKERS
 from sttd.wire.common import PROTOCOL
 from sttd.wire.schema import parse
 
@@ -44,10 +45,10 @@ class LoadParams:
 
     preset: str = name("the preset to load", required=True)
     cpu_threads: int | None = integer(
-        "threads of one worker; 0 lets the machine decide", minimum=0, maximum=64, omitted="as configured"
+        "threads of one worker; 0 lets the machine decide", minimum=0, maximum=MAX_CPU_THREADS, omitted="as configured"
     )
     num_workers: int | None = integer(
-        "decodes that run at the same time", minimum=1, maximum=8, omitted="as configured"
+        "decodes that run at the same time", minimum=1, maximum=MAX_WORKERS, omitted="as configured"
     )
     keep_alive_s: float | None = number(
         "unload after so long without use; 0: as soon as it is idle, -1: never",
