@@ -16,10 +16,10 @@ import numpy as np
 import soxr
 
 from sttd.core.audio import AudioDecoder
-from sttd.core.options import Endpointing
 from sttd.core.types import SAMPLE_RATE, Samples
 from sttd.core.utterance import UtteranceAssembler, UtteranceEvent
 from sttd.engine.vad import SileroModel, VoiceDetector
+from sttd.options import Endpointing
 
 ROOT = Path(__file__).parents[1]
 SILERO = SileroModel()  # one for all, as in the daemon; loaded with the first `Ingest`

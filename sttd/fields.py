@@ -145,6 +145,11 @@ def in_words(rule: Rule) -> str:
     return f"{kind} of at least {low:.16g}" if high is None else f"{kind} from {low:.16g} to {high:.16g}"
 
 
+def sentence(summary: str) -> str:
+    """A summary as a sentence; in the code it is a phrase, without a capital and a full stop."""
+    return f"{summary[:1].upper()}{summary[1:]}."
+
+
 def rules_of(cls: type[Any]) -> Mapping[str, Rule]:
     """The rule of each field of `cls`, in order of declaration."""
     rules = _RULES.get(cls)
@@ -188,6 +193,90 @@ _WORDS: Mapping[str, str] = {
     "[float]": "a list of numbers",
 }
 _RULES: dict[type[Any], Mapping[str, Rule]] = {}  # what `attrs.fields` says, once a class
+
+
+# ---------------------------------------------------------------- the same fields in another class
+#
+# A class that carries the fields of another one lists their names and types, for mypy and the reader, and takes the
+# rest from the declarations:
+#
+#     @attrs.frozen(kw_only=True, field_transformer=asked(Options))
+#     class Start:
+#         lang: str | None = None
+#
+# A list that does not agree with what it stands for does not import.
+
+
+def asked(
+    declared: type[Any], *, changes: Changes | None = None, omitted: str = "", **omitted_of: str
+) -> Callable[[type[Any], list[attrs.Attribute[Any]]], list[attrs.Attribute[Any]]]:
+    """What somebody may name of `declared`; None is what was not named.
+
+    Args:
+        changes: take only the fields that change so.
+        omitted: what leaving out any of them means; by default its default, and what the declaration says of it.
+        omitted_of: the same for single fields.
+    """
+    rules = {name: rule for name, rule in rules_of(declared).items() if changes in (None, rule.changes)}
+    defaults = {field.name: field.default for field in attrs.fields(declared)}
+
+    def meaning(name: str) -> str:
+        default = _default_text(defaults[name])
+        return omitted_of.get(name) or omitted or ", ".join(filter(None, (default, rules[name].omitted)))
+
+    rules = {name: attrs.evolve(rule, required=False, omitted=meaning(name)) for name, rule in rules.items()}
+    return _taking(rules)
+
+
+def told(declared: type[Any]) -> Callable[[type[Any], list[attrs.Attribute[Any]]], list[attrs.Attribute[Any]]]:
+    """What somebody is told of `declared`: the same fields without bounds, for a newer teller may have wider ones."""
+    kinds: Mapping[str, Callable[[str], Any]] = {
+        "int": integer,
+        "float": number,
+        "bool": flag,
+        "str": string,
+        "[str]": strings,
+    }
+    rules = {
+        name: _rule(kinds[rule.type](rule.summary)) if rule.type in kinds else rule
+        for name, rule in rules_of(declared).items()
+    }
+    return _taking(rules, sort=True)
+
+
+def same(declared: type[Any], name: str, *, changes: Changes) -> Any:
+    """One field of `declared` in another class, which says itself when a change of it holds."""
+    field = attrs.fields_dict(declared)[name]
+    rule = attrs.evolve(field.metadata[_RULE], changes=changes)
+    return attrs.field(default=field.default, metadata={_RULE: rule})
+
+
+def _taking(
+    rules: Mapping[str, Rule], *, sort: bool = False
+) -> Callable[[type[Any], list[attrs.Attribute[Any]]], list[attrs.Attribute[Any]]]:
+    def transform(cls: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+        bare = {field.name for field in fields if _RULE not in field.metadata}
+        own = {field.name for field in fields} - bare
+        if bare != rules.keys() - own:
+            raise TypeError(f"{cls.__name__} must have the fields {', '.join(rules)}")
+        if sort:  # what is the class's own comes first
+            places = {name: place for place, name in enumerate(rules)}
+            fields = sorted(fields, key=lambda field: places.get(field.name, -1))
+        return [field.evolve(metadata={_RULE: rules[field.name]}) if field.name in bare else field for field in fields]
+
+    return transform
+
+
+def _default_text(default: Any) -> str:
+    """A default for the reader; nothing for one that is empty, or an object."""
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:.16g}" if isinstance(default, int | float) else default if isinstance(default, str) else ""
+
+
+def _rule(field: Any) -> Rule:
+    rule: Rule = field.metadata[_RULE]
+    return rule
 
 
 # ---------------------------------------------------------------- the kinds of field

@@ -13,8 +13,13 @@ from typing import Any, Literal
 import attrs
 
 from sttd.errors import ConfigError
-from sttd.fields import Rule, flag, integer, number, rules_of, string, strings
-from sttd.options import MAX_CPU_THREADS, MAX_UTTERANCE_S, MAX_WORKERS
+from sttd.fields import Rule, flag, integer, number, rules_of, same, string, strings
+from sttd.options import MAX_CPU_THREADS, MAX_WORKERS, Endpointing, Tuning
+
+
+def _of_sessions(declared: type[Any], name: str) -> Any:
+    """What every session starts with, as it is declared there. A change of it holds from the next session on."""
+    return same(declared, name, changes="session")
 
 
 @attrs.frozen(kw_only=True)
@@ -22,31 +27,31 @@ class ServerConfig:
     """Where the daemon listens, and how it ends."""
 
     runtime_dir: str = string(
-        "Directory of control.sock and audio.sock; "
-        "empty: $XDG_RUNTIME_DIR/sttd, else /run/sttd for root and /run/user/UID/sttd for others.",
+        "directory of control.sock and audio.sock; "
+        "empty: $XDG_RUNTIME_DIR/sttd, else /run/sttd for root and /run/user/UID/sttd for others",
         default="",
         changes="restart",
     )
     tcp: str = string(
-        "HOST:PORT for HTTP and WebSocket over TCP, or `off`.", default="127.0.0.1:7788", changes="restart"
+        "HOST:PORT for HTTP and WebSocket over TCP, or `off`", default="127.0.0.1:7788", changes="restart"
     )
-    token: str = string("Bearer token that TCP clients must show.", default="", changes="restart", secret=True)
-    token_file: str = string("File with the token, read at start.", default="", changes="restart")
+    token: str = string("bearer token that TCP clients must show", default="", changes="restart", secret=True)
+    token_file: str = string("file with the token, read at start", default="", changes="restart")
     allowed_hosts: tuple[str, ...] = strings(
-        "Names besides loopback that a TCP request's Host header may carry.", default=(), changes="restart"
+        "names besides loopback that a TCP request's Host header may carry", default=(), changes="restart"
     )
     allowed_origins: tuple[str, ...] = strings(
-        "Origins of web pages that may connect, besides the daemon's own.", default=(), changes="restart"
+        "origins of web pages that may connect, besides the daemon's own", default=(), changes="restart"
     )
     drain_s: float = number(
-        "How long SIGTERM waits for open utterances; keep it below TimeoutStopSec.",
+        "how long SIGTERM waits for open utterances; keep it below TimeoutStopSec",
         minimum=0,
         maximum=600,
         default=10.0,
         unit="s",
     )
     idle_exit_s: float = number(
-        "Exit after so long without sessions and downloads, if systemd holds the sockets; 0: never.",
+        "exit after so long without sessions and downloads, if systemd holds the sockets; 0: never",
         minimum=0,
         default=0.0,
         unit="s",
@@ -58,10 +63,10 @@ class LogConfig:
     """What is logged, and how. Audio and transcripts never are, above debug."""
 
     level: Literal["debug", "info", "warning", "error"] = string(
-        "Least severe level that is logged.", choices=("debug", "info", "warning", "error"), default="info"
+        "least severe level that is logged", choices=("debug", "info", "warning", "error"), default="info"
     )
     format: Literal["auto", "text", "json", "journal"] = string(
-        "auto: the journal's native protocol under systemd, text elsewhere.",
+        "`auto`: the journal's native protocol under systemd, text elsewhere",
         choices=("auto", "text", "json", "journal"),
         default="auto",
         changes="restart",
@@ -72,27 +77,27 @@ class LogConfig:
 class ModelsConfig:
     """Which models are used, and how long they stay in memory."""
 
-    model: str = string("Preset that decodes finals.", default="auto", changes="session")
-    interim_model: str = string("Preset that decodes interims; empty: the same.", default="", changes="session")
-    device: str = string("auto, cpu, cuda or cuda:N, for presets that do not say.", default="auto")
-    compute_type: str = string("auto: float16 on CUDA, int8 on CPU; int8_float16 for small GPUs.", default="auto")
+    model: str = string("preset that decodes finals", default="auto", changes="session")
+    interim_model: str = string("preset that decodes interims; empty: the same", default="", changes="session")
+    device: str = string("`auto`, `cpu`, `cuda` or `cuda:N`, for presets that do not say", default="auto")
+    compute_type: str = string("`auto`: float16 on CUDA, int8 on CPU; int8_float16 for small GPUs", default="auto")
     cpu_threads: int = integer(
-        "Threads a call uses on CPU; 0: from the machine.", minimum=0, maximum=MAX_CPU_THREADS, default=0
+        "threads a call uses on CPU; 0: from the machine", minimum=0, maximum=MAX_CPU_THREADS, default=0
     )
-    max_loaded_models: int = integer("Loaded models at the same time.", minimum=1, maximum=64, default=2)
+    max_loaded_models: int = integer("loaded models at the same time", minimum=1, maximum=64, default=2)
     model_idle_ttl_seconds: float = number(
-        "Unload a model that nobody used for so long; 0: never.", minimum=0, default=300.0, unit="s"
+        "unload a model that nobody used for so long; 0: never", minimum=0, default=300.0, unit="s"
     )
     parked_ttl_seconds: float = number(
-        "Keep an idle GPU model's weights in RAM for so long; 0: free them at once.", minimum=0, default=600.0, unit="s"
+        "keep an idle GPU model's weights in RAM for so long; 0: free them at once", minimum=0, default=600.0, unit="s"
     )
     load_wait_s: float = number(
-        "How long a load waits for a slot when every one is in use.", minimum=0, maximum=600, default=10.0, unit="s"
+        "how long a load waits for a slot when every one is in use", minimum=0, maximum=600, default=10.0, unit="s"
     )
-    models_dir: str = string("Directory with more models, one folder each.", default="", changes="restart")
-    allow_smaller: bool = flag("Out of memory: fall back to a preset's `smaller` one.", default=False)
+    models_dir: str = string("directory with more models, one folder each", default="", changes="restart")
+    allow_smaller: bool = flag("out of memory: fall back to a preset's `smaller` one", default=False)
     selectable: tuple[str, ...] = strings(
-        "Presets that sessions may name; `*` allows all.", default=("*",), changes="session"
+        "presets that sessions may name; `*` allows all", default=("*",), changes="session"
     )
 
 
@@ -100,73 +105,27 @@ class ModelsConfig:
 class VadConfig:
     """How speech is told from other sound."""
 
-    aggressiveness: int = integer(
-        "Of WebRTC VAD: 3 calls the least speech.", minimum=0, maximum=3, default=2, changes="session"
-    )
-    silero: bool = flag("Let Silero confirm what WebRTC VAD finds.", default=True, changes="session")
+    aggressiveness: int = _of_sessions(Endpointing, "aggressiveness")
+    silero: bool = flag("let Silero confirm what WebRTC VAD finds", default=True, changes="session")
 
 
 @attrs.frozen(kw_only=True)
 class EndpointingConfig:
     """When an utterance ends by itself."""
 
-    silence_ms_min: int = integer(
-        "Shortest silence that ends an utterance.",
-        minimum=100,
-        maximum=10_000,
-        default=400,
-        unit="ms",
-        changes="session",
-    )
-    silence_ms_max: int = integer(
-        "Longest silence within an utterance.", minimum=100, maximum=10_000, default=700, unit="ms", changes="session"
-    )
-    max_utterance_s: float = number(
-        "Cut longer utterances at their best pause.",
-        minimum=2,
-        maximum=MAX_UTTERANCE_S,
-        default=28.0,
-        unit="s",
-        changes="session",
-    )
-    speculate_ms: int = integer(
-        "Silence after which the final decode starts, before the endpoint is sure; 0: never.",
-        minimum=0,
-        maximum=2000,
-        default=180,
-        unit="ms",
-        changes="session",
-    )
-    pre_roll_ms: int = integer(
-        "Audio kept from before the start of speech.",
-        minimum=0,
-        maximum=1000,
-        default=400,
-        unit="ms",
-        changes="session",
-    )
+    silence_ms_min: int = _of_sessions(Endpointing, "silence_ms_min")
+    silence_ms_max: int = _of_sessions(Endpointing, "silence_ms_max")
+    max_utterance_s: float = _of_sessions(Endpointing, "max_utterance_s")
+    speculate_ms: int = _of_sessions(Tuning, "speculate_ms")
+    pre_roll_ms: int = _of_sessions(Tuning, "pre_roll_ms")
 
 
 @attrs.frozen(kw_only=True)
 class InterimConfig:
     """How live the live text is."""
 
-    interim_min_ms: int = integer(
-        "New audio between two interims, at least.",
-        minimum=50,
-        maximum=10_000,
-        default=350,
-        unit="ms",
-        changes="session",
-    )
-    hold_back_ms: int = integer(
-        "Words that end so close to the end of the audio are not stable yet.",
-        minimum=0,
-        maximum=5000,
-        default=400,
-        unit="ms",
-        changes="session",
-    )
+    interim_min_ms: int = _of_sessions(Tuning, "interim_min_ms")
+    hold_back_ms: int = _of_sessions(Tuning, "hold_back_ms")
 
 
 @attrs.frozen(kw_only=True)
@@ -174,30 +133,30 @@ class SchedulerConfig:
     """How worker time is shared."""
 
     file_share: float = number(
-        "Share of worker time kept for files by thinning interims.", minimum=0, maximum=0.9, default=0.10
+        "share of worker time kept for files by thinning interims", minimum=0, maximum=0.9, default=0.10
     )
     final_hold_s: float = number(
-        "A batch of finals grows while its call should take no longer.", minimum=0.05, maximum=60, default=2.0, unit="s"
+        "a batch of finals grows while its call should take no longer", minimum=0.05, maximum=60, default=2.0, unit="s"
     )
     final_workers: int = integer(
-        "Workers of a preset with several that take finals alone; one at least takes all.",
+        "workers of a preset with several that take finals alone; one at least takes all",
         minimum=0,
         maximum=MAX_WORKERS,
         default=1,
     )
-    interim_hold_s: float = number("The same for interims.", minimum=0.05, maximum=60, default=0.3, unit="s")
+    interim_hold_s: float = number("the same for interims", minimum=0.05, maximum=60, default=0.3, unit="s")
     file_hold_s: float = number(
-        "The same for files, while somebody speaks.", minimum=0.05, maximum=60, default=1.0, unit="s"
+        "the same for files, while somebody speaks", minimum=0.05, maximum=60, default=1.0, unit="s"
     )
     admission_wait_s: float = number(
-        "Refuse new sessions while a final would wait longer than this.",
+        "refuse new sessions while a final would wait longer than this",
         minimum=0.1,
         maximum=600,
         default=2.0,
         unit="s",
     )
     decode_timeout_s: float = number(
-        "A call that runs longer is not health: the watchdog is no longer fed.", minimum=5, default=120.0, unit="s"
+        "a call that runs longer is not health: the watchdog is no longer fed", minimum=5, default=120.0, unit="s"
     )
 
 
@@ -205,20 +164,20 @@ class SchedulerConfig:
 class LimitsConfig:
     """Bounds on what clients may take."""
 
-    sessions: int = integer("Sessions at the same time.", minimum=1, maximum=100_000, default=256)
-    sessions_per_uid: int = integer("Sessions of one user at the same time.", minimum=1, maximum=100_000, default=64)
+    sessions: int = integer("sessions at the same time", minimum=1, maximum=100_000, default=256)
+    sessions_per_uid: int = integer("sessions of one user at the same time", minimum=1, maximum=100_000, default=64)
     connections: int = integer(
-        "Connections a plane holds at the same time.", minimum=1, maximum=100_000, default=512, changes="restart"
+        "connections a plane holds at the same time", minimum=1, maximum=100_000, default=512, changes="restart"
     )
     start_timeout_s: float = number(
-        "Close a connection that sends no `start` for so long.", minimum=1, default=30.0, unit="s", changes="restart"
+        "close a connection that sends no `start` for so long", minimum=1, default=30.0, unit="s", changes="restart"
     )
     idle_timeout_s: float = number(
-        "Close a session that sends nothing for so long.", minimum=1, default=300.0, unit="s", changes="restart"
+        "close a session that sends nothing for so long", minimum=1, default=300.0, unit="s", changes="restart"
     )
-    lag_warning_s: float = number("Tell a session that is this far behind.", minimum=0.1, default=2.0, unit="s")
+    lag_warning_s: float = _of_sessions(Tuning, "lag_warning_s")
     memory_reserve_bytes: int = integer(
-        "Refuse new sessions while less memory than this is free; 0: never.",
+        "refuse new sessions while less memory than this is free; 0: never",
         minimum=0,
         maximum=10**15,
         default=64 * 1024**2,

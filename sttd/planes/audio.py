@@ -34,10 +34,10 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 from wsproto.utilities import LocalProtocolError
 
 import sttd
-from sttd.core.options import SessionChanges, SessionOptions
 from sttd.core.types import Failure, SessionEvent, Stopped
 from sttd.errors import InternalError, OverloadedError, ProtocolError, SessionError, SttdError
 from sttd.host import logs
+from sttd.options import ENCODINGS, SessionChanges, SessionOptions
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
 from sttd.planes.intake import Held, Intake
@@ -47,7 +47,6 @@ from sttd.wire.common import PROTOCOL
 from sttd.wire.http import Upgrade
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 from sttd.wire.messages import (
-    ENCODINGS,
     Audio,
     Configure,
     Finalize,

@@ -12,14 +12,12 @@ from collections import deque
 import attrs
 import trio
 
-from sttd.core.options import SessionChanges, SessionOptions
+from sttd.options import SAMPLE_BYTES, SessionChanges, SessionOptions
 
 PIECES = 64
 HELD_S = 30.0
 CONTAINER_PIECE_BYTES = 64 * 1024
 _MAX_OVERTAKEN = 64  # then a client that drops must wait too
-
-_SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_s32le": 4, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
 
 
 @attrs.frozen
@@ -55,7 +53,7 @@ class Inlet:
     @property
     def bytes_per_sample(self) -> int:
         """Of all channels together; 1 for a container, whose samples nobody can count."""
-        return _SAMPLE_BYTES.get(self.options.encoding, 1) * self.options.channels
+        return SAMPLE_BYTES.get(self.options.encoding, 1) * self.options.channels
 
     @property
     def _piece_bytes(self) -> int:

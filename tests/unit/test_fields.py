@@ -246,6 +246,105 @@ def test_describe_says_what_leaving_out_means():
     assert schema.describe(Other)["rate"]["omitted"] == "16000"
 
 
+@attrs.frozen(kw_only=True)
+class Options:
+    rate: int = schema.integer("a rate", minimum=8, maximum=16, default=9, changes="session")
+    ratio: float = schema.number("a ratio", maximum=1, default=0.5, changes="utterance", omitted="twice that for files")
+    sure: bool = schema.flag("sure?", default=True, changes="utterance")
+    label: str = schema.name("a label", default="", omitted="empty")
+    inner: Inner | None = schema.nested(Inner, "a map", default=Inner())
+    own: int = 5
+
+
+def test_what_somebody_may_name_has_the_bounds_of_what_it_stands_for():
+    @attrs.frozen(kw_only=True, field_transformer=schema.asked(Options))
+    class Asked:
+        rate: int | None = None
+        ratio: float | None = None
+        sure: bool | None = None
+        label: str | None = None
+        inner: Inner | None = None
+
+    assert schema.parse(Asked, {"rate": 8}) == Asked(rate=8)
+    with pytest.raises(FieldError, match="from 8 to 16"):
+        schema.parse(Asked, {"rate": 17})
+    assert {name: row.get("omitted") for name, row in schema.describe(Asked).items()} == {
+        "rate": "9", "ratio": "0.5, twice that for files", "sure": "true", "label": "empty", "inner": None,
+    }  # fmt: skip
+
+
+def test_what_may_change_is_a_part_of_it():
+    @attrs.frozen(
+        kw_only=True, field_transformer=schema.asked(Options, changes="utterance", omitted="unchanged", sure="yes")
+    )
+    class Changed:
+        ratio: float | None = None
+        sure: bool | None = None
+
+    assert [row["omitted"] for row in schema.describe(Changed).values()] == ["unchanged", "yes"]
+    assert schema.parse(Changed, {}) == Changed()
+
+
+def test_what_somebody_is_told_has_no_bounds_and_may_have_more():
+    @attrs.frozen(kw_only=True)
+    class Base:
+        rate: int | None = None
+        ratio: float | None = None
+        sure: bool | None = None
+        label: str | None = None
+        inner: Inner | None = None
+
+    @attrs.frozen(kw_only=True, field_transformer=schema.told(Options))
+    class Told(Base):
+        inner: Inner | None = schema.nested(Inner, "a map that may grow", ignore_unknown=True)
+        number: int = schema.integer("which one", required=True)
+
+    assert list(schema.rules_of(Told)) == ["number", "rate", "ratio", "sure", "label", "inner"]
+    told = schema.parse(Told, {"number": 1, "rate": 99, "inner": {"new": 1}})
+    assert (told.rate, told.inner) == (99, Inner())
+    with pytest.raises(FieldError):
+        schema.parse(Told, {"number": 1, "rate": "99"})
+
+
+@pytest.mark.parametrize("names", [["rate"], ["rate", "ratio", "sure", "label", "inner", "other"]])
+def test_a_list_that_does_not_agree_does_not_import(names):
+    with pytest.raises(TypeError, match="must have the fields rate, ratio, sure, label, inner"):
+        attrs.make_class(
+            "Asked", {name: attrs.field(default=None) for name in names}, field_transformer=schema.asked(Options)
+        )
+
+
+def test_a_field_may_stand_in_another_class():
+    @attrs.frozen(kw_only=True)
+    class Section:
+        rate: int = schema.same(Options, "rate", changes="restart")
+
+    (rule,) = schema.rules_of(Section).values()
+    assert (Section().rate, rule.summary, rule.changes) == (9, "a rate", "restart")
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        (schema.integer("", minimum=1, maximum=10**15), "a whole number from 1 to 1000000000000000"),
+        (schema.number("", minimum=0.1), "a number of at least 0.1"),
+        (schema.number(""), "a number"),
+        (schema.flag(""), "true or false"),
+        (schema.string("", choices=("a", "b")), "one of a, b"),
+        (schema.integers("", choices=(1, 2)), "some of 1, 2"),
+        (schema.strings(""), "a list of texts"),
+        (schema.base64(""), "base64"),
+    ],
+)
+def test_what_a_field_accepts_can_be_said(field, words):
+    (rule,) = schema.rules_of(attrs.make_class("One", {"one": field})).values()
+    assert schema.in_words(rule) == words
+
+
+def test_a_summary_can_be_a_sentence():
+    assert schema.sentence("how many") == "How many."
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.binary(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

@@ -167,7 +167,8 @@ def test_changes_are_told_apart_by_what_they_need():
 
 def test_every_option_says_what_it_is():
     for key, rule in config.options():
-        assert rule.summary.endswith("."), key
+        assert rule.summary, key
+        assert not rule.summary.endswith("."), key
         if rule.type == "int":  # MessagePack has no larger ones, and the control plane shows them
             assert rule.bounds["maximum"] < 2**63, key
 

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from sttd.core.options import SessionChanges, SessionOptions
+from sttd.options import SessionChanges, SessionOptions
 from sttd.session.inlet import CONTAINER_PIECE_BYTES, HELD_S, PIECES, Dropped, Finalize, Inlet
 
 
