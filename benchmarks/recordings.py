@@ -128,11 +128,11 @@ class Ingest:
 
     def __attrs_post_init__(self) -> None:
         self.decoder = AudioDecoder(encoding="pcm_s16le", sample_rate=self.rate, channels=self.channels)
-        mode = self.endpointing.aggressiveness if self.endpointing else 2
+        mode = (self.endpointing or Endpointing()).aggressiveness
         if self.silero is not None:
             self.silero.load()
         self.detector = VoiceDetector(aggressiveness=mode, silero=self.silero)
-        self.assembler = UtteranceAssembler(self.endpointing, max_utterance_s=28.0)
+        self.assembler = UtteranceAssembler(self.endpointing, max_utterance_s=Endpointing().max_utterance_s)
 
     def messages(self, data: bytes) -> Iterator[bytes]:
         """The bytes cut as a live client cuts them."""

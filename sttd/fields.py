@@ -244,7 +244,7 @@ def told(declared: type[Any]) -> Callable[[type[Any], list[attrs.Attribute[Any]]
     return _taking(rules, sort=True)
 
 
-def same(declared: type[Any], name: str, *, changes: Changes) -> Any:
+def same(declared: type[Any], name: str, *, changes: Changes = "live") -> Any:
     """One field of `declared` in another class, which says itself when a change of it holds."""
     field = attrs.fields_dict(declared)[name]
     rule = attrs.evolve(field.metadata[_RULE], changes=changes)

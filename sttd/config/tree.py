@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 import attrs
 
+from sttd.core.pooling import PoolLimits
+from sttd.core.scheduling import PolicyOptions
 from sttd.errors import ConfigError
 from sttd.fields import Rule, flag, integer, number, rules_of, same, string, strings
-from sttd.options import MAX_CPU_THREADS, MAX_WORKERS, Endpointing, Tuning
+from sttd.options import MAX_CPU_THREADS, Endpointing, Tuning
 
 
 def _of_sessions(declared: type[Any], name: str) -> Any:
@@ -84,18 +86,12 @@ class ModelsConfig:
     cpu_threads: int = integer(
         "threads a call uses on CPU; 0: from the machine", minimum=0, maximum=MAX_CPU_THREADS, default=0
     )
-    max_loaded_models: int = integer("loaded models at the same time", minimum=1, maximum=64, default=2)
-    model_idle_ttl_seconds: float = number(
-        "unload a model that nobody used for so long; 0: never", minimum=0, default=300.0, unit="s"
-    )
-    parked_ttl_seconds: float = number(
-        "keep an idle GPU model's weights in RAM for so long; 0: free them at once", minimum=0, default=600.0, unit="s"
-    )
-    load_wait_s: float = number(
-        "how long a load waits for a slot when every one is in use", minimum=0, maximum=600, default=10.0, unit="s"
-    )
+    max_loaded_models: int = same(PoolLimits, "max_loaded_models")
+    model_idle_ttl_seconds: float = same(PoolLimits, "idle_ttl_s")
+    parked_ttl_seconds: float = same(PoolLimits, "parked_ttl_s")
+    load_wait_s: float = same(PoolLimits, "load_wait_s")
     models_dir: str = string("directory with more models, one folder each", default="", changes="restart")
-    allow_smaller: bool = flag("out of memory: fall back to a preset's `smaller` one", default=False)
+    allow_smaller: bool = same(PoolLimits, "allow_smaller")
     selectable: tuple[str, ...] = strings(
         "presets that sessions may name; `*` allows all", default=("*",), changes="session"
     )
@@ -132,22 +128,11 @@ class InterimConfig:
 class SchedulerConfig:
     """How worker time is shared."""
 
-    file_share: float = number(
-        "share of worker time kept for files by thinning interims", minimum=0, maximum=0.9, default=0.10
-    )
-    final_hold_s: float = number(
-        "a batch of finals grows while its call should take no longer", minimum=0.05, maximum=60, default=2.0, unit="s"
-    )
-    final_workers: int = integer(
-        "workers of a preset with several that take finals alone; one at least takes all",
-        minimum=0,
-        maximum=MAX_WORKERS,
-        default=1,
-    )
-    interim_hold_s: float = number("the same for interims", minimum=0.05, maximum=60, default=0.3, unit="s")
-    file_hold_s: float = number(
-        "the same for files, while somebody speaks", minimum=0.05, maximum=60, default=1.0, unit="s"
-    )
+    file_share: float = same(PolicyOptions, "file_share")
+    final_hold_s: float = same(PolicyOptions, "final_hold_s")
+    final_workers: int = same(PolicyOptions, "final_workers")
+    interim_hold_s: float = same(PolicyOptions, "interim_hold_s")
+    file_hold_s: float = same(PolicyOptions, "file_hold_s")
     admission_wait_s: float = number(
         "refuse new sessions while a final would wait longer than this",
         minimum=0.1,

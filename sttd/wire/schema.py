@@ -7,11 +7,11 @@ accepts. The error names the field in its message and in `data["field"]`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from sttd import fields
 from sttd.errors import ProtocolError
-from sttd.fields import clip, describe, dump, rules_of
+from sttd.fields import describe, dump
 
 T = TypeVar("T")
 
@@ -29,17 +29,7 @@ def parse(cls: type[T], values: Mapping[str, Any], *, ignore_unknown: bool = Fal
     try:
         return fields.parse(cls, values, ignore_unknown=ignore_unknown)
     except fields.FieldError as error:
-        raise bad_option(error) from None
+        raise ProtocolError(error.message, code="bad_option", data={"field": error.field}) from None
 
 
-def refuse(field: str, message: str) -> NoReturn:
-    """Raise the `bad_option` that names `field`."""
-    raise ProtocolError(message, code="bad_option", data={"field": clip(field)})
-
-
-def bad_option(error: fields.FieldError) -> ProtocolError:
-    """The error as a peer is told of it."""
-    return ProtocolError(error.message, code="bad_option", data={"field": error.field})
-
-
-__all__ = ["bad_option", "clip", "describe", "dump", "parse", "refuse", "rules_of"]
+__all__ = ["describe", "dump", "parse"]

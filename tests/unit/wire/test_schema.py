@@ -25,9 +25,3 @@ def test_what_does_not_hold_is_a_bad_option_that_names_the_field(field):
     assert caught.value.code == "bad_option"
     assert f"`{caught.value.data['field']}`" in caught.value.message
     assert str(caught.value).encode()
-
-
-def test_so_is_what_the_fields_of_a_message_are_together():
-    with pytest.raises(ProtocolError, match="not both") as caught:
-        schema.refuse("count", "not both")
-    assert (caught.value.code, caught.value.data) == ("bad_option", {"field": "count"})
