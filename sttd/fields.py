@@ -17,6 +17,7 @@ way back, `describe` says what it accepts. The rules hold wherever the mapping c
 - A bool is not an integer, although Python thinks so. An integer is a float. Neither NaN nor infinity is a number.
 - A string must be encodable: a lone surrogate, which JSON can spell, would fail later, when it is sent to somebody.
 - A class may have attrs fields that are not declared here; `parse`, `dump` and `describe` do not see them.
+- A summary is a phrase, without a capital and a full stop: it stands in tables, in sentences and in help texts.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from __future__ import annotations
 import binascii
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NoReturn, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, NoReturn, TypeAlias, TypedDict, TypeVar, Unpack
 
 import attrs
 
@@ -207,9 +208,11 @@ _RULES: dict[type[Any], Mapping[str, Rule]] = {}  # what `attrs.fields` says, on
 # A list that does not agree with what it stands for does not import.
 
 
-def asked(
-    declared: type[Any], *, changes: Changes | None = None, omitted: str = "", **omitted_of: str
-) -> Callable[[type[Any], list[attrs.Attribute[Any]]], list[attrs.Attribute[Any]]]:
+_Attributes: TypeAlias = "list[attrs.Attribute[Any]]"
+Transformer: TypeAlias = Callable[[type[Any], _Attributes], _Attributes]
+
+
+def asked(declared: type[Any], *, changes: Changes | None = None, omitted: str = "", **omitted_of: str) -> Transformer:
     """What somebody may name of `declared`; None is what was not named.
 
     Args:
@@ -228,7 +231,7 @@ def asked(
     return _taking(rules)
 
 
-def told(declared: type[Any]) -> Callable[[type[Any], list[attrs.Attribute[Any]]], list[attrs.Attribute[Any]]]:
+def told(declared: type[Any]) -> Transformer:
     """What somebody is told of `declared`: the same fields without bounds, for a newer teller may have wider ones."""
     kinds: Mapping[str, Callable[[str], Any]] = {
         "int": integer,
@@ -251,10 +254,10 @@ def same(declared: type[Any], name: str, *, changes: Changes = "live") -> Any:
     return attrs.field(default=field.default, metadata={_RULE: rule})
 
 
-def _taking(
-    rules: Mapping[str, Rule], *, sort: bool = False
-) -> Callable[[type[Any], list[attrs.Attribute[Any]]], list[attrs.Attribute[Any]]]:
-    def transform(cls: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+def _taking(rules: Mapping[str, Rule], *, sort: bool = False) -> Transformer:
+    """Give the fields of a class that have no rule the one of their name; there must be one for each."""
+
+    def transform(cls: type[Any], fields: _Attributes) -> _Attributes:
         bare = {field.name for field in fields if _RULE not in field.metadata}
         own = {field.name for field in fields} - bare
         if bare != rules.keys() - own:
