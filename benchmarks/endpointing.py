@@ -27,10 +27,10 @@ from benchmarks.options import Options
 from benchmarks.recordings import Ingest, Recording, as_bytes, load
 from benchmarks.sessions import TICK, audible, loudness, runs
 from sttd.core.endpointer import Activity
-from sttd.core.options import Endpointing
 from sttd.core.text import turn_hint
 from sttd.core.types import SAMPLE_RATE, Samples
 from sttd.core.utterance import Closed, Opened, Paused, UtteranceAssembler
+from sttd.options import Endpointing
 
 SESSIONS, SENTENCES = 12, 10  # per profile
 NOISE_DB = -30  # below the speech's level

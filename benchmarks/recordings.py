@@ -16,10 +16,10 @@ import numpy as np
 import soxr
 
 from sttd.core.audio import AudioDecoder
-from sttd.core.options import Endpointing
 from sttd.core.types import SAMPLE_RATE, Samples
 from sttd.core.utterance import UtteranceAssembler, UtteranceEvent
 from sttd.engine.vad import SileroModel, VoiceDetector
+from sttd.options import Endpointing
 
 ROOT = Path(__file__).parents[1]
 SILERO = SileroModel()  # one for all, as in the daemon; loaded with the first `Ingest`
@@ -128,11 +128,11 @@ class Ingest:
 
     def __attrs_post_init__(self) -> None:
         self.decoder = AudioDecoder(encoding="pcm_s16le", sample_rate=self.rate, channels=self.channels)
-        mode = self.endpointing.aggressiveness if self.endpointing else 2
+        mode = (self.endpointing or Endpointing()).aggressiveness
         if self.silero is not None:
             self.silero.load()
         self.detector = VoiceDetector(aggressiveness=mode, silero=self.silero)
-        self.assembler = UtteranceAssembler(self.endpointing, max_utterance_s=28.0)
+        self.assembler = UtteranceAssembler(self.endpointing, max_utterance_s=Endpointing().max_utterance_s)
 
     def messages(self, data: bytes) -> Iterator[bytes]:
         """The bytes cut as a live client cuts them."""

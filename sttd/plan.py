@@ -5,13 +5,14 @@ A start and a reload make a plan; one that does not hold raises and changes noth
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
 from sttd.config.reader import Loaded, load
-from sttd.config.tree import Config, parse_tcp, suggestion
+from sttd.config.tree import Config, parse_tcp
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.engine.contract import Backend, Preset
@@ -21,6 +22,7 @@ from sttd.engine.store.ledger import Ledger
 from sttd.engine.store.models import ModelStore, default_own_dir
 from sttd.engine.whisper.backend import WhisperBackend
 from sttd.errors import ConfigError
+from sttd.fields import suggestion
 from sttd.host.sockets import SYSTEM_DIR, runtime_dir
 from sttd.host.systemd import InheritedSocket
 
@@ -57,7 +59,8 @@ def make_plan(sources: Sources) -> Plan:
     """Read the configuration and check all of it. Raises ConfigError; changes nothing."""
     loaded = sources.read()
     config = loaded.config
-    models_dir = Path(config.models.models_dir).expanduser() if config.models.models_dir else None
+    # Unlike `Path.expanduser` this one has no exception for a `~somebody` whom nobody knows.
+    models_dir = Path(os.path.expanduser(config.models.models_dir)) if config.models.models_dir else None
     # The system service is denied the network (its unit says so); downloads are a unit of their own.
     network = sources.environ.get("HF_HUB_OFFLINE", "0") not in ("1", "true", "yes", "on")
     ledger = Ledger(default_own_dir().parent / "models.json")
@@ -109,7 +112,7 @@ def read_token(config: Config) -> str:
         return config.server.token
     try:
         token = Path(config.server.token_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
+    except (OSError, ValueError) as exc:  # ValueError: no UTF-8, or a path that cannot be one
         raise ConfigError(f"`server.token_file`: {config.server.token_file}: {exc}") from None
     if not token:
         raise ConfigError(f"`server.token_file`: {config.server.token_file} is empty")

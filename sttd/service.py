@@ -30,7 +30,6 @@ from sttd.answers import (
 from sttd.config.reader import Loaded
 from sttd.config.tree import Config
 from sttd.core.accounting import LatencyWindow
-from sttd.core.options import Endpointing, SessionChanges, SessionOptions, Tuning
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.core.types import Final, Interim
@@ -47,6 +46,7 @@ from sttd.errors import OverloadedError, SessionError, SttdError
 from sttd.host import logs
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
+from sttd.options import FILE_ENDPOINTING, Endpointing, SessionChanges, SessionOptions, Tuning
 from sttd.session.fitting import fit_changes, fit_options
 from sttd.session.inbox import Held
 from sttd.session.registry import Registry
@@ -59,8 +59,6 @@ State = Literal["starting", "ready", "draining"]
 _HEALTH_EVERY_S = 2.0
 _LATENCY_S = 300.0  # latencies in `status` are of the last 5 minutes
 _MEMORY_RETRY_S = 10.0  # memory comes back when a model idles out or a program ends: not within a second
-# A file has no listener: windows as long as Whisper takes them cost least, so only a real pause cuts one.
-_FILE_ENDPOINTING = Endpointing(silence_ms_min=2000, silence_ms_max=2000)
 
 
 @attrs.frozen(kw_only=True)
@@ -213,7 +211,7 @@ class Service:
         window_s = config.endpointing.max_utterance_s
         if kind == "file":
             endpointing = attrs.evolve(
-                _FILE_ENDPOINTING, max_utterance_s=window_s, aggressiveness=config.vad.aggressiveness
+                FILE_ENDPOINTING, max_utterance_s=window_s, aggressiveness=config.vad.aggressiveness
             )
         return SessionOptions(
             kind=kind,
@@ -309,7 +307,7 @@ class Service:
                 speculate_ms=config.endpointing.speculate_ms,
                 pre_roll_ms=config.endpointing.pre_roll_ms,
                 interim_min_ms=config.interim.interim_min_ms,
-                hold_back_s=config.interim.hold_back_ms / 1000,
+                hold_back_ms=config.interim.hold_back_ms,
                 lag_warning_s=config.limits.lag_warning_s,
                 max_window_s=self.preset_table[options.model].max_window_s,
             ),

@@ -2,13 +2,16 @@
 
 docs/reference/audio.md says what they mean.
 
-What is left out gets the daemon's default. The names and types are those of the wire's `Start`; a test compares them.
+What is left out gets the daemon's default. What an option means and which values it takes is declared in
+`sttd/options.py`; these classes only tell a type checker the names and types, and a test compares them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal, TypedDict
+
+from sttd.options import Encoding, Kind, Overflow, Task
 
 
 class Endpointing(TypedDict, total=False):
@@ -34,15 +37,15 @@ class ConfigureOptions(TypedDict, total=False):
 class StartOptions(ConfigureOptions, total=False):
     """What `start` declares."""
 
-    kind: Literal["live", "file"] | None
+    kind: Kind | None
     sample_rate: int | None
-    encoding: Literal["pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container"] | None
+    encoding: Encoding | None
     channels: int | None
     channel_select: int | None
-    task: Literal["transcribe", "translate"] | None
+    task: Task | None
     model: str | None
     interim_model: str | None
     words: bool | None
-    overflow: Literal["wait", "drop"] | None
+    overflow: Overflow | None
     lock_stable: bool | None
     label: str | None

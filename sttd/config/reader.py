@@ -11,14 +11,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal
 
 import attrs
-import cattrs
-import cattrs.errors
 
-from sttd.config.tree import Config, describe_option, options, parse_tcp, sections, suggestion, walk
-from sttd.errors import ConfigError
+from sttd.config.tree import Config, options, parse_tcp, sections, walk
+from sttd.errors import ConfigError, SttdError
+from sttd.fields import FieldError, Rule, suggestion
 
 Origin = Literal["default", "file", "environment", "flag"]
 Scalar = str | int | float | bool | list[Any] | dict[str, Any] | None
@@ -46,8 +45,8 @@ class Loaded:
     def values(self) -> dict[str, tuple[Any, str]]:
         """Every option, as (value, origin); secrets are masked."""
         rows: dict[str, tuple[Any, str]] = {}
-        for key, field, value in walk(self.config):
-            shown: Any = "***" if field.metadata["secret"] and value else value
+        for key, rule, value in walk(self.config):
+            shown: Any = "***" if rule.secret and value else value
             rows[key] = list(shown) if isinstance(shown, tuple) else shown, self.origins.get(key, "default")
         for name, table in self.config.presets.items():
             for leaf, value in table.items():
@@ -62,7 +61,21 @@ def load(
     environ: Mapping[str, str],
     flags: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Read all sources and check everything. Raises ConfigError; reads files, changes nothing."""
+    """Read all sources and check everything. Reads files, changes nothing.
+
+    Raises:
+        ConfigError: whatever is wrong with them. Somebody else wrote these files, and a running daemon reads them
+            again: nothing that can be put into one may end it.
+    """
+    try:
+        return _load(config_file=config_file, environ=environ, flags=flags or {})
+    except SttdError:
+        raise
+    except Exception as exc:
+        raise ConfigError(f"the configuration cannot be read: {str(exc) or type(exc).__name__}") from exc
+
+
+def _load(*, config_file: Path | None, environ: Mapping[str, str], flags: Mapping[str, str]) -> Loaded:
     found: dict[str, Setting] = {}
     used = ""
     for path in config_files(config_file, environ):
@@ -74,7 +87,7 @@ def load(
         if name.startswith("STTD_") and "__" in name:
             key = name.removeprefix("STTD_").lower().replace("__", ".")
             found[key] = Setting(value=text, origin="environment", source=name)
-    for key, text in (flags or {}).items():
+    for key, text in flags.items():
         found[key] = Setting(value=text, origin="flag", source=f"--set {key}")
     return Loaded(config=_build(found), origins={key: s.origin for key, s in found.items()}, path=used)
 
@@ -105,7 +118,9 @@ def _read_toml(path: Path, *, required: bool) -> dict[str, Any] | None:
         return None
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+    except ValueError as exc:  # no TOML, no UTF-8, or a number of more digits than Python reads
         raise ConfigError(f"{path}: not valid TOML: {exc}") from None
 
 
@@ -127,7 +142,7 @@ def _build(found: Mapping[str, Setting]) -> Config:
         if section == "presets" and (preset := path.removesuffix(".options")):  # whose name may have a dot: `base.en`
             presets.setdefault(preset, {})[leaf] = _plain(setting)
         elif key in declared:
-            values[section][leaf] = _convert(key, declared[key], setting)
+            values[section][leaf] = _checked(key, declared[key], setting)
         else:
             raise ConfigError(f"{setting.source}: unknown option `{key}`{suggestion(key, list(declared))}")
     kinds = dict(sections())
@@ -142,23 +157,18 @@ def _plain(setting: Setting) -> Scalar:
         return setting.value
     try:
         return tomllib.loads(f"value = {setting.value}")["value"]  # type: ignore[no-any-return]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return setting.value
 
 
-def _convert(key: str, field: attrs.Attribute[Any], setting: Setting) -> Any:
-    wants_text = field.type is str or get_origin(field.type) is Literal
-    value = setting.value if wants_text else _plain(setting)
-    if get_origin(field.type) is tuple and isinstance(value, str):
+def _checked(key: str, rule: Rule, setting: Setting) -> Any:
+    value = setting.value if rule.type == "str" else _plain(setting)
+    if rule.type == "[str]" and isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]  # STTD_…="a,b" is easier than TOML there
     try:
-        result = _STRICT.structure(value, field.type or str)
-    except (cattrs.errors.CattrsError, cattrs.BaseValidationError, ValueError, TypeError):
-        raise ConfigError(f"{setting.source}: `{key}` must be {describe_option(field)}, not {value!r}") from None
-    low, high = field.metadata["ge"], field.metadata["le"]
-    if (low is not None and result < low) or (high is not None and result > high):
-        raise ConfigError(f"{setting.source}: `{key}` must be {describe_option(field)}, not {value!r}")
-    return result
+        return rule.check(key, value)
+    except FieldError as error:
+        raise ConfigError(f"{setting.source}: {error.message}") from None
 
 
 def _check_whole(config: Config) -> None:
@@ -175,30 +185,3 @@ def _check_whole(config: Config) -> None:
     if config.server.token and config.server.token_file:
         raise ConfigError("`server.token` and `server.token_file` exclude each other")
     parse_tcp(config.server.tcp)
-
-
-def _strict_converter() -> cattrs.Converter:
-    """cattrs, without its readiness to turn "5" into 5 or 1 into True."""
-    converter = cattrs.Converter(detailed_validation=False)
-
-    def exactly(kind: type[Any]) -> Any:
-        def hook(value: Any, _: type[Any]) -> Any:
-            if type(value) is kind:
-                return value
-            raise TypeError(value)
-
-        return hook
-
-    for kind in (bool, int, str):
-        converter.register_structure_hook(kind, exactly(kind))
-
-    def number(value: Any, _: type[float]) -> float:
-        if type(value) in (int, float) and value == value and abs(value) != float("inf"):
-            return float(value)
-        raise TypeError(value)
-
-    converter.register_structure_hook(float, number)
-    return converter
-
-
-_STRICT = _strict_converter()

@@ -19,7 +19,7 @@ Containers (WAV, FLAC, ...) are not for this machine: their decoder pulls and bl
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import numpy as np
@@ -28,11 +28,8 @@ import soxr
 
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Samples
 from sttd.errors import ProtocolError
+from sttd.options import MAX_CHANNELS, MAX_RATE, MIN_RATE, SAMPLE_BYTES, RawEncoding
 
-RawEncoding = Literal["pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw"]
-
-MIN_RATE, MAX_RATE = 8_000, 192_000
-MAX_CHANNELS = 8
 UNSCALED = 64.0  # +36 dB over full scale: no mixer does that, integers written as floats do
 
 
@@ -75,12 +72,12 @@ def _clamped(samples: Samples) -> Samples:
     return np.minimum(np.maximum(samples, np.float32(-1)), np.float32(1))  # faster than clip on a frame
 
 
-_READERS: dict[RawEncoding, tuple[int, Callable[[bytes], Samples]]] = {  # bytes per sample, reader
-    "pcm_s16le": (2, _scaled("<i2", full_scale=2**15)),
-    "pcm_s32le": (4, _scaled("<i4", full_scale=2**31)),
-    "pcm_f32le": (4, _floats),
-    "mulaw": (1, _companded(_mulaw_table())),
-    "alaw": (1, _companded(_alaw_table())),
+_READERS: dict[RawEncoding, Callable[[bytes], Samples]] = {
+    "pcm_s16le": _scaled("<i2", full_scale=2**15),
+    "pcm_s32le": _scaled("<i4", full_scale=2**31),
+    "pcm_f32le": _floats,
+    "mulaw": _companded(_mulaw_table()),
+    "alaw": _companded(_alaw_table()),
 }
 
 
@@ -133,7 +130,7 @@ class AudioDecoder:
     @property
     def sample_bytes(self) -> int:
         """The bytes of one sample, all channels together."""
-        return _READERS[self.encoding][0] * self.channels
+        return SAMPLE_BYTES[self.encoding] * self.channels
 
     def push(self, data: bytes) -> Samples:
         """Take the next bytes.
@@ -147,7 +144,7 @@ class AudioDecoder:
         torn = min(self._torn, len(data))
         unread = self._unread + data[torn:] if self._unread or torn else data
         whole = len(unread) - len(unread) % self.sample_bytes
-        samples = self._mono(_READERS[self.encoding][1](unread[:whole]))
+        samples = self._mono(_READERS[self.encoding](unread[:whole]))
         self._torn -= torn
         self._unread = bytes(unread[whole:])
         if self._resampler is not None:

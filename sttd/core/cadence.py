@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import attrs
 
+from sttd.options import TUNING
+
 # All four are chosen: half of a model for one speaker's live text leaves the other half for finals and for others.
 _SHARE = 0.5  # of the time between two interims may go into decoding one
 _BUSY = 0.5  # the load from which on interims yield
@@ -23,7 +25,7 @@ _NEWEST = 0.3  # weight of the newest decode time in the running mean: about the
 class Cadence:
     """The interims of one utterance."""
 
-    interim_min_ms: float = 350.0
+    interim_min_ms: float = TUNING.interim_min_ms
     max_ms: float = 3000.0
     _audio_s: float = attrs.field(default=0.0, init=False)  # of the last one submitted
     _submitted: float = attrs.field(default=float("-inf"), init=False)

@@ -35,8 +35,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from sttd.core.options import Endpointing
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Samples
+from sttd.options import TUNING, Endpointing
 
 SPEECH_ON, SPEECH_OFF = 0.5, 0.35  # Silero's own recommendation, as hysteresis
 
@@ -59,6 +59,7 @@ _REACTION_FRAMES = 5  # 100 ms: twice what Silero takes to change its mind
 _AGREE = _samples(300)
 _ONSET_DELAY = _samples(40)  # onset → start of the first frame that shows Silero ≥ 0.5; median over the recordings
 _OFFSET_DELAY = _samples(80)  # end of speech → end of the last frame that shows Silero ≥ 0.35; likewise
+_DEFAULTS = Endpointing()  # the detector's aggressiveness where the client finalizes
 _HANGOVER = (_samples(160), _samples(160), _samples(120), _samples(120))  # of WebRTC, by aggressiveness
 
 
@@ -146,7 +147,7 @@ class Endpointer:
     """
 
     options: Endpointing | None
-    speculate_ms: int = attrs.field(default=180, kw_only=True)
+    speculate_ms: int = attrs.field(default=TUNING.speculate_ms, kw_only=True)
     pauses: PauseEstimate = attrs.field(factory=PauseEstimate, kw_only=True)
 
     _now: int = attrs.field(default=0, init=False)  # the end of the newest frame
@@ -234,7 +235,7 @@ class Endpointer:
 
     @property
     def _hangover(self) -> int:
-        return _HANGOVER[2 if self.options is None else self.options.aggressiveness]
+        return _HANGOVER[(self.options or _DEFAULTS).aggressiveness]
 
     def _start(self, *, trained: bool) -> EndpointerEvent | None:
         if self.options is None:

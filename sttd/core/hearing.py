@@ -23,14 +23,14 @@ import attrs
 from sttd.core import turn as turns
 from sttd.core.endpointer import Activity
 from sttd.core.languages import SessionLanguages
-from sttd.core.options import Endpointing, SessionChanges, SessionOptions, Tuning
 from sttd.core.turn import JobId, Role, Say, Turn, empty_final
 from sttd.core.types import Final, FinalReason, Gap, Outcome, Samples, seconds
 from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssembler, UtteranceEvent
 from sttd.errors import OverloadedError, SttdError
+from sttd.options import TUNING, Endpointing, SessionChanges, SessionOptions, Tuning
 
 # What counts as a pause where none is used for speculation: the speaker's own pauses are learned from it.
-_PAUSE_MS = Tuning().speculate_ms
+_PAUSE_MS = TUNING.speculate_ms
 
 
 @attrs.frozen

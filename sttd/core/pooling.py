@@ -40,6 +40,8 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
+from sttd import fields
+
 PINNED: Final = -1.0
 
 K = TypeVar("K", bound=Hashable)
@@ -123,11 +125,17 @@ class EntryView(Generic[K]):
 class PoolLimits:
     """What the configuration sets; may change while the pool runs."""
 
-    max_loaded_models: int = 2
-    idle_ttl_s: float = 300.0  # 0: idle models stay
-    parked_ttl_s: float = 600.0  # how long parked weights stay in main memory; 0: never park
-    load_wait_s: float = 10.0
-    allow_smaller: bool = False  # whether a preset that does not fit may be served by its `smaller` one
+    max_loaded_models: int = fields.integer("loaded models at the same time", minimum=1, maximum=64, default=2)
+    idle_ttl_s: float = fields.number(
+        "unload a model that nobody used for so long; 0: never", minimum=0, default=300.0, unit="s"
+    )
+    parked_ttl_s: float = fields.number(
+        "keep an idle GPU model's weights in RAM for so long; 0: free them at once", minimum=0, default=600.0, unit="s"
+    )
+    load_wait_s: float = fields.number(
+        "how long a load waits for a slot when every one is in use", minimum=0, maximum=600, default=10.0, unit="s"
+    )
+    allow_smaller: bool = fields.flag("out of memory: fall back to a preset's `smaller` one", default=False)
 
 
 @attrs.define(eq=False, kw_only=True)

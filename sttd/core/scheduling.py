@@ -50,6 +50,8 @@ import attrs
 from sttd.core.accounting import CallCost, CostBook, Ledger
 from sttd.core.types import JobClass
 from sttd.errors import OverloadedError
+from sttd.fields import integer, number
+from sttd.options import MAX_WORKERS
 
 _RIDERS = {JobClass.FINAL: (JobClass.SPECULATIVE,)}
 _LATELY_S = 10.0  # how far back the fairness and the load look: a few utterances
@@ -64,14 +66,22 @@ _MODELS_KEPT = 32  # idle models beyond are forgotten; what their calls cost is 
 class PolicyOptions:
     """The numbers in the rules above. Holds are seconds that one call may keep a worker busy."""
 
-    final_hold_s: float = 2.0  # finals behind it would queue anyway; batching shortens that queue
+    final_hold_s: float = number(  # finals behind it would queue anyway; batching shortens that queue
+        "a batch of finals grows while its call should take no longer", minimum=0.05, maximum=60, default=2.0, unit="s"
+    )
     final_stretch: float = 3.0  # 4 of base on two cores: 1.3 times the throughput
     speculative_hold_s: float = 0.5  # about the rest of the pause that a speculation runs in
-    interim_hold_s: float = 0.3  # what a final may find in front of it; one interim step of 350 ms stays possible
-    file_hold_s: float = 1.0
+    interim_hold_s: float = number(  # what a final may find in front of it; one interim step stays possible
+        "the same for interims", minimum=0.05, maximum=60, default=0.3, unit="s"
+    )
+    file_hold_s: float = number(
+        "the same for files, while somebody speaks", minimum=0.05, maximum=60, default=1.0, unit="s"
+    )
     quiet_file_hold_s: float = 4.0  # room for batches of 8 windows, as faster-whisper's own pipeline has
     quiet_s: float = 10.0
-    file_share: float = 0.10
+    file_share: float = number(
+        "share of worker time kept for files by thinning interims", minimum=0, maximum=0.9, default=0.10
+    )
     fairness_s: float = 20.0
     slack_s: float = 30.0
     speculation_wait_s: float = 1.0
@@ -80,7 +90,12 @@ class PolicyOptions:
     shrunk_s: float = 300.0
     first_call_s: float = 1.0  # guess before a model's first call
     max_calls: int = 32  # over all models: the number of threads
-    final_workers: int = 1
+    final_workers: int = integer(
+        "workers of a preset with several that take finals alone; one at least takes all",
+        minimum=0,
+        maximum=MAX_WORKERS,
+        default=1,
+    )
 
     def hold_s(self, job_class: JobClass, *, quiet: bool) -> float:
         """How long a call may be expected to take for a job of this class to join it."""

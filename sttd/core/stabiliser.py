@@ -23,6 +23,7 @@ import attrs
 
 from sttd.core.text import Token, cut_loops, joined, tidy, tokenise, word_places
 from sttd.core.types import Word
+from sttd.options import TUNING
 
 
 @attrs.frozen
@@ -38,7 +39,7 @@ class Stabiliser:
     """Turns the hypotheses of one utterance into text with a stable beginning."""
 
     lock_stable: bool = False  # the final must keep the stable text
-    hold_back_s: float = 0.4
+    hold_back_s: float = TUNING.hold_back_ms / 1000
     _stable: str = attrs.field(default="", init=False)
     _stable_keys: list[str] = attrs.field(factory=list, init=False)
     _previous: list[str] = attrs.field(factory=list, init=False)  # keys that followed the stable ones last time

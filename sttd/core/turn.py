@@ -39,7 +39,6 @@ from sttd.core import text as text_rules
 from sttd.core.cadence import Cadence
 from sttd.core.endpointer import TurnHint
 from sttd.core.languages import SessionLanguages, UtteranceLanguage
-from sttd.core.options import SessionOptions, Tuning
 from sttd.core.stabiliser import Stabiliser
 from sttd.core.types import (
     DecodeItem,
@@ -61,6 +60,7 @@ from sttd.core.types import (
 )
 from sttd.core.utterance import Closed, Opened, Paused, Snapshot
 from sttd.errors import OverloadedError, SttdError
+from sttd.options import SessionOptions, Tuning
 
 # When a job should have started, in seconds after it was submitted; orders jobs within a class. Chosen: a final is
 # waited for, an interim is worth little when it is late, and a file has time.
@@ -216,7 +216,7 @@ class Turn:
     def __attrs_post_init__(self) -> None:
         self._preset = self.options.model
         self._language = UtteranceLanguage(utterance=self.number, session=self.languages)
-        self._stabiliser = Stabiliser(lock_stable=self.options.lock_stable, hold_back_s=self.tuning.hold_back_s)
+        self._stabiliser = Stabiliser(lock_stable=self.options.lock_stable, hold_back_s=self.tuning.hold_back_ms / 1000)
         self._cadence = Cadence(interim_min_ms=self.tuning.interim_min_ms)
 
     @property

@@ -16,13 +16,13 @@ import numpy.typing as npt
 
 from sttd.core.languages import Heard, Prior
 from sttd.errors import SttdError
+from sttd.options import Task
 
 SAMPLE_RATE = 16_000
 FRAME_MS = 20
 FRAME_SAMPLES = SAMPLE_RATE * FRAME_MS // 1000  # 320
 
 Samples = npt.NDArray[np.float32]
-Task = Literal["transcribe", "translate"]
 FinalReason = Literal["endpoint", "finalize", "max_length", "stop", "disconnect", "drain"]
 
 

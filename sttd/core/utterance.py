@@ -38,8 +38,8 @@ from sttd.core.endpointer import (
     SpeechStarted,
     TurnHint,
 )
-from sttd.core.options import Endpointing
 from sttd.core.types import FRAME_MS, FRAME_SAMPLES, SAMPLE_RATE, FinalReason, Samples
+from sttd.options import TUNING, Endpointing
 
 POST_ROLL_MS = 120  # final consonants are fainter than both detectors hear; below `speculate_ms`, so it is all heard
 _POST_ROLL = POST_ROLL_MS * SAMPLE_RATE // 1000
@@ -171,8 +171,8 @@ class UtteranceAssembler:
         endpointing: Endpointing | None,
         *,
         max_utterance_s: float,
-        pre_roll_ms: int = 400,
-        speculate_ms: int = 180,
+        pre_roll_ms: int = TUNING.pre_roll_ms,
+        speculate_ms: int = TUNING.speculate_ms,
     ) -> None:
         self._endpointer = Endpointer(endpointing, speculate_ms=max(speculate_ms, POST_ROLL_MS))
         self._next_options = endpointing

@@ -9,34 +9,55 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import attrs
 
 from sttd.core.types import DecodeItem, Hypothesis
 from sttd.engine.store.ledger import Source
-from sttd.errors import DecodeError, ModelError
+from sttd.errors import ConfigError, DecodeError, ModelError
+from sttd.fields import FieldError, integer, number, parse, rules_of, string
+from sttd.options import MAX_CPU_THREADS, MAX_UTTERANCE_S, MAX_WORKERS
+
+T = TypeVar("T")
 
 
 @attrs.frozen(kw_only=True)
 class Preset:
     """A name for a model and the way to run it.
 
-    `options` are the backend's own (for `fake`: `decode_ms`, `word_ms`; for `whisper`: beam sizes, windows, ...).
+    What a `[presets.NAME]` table may set of it is declared as a field here; its other keys are `options`, which the
+    backend declares (`options_of`).
     """
 
     name: str
-    backend: str  # "whisper" or "fake"
-    model: str = ""  # a Hugging Face id, a directory, or "" where the backend needs none
-    revision: str | None = None
-    device: str = "auto"  # auto, cpu, cuda, cuda:1
-    compute_type: str = "auto"  # auto: float16 on CUDA, int8 on CPU
-    cpu_threads: int = 0  # 0: chosen from the machine
-    num_workers: int = 1
-    max_window_s: float = 29.0  # utterances and windows of files are cut before this; below Whisper's 30 s
-    smaller: str | None = None  # the preset to fall back to when memory runs out, if the configuration allows it
-    summary: str = ""
+    backend: str = string("`whisper` or `fake`, which hears numbered words, for tests", required=True)
+    model: str = string("folder, name of a built-in model, or repository on the Hugging Face hub", default="")
+    revision: str | None = string("branch, tag or commit of the repository")
+    device: str = string("as `models.device`", default="auto")
+    compute_type: str = string("as `models.compute_type`", default="auto")
+    cpu_threads: int = integer(
+        "threads of one worker; 0: from the machine", minimum=0, maximum=MAX_CPU_THREADS, default=0
+    )
+    num_workers: int = integer("decodes that run at the same time", minimum=0, maximum=MAX_WORKERS, default=1)
+    max_window_s: float = number(
+        "longest piece of audio that the model is given at once",
+        minimum=2,
+        maximum=MAX_UTTERANCE_S,
+        default=MAX_UTTERANCE_S,
+        unit="s",
+    )
+    smaller: str | None = string("the preset to fall back to out of memory, with `models.allow_smaller`")
+    summary: str = string("what it is good for, in a line", one_line=True, default="")
     options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+
+
+def options_of(preset: Preset, declared: type[T]) -> T:
+    """The preset's own options, as its backend declares them. Raises ConfigError where one does not hold."""
+    try:
+        return parse(declared, preset.options, path=f"presets.{preset.name}.", beside=rules_of(Preset))
+    except FieldError as error:
+        raise ConfigError(error.message) from None
 
 
 @attrs.frozen(kw_only=True)

@@ -15,8 +15,8 @@ import attrs
 
 from sttd.core.languages import Heard
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Hypothesis, Segment, Word
-from sttd.engine.contract import NOBODY, Place, Preset, Result, Waiters
-from sttd.errors import ConfigError
+from sttd.engine.contract import NOBODY, Place, Preset, Result, Waiters, options_of
+from sttd.fields import number
 
 _MAX_BATCH = 16
 _LOGPROB = -0.1  # a confidence of 0.9
@@ -26,8 +26,8 @@ _LOGPROB = -0.1  # a confidence of 0.9
 class FakeOptions:
     """The options of a preset with `backend = "fake"`."""
 
-    decode_ms: float = 0.0
-    word_ms: float = 300.0
+    decode_ms: float = number("time that a call takes", minimum=0, maximum=3_600_000, default=0.0, unit="ms")
+    word_ms: float = number("time that a word takes", minimum=1, maximum=60_000, default=300.0, unit="ms")
 
 
 @attrs.frozen(kw_only=True)
@@ -96,7 +96,7 @@ class FakeBackend:
 
     def resolve(self, preset: Preset) -> Preset:
         """A fake runs on the CPU, everywhere. Raises ConfigError where an option is wrong."""
-        _options(preset)
+        options_of(preset, FakeOptions)
         return attrs.evolve(
             preset,
             device="cpu",
@@ -122,7 +122,7 @@ class FakeBackend:
 
     def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> FakeModel:
         """Ready at once. Raises ConfigError where an option is wrong."""
-        return FakeModel(options=_options(preset), workers=num_workers)
+        return FakeModel(options=options_of(preset, FakeOptions), workers=num_workers)
 
 
 def _language(options: DecodeOptions) -> tuple[str, Heard]:
@@ -131,13 +131,3 @@ def _language(options: DecodeOptions) -> tuple[str, Heard]:
     spoken = "en" if "en" in allowed or not allowed else allowed[0]
     heard = () if options.language is not None and options.languages is None else ((spoken, 1.0),)
     return options.language or spoken, heard
-
-
-def _options(preset: Preset) -> FakeOptions:
-    try:
-        options = FakeOptions(**{name: float(value) for name, value in preset.options.items()})
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"preset {preset.name!r}: {error}") from None
-    if options.decode_ms < 0 or options.word_ms <= 0:
-        raise ConfigError(f"preset {preset.name!r}: decode_ms must be at least 0 and word_ms above 0")
-    return options

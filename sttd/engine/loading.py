@@ -11,22 +11,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
 
 import attrs
 import trio
 
-from sttd.core.pooling import PINNED, PoolLimits
+from sttd.core.pooling import PoolLimits
 from sttd.engine import memory
 from sttd.engine.contract import Backend, Model, ModelKey, Preset
 from sttd.engine.presets import COMPUTE_LADDER
-from sttd.errors import ModelError, OverloadedError, ProtocolError, SttdError
+from sttd.errors import ModelError, OverloadedError, SttdError
 from sttd.host import logs
 
 log = logs.get(__name__)
-
-MAX_CPU_THREADS: Final = 64
-MAX_WORKERS: Final = 8
 
 
 async def load_what_fits(
@@ -105,15 +101,3 @@ def no_slot(limits: PoolLimits) -> OverloadedError:
         f"All {limits.max_loaded_models} model slots are in use. Try again, or raise models.max_loaded_models.",
         data={"retry_after_s": limits.load_wait_s},
     )
-
-
-def check_load_options(*, cpu_threads: int | None, num_workers: int | None, keep_alive_s: float | None) -> None:
-    """Raise ProtocolError `bad_option` for values out of range; None is always allowed."""
-    for name, value, low, high in (
-        ("cpu_threads", cpu_threads, 0, MAX_CPU_THREADS),
-        ("num_workers", num_workers, 1, MAX_WORKERS),
-    ):
-        if value is not None and not low <= value <= high:
-            raise ProtocolError(f"{name} is {low} to {high}, not {value}.", code="bad_option")
-    if keep_alive_s is not None and keep_alive_s < 0 and keep_alive_s != PINNED:
-        raise ProtocolError("keep_alive_s is a number of seconds, 0, or -1 to pin.", code="bad_option")

@@ -38,7 +38,7 @@ from sttd.engine.leases import (
     Waiter,
     entry_of,
 )
-from sttd.engine.loading import check_load_options, free, fresh, load_failure, load_what_fits, no_slot
+from sttd.engine.loading import free, fresh, load_failure, load_what_fits, no_slot
 from sttd.engine.presets import smaller_presets
 from sttd.engine.shelf import Shelf
 from sttd.errors import ModelError, SttdError
@@ -130,17 +130,18 @@ class ModelPool:
     ) -> LoadResult:
         """Load a model and keep it; its threads and workers are those of the preset's sessions from then on.
 
+        The wire has checked what it is given (`wire/verbs.LoadParams`).
+
         Args:
             preset: its name.
-            cpu_threads: 0..64, 0 chooses from the machine; None is the preset's own.
-            num_workers: 1..8; None is the preset's own.
+            cpu_threads: 0 chooses from the machine; None is the preset's own.
+            num_workers: None is the preset's own.
             keep_alive_s: how long it stays when idle; 0 frees it as soon as it is idle, -1 pins it, None leaves
                 the configured time.
 
-        Raises, Cancellation: as `lease`; ProtocolError `bad_option` for values out of range.
+        Raises, Cancellation: as `lease`.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        check_load_options(cpu_threads=cpu_threads, num_workers=num_workers, keep_alive_s=keep_alive_s)
         own = self.shelf.preset(preset)
         threads = own.cpu_threads if cpu_threads is None else cpu_threads
         workers = own.num_workers if num_workers is None else num_workers

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import attrs
 
 from sttd.engine.contract import Backend, Preset
 from sttd.engine.presets import builtin_presets
 from sttd.errors import ConfigError
-
-# What a table may set of a preset itself; anything else is an option of its backend, which checks it.
-_FIELDS: Final[Mapping[str, type]] = {
-    "backend": str,
-    "model": str,
-    "revision": str,
-    "device": str,
-    "compute_type": str,
-    "cpu_threads": int,
-    "num_workers": int,
-    "max_window_s": float,
-    "smaller": str,
-    "summary": str,
-}
-_RANGES: Final[Mapping[str, tuple[int, int]]] = {"cpu_threads": (0, 64), "num_workers": (0, 8), "max_window_s": (2, 29)}
+from sttd.fields import FieldError, rules_of
 
 
 def configured_presets(
@@ -57,20 +43,16 @@ def configured_presets(
 
 
 def _changed(preset: Preset, table: Mapping[str, Any]) -> Preset:
+    """The preset with what a table says of it. What is no field of a preset is an option of its backend."""
     fields: dict[str, Any] = {}
     options = dict(preset.options)
+    rules = rules_of(Preset)
     for key, value in table.items():
-        if key not in _FIELDS:
+        if key not in rules:
             options[key] = value
             continue
-        kind = _FIELDS[key]
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            wanted = {int: "a whole number", float: "a number"}.get(kind, "text")
-            raise ConfigError(f"`presets.{preset.name}.{key}` must be {wanted}, not {value!r}")
-        low, high = _RANGES.get(key, (0, 0))
-        if isinstance(value, int | float) and high and not low <= value <= high:
-            raise ConfigError(f"`presets.{preset.name}.{key}` must be from {low} to {high}, not {value}")
-        fields[key] = value
+        try:
+            fields[key] = rules[key].check(f"presets.{preset.name}.{key}", value)
+        except FieldError as error:
+            raise ConfigError(error.message) from None
     return attrs.evolve(preset, options=options, **fields)

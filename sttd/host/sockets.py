@@ -71,7 +71,7 @@ class Listeners:
 def runtime_dir(configured: str, environ: Mapping[str, str]) -> Path:
     """The directory of the sockets. Raises ConfigError where there is no sensible one."""
     if configured:
-        return Path(configured).expanduser().absolute()
+        return Path(os.path.expanduser(configured)).absolute()
     if home := environ.get("XDG_RUNTIME_DIR"):
         return Path(home) / "sttd"
     if os.getuid() == 0:

@@ -32,9 +32,9 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 import sttd
-from sttd.core.options import Endpointing, SessionChanges, SessionOptions
 from sttd.core.types import Failure, SessionEvent, Stopped
 from sttd.errors import InternalError, ProtocolError, SessionError, SttdError
+from sttd.options import ENCODINGS, Endpointing, SessionChanges, SessionOptions
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
 from sttd.planes.streams import UpgradedStream
@@ -42,7 +42,7 @@ from sttd.planes.websocket import hold_socket
 from sttd.service import Peer, Service
 from sttd.wire.common import PROTOCOL
 from sttd.wire.http import Upgrade
-from sttd.wire.messages import ENCODINGS, Audio, Configure, Finalize, Start, Stop, encode_event
+from sttd.wire.messages import Audio, Configure, Finalize, Start, Stop, encode_event
 from sttd.wire.talk import Answer, Fail, Phase, Refuse, Talk
 
 _GRACE_S = 1.0  # for what a client sent and nobody has looked at yet; chosen

@@ -10,8 +10,9 @@ from typing import Any
 import attrs
 
 from sttd.core import types as core
-from sttd.core.options import UNCHANGED, Endpointing, SessionChanges, SessionOptions
-from sttd.wire.messages import Configure, EndpointingFields, Start, encode_event
+from sttd.fields import rules_of
+from sttd.options import Endpointing, EndpointingFields, SessionChanges, SessionOptions
+from sttd.wire.messages import Configure, Start, encode_event
 
 _EVENT_NAMES: dict[type[Any], str] = {
     core.SpeechStart: "speech_start",
@@ -50,12 +51,13 @@ def session_changes(configure: Configure, *, current: Endpointing | None) -> Ses
 
 def endpointing_after(changes: SessionChanges, *, current: Endpointing | None) -> Endpointing | None:
     """The endpointing that holds once `changes` are in effect."""
-    return current if changes.endpointing is UNCHANGED else changes.endpointing  # type: ignore[return-value]
+    endpointing: Endpointing | None = changes.given().get("endpointing", current)
+    return endpointing
 
 
 def started_fields(session: str, options: SessionOptions) -> dict[str, Any]:
     """The fields of `started`: the effective options, under the names of `start`."""
-    fields = {field.name: getattr(options, field.name) for field in attrs.fields(Start)}
+    fields = {name: getattr(options, name) for name in rules_of(SessionOptions)}
     fields["lang"] = options.lang or "auto"
     fields["languages"] = list(options.languages) or None
     fields["hotwords"] = list(options.hotwords)
@@ -66,12 +68,6 @@ def started_fields(session: str, options: SessionOptions) -> dict[str, Any]:
 def event_message(event: core.SessionEvent) -> str:
     """A session's event as the text message for its client. Times are rounded to milliseconds."""
     return encode_event(_EVENT_NAMES[type(event)], _plain_fields(event))
-
-
-def bytes_per_second(options: SessionOptions) -> float:
-    """How much the declared audio is; for containers a guess on the high side (they are compressed, mostly)."""
-    width = {"pcm_s16le": 2, "pcm_s32le": 4, "pcm_f32le": 4, "mulaw": 1, "alaw": 1, "container": 2}[options.encoding]
-    return float(width * options.sample_rate * options.channels)
 
 
 def _given(message: Start | Configure) -> dict[str, Any]:

@@ -7,12 +7,12 @@ import numpy as np
 
 from sttd.core.audio import AudioDecoder
 from sttd.core.endpointer import Activity
-from sttd.core.options import SessionOptions
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Samples
 from sttd.engine.vad import SileroModel, VoiceDetector
+from sttd.options import Endpointing, SessionOptions
 
 _NO_FRAMES: Samples = np.empty((0, FRAME_SAMPLES), np.float32)
-_AGGRESSIVENESS = 2  # of WebRTC VAD where the client finalizes; the middle of 0 to 3, chosen
+_AGGRESSIVENESS = Endpointing().aggressiveness  # where the client finalizes
 
 
 @attrs.define(eq=False)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import attrs
 
-from sttd.core.options import SessionChanges, SessionOptions
 from sttd.engine.shelf import Shelf
 from sttd.errors import ProtocolError
+from sttd.options import SessionChanges, SessionOptions
 
 
 def fit_options(options: SessionOptions, shelf: Shelf, *, window_s: float) -> SessionOptions:
@@ -45,7 +45,7 @@ def fit_changes(changes: SessionChanges, shelf: Shelf, *, options: SessionOption
     """The same for changes of a session with these options. Raises ProtocolError, `bad_option`."""
     after = attrs.evolve(options, **changes.given())
     fitted = _in_english(after, shelf)
-    return changes if fitted.lang == after.lang else attrs.evolve(changes, lang=fitted.lang)
+    return changes if fitted.lang == after.lang else SessionChanges(**{**changes.given(), "lang": fitted.lang})
 
 
 def _refusal(field: str, message: str) -> ProtocolError:

@@ -30,8 +30,8 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from sttd.core.options import SessionChanges, SessionOptions
 from sttd.errors import OverloadedError
+from sttd.options import CONTAINER, SAMPLE_BYTES, SessionChanges, SessionOptions
 
 PIECES = 64  # chosen: a second of audio in messages of 20 ms, and some
 AUDIO_S = 30.0  # chosen: as much as Whisper takes in one window
@@ -43,7 +43,6 @@ HELD_BYTES = 64 * 1024 * 1024  # 35 minutes of 16-bit audio at 16 kHz
 ALL_HELD_BYTES = 4 * HELD_BYTES
 STUCK_S = 120.0  # what a decode may take before the daemon takes it for hung (`scheduler.decode_timeout_s`)
 
-_SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_s32le": 4, "pcm_f32le": 4, "mulaw": 1, "alaw": 1}
 _CONTAINER_BYTES_PER_SECOND = 32_000.0  # a guess on the high side: they are compressed, mostly
 
 
@@ -206,23 +205,23 @@ class Inbox:
     @property
     def bytes_per_sample(self) -> int:
         """Of all channels together; 1 for a container, whose samples nobody can count."""
-        return _SAMPLE_BYTES.get(self.options.encoding, 1) * self.options.channels
+        return SAMPLE_BYTES.get(self.options.encoding, 1) * self.options.channels
 
     @property
     def _bytes_per_second(self) -> float:
-        if self.options.encoding == "container":
+        if self.options.encoding == CONTAINER:
             return _CONTAINER_BYTES_PER_SECOND
         return float(self.bytes_per_sample * self.options.sample_rate)
 
     @property
     def _piece_bytes(self) -> int:
-        if self.options.encoding == "container":
+        if self.options.encoding == CONTAINER:
             return CONTAINER_PIECE_BYTES
         return max(1, int(AUDIO_S / PIECES * self.options.sample_rate)) * self.bytes_per_sample
 
     @property
     def _drops(self) -> bool:
-        return self.options.overflow == "drop" and self.options.encoding != "container"
+        return self.options.overflow == "drop" and self.options.encoding != CONTAINER
 
     @property
     def _brimful(self) -> bool:

@@ -22,7 +22,6 @@ import numpy as np
 import trio
 
 from sttd.core.hearing import Hearing
-from sttd.core.options import SessionChanges, SessionOptions, Tuning
 from sttd.core.types import (
     SAMPLE_RATE,
     Failure,
@@ -39,6 +38,7 @@ from sttd.core.types import (
 from sttd.engine.vad import SileroModel
 from sttd.errors import InternalError, SttdError
 from sttd.host import logs
+from sttd.options import SessionChanges, SessionOptions, Tuning
 from sttd.session.arrivals import Arrivals
 from sttd.session.container import ContainerInfo, container_stage
 from sttd.session.ear import Ear

@@ -22,9 +22,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from sttd.core.audio import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from sttd.core.types import SAMPLE_RATE, Warn, seconds
 from sttd.errors import ProtocolError
+from sttd.options import MAX_CHANNELS, MAX_RATE, MIN_RATE
 
 MAX_FRAME: Final = 262_144  # samples; FLAC's longest has 65,535, and no format here has longer ones
 MAX_BAD: Final = 64  # packets in a row: one to three seconds of MP3 or AAC (chosen)

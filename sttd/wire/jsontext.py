@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sttd.errors import ProtocolError
-from sttd.wire.schema import clip
+from sttd.fields import clip
 
 MAX_MESSAGE_BYTES = 1 << 20  # a WebSocket message; larger ones close the connection with 1009
 

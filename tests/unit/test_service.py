@@ -11,7 +11,6 @@ import trio
 
 from sttd.config.reader import Loaded
 from sttd.config.tree import Config
-from sttd.core.options import SessionChanges
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.engine.contract import Preset
@@ -22,6 +21,7 @@ from sttd.errors import ModelError, NotFoundError, OverloadedError, ProtocolErro
 from sttd.host.looplag import LoopWatch
 from sttd.hub import Hub
 from sttd.metrics import Metrics
+from sttd.options import SessionChanges
 from sttd.service import Peer, Service
 from sttd.session.registry import Registry
 from tests.unit.session.rooms import NOISE, read_all
@@ -222,11 +222,12 @@ async def test_nor_is_it_by_a_change():
         for changes in SessionChanges(lang="de"), SessionChanges(lang=None, languages=("de", "fr")):
             with pytest.raises(ProtocolError):
                 service.fit_changes(changes, options=english)
-        assert service.fit_changes(SessionChanges(lang=None), options=english).lang == "en"
+        assert service.fit_changes(SessionChanges(lang=None), options=english) == SessionChanges(lang="en")
         unchanged = SessionChanges(prompt="x")
         assert service.fit_changes(unchanged, options=english) == unchanged
         many = asked(service, interim_model="words.en", lang="de")
-        assert service.fit_changes(SessionChanges(lang="fr"), options=many).lang == "fr"
+        french = SessionChanges(lang="fr")
+        assert service.fit_changes(french, options=many) == french
         with pytest.raises(ProtocolError):
             service.fit_changes(SessionChanges(interim=True), options=many)
 

@@ -1,15 +1,14 @@
 """Every sub-command of sttctl, declared once: the parser, the help, the completions and the man page come from here.
 
-What a verb of the control plane takes is declared in `sttd.wire.verbs`; a command that stands for one derives its
-arguments from there.
+What a verb of the control plane takes is declared in `sttd.wire.verbs`, what a session takes in `sttd.options`;
+arguments that stand for one of these are derived from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sttd.wire.common import LANGUAGES
-from sttd_client.ctl.declare import Argument, Command, from_verb
+from sttd_client.ctl.declare import Argument, Command, from_option, from_verb
 
 FORMATS = ("txt", "srt", "vtt", "json", "tsv")
 SHELLS = ("bash", "zsh", "fish")
@@ -40,27 +39,21 @@ def methods() -> tuple[str, ...]:
     return tuple(VERBS)
 
 
-_SPEECH = (
-    Argument(
-        names=("--language", "-l"),
-        choices=("auto", *LANGUAGES),
-        metavar="CODE",
-        summary="of the speech, ISO 639-1 (default: auto)",
-    ),
-    Argument(
-        names=("--languages",),
-        metavar="CODES",
-        summary="the languages that may be spoken, such as es,en: the language is detected among them (default: any)",
-    ),
-    Argument(
-        names=("--model", "-m"),
-        metavar="PRESET",
-        completes="preset",
-        summary="the preset to use (default: the daemon's)",
-    ),
-    Argument(names=("--prompt",), metavar="TEXT", summary="text that the speech is likely to go on from: names, style"),
-    Argument(names=("--translate",), kind="flag", summary="write English, whatever is spoken"),
-)
+def speech() -> tuple[Argument, ...]:
+    """What `transcribe` and `listen` ask alike of a session."""
+    return (
+        from_option("lang", "--language", "-l", metavar="CODE"),
+        from_option("languages", "--languages", metavar="CODES", example=", such as es,en"),
+        Argument(
+            names=("--model", "-m"),
+            metavar="PRESET",
+            completes="preset",
+            summary="the preset to use (default: the daemon's)",
+        ),
+        from_option("prompt", "--prompt", metavar="TEXT"),
+        Argument(names=("--translate",), kind="flag", summary="write English, whatever is spoken"),
+    )
+
 
 COMMANDS: Mapping[str, Command] = {
     command.name: command
@@ -172,7 +165,7 @@ COMMANDS: Mapping[str, Command] = {
                     completes="file",
                     summary="write there; a directory where there are several files",
                 ),
-                *_SPEECH,
+                *speech(),
                 Argument(
                     names=("--words",),
                     kind="flag",
@@ -188,7 +181,7 @@ COMMANDS: Mapping[str, Command] = {
             summary="Show live captions of what the microphone hears.",
             run="listen:listen",
             arguments=lambda: (
-                *_SPEECH,
+                *speech(),
                 Argument(
                     names=("--device",),
                     metavar="NAME",

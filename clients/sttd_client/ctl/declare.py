@@ -70,6 +70,19 @@ _COMPLETES: Mapping[tuple[str, str], Completes] = {
 }
 
 
+def from_option(option: str, *names: str, metavar: str, example: str = "") -> Argument:
+    """The argument that stands for an option of a session."""
+    from sttd.options import SessionOptions
+    from sttd.wire.schema import describe
+
+    row = describe(SessionOptions)[option]
+    default = row.get("omitted", row.get("default"))
+    phrase = row["summary"].partition(";")[0]  # the rest is for readers of the protocol
+    summary = phrase + example + ("" if default == "none" else f" (default: {default})")
+    choices = tuple(row.get("choices", ())) if row["type"] == "str" else ()
+    return Argument(names=names, summary=summary, choices=choices, metavar=metavar)
+
+
 def from_verb(verb: str, *, positional: str) -> tuple[Argument, ...]:
     """The arguments that a verb's parameters make.
 

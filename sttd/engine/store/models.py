@@ -76,7 +76,7 @@ class ModelStore:
         """The complete directory of a model, or None. A few `stat` calls."""
         candidates = [embedded_model() if model == EMBEDDED else None]
         if is_path(model):
-            candidates.append(Path(model).expanduser())
+            candidates.append(Path(os.path.expanduser(model)))  # raises nothing, unlike `Path.expanduser`
         else:
             if self.models_dir is not None:
                 candidates.append(self.models_dir / _folder(model))

@@ -21,7 +21,7 @@ import numpy as np
 
 from sttd.core.types import DecodeItem
 from sttd.engine import memory, speed
-from sttd.engine.contract import NOBODY, Place, Preset, Result, SomeWaiters, Waiters
+from sttd.engine.contract import NOBODY, Place, Preset, Result, SomeWaiters, Waiters, options_of
 from sttd.engine.presets import Machine, not_local, resolve
 from sttd.engine.store.ledger import Ledger, Speed
 from sttd.engine.store.models import ModelStore, size_bytes
@@ -86,7 +86,7 @@ class WhisperBackend:
         Raises:
             ConfigError: a GPU asked for by name is not there, or an option is wrong.
         """
-        Settings.parse(preset.options)
+        options_of(preset, Settings)
         return resolve(preset, machine=self._machine())
 
     def locate(self, preset: Preset) -> Path | None:
@@ -175,7 +175,7 @@ class LoadedWhisper:
         multilingual = loaded.model.is_multilingual
         languages = languages_of(loaded.hf_tokenizer, multilingual=multilingual)
         self._codec = TextCodec(loaded.hf_tokenizer, multilingual=multilingual, languages=languages)
-        self._settings = Settings.parse(preset.options)
+        self._settings = options_of(preset, Settings)
         self._decoder = Decoder(
             whisper=loaded.model,
             extractor=loaded.feature_extractor,

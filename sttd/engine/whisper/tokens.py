@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sttd.core.types import DecodeOptions, Task
+from sttd.core.types import DecodeOptions
 from sttd.errors import DecodeError
+from sttd.options import Task
 
 SHORT_STEP: Final = 4
 PROMPT_STEPS: Final = (32, 48, 64, 96, 128)

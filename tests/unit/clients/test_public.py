@@ -9,8 +9,9 @@ import pytest
 import sttd_client
 from sttd_client import options
 
-from sttd.wire.messages import Configure, EndpointingFields, Start
-from sttd.wire.schema import rules_of
+from sttd.fields import rules_of
+from sttd.options import EndpointingFields
+from sttd.wire.messages import Configure, Start
 
 
 def test_every_public_name_is_there_and_documented():
@@ -63,7 +64,8 @@ def test_transcribing_needs_neither_trio_nor_numpy():
     assert not loaded & {"trio", "numpy", "rich", "asyncio"}
 
 
-def test_no_client_imports_more_of_the_daemon_than_wire_and_errors():
+def test_no_client_imports_more_of_the_daemon_than_the_wire_and_what_is_under_it():
     loaded = modules_after("import sttd_client.demo, sttd_client.trio_session, sttd_client.ctl.listen")
     of_daemon = {name for name in loaded if name.startswith("sttd.")}
-    assert {name for name in of_daemon if not name.startswith(("sttd.wire", "sttd.errors"))} == set()
+    below = ("sttd.wire", "sttd.options", "sttd.fields", "sttd.errors")
+    assert {name for name in of_daemon if not name.startswith(below)} == set()

@@ -1,6 +1,5 @@
 """The configuration: sources, their order, and refusals that help."""
 
-import attrs
 import pytest
 
 from sttd.config import reader as config_reader
@@ -57,13 +56,20 @@ def test_without_a_file_option_the_users_file_comes_after_the_systems(tmp_path):
     [
         ("endpointing.silence_msmin", "1", "did you mean `endpointing.silence_ms_min`"),
         ("server.aggressiveness", "1", "did you mean `vad.aggressiveness`"),
-        ("vad.aggressiveness", "4", "a whole number from 0 to 3"),
-        ("vad.aggressiveness", "true", "a whole number from 0 to 3"),
-        ("vad.aggressiveness", "1.5", "a whole number"),
+        ("vad.aggressiveness", "4", "must be from 0 to 3, not 4"),
+        ("vad.aggressiveness", "true", "must be an integer, not true or false"),
+        ("vad.aggressiveness", "1.5", "must be an integer, not a number with a fraction"),
         ("vad.silero", "1", "true or false"),
         ("log.level", "loud", "one of debug, info, warning, error"),
         ("server.tcp", "7788", "HOST:PORT or `off`"),
-        ("server.drain_s", "nan", "a number from 0 to 600"),
+        ("server.drain_s", "nan", "a finite number"),
+        ("server.drain_s", "inf", "a finite number"),
+        ("server.drain_s", "1" + "0" * 400, "a finite number"),
+        ("server.drain_s", "1" * 5000, "a number, not a string"),
+        ("server.drain_s", "[" * 5000, "a number, not a string"),
+        ("server.tcp", "localhost:" + "1" * 5000, "HOST:PORT or `off`"),
+        ("server.allowed_hosts", "[1]", "`server.allowed_hosts[0]` must be a string"),
+        ("limits.memory_reserve_bytes", "0x" + "f" * 8000, "not a number of that size"),
         ("endpointing.silence_ms_min", "701", "is above"),
         ("models.interim_model", "tiny", None),
     ],
@@ -88,6 +94,40 @@ def test_a_broken_or_missing_file_is_named(tmp_path):
         config_reader.load(config_file=tmp_path / "absent.toml", environ={})
     with pytest.raises(ConfigError, match="not valid TOML"):
         load(tmp_path, toml="[vad\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[server]\ndrain_s = 1" + b"0" * 400, "must be a finite number"),
+        (b"[server]\ndrain_s = 1" + b"0" * 5000, "not valid TOML"),
+        (b"x = " + b"[" * 5000, "nested too deeply"),
+        (b"x = " + b"{a=" * 5000, "nested too deeply"),
+        (b".".join([b"a"] * 5000) + b" = 1", "cannot be read|nested too deeply"),
+        (b"[server]\ntoken = '\xff'", "not valid TOML"),
+        (b"[server]\ntoken = '\0'", "not valid TOML"),
+        (b"[server]\ndrain_s = 1979-05-27", "must be a number"),
+        (b"server = 3", "unknown option `server`"),
+    ],
+    ids=lambda value: value[-30:].decode(errors="replace") if isinstance(value, bytes) else "",
+)
+def test_whatever_is_in_a_file_is_an_error_of_the_configuration(tmp_path, content, message):
+    file = tmp_path / "sttd.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        config_reader.load(config_file=file, environ={})
+
+
+def test_a_file_that_cannot_be_read_is_an_error_of_the_configuration(tmp_path):
+    with pytest.raises(ConfigError, match="directory"):
+        config_reader.load(config_file=tmp_path, environ={})
+    with pytest.raises(ConfigError, match="null byte"):
+        config_reader.load(config_file=tmp_path / "\0", environ={})
+
+
+def test_what_is_no_text_is_refused():
+    with pytest.raises(ConfigError, match=r"STTD_SERVER__TOKEN: `server\.token` holds a lone surrogate"):
+        load(environ={"STTD_SERVER__TOKEN": "\udcff"})
 
 
 def test_lists_may_be_written_with_commas_in_variables():
@@ -126,9 +166,16 @@ def test_changes_are_told_apart_by_what_they_need():
 
 
 def test_every_option_says_what_it_is():
-    for key, field in config.options():
-        assert field.metadata["summary"].endswith("."), key
-        assert isinstance(field, attrs.Attribute)
+    for key, rule in config.options():
+        assert rule.summary, key
+        assert not rule.summary.endswith("."), key
+        if rule.type == "int":  # MessagePack has no larger ones, and the control plane shows them
+            assert rule.bounds["maximum"] < 2**63, key
+
+
+def test_every_default_holds():
+    for key, rule, default in config.walk(config.Config()):
+        assert rule.check(key, default) == default
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import numpy as np
 
 from sttd.core.endpointer import Activity
 from sttd.core.hearing import Hearing, Tune
-from sttd.core.options import Tuning
 from sttd.core.turn import Cancel, Lease, Promote, Release, Say, Submit
 from sttd.core.types import FRAME_SAMPLES, Final, Gap
+from sttd.options import Tuning
 from tests.unit.core.spoken import options, outcome
 
 FRAMES_S = 50  # frames in a second

@@ -6,10 +6,10 @@ import attrs
 import numpy as np
 
 from sttd.core.languages import SessionLanguages
-from sttd.core.options import SessionOptions, Tuning
 from sttd.core.turn import Cancel, Hint, Lease, Promote, Release, Say, Submit, Turn
 from sttd.core.types import SAMPLE_RATE, Final, Hypothesis, Interim, JobClass, Outcome, Segment, Word
 from sttd.core.utterance import Closed, Opened, Paused, Snapshot
+from sttd.options import SessionOptions, Tuning
 
 WORD_S = 0.3
 

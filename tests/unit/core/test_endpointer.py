@@ -23,8 +23,8 @@ from sttd.core.endpointer import (
     SpeechStarted,
     TurnHint,
 )
-from sttd.core.options import Endpointing
 from sttd.core.types import FRAME_MS, FRAME_SAMPLES
+from sttd.options import Endpointing
 
 FRAMES = {"S": (True, 0.9), ".": (False, 0.05), "n": (True, 0.05), "q": (False, 0.9), "~": (False, 0.4)}
 OPTIONS = Endpointing(silence_ms_min=400, silence_ms_max=700)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sttd.core.endpointer import TurnHint
-from sttd.core.options import Endpointing, SessionChanges, Tuning
 from sttd.core.types import JobClass
 from sttd.errors import DecodeError, ModelError, OverloadedError
+from sttd.options import Endpointing, SessionChanges, Tuning
 from tests.unit.core.listened import Listened, activity
 
 

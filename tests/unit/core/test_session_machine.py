@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sttd.core.options import Endpointing, SessionChanges
 from sttd.core.turn import Submit
 from sttd.core.types import Final, Interim, JobClass, SpeechEnd, SpeechStart
 from sttd.errors import DecodeError, ModelError, OverloadedError
+from sttd.options import Endpointing, SessionChanges
 from tests.unit.core.listened import Listened
 
 ERRORS = [

@@ -3,10 +3,10 @@
 import pytest
 
 from sttd.core import text
-from sttd.core.options import Endpointing, Tuning
 from sttd.core.turn import Phase
 from sttd.core.types import Effort, Failure, JobClass
 from sttd.errors import DecodeError, ModelError, OverloadedError
+from sttd.options import Endpointing, Tuning
 from tests.unit.core.spoken import Spoken, options, outcome
 
 FINAL, SPECULATIVE, INTERIM, FILE = JobClass.FINAL, JobClass.SPECULATIVE, JobClass.INTERIM, JobClass.FILE

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.core.endpointer import Activity, TurnHint
-from sttd.core.options import Endpointing
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE
 from sttd.core.utterance import POST_ROLL_MS, Closed, Opened, Paused, Resumed, UtteranceAssembler
+from sttd.options import Endpointing
 
 FRAMES = {"S": (True, 0.9), ".": (False, 0.05), "n": (True, 0.05), "q": (False, 0.9), "~": (False, 0.4)}
 OPTIONS = Endpointing()

@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from sttd.core.pooling import PoolLimits
 from sttd.engine.contract import Place, Preset
 from sttd.engine.pool import ModelPool
-from sttd.errors import ModelError, OverloadedError, ProtocolError
+from sttd.errors import ModelError, OverloadedError
 
 WATCHDOG_S = 20
 
@@ -319,16 +319,6 @@ async def test_options_of_a_load_hold_until_the_next(pool):
     assert str((await pool.lease("a")).key) == "a|threads=3|workers=1"
     assert (await pool.load("a")).entry.cache_key == own
     assert str((await pool.lease("a")).key) == own
-
-
-@pytest.mark.parametrize(
-    "options", [{"cpu_threads": 65}, {"cpu_threads": -1}, {"num_workers": 0}, {"num_workers": 9}, {"keep_alive_s": -2}]
-)
-async def test_load_refuses_options_out_of_range(pool, options):
-    with pytest.raises(ProtocolError) as caught:
-        await pool.load("a", **options)
-    assert caught.value.code == "bad_option"
-    assert rows(pool) == {}
 
 
 async def test_keep_alive_pins_expires_or_frees(pool, backend):

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.engine.contract import Preset
+from sttd.engine.contract import Preset, options_of
+from sttd.engine.fake import FakeBackend, FakeOptions
+from sttd.engine.preset_config import configured_presets
 from sttd.engine.presets import (
     COMPUTE_LADDER,
     Machine,
@@ -40,7 +42,7 @@ def test_the_table_names_itself_and_its_smaller_ones():
 def test_the_options_of_built_in_presets_hold():
     for preset in builtin_presets().values():
         if preset.backend == "whisper":
-            assert Settings.parse(preset.options)
+            assert options_of(preset, Settings)
 
 
 def test_smaller_ends_at_the_smallest_without_loops():
@@ -133,3 +135,67 @@ def test_errors_say_what_to_do():
     assert "\n" not in nothing.message
     own = Preset(name="own", backend="whisper", model="/srv/model")
     assert "into /srv/model" in not_local(own, wanted="").message
+
+
+def configured(tables, **defaults):
+    """The presets of these tables, where fakes are all there is."""
+    backends = {"whisper": FakeBackend(), "fake": FakeBackend()}
+    return configured_presets(
+        tables, backends=backends, **{"device": "auto", "compute_type": "auto", "cpu_threads": 0, **defaults}
+    )
+
+
+def test_a_table_changes_a_preset_or_makes_one():
+    presets = configured(
+        {"base": {"num_workers": 2, "beam_size": 3}, "mine": {"max_window_s": 10}}, device="cpu", cpu_threads=3
+    )
+    base, mine = presets["base"], presets["mine"]
+    assert (base.model, base.num_workers, base.options) == ("base", 2, {"beam_size": 3})
+    assert (mine.backend, mine.model, mine.max_window_s, mine.cpu_threads) == ("whisper", "mine", 10.0, 3)
+    assert type(mine.max_window_s) is float
+    assert mine.device == base.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("backend", "wisper", "wants the backend 'wisper'"),
+        ("model", 3, "`presets.mine.model` must be a string, not an integer"),
+        ("num_workers", 9, "`presets.mine.num_workers` must be from 0 to 8, not 9"),
+        ("cpu_threads", 65, "from 0 to 64"),
+        ("cpu_threads", True, "must be an integer"),
+        ("cpu_threads", 10**400, "from 0 to 64"),
+        ("max_window_s", 1, "from 2 to 29"),
+        ("max_window_s", float("nan"), "a finite number"),
+        ("max_window_s", "10", "must be a number, not a string"),
+    ],
+)
+def test_what_a_table_says_of_a_preset_must_hold(key, value, message):
+    with pytest.raises(ConfigError, match=message):
+        configured({"mine": {key: value}})
+
+
+@pytest.mark.parametrize(
+    ("backend", "key", "value", "message"),
+    [
+        ("whisper", "beam_size", 2.5, "`presets.mine.beam_size` must be an integer"),
+        ("whisper", "beam_size", float("nan"), "must be an integer"),
+        ("whisper", "beam_size", 100_000_000, "must be from 1 to 32, not 100000000"),
+        ("whisper", "interim_beam_size", 0, "from 1 to 32"),
+        ("whisper", "temperatures", [-0.2], r"temperatures\[0\]` must be from 0 to 1, not -0.2"),
+        ("whisper", "temperatures", [0.0, float("inf")], r"temperatures\[1\]` must be a finite number"),
+        ("whisper", "temperatures", 0.0, "must be a list of numbers"),
+        ("whisper", "no_speech_threshold", float("nan"), "a finite number"),
+        ("whisper", "beam_sise", 3, "there is no `presets.mine.beam_sise` here; did you mean `presets.mine.beam_size`"),
+        ("whisper", "devise", "cpu", "did you mean `presets.mine.device`"),
+        ("fake", "word_ms", float("inf"), "`presets.mine.word_ms` must be a finite number"),
+        ("fake", "word_ms", 0, "from 1 to 60000, not 0"),
+        ("fake", "decode_ms", 10**400, "a finite number"),
+        ("fake", "words_ms", 100, "did you mean `presets.mine.word_ms`"),
+        ("fake", "colour", "red", "known: decode_ms, word_ms"),
+    ],
+)
+def test_an_option_of_a_backend_must_hold(backend, key, value, message):
+    declared = {"whisper": Settings, "fake": FakeOptions}[backend]
+    with pytest.raises(ConfigError, match=message):
+        options_of(configured({"mine": {"backend": backend, key: value}})["mine"], declared)

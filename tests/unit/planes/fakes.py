@@ -6,9 +6,9 @@ from functools import partial
 import attrs
 import trio
 
-from sttd.core.options import SessionOptions
 from sttd.core.types import Stopped
 from sttd.metrics import Metrics
+from sttd.options import SessionOptions
 from sttd.planes.audio import AudioLimits
 from sttd.planes.drain import Drain
 from sttd.planes.http import HttpLimits, serve_http

@@ -14,9 +14,9 @@ import wsproto.connection
 import wsproto.events as frames
 from trio.testing import wait_all_tasks_blocked
 
-from sttd.core.options import UNCHANGED, Endpointing
 from sttd.core.types import Failure, Final, Interim, Progress, SpeechStart, Stopped, Timing, Warn
 from sttd.errors import ModelError, OverloadedError, ProtocolError, SessionError
+from sttd.options import Endpointing
 from sttd.session import inbox
 from sttd.wire.http import AccessRules
 from tests.unit.planes.fakes import FakeService, open_plane
@@ -156,10 +156,10 @@ async def test_finalize_and_configure_keep_their_place_in_the_stream():
         "feed", "finalize", "feed", "configure", "configure", "feed", "stop",
     ]  # fmt: skip
     first, second = session.named("configure")
-    assert (first.lang, first.prompt, first.interim) == (None, "x", UNCHANGED)
-    assert first.endpointing == Endpointing(silence_ms_min=500, silence_ms_max=2000)
-    assert second.endpointing is None
-    assert second.lang is UNCHANGED
+    assert first.given() == {
+        "lang": None, "prompt": "x", "endpointing": Endpointing(silence_ms_min=500, silence_ms_max=2000),
+    }  # fmt: skip
+    assert second.given() == {"endpointing": None}
 
 
 async def test_changes_that_the_model_cannot_do_are_refused_whole():
@@ -174,8 +174,7 @@ async def test_changes_that_the_model_cannot_do_are_refused_whole():
     (error,) = [event for event in events if event["type"] == "error"]
     assert (error["code"], error["fatal"], error["data"]) == ("bad_option", False, {"field": "lang"})
     (changes,) = plane.service.sessions[0].named("configure")
-    assert changes.lang is UNCHANGED
-    assert changes.endpointing == Endpointing(silence_ms_min=400, silence_ms_max=1000)
+    assert changes.given() == {"endpointing": Endpointing(silence_ms_min=400, silence_ms_max=1000)}
 
 
 async def test_over_a_unix_socket_the_peer_is_known(tmp_path):
@@ -683,4 +682,4 @@ async def test_what_configure_leaves_out_is_as_configured_where_nothing_was_in_e
         await client.say(op="stop")
         await client.hear_all()
         (changes,) = plane.service.sessions[0].named("configure")
-        assert changes.endpointing == Endpointing(silence_ms_min=333, silence_ms_max=900)
+        assert changes.given() == {"endpointing": Endpointing(silence_ms_min=333, silence_ms_max=900)}

@@ -10,11 +10,11 @@ import attrs
 import numpy as np
 import trio
 
-from sttd.core.options import SessionOptions, Tuning
 from sttd.core.types import SAMPLE_RATE
 from sttd.engine.contract import NOBODY, ModelKey
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeModel, FakeOptions
+from sttd.options import SessionOptions, Tuning
 from sttd.session.inbox import Held
 from sttd.session.session import Session
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sttd.core.options import SessionOptions
 from sttd.engine.vad import VoiceDetector
+from sttd.options import SessionOptions
 from sttd.session.ear import Ear
 from tests.unit.session.rooms import NOISE, feed, open_room, read_all
 

@@ -4,8 +4,8 @@ import pytest
 import trio
 import trio.testing
 
-from sttd.core.options import SessionChanges, SessionOptions
 from sttd.errors import OverloadedError
+from sttd.options import SessionChanges, SessionOptions
 from sttd.session import inbox as module
 from sttd.session.inbox import AUDIO_S, CONTAINER_PIECE_BYTES, MAX_OVERTAKEN, PIECES, Dropped, Finalize, Held, Inbox
 

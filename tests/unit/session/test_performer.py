@@ -7,10 +7,10 @@ import trio
 import trio.testing
 
 from sttd.core.hearing import Hearing, Tune
-from sttd.core.options import SessionOptions, Tuning
 from sttd.core.turn import Say
 from sttd.core.types import Effort, Final, Interim, SpeechStart
 from sttd.errors import OverloadedError
+from sttd.options import SessionOptions, Tuning
 from sttd.session.performer import Performer
 from tests.unit.core.listened import activity
 from tests.unit.session.rooms import open_room

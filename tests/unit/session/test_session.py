@@ -3,9 +3,9 @@
 import pytest
 import trio
 
-from sttd.core.options import Endpointing, SessionChanges, Tuning
 from sttd.core.types import Effort, Failure, Final, Gap, Progress, SpeechStart, Stopped, Warn
 from sttd.errors import ModelError
+from sttd.options import Endpointing, SessionChanges, Tuning
 from sttd.session.outbox import CAPACITY
 from sttd.session.session import OWED_FINALS
 from tests.unit.session.rooms import NOISE, feed, open_room, read_all

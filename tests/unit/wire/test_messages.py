@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.errors import ProtocolError
+from sttd.fields import rules_of
+from sttd.options import EndpointingFields
 from sttd.wire import messages
-from sttd.wire.messages import EndpointingFields, Start, encode_event, encode_op, parse_client, parse_event
-from sttd.wire.schema import rules_of
+from sttd.wire.messages import Start, encode_event, encode_op, parse_client, parse_event
 
 # The audio plane of docs/reference/audio.md, by hand: the contract must not follow the code.
 OPS = {

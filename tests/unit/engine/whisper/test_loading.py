@@ -8,7 +8,6 @@ import pytest
 from sttd.engine.contract import Preset
 from sttd.engine.presets import builtin_presets
 from sttd.engine.store.models import ModelStore, embedded_model
-from sttd.engine.whisper.options import Settings
 from sttd.errors import ConfigError, ModelError
 from tests.unit.engine.whisper.loaded import DEMO, backend, load
 
@@ -16,21 +15,10 @@ pytestmark = pytest.mark.model
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"beam_siz": 3}, "did you mean 'beam_size'"),
-        ({"colour": 3}, "there are: beam_size"),
-        ({"beam_size": "five"}, "takes a number"),
-        ({"beam_size": 0}, "beams of at least 1"),
-        ({"temperatures": ["hot"]}, "takes numbers"),
-        ({"temperatures": []}, "at least one temperature"),
-        ({"interim_windows": [160]}, "takes some of"),
-    ],
+    "options", [{"beam_siz": 3}, {"beam_size": 0}, {"temperatures": []}, {"interim_windows": [160]}]
 )
-def test_wrong_options_are_refused_with_a_hint(options, message):
-    with pytest.raises(ConfigError, match=message):
-        Settings.parse(options)
-    with pytest.raises(ConfigError):
+def test_wrong_options_are_refused_before_anything_loads(options):
+    with pytest.raises(ConfigError, match=f"presets.demo.{next(iter(options))}"):
         backend().resolve(attrs.evolve(DEMO, options=options))
 
 
