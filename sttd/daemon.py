@@ -101,7 +101,13 @@ class Daemon:
             engine.start_soon(service.health.run)
             async with trio.open_nursery() as duties:
                 await duties.start(self._heed_signals)
-                for duty in (self._beat, self._report, self._exit_when_idle, service.watch_health):
+                for duty in (
+                    self._beat,
+                    self._report,
+                    self._exit_when_idle,
+                    service.watch_health,
+                    self.listeners.watch,
+                ):
                     duties.start_soon(duty)
                 duties.start_soon(self._mind_sleep)  # logind may take its time to answer
                 duties.start_soon(service.voice_network)  # loaded before the first session needs it
