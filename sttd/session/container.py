@@ -12,7 +12,7 @@ Only the formats below are looked for, and FFmpeg may open nothing by itself: a 
 container too to it, and would have the daemon read other files, or listen on ports.
 
 Most formats are read strictly forwards. MP4 often keeps its index at the end, so a stream that begins like
-one is spooled (in memory, beyond 8 MiB in an unnamed file) and may be sought in.
+one is spooled (in memory, beyond 8 MiB in an unnamed file) and may be sought in; `spool.py` says how much that may be.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ import trio
 
 from sttd.core.types import FRAME_SAMPLES
 from sttd.errors import OverloadedError, ProtocolError, SttdError
+from sttd.session import spool
+from sttd.session.spool import RETRY_S
 from sttd.session.unpacking import Unpacker
 
 Frames = npt.NDArray[np.float32]
@@ -37,7 +39,6 @@ Frames = npt.NDArray[np.float32]
 MAX_CONTAINER_BYTES = 2 << 30
 _SPOOL_BYTES = 8 << 20
 _BLOCK_FRAMES = 25  # 0.5 s: what one hop from the thread to the loop carries at most
-_RETRY_S = 5.0
 
 # PyAV's thread of a session mostly waits for bytes, so the bound is on open containers, not on CPU. It is never waited
 # for: a session that could not say why it stands still would be worse than one that is refused.
@@ -66,6 +67,7 @@ class _Source(io.RawIOBase):
     seekable_: bool
     head: bytes
     forward: Callable[[Any], Awaitable[None]]  # for what is no bytes
+    uid: int
     interrupted: BaseException | None = attrs.field(default=None, init=False)
     received: int = attrs.field(default=0, init=False)  # bytes, the head included
     _at: int = attrs.field(default=0, init=False)
@@ -115,6 +117,8 @@ class _Source(io.RawIOBase):
     def close(self) -> None:
         if self._spool is not None:
             self._spool.close()
+            self._spool = None
+            spool.room.give_back(self._size, uid=self.uid)
         super().close()
 
     def _read_spooled(self, size: int) -> bytes:
@@ -127,14 +131,18 @@ class _Source(io.RawIOBase):
 
     def _store(self, data: bytes) -> None:
         try:
-            self._spool.seek(self._size)
+            spool.room.take(len(data), uid=self.uid)
+        except OverloadedError as exc:
+            self._ended, self.interrupted = True, exc
+            return
+        self._size += len(data)
+        try:
+            self._spool.seek(self._size - len(data))
             self._spool.write(data)
         except OSError as exc:  # the disk of the temporary directory is full
             self._ended = True
             message = f"the file cannot be kept while it is read ({exc.strerror}); come again later"
-            self.interrupted = OverloadedError(message, data={"retry_after_s": _RETRY_S})
-            return
-        self._size += len(data)
+            self.interrupted = OverloadedError(message, data={"retry_after_s": RETRY_S})
 
     def _more(self) -> bytes:
         """The next bytes; none at the end."""
@@ -166,6 +174,7 @@ async def container_stage(
     channel_select: int | None,
     live: bool,
     on_info: Callable[[ContainerInfo], None] | None = None,
+    uid: int = -1,
 ) -> None:
     """Bytes from `receive` go through PyAV and on to `send` as frames; anything else goes along in its place.
 
@@ -175,7 +184,7 @@ async def container_stage(
     async with send, trio.open_nursery() as nursery:
         nursery.start_soon(_sort, receive, to_thread, send.clone())
         try:
-            await decode_container(in_thread, send, channel_select=channel_select, live=live, on_info=on_info)
+            await decode_container(in_thread, send, channel_select=channel_select, live=live, on_info=on_info, uid=uid)
         except SttdError as exc:
             await send.send(exc)
         in_thread.close()
@@ -207,6 +216,7 @@ async def decode_container(
     channel_select: int | None,
     live: bool,
     on_info: Callable[[ContainerInfo], None] | None = None,
+    uid: int = -1,
 ) -> None:
     """Read a container from `receive` until its end, send frames of shape (n, 320) float32 at 16 kHz mono.
 
@@ -219,10 +229,10 @@ async def decode_container(
     if head and not _threads.available_tokens:
         raise OverloadedError(
             f"{_threads.total_tokens:.0f} containers are read at the moment, and no more can be; come again later",
-            data={"retry_after_s": _RETRY_S},
+            data={"retry_after_s": RETRY_S},
         )
     if head:
-        await trio.to_thread.run_sync(_pull, receive, send, head, channel_select, live, on_info, limiter=_threads)
+        await trio.to_thread.run_sync(_pull, receive, send, head, channel_select, live, on_info, uid, limiter=_threads)
 
 
 async def _head(receive: trio.MemoryReceiveChannel[Any], send: trio.MemorySendChannel[Any]) -> bytes:
@@ -247,11 +257,12 @@ def _pull(
     channel_select: int | None,
     live: bool,
     on_info: Callable[[ContainerInfo], None] | None,
+    uid: int,
 ) -> None:
     """The thread: open, demux, decode, resample, hand over."""
     import av
 
-    source = _Source(receive=receive, seekable_=head[4:8] == b"ftyp", head=head, forward=send.send)
+    source = _Source(receive=receive, seekable_=head[4:8] == b"ftyp", head=head, forward=send.send, uid=uid)
     # A live stream must not wait for five seconds of itself before its first sample is decoded.
     quick = {"formatprobesize": "65536", "probesize": "65536", "analyzeduration": "0"} if live else {}
     # Tags that are not UTF-8 are nobody's concern here. PyAV 19 takes them as they are and has no such option.

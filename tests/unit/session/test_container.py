@@ -9,8 +9,8 @@ import trio
 import trio.lowlevel
 
 from sttd.core.types import FRAME_SAMPLES, Warn
-from sttd.errors import OverloadedError, ProtocolError
-from sttd.session import container
+from sttd.errors import OverloadedError, ProtocolError, SttdError
+from sttd.session import container, spool
 from sttd.session.container import container_stage, decode_container
 
 
@@ -62,7 +62,7 @@ async def decode(data, *, chunk=1000, live=False, channel_select=None, warnings=
             nursery.start_soon(collect)
             try:
                 await decode_container(inside, out, channel_select=channel_select, live=live, **options)
-            except ProtocolError as exc:
+            except SttdError as exc:
                 error = exc
             inside.close()
             out.close()
@@ -221,3 +221,33 @@ async def test_a_container_too_many_is_refused_and_not_kept_waiting(monkeypatch)
     found = await stage([encoded("wav", "pcm_s16le")])
     assert [type(item) for item in found] == [OverloadedError]
     assert found[0].data["retry_after_s"] > 0
+
+
+async def test_what_is_kept_of_containers_has_a_bound_for_a_user_and_for_all(monkeypatch):
+    data = encoded("ipod", "aac", seconds=4.0)
+    room = spool.Room(total_bytes=2 * len(data) - 1, uid_bytes=len(data))
+    monkeypatch.setattr(spool, "room", room)
+    for _ in range(3):  # what was taken is given back
+        frames, error = await decode(data, uid=7)
+        assert (error, room.taken_bytes) == (None, 0)
+        assert len(frames) > 180
+    room.take(1, uid=7)
+    _, error = await decode(data, uid=7)
+    assert (error.code, room.taken_bytes) == ("overloaded", 1)
+    assert (await decode(data, uid=8))[1] is None
+    room.take(len(data) - 1, uid=7)
+    _, error = await decode(data, uid=8)
+    assert (error.code, room.taken_bytes) == ("overloaded", len(data))
+
+
+async def test_a_full_disk_means_come_again_and_keeps_nothing(monkeypatch):
+    class FullDisk(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(container.tempfile, "SpooledTemporaryFile", lambda **_: FullDisk())
+    monkeypatch.setattr(spool, "room", spool.Room())
+    _, error = await decode(encoded("ipod", "aac"))
+    assert error.code == "overloaded"
+    assert "No space left" in error.message
+    assert spool.room.taken_bytes == 0
