@@ -99,7 +99,13 @@ class Daemon:
             watch.start_soon(service.health.run)
             async with trio.open_nursery() as duties:
                 await duties.start(self._heed_signals)
-                for duty in (self._beat, self._report, self._exit_when_idle, service.watch_health):
+                for duty in (
+                    self._beat,
+                    self._report,
+                    self._exit_when_idle,
+                    service.watch_health,
+                    self.listeners.watch,
+                ):
                     duties.start_soon(supervised, duty)
                 # logind may take its time to answer; Silero is loaded before the first session needs it.
                 duties.start_soon(supervised, self._mind_sleep)

@@ -26,12 +26,12 @@ from wsproto import events as ws
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from sttd.errors import SttdError, from_map
-from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 from sttd.wire.messages import Op, encode_op
 from sttd.wire.schema import dump
 from sttd_client.addresses import ConnectionLostError
 from sttd_client.events import Event, Failure, Stopped, parse_event
 
+AUDIO_MESSAGE_BYTES = 1 << 16  # a daemon that is behind holds a client back by the message: small ones let it
 LOST = 1006  # RFC 6455: the code of a connection that ended without a close frame
 _SHUTTING_DOWN = 1001
 _RETRYABLE_CLOSES = (_SHUTTING_DOWN, LOST, 1011, 1012, 1013)
@@ -73,11 +73,11 @@ class AudioConnection:
         return self._ws.send(ws.TextMessage(data=encode_op(op)))
 
     def audio(self, data: bytes | bytearray | memoryview) -> bytes:
-        """A piece of audio of any length, in as many messages as the size limit needs."""
+        """A piece of audio of any length, in messages of `AUDIO_MESSAGE_BYTES` at the most."""
         if self.closed:
             return b""
         view = memoryview(data).cast("B")
-        pieces = (bytes(view[at : at + MAX_MESSAGE_BYTES]) for at in range(0, len(view), MAX_MESSAGE_BYTES))
+        pieces = (bytes(view[at : at + AUDIO_MESSAGE_BYTES]) for at in range(0, len(view), AUDIO_MESSAGE_BYTES))
         return b"".join(self._ws.send(ws.BytesMessage(data=piece)) for piece in pieces)
 
     def close(self, code: int = 1000) -> bytes:

@@ -55,7 +55,8 @@ __all__ = [
 class Reconnected:
     """The connection was lost and a new session began; its utterances count from 1 again.
 
-    `lost_bytes` of the audio given to `send` meanwhile are gone; an utterance that was open gets no final.
+    `lost_bytes` of the audio given to `send` are gone: no final covers them and none will. An utterance that was open
+    gets none either; a `finalize` that nothing had answered gets one of text "" from the new session.
     """
 
     type: ClassVar[str] = "reconnected"

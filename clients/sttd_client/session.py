@@ -37,6 +37,7 @@ from sttd_client.connection import AudioConnection, failure_error, retry_delay_s
 from sttd_client.events import Event, Failure, Hello, Reconnected, Started
 from sttd_client.inbox import Inbox
 from sttd_client.options import ConfigureOptions, StartOptions
+from sttd_client.owed import Owed
 
 _READ_BYTES = 1 << 16
 _FAREWELL_S = 1.0  # for the close frame of a session that is left early; a dead daemon must not hold its client
@@ -88,6 +89,7 @@ class Session:
         self._reconnect_s = reconnect_s
         self._timeout_s = timeout_s
         self._stopping = False
+        self._owed = Owed(start)
         self._inbox = Inbox()
         self._connect()
 
@@ -102,15 +104,23 @@ class Session:
             SttdError: the session ended with this error.
             ConnectionLostError: the connection was lost, and not asked or not possible to make anew.
         """
-        self._write(self._connection.audio(data), audio_bytes=len(data))
+        self._owed.audio(memoryview(data).nbytes)
+        self._write(self._connection.audio(data))
 
     def finalize(self) -> None:
-        """End the current utterance now; its `Final` follows (of text "" where none was open)."""
+        """End the current utterance now; its `Final` follows (of text "" where none was open).
+
+        One that goes down with a connection that is made anew is said again: its `Final` comes after `Reconnected`.
+        """
+        self._owed.finalize()
         self._write(self._connection.op(Finalize()))
 
     def configure(self, **changes: Unpack[ConfigureOptions]) -> None:
         """Change options from the next utterance on; they survive a reconnect only if `start` named them too."""
-        self._write(self._connection.op(parse(Configure, changes)))
+        change = parse(Configure, changes)
+        self._owed.unsaid(change)
+        self._write(self._connection.op(change))
+        self._owed.said()
 
     def stop(self) -> None:
         """No more audio. Iterate to the end to get what is still pending."""
@@ -171,7 +181,7 @@ class Session:
     def _connect(self) -> None:
         """Dial and start; raises what the daemon has against it. Events of an earlier connection stay first."""
         earlier, self._inbox = self._inbox, Inbox()
-        self._pending = b""
+        self._pending = bytearray()
         self._socket, self._connection = self._dial()
         self._socket.setblocking(False)
         try:
@@ -203,13 +213,13 @@ class Session:
 
     def _alive(self) -> bool:
         """Whether there is a connection, after making a new one if need be; raises what ended the session."""
-        if self._connection.closed and not self._reconnect(lost_bytes=0):
+        if self._connection.closed and not self._reconnect():
             if error := self._connection.error():
                 raise error
             return False
         return True
 
-    def _reconnect(self, *, lost_bytes: int) -> bool:
+    def _reconnect(self) -> bool:
         """Try for a new session until one starts (True) or the time for it is over (raises). False: no use trying."""
         if not self._reconnect_s or self._stopping or not self._connection.worth_retrying:
             return False
@@ -224,14 +234,16 @@ class Session:
                 if time.monotonic() + delay_s > deadline or (isinstance(error, SttdError) and not error.retryable):
                     raise
                 time.sleep(delay_s)
+        lost_bytes, again = self._owed.begin_anew()
+        self._pending += b"".join(self._connection.op(op) for op in again)
         self._inbox.put(Reconnected(session=self.started.session, lost_bytes=lost_bytes))
         return True
 
-    def _write(self, data: bytes, *, audio_bytes: int = 0) -> None:
+    def _write(self, data: bytes) -> None:
         self._pending += data
         while self._pending and not self._connection.closed:
             self._step(timeout_s=None)
-        if self._connection.closed and not self._reconnect(lost_bytes=audio_bytes):
+        if self._connection.closed and not self._reconnect():
             raise self._connection.error() or ConnectionLostError("the session has ended")
 
     def _step(self, *, timeout_s: float | None) -> None:
@@ -242,7 +254,7 @@ class Session:
         for _, ready in poller.poll(None if timeout_s is None else timeout_s * 1000):
             try:
                 if ready & select.POLLOUT:
-                    self._pending = self._pending[self._socket.send(self._pending) :]
+                    del self._pending[: self._socket.send(self._pending)]
                 if ready & ~select.POLLOUT:
                     self._read(self._socket.recv(_READ_BYTES))
             except BlockingIOError:
@@ -252,7 +264,7 @@ class Session:
 
     def _hear_out(self) -> None:
         """The daemon takes no more: read what it said before that, up to the end of the stream."""
-        self._pending = b""
+        self._pending.clear()
         while not self._connection.closed:
             try:
                 self._read(self._socket.recv(_READ_BYTES))
@@ -261,6 +273,7 @@ class Session:
 
     def _read(self, data: bytes) -> None:
         for event in self._connection.receive(data):
+            self._owed.heard(event)
             self._inbox.put(event)
         self._pending += self._connection.data_to_send()
 

@@ -28,6 +28,7 @@ from sttd_client.connection import AudioConnection, failure_error, retry_delay_s
 from sttd_client.events import Event, Failure, Hello, Reconnected, Started
 from sttd_client.inbox import Inbox
 from sttd_client.options import ConfigureOptions, StartOptions
+from sttd_client.owed import Owed
 from sttd_client.trio_streams import connect_first_async, owned_nursery
 
 _FAREWELL_S = 1.0  # for the close frame of a session that is left early; a dead daemon must not hold its client
@@ -89,7 +90,7 @@ class Session:
         self._inbox = Inbox()
         self._changed = trio.Event()  # replaced whenever the inbox or the connection changed
         self._sending = trio.Lock()
-        self._lost_bytes = 0
+        self._owed = Owed(start)
         self._error: Exception | None = None
         self._done = False
 
@@ -99,7 +100,7 @@ class Session:
         """Send audio in the encoding that the session was started with.
 
         Returns when the kernel has taken it: this is how the daemon holds back a client that is too fast for it.
-        While a lost connection is being made anew, audio is dropped and counted.
+        While a lost connection is being made anew, audio is dropped; `Reconnected` counts it among what was lost.
 
         Cancellation: half a message may be out, so the session's connection is closed.
 
@@ -107,17 +108,30 @@ class Session:
             SttdError: the session ended with this error.
             ConnectionLostError: the connection was lost, and not asked or not possible to make anew.
         """
-        if not await self._write(lambda: self._connection.audio(data)):
-            self._lost_bytes += len(data)
+
+        def audio() -> bytes:
+            self._owed.audio(memoryview(data).nbytes)
+            return self._connection.audio(data)
+
+        await self._write(audio)
 
     async def finalize(self) -> None:
-        """End the current utterance now; its `Final` follows (of text "" where none was open)."""
-        await self._write(lambda: self._connection.op(Finalize()))
+        """End the current utterance now; its `Final` follows (of text "" where none was open).
+
+        One that goes down with a connection that is made anew is said again: its `Final` comes after `Reconnected`.
+        """
+
+        def finalize() -> bytes:
+            self._owed.finalize()
+            return self._connection.op(Finalize())
+
+        await self._write(finalize)
 
     async def configure(self, **changes: Unpack[ConfigureOptions]) -> None:
         """Change options from the next utterance on; they survive a reconnect only if `start` named them too."""
-        configure = parse(Configure, changes)
-        await self._write(lambda: self._connection.op(configure))
+        change = parse(Configure, changes)
+        if not await self._write(lambda: self._connection.op(change)):
+            self._owed.unsaid(change)
 
     async def stop(self) -> None:
         """No more audio. Iterate to the end to get what is still pending."""
@@ -153,8 +167,12 @@ class Session:
 
     # ---------------------------------------------------------------- the connection; `open_session` calls these
 
-    async def connect(self) -> None:
-        """Dial and start; raises what the daemon has against it. The events of an earlier connection stay."""
+    async def connect(self) -> int:
+        """Dial and start; raises what the daemon has against it. The events of an earlier connection stay.
+
+        Returns:
+            The bytes that were lost with the earlier connection.
+        """
         early: list[Event] = []
         async with self._sending:  # who sends meanwhile must not come before the handshake
             self._stream, self._connection = await self._dial()
@@ -168,8 +186,12 @@ class Session:
             except BaseException:
                 await self._abandon()
                 raise
+            lost_bytes, again = self._owed.begin_anew()
+            said = [*again, Stop()] if self._stopping else again
+            await self._send_all(b"".join(self._connection.op(op) for op in said))
         for event in early:
             self._inbox.put(event)
+        return lost_bytes
 
     async def read_forever(self) -> None:
         """Take what arrives until the session is over; run by `open_session`."""
@@ -228,6 +250,7 @@ class Session:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             data = b""
         for event in self._connection.receive(data):
+            self._owed.heard(event)
             self._inbox.put(event)
         self._notify()
         if reply := self._connection.data_to_send():
@@ -261,15 +284,14 @@ class Session:
         for attempt in itertools.count():
             await trio.aclose_forcefully(self._stream)
             try:
-                await self.connect()
+                lost_bytes = await self.connect()
                 break
             except (OSError, SttdError) as error:
                 delay_s = retry_delay_s(attempt, error)
                 if trio.current_time() + delay_s > deadline or (isinstance(error, SttdError) and not error.retryable):
                     raise
                 await trio.sleep(delay_s)
-        self._inbox.put(Reconnected(session=self.started.session, lost_bytes=self._lost_bytes))
-        self._lost_bytes = 0
+        self._inbox.put(Reconnected(session=self.started.session, lost_bytes=lost_bytes))
         self._notify()
         return True
 

@@ -10,7 +10,8 @@ Each interim brings a new hypothesis of the whole utterance so far. The rules:
  4. **Never back.** The shown text always begins with the stable text. Where a hypothesis contradicts it, its beginning
     up to where the last stable words come counts as them, and the rest is shown after the stable text. If they do not
     come, the beginning that is nearest to the stable words (edit distance) counts.
- 5. **Loops** of the decoder are cut before anything else, so that none becomes stable.
+ 5. **Loops** of the decoder are cut before anything else, so that none becomes stable. What may have been said in that
+    much audio is no loop (guard 2 of `core/text.py`).
 
 Scripts without spaces go by characters. Positions are code points, and none falls between a letter and its marks.
 """
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from sttd.core.text import Token, cut_loops, joined, tidy, tokenise, word_places
+from sttd.core.text import Evidence, Token, joined, tidy, tokenise, without_loops, word_places
 from sttd.core.types import Word
 from sttd.options import TUNING
 
@@ -49,10 +50,22 @@ class Stabiliser:
         """What will not change."""
         return self._stable
 
-    def push(self, text: str, *, words: Sequence[Word] = (), audio_s: float) -> StableText:
-        """Take the next hypothesis, of `audio_s` seconds of audio; `words` may give its word times."""
+    def push(
+        self,
+        text: str,
+        *,
+        words: Sequence[Word] = (),
+        audio_s: float,
+        compression_ratio: float = 1.0,
+        temperature: float = 0.0,
+    ) -> StableText:
+        """Take the next hypothesis, of `audio_s` seconds of audio; `words` may give its word times.
+
+        `compression_ratio` and `temperature` are the decoder's, for rule 5.
+        """
         heard = tokenise(tidy(text))
-        tokens = cut_loops(heard)
+        evidence = Evidence(speech_s=audio_s, compression_ratio=compression_ratio, temperature=temperature, words=words)
+        tokens = without_loops(heard, evidence)
         settled = self._settled(heard, words, audio_s)
         past = self._stable_length(tokens)
         rest = tokens[past:]

@@ -5,12 +5,19 @@ a mean probability below `_SPEECH_PROBABILITY`), or from the decoder (`no_speech
 below -1). A mean probability of NaN means that no VAD listened: its evidence is then unknown, not weak.
 
  1. Both of the decoder's signs together: nothing was said (as Whisper's own decoders decide).
- 2. A run of equal n-grams is a decoding loop: one of them stays. A compression ratio above 2.4 lowers the bar.
- 3. The text is the prompt, or all the hotwords, and nothing else: it leaked. A single word may also be meant, and
-    needs doubt.
+ 2. A run of equal n-grams is a decoding loop if **the speech has no room for it**: people repeat themselves, too, and
+    that takes them time. There is no room where more words stand than the fastest speaker says in it; where the
+    decoder did not believe its text either (a compression ratio above 2.4, a temperature above 0), more than brisk
+    speech has; where words have times, in repetitions that take none. Of a loop one stays, of repetitions without
+    time those that have some. Twelve repetitions that the decoder did not believe are a loop wherever they stand.
+ 3. The text is the prompt, or words of the hotwords, and nothing else: it leaked. That may also be meant, and needs
+    doubt.
  4. In doubt: a phrase that Whisper is known to invent on noise and music, and nothing else.
  5. In doubt: more words than anybody says in that much speech.
  6. No word at all, only punctuation.
+ 7. Where the client says what an utterance is, the VAD's opinion decides nothing by itself. But if it heard no speech
+    at all in it (`_UNHEARD_S`), prompt and hotwords leaked, and a decoder that is not sure (`_FAIR_LOGPROB`) made its
+    text up.
 
 What a guard rejects becomes the empty text. The thresholds are Whisper's. Why phrases: large-v3 puts text on 40 % of
 non-speech clips, and much of it is a few dozen phrases (Barański et al., arXiv 2501.11378).
@@ -47,6 +54,13 @@ _LOGPROB = -1.0
 _COMPRESSION = 2.4
 _SPEECH_S = 0.25  # 99 recorded utterances have 0.3 s and a mean of 0.42 at least
 _SPEECH_PROBABILITY = 0.4
+_UNHEARD_S = 0.1
+_FAIR_LOGPROB = -0.6  # a confidence of 0.55: hotwords that keys clicked had 0.41 to 0.44 (measured with tiny.en)
+_BRISK_S, _BRISK_SPACELESS_S = 1 / 5, 1 / 8  # the time that a word takes, or a character of a script without spaces
+_FASTEST = 0.625  # of that, in speech that no one follows any more
+_EDGES_S = 0.6  # the VAD's measure of speech is short by its edges
+_TOKEN_S = 0.04  # less is no time: two steps of the alignment
+_MANY = 12  # repetitions
 _WORDS_PER_S = 8.0  # fast speech has 5 words or, where characters count as words, 7 to 8
 _WORDS_FREE = 3  # the VAD's measure of speech is short by its edges
 
@@ -116,26 +130,91 @@ def joined(tokens: Iterable[Token]) -> str:
     return "".join(token.piece for token in tokens).strip()
 
 
-def cut_loops(tokens: Sequence[Token], *, eager: bool = False) -> list[Token]:
-    """Without the repetitions of decoding loops: of a run of equal n-grams the first stays.
+@attrs.frozen(kw_only=True)
+class Evidence:
+    """What there is to tell a loop of the decoder from somebody who repeats himself (guard 2).
 
-    A single word must come six times to be a loop, since people do say "no, no, no, no"; longer ones three times.
-    When `eager`, three and two are enough.
+    Args:
+        speech_s: seconds of speech that the text may have been said in.
+        compression_ratio: of the text.
+        temperature: that the decoder went to.
+        words: with times, if there are any.
+    """
+
+    speech_s: float
+    compression_ratio: float = 1.0
+    temperature: float = 0.0
+    words: Sequence[Word] = ()
+
+    @classmethod
+    def of(cls, hypothesis: Hypothesis, *, speech_s: float) -> Evidence:
+        """The evidence that comes with a hypothesis."""
+        return cls(
+            speech_s=speech_s,
+            compression_ratio=hypothesis.compression_ratio,
+            temperature=hypothesis.temperature,
+            words=hypothesis.words,
+        )
+
+    @property
+    def repetitive(self) -> bool:
+        """Whether the text compresses too well to be believed."""
+        return self.compression_ratio > _COMPRESSION
+
+    @property
+    def disbelieved(self) -> bool:
+        """Whether the decoder's own thresholds say so."""
+        return self.repetitive or self.temperature > 0
+
+    def has_room(self, tokens: Sequence[Token]) -> bool:
+        """Whether somebody can have said all of it."""
+        brisk_s = sum(_BRISK_SPACELESS_S if _is_spaceless(token.key[0]) else _BRISK_S for token in tokens)
+        return brisk_s * (1.0 if self.disbelieved else _FASTEST) <= self.speech_s + _EDGES_S
+
+
+def without_loops(tokens: Sequence[Token], evidence: Evidence) -> list[Token]:
+    """The tokens without loops of the decoder (guard 2)."""
+    if not evidence.has_room(tokens):
+        return cut_loops(tokens, eager=evidence.repetitive)
+    if evidence.disbelieved:
+        tokens = cut_loops(tokens, least=_MANY)
+    places = word_places(tokens, evidence.words)
+    times = [evidence.words[place] for place in places]
+    return cut_loops(tokens, times=times) if times else list(tokens)
+
+
+def cut_loops(
+    tokens: Sequence[Token], *, eager: bool = False, least: int = 0, times: Sequence[Word] = ()
+) -> list[Token]:
+    """Without repetitions: of a run of equal n-grams the first stays.
+
+    Args:
+        tokens: of a text.
+        eager: three of a word, and two of an n-gram, are a run; else it takes six and three.
+        least: it takes so many, if that is more.
+        times: the word that each token is in. Then every repetition stays, up to those that take no time.
     """
     keys = [token.key for token in tokens]
     count = Counter(keys)
     kept: list[Token] = []
     at = 0
     while at < len(keys):
-        often = count[keys[at]] >= (2 if eager else 3)
-        size, times = _run(keys, at, eager=eager) if often else (1, 1)
-        kept += tokens[at : at + size]
-        at += size * times
+        often = count[keys[at]] >= max(2 if eager else 3, least)
+        size, repeated = _run(keys, at, eager=eager, least=least) if often else (1, 1)
+        stay = 1
+        while times and stay < repeated and _takes_time(times[at + stay * size : at + (stay + 1) * size]):
+            stay += 1
+        kept += tokens[at : at + size * stay]
+        at += size * repeated
     return kept
 
 
-def _run(keys: Sequence[str], at: int, *, eager: bool) -> tuple[int, int]:
-    """The size and count of the loop that begins there; 1 and 1 if none does."""
+def _takes_time(words: Sequence[Word]) -> bool:
+    return words[-1].end_s - words[0].start_s >= _TOKEN_S * len(words)
+
+
+def _run(keys: Sequence[str], at: int, *, eager: bool, least: int) -> tuple[int, int]:
+    """The size and count of the run that begins there; 1 and 1 if none does."""
     for size in range(1, min(_LONGEST_LOOP, (len(keys) - at) // 2) + 1):
         if keys[at + size] != keys[at]:
             continue
@@ -144,7 +223,7 @@ def _run(keys: Sequence[str], at: int, *, eager: bool) -> tuple[int, int]:
         while keys[at + times * size : at + (times + 1) * size] == gram:
             times += 1
         needed = (3 if eager else 6) if size == 1 else (2 if eager else 3)
-        if times >= needed:
+        if times >= max(needed, least):
             return size, times
     return 1, 1
 
@@ -215,20 +294,28 @@ def guard(
     mean_probability: float,
     prompt: str = "",
     hotwords: Sequence[str] = (),
+    heard_s: float = math.nan,
 ) -> Hypothesis:
     """The hypothesis with loops cut and text tidied; without text or segments where it is judged no speech.
 
-    `speech_s` and `mean_probability` are what the VAD says of the utterance.
+    Args:
+        hypothesis: what the engine heard.
+        speech_s: seconds of speech, as the VAD says; where it was not asked, of audio.
+        mean_probability: of speech, as the VAD says; NaN where it was not asked.
+        prompt: that the engine was given.
+        hotwords: the same.
+        heard_s: seconds of speech that the VAD heard although it was not asked (guard 7); NaN if none listened.
     """
     tokens = tokenise(tidy(hypothesis.text))
-    looped = hypothesis.compression_ratio > _COMPRESSION
-    kept = cut_loops(tokens, eager=looped)
+    kept = without_loops(tokens, Evidence.of(hypothesis, speech_s=speech_s))
     if _is_invented(
         hypothesis,
         [token.key for token in kept],
         speech_s=speech_s,
         mean_probability=mean_probability,
-        prompts=(prompt, " ".join(hotwords)),
+        unheard=heard_s < _UNHEARD_S,
+        prompt=prompt,
+        hotwords=hotwords,
     ):
         return attrs.evolve(hypothesis, text="", segments=())
     if len(kept) == len(tokens):
@@ -242,19 +329,22 @@ def _is_invented(
     *,
     speech_s: float,
     mean_probability: float,
-    prompts: Sequence[str],
+    unheard: bool,
+    prompt: str,
+    hotwords: Sequence[str],
 ) -> bool:
     silent = hypothesis.no_speech_prob > _NO_SPEECH
     unsure = hypothesis.avg_logprob < _LOGPROB
     known = not math.isnan(mean_probability)
     weak = known and (speech_s < _SPEECH_S or mean_probability < _SPEECH_PROBABILITY)
     doubt = silent or unsure or weak
-    if not keys or (silent and unsure):
+    if not keys or (silent and unsure) or (unheard and hypothesis.avg_logprob < _FAIR_LOGPROB):
         return True
+    leaked = list(keys) == _keys(prompt) or set(keys) <= set(_keys(" ".join(hotwords)))
+    if leaked and (doubt or unheard):
+        return True  # without a doubt somebody has said just that, as wake words and commands are said
     if not doubt:
         return False
-    if any(list(keys) == _keys(prompt) for prompt in prompts):
-        return True  # leaked; without a doubt somebody has said just that, as wake words and commands are said
     too_many = known and len(keys) > _WORDS_PER_S * speech_s + _WORDS_FREE
     return too_many or "".join(keys) in _INVENTED["en"] | _INVENTED.get(hypothesis.language, frozenset())
 

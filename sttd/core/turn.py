@@ -410,7 +410,13 @@ class Turn:
             speech_s=self._speech_s(snapshot.samples),
         ):
             return []
-        stable = self._stabiliser.push(text, words=hypothesis.words, audio_s=seconds(len(snapshot.samples)))
+        stable = self._stabiliser.push(
+            text,
+            words=hypothesis.words,
+            audio_s=seconds(len(snapshot.samples)),
+            compression_ratio=hypothesis.compression_ratio,
+            temperature=hypothesis.temperature,
+        )
         self._seq += 1
         interim = Interim(
             utterance=self.number,
@@ -428,7 +434,7 @@ class Turn:
         """The final of a decode."""
         assert self._closed is not None
         closed = self._closed
-        # Where the client says what an utterance is, the VAD's opinion of it counts for nothing.
+        # Where the client says what an utterance is, the VAD's opinion of it decides nothing.
         asked = self.options.endpointing is None
         hypothesis = text_rules.guard(
             outcome.hypothesis,
@@ -436,6 +442,7 @@ class Turn:
             mean_probability=math.nan if asked else closed.mean_probability,
             prompt=self.options.prompt,
             hotwords=self.options.hotwords,
+            heard_s=closed.speech_s if asked else math.nan,
         )
         if hypothesis.text:
             self._language.hear(hypothesis.languages, speech_s=self._speech_s(closed.samples))

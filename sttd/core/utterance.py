@@ -13,9 +13,10 @@ Rules:
     of the longest, of equals the latest, pause of at least 100 ms in the last third; else in its quietest 100 ms.
     What follows the cut is opened at once as the next utterance, unless it is silence.
  6. The client that ends an utterance before a start was confirmed gets the word that was under way as an utterance.
- 7. Without endpointing the first frame opens, and no audio between finalizes is left out but the quiet behind a pause:
-    what is no more than `_RISE_DB` louder than the room was right behind the speech. More than that ends the pause
-    (`Resumed`), whatever the detectors make of it.
+    Who ends it in a pause, or stops, or drains, leaves out nothing but the quiet behind it: what is no more than
+    `_RISE_DB` louder than the room was right behind the speech. More than that ends the pause (`Resumed`), whatever the
+    detectors make of it: of a word that has just begun they know nothing yet.
+ 7. Without endpointing the first frame opens, and no audio between finalizes is left out but such quiet.
  8. Options that change in an utterance apply to the next.
 
 Audio that is handed out is a read-only view; the tape under it only ever grows, so a view never changes.
@@ -253,7 +254,7 @@ class UtteranceAssembler:
             events.append(self._begin(onset, start=onset - self._pre_roll))
         end, audio_end = self._endpointer.end_sample, self._position
         if self._endpointer.paused_end is not None:
-            if self._endpointer.options is None and not self._is_quiet_behind(end):
+            if not self._is_quiet_behind(end):
                 events.append(Resumed(utterance=self._numbers))
                 end = self._position
             else:

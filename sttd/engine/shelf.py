@@ -10,7 +10,7 @@ import attrs
 from sttd.engine.contract import Backend, Preset
 from sttd.engine.leases import Loaded, PresetRow, preset_row
 from sttd.engine.presets import not_found, not_local
-from sttd.engine.store.catalogue import english_only
+from sttd.engine.store.catalogue import english_only, lacks
 from sttd.errors import ModelError
 
 
@@ -39,6 +39,11 @@ class Shelf:
         """Whether the model of a preset is known to know English alone. Raises ModelError `model_not_found`."""
         found = self.preset(name)
         return english_only(self.backends[found.backend].describe(found).model)
+
+    def lacks(self, name: str, language: str) -> bool:
+        """Whether the model of a preset is known not to know a language. Raises ModelError `model_not_found`."""
+        found = self.preset(name)
+        return lacks(self.backends[found.backend].describe(found).model, language)
 
     def suggested(self, name: str) -> str:
         """Which model to get for a preset; for `auto` the one that suits this machine."""

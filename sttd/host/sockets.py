@@ -2,6 +2,9 @@
 
 One daemon owns a runtime directory, held by a lock on a file in it for as long as the process lives. Under that
 lock a socket file that nobody answers is stale and is replaced; one that answers belongs to somebody else.
+
+A directory can be removed under a daemon, and another daemon start in the new one. So a daemon removes the socket files
+that it made and no others of the same name, and `watch` says in the log when clients no longer find it.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ log = logs.get("sockets")
 
 SYSTEM_DIR = Path("/run/sttd")
 BACKLOG = 128
+_PATH_BYTES = 107  # sockaddr_un, less the zero at its end
 OPEN_FILES = 8192  # all planes at their limits are some 2600 connections
 
 
@@ -45,6 +49,20 @@ def allow_open_files(count: int = OPEN_FILES) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+_WATCH_S = 5.0
+
+_File = tuple[int, int, int]
+
+
+def _file_at(path: Path) -> _File | None:
+    """Which file that is: the number of an inode may come again, but not with the time at which it was made."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
 @attrs.define(eq=False)
 class Listeners:
     """What the planes accept on, and what to say about it in `status`."""
@@ -54,12 +72,30 @@ class Listeners:
     tcp: list[trio.SocketListener] = attrs.field(factory=list)
     names: list[str] = attrs.field(factory=list)
     inherited: bool = False
-    _own: list[Path] = attrs.field(factory=list)
+    _own: dict[Path, _File | None] = attrs.field(factory=dict)
 
     def remove_files(self) -> None:
-        """Unlink the socket files that this daemon made; those of systemd stay."""
-        for path in self._own:
-            path.unlink(missing_ok=True)
+        """Unlink the socket files that this daemon made; those of systemd and of other daemons stay."""
+        for path, file in self._own.items():
+            if file is not None and _file_at(path) == file:
+                path.unlink(missing_ok=True)
+
+    async def watch(self) -> None:
+        """Look after the socket files for ever: say when one is gone, and when it is back."""
+        missing: set[Path] = set()
+        while True:
+            await trio.sleep(_WATCH_S)
+            for path, file in self._own.items():
+                found = _file_at(path)
+                if (found == file) == (path not in missing):
+                    continue
+                if found == file:
+                    missing.discard(path)
+                    log.info("a socket is back", path=str(path))
+                    continue
+                missing.add(path)
+                what = "is gone" if found is None else "was replaced by another program"
+                log.error(f"{path} {what}: new clients do not find this daemon there; restart it", path=str(path))
 
     def discard(self) -> None:
         """Close what was opened: the start failed."""
@@ -148,7 +184,7 @@ async def _open_all(
         if not group:
             path = directory / f"{name}.sock"
             group.append(_listen_unix(path))
-            listeners._own.append(path)
+            listeners._own[path] = _file_at(path)
             listeners.names.append(f"{name}: {path}")
     address = parse_tcp(tcp)
     if address is not None and not listeners.tcp:
@@ -187,6 +223,10 @@ def _listen_unix(path: Path) -> trio.SocketListener:
         sock.bind(str(path))
     except OSError as exc:
         sock.close()
+        if exc.errno is None:  # Python's own
+            raise ConfigError(
+                f"{path}: {exc}; the path of a socket has {_PATH_BYTES} bytes at the most: use --runtime-dir DIR"
+            ) from None
         raise AccessError(f"{path}: {exc.strerror}") from None
     finally:
         os.umask(before)

@@ -11,8 +11,13 @@ the first 64 KiB, in which FFmpeg looks for other formats wrapped in it.)
 Only the formats below are looked for, and FFmpeg may open nothing by itself: a playlist or a session description is a
 container too to it, and would have the daemon read other files, or listen on ports.
 
-Most formats are read strictly forwards. MP4 often keeps its index at the end, so a stream that begins like
-one is spooled (in memory, beyond 8 MiB in an unnamed file) and may be sought in.
+Most formats are read strictly forwards. MP4 and QuickTime often keep their index at the end, CAF its table of packets,
+so a stream that begins like one is spooled (in memory, beyond 8 MiB in an unnamed file) and may be sought in. How much
+that may be, `spool.py` says. To seek means to wait for the end: a live MP4 that has its index in front, as recorders in
+browsers write it, is read forwards, too; one that has not is told that its text comes late.
+
+Of several audio tracks the one is heard that a player would choose. Channels are averaged, but where they cancel each
+other out (one of a balanced pair, a wire the wrong way round) one of them is heard.
 """
 
 from __future__ import annotations
@@ -28,8 +33,10 @@ import numpy as np
 import numpy.typing as npt
 import trio
 
-from sttd.core.types import FRAME_SAMPLES
+from sttd.core.types import FRAME_SAMPLES, Warn
 from sttd.errors import OverloadedError, ProtocolError, SttdError
+from sttd.session import spool
+from sttd.session.spool import RETRY_S
 from sttd.session.unpacking import Unpacker
 
 Frames = npt.NDArray[np.float32]
@@ -37,11 +44,14 @@ Frames = npt.NDArray[np.float32]
 MAX_CONTAINER_BYTES = 2 << 30
 _SPOOL_BYTES = 8 << 20
 _BLOCK_FRAMES = 25  # 0.5 s: what one hop from the thread to the loop carries at most
-_RETRY_S = 5.0
 
 # PyAV's thread of a session mostly waits for bytes, so the bound is on open containers, not on CPU. It is never waited
 # for: a session that could not say why it stands still would be worse than one that is refused.
 _threads = trio.CapacityLimiter(256)
+
+_ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_LIVE_HEAD_BYTES = 1 << 16  # in which a live MP4 has begun its index or its audio
+_CANCELLED = 1e-3  # of the energy of a channel is left of all: 30 dB less; two different voices leave a half
 
 _FORMATS = "wav,w64,flac,mp3,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,amr,caf,au"
 _SAFE = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
@@ -75,6 +85,7 @@ class _Source(io.RawIOBase):
     seekable_: bool
     head: bytes
     forward: Callable[[Any], Awaitable[None]]  # for what is no bytes
+    uid: int
     interrupted: BaseException | None = attrs.field(default=None, init=False)
     received: int = attrs.field(default=0, init=False)  # bytes, the head included
     _at: int = attrs.field(default=0, init=False)
@@ -124,6 +135,8 @@ class _Source(io.RawIOBase):
     def close(self) -> None:
         if self._spool is not None:
             self._spool.close()
+            self._spool = None
+            spool.room.give_back(self._size, uid=self.uid)
         super().close()
 
     def _read_spooled(self, size: int) -> bytes:
@@ -136,14 +149,18 @@ class _Source(io.RawIOBase):
 
     def _store(self, data: bytes) -> None:
         try:
-            self._spool.seek(self._size)
+            spool.room.take(len(data), uid=self.uid)
+        except OverloadedError as exc:
+            self._ended, self.interrupted = True, exc
+            return
+        self._size += len(data)
+        try:
+            self._spool.seek(self._size - len(data))
             self._spool.write(data)
         except OSError as exc:  # the disk of the temporary directory is full
             self._ended = True
             message = f"the file cannot be kept while it is read ({exc.strerror}); come again later"
-            self.interrupted = OverloadedError(message, data={"retry_after_s": _RETRY_S})
-            return
-        self._size += len(data)
+            self.interrupted = OverloadedError(message, data={"retry_after_s": RETRY_S})
 
     def _more(self) -> bytes:
         """The next bytes; none at the end."""
@@ -175,6 +192,7 @@ async def container_stage(
     channel_select: int | None,
     live: bool,
     on_info: Callable[[ContainerInfo], None] | None = None,
+    uid: int = -1,
 ) -> None:
     """Bytes from `receive` go through PyAV and on to `send` as frames; anything else goes along in its place.
 
@@ -184,7 +202,7 @@ async def container_stage(
     async with send, trio.open_nursery() as nursery:
         nursery.start_soon(_sort, receive, to_thread, send.clone())
         try:
-            await decode_container(in_thread, send, channel_select=channel_select, live=live, on_info=on_info)
+            await decode_container(in_thread, send, channel_select=channel_select, live=live, on_info=on_info, uid=uid)
         except SttdError as exc:
             await send.send(exc)
         in_thread.close()
@@ -216,28 +234,29 @@ async def decode_container(
     channel_select: int | None,
     live: bool,
     on_info: Callable[[ContainerInfo], None] | None = None,
+    uid: int = -1,
 ) -> None:
     """Read a container from `receive` until its end, send frames of shape (n, 320) float32 at 16 kHz mono.
 
     Raises ProtocolError with `bad_audio` or `too_large`, OverloadedError. Cancelling it ends the thread at its next
     read or send.
     """
-    head = await _head(receive, send)
+    head = await _head(receive, send, live=live)
     if not head and not live:
         raise ProtocolError("the file is empty", code="bad_audio")
     if head and not _threads.available_tokens:
         raise OverloadedError(
             f"{_threads.total_tokens:.0f} containers are read at the moment, and no more can be; come again later",
-            data={"retry_after_s": _RETRY_S},
+            data={"retry_after_s": RETRY_S},
         )
     if head:
-        await trio.to_thread.run_sync(_pull, receive, send, head, channel_select, live, on_info, limiter=_threads)
+        await trio.to_thread.run_sync(_pull, receive, send, head, channel_select, live, on_info, uid, limiter=_threads)
 
 
-async def _head(receive: Receiver, send: trio.MemorySendChannel[Any]) -> bytes:
-    """Enough bytes to tell an MP4 from the rest."""
+async def _head(receive: Receiver, send: trio.MemorySendChannel[Any], *, live: bool) -> bytes:
+    """Enough bytes to tell what must be sought in from the rest."""
     head = b""
-    while len(head) < 12:
+    while len(head) < 12 or (live and _is_iso(head) and not _index_place(head) and len(head) < _LIVE_HEAD_BYTES):
         try:
             item = await receive.receive()
         except trio.EndOfChannel:
@@ -249,6 +268,24 @@ async def _head(receive: Receiver, send: trio.MemorySendChannel[Any]) -> bytes:
     return head
 
 
+def _is_iso(head: bytes) -> bool:
+    """MP4, M4A, 3GP, QuickTime."""
+    return head[4:8] in _ISO_BOXES
+
+
+def _index_place(head: bytes) -> str:
+    """Where the index of an MP4 is: "front", "behind" the audio, or "" if the head does not say yet."""
+    at = 0
+    while at + 16 <= len(head):
+        size, kind = int.from_bytes(head[at : at + 4], "big"), head[at + 4 : at + 8]
+        if kind in (b"moov", b"moof"):
+            return "front"
+        if kind == b"mdat" or size == 0:
+            return "behind"
+        at += int.from_bytes(head[at + 8 : at + 16], "big") if size == 1 else max(size, 8)
+    return ""
+
+
 def _pull(
     receive: Receiver,
     send: trio.MemorySendChannel[Any],
@@ -256,20 +293,31 @@ def _pull(
     channel_select: int | None,
     live: bool,
     on_info: Callable[[ContainerInfo], None] | None,
+    uid: int,
 ) -> None:
     """The thread: open, demux, decode, resample, hand over."""
     import av
 
-    source = _Source(receive=receive, seekable_=head[4:8] == b"ftyp", head=head, forward=send.send)
+    seekable = head.startswith(b"caff") or (_is_iso(head) and not (live and _index_place(head) == "front"))
+    source = _Source(receive=receive, seekable_=seekable, head=head, forward=send.send, uid=uid)
     # A live stream must not wait for five seconds of itself before its first sample is decoded.
     quick = {"formatprobesize": "65536", "probesize": "65536", "analyzeduration": "0"} if live else {}
     # Tags that are not UTF-8 are nobody's concern here. PyAV 19 takes them as they are and has no such option.
     tolerant: Any = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+    def warn(warning: Warn) -> None:
+        trio.from_thread.run(send.send, warning)
+
     try:
+        if live and seekable:
+            warn(Warn(code="late_text", message="the file has its index at the end: text comes once all of it is here"))
         with av.open(source, mode="r", options={**_SAFE, **quick}, **tolerant) as container:
             if not container.streams.audio:
                 raise ProtocolError("the file has no audio stream", code="bad_audio")
-            stream = container.streams.audio[0]
+            stream = container.streams.best("audio") or container.streams.audio[0]
+            if (tracks := len(container.streams.audio)) > 1:
+                number = container.streams.audio.index(stream) + 1
+                warn(Warn(code="other_tracks", message=f"of {tracks} audio tracks number {number} is heard"))
             if on_info is not None:
                 duration = container.duration / av.time_base if container.duration else None
                 trio.from_thread.run_sync(on_info, ContainerInfo(duration_s=duration))
@@ -277,7 +325,7 @@ def _pull(
                 container=container,
                 stream=stream,
                 received_bytes=lambda: source.received,
-                warn=lambda warning: trio.from_thread.run(send.send, warning),
+                warn=warn,
             )
             _decode(unpacker, send, channel_select, least=1 if live else _BLOCK_FRAMES)
     except trio.BrokenResourceError:
@@ -310,15 +358,21 @@ def _decode(unpacker: Unpacker, send: trio.MemorySendChannel[Any], channel_selec
 
 
 def _mix(planes: npt.NDArray[Any], channel_select: int | None) -> npt.NDArray[np.float32]:
-    """(channels, n) to (n,): the mean, or the channel that was asked for."""
+    """(channels, n) to (n,): the channel that was asked for, or the mean, unless that is next to nothing."""
     if channel_select is not None:
         if channel_select >= len(planes):
             raise ProtocolError(
                 f"`channel_select` is {channel_select} and the file has {len(planes)} channel(s)", code="bad_option"
             )
         return np.asarray(planes[channel_select], np.float32)
-    mixed = planes.mean(axis=0, dtype=np.float32) if len(planes) > 1 else planes[0]
-    return np.asarray(mixed, np.float32)
+    if len(planes) == 1:
+        return np.asarray(planes[0], np.float32)
+    mixed = np.asarray(planes.mean(axis=0, dtype=np.float32))
+    energies = np.square(planes).mean(axis=1)
+    loudest = float(energies.max(initial=0.0))
+    if float(np.square(mixed).mean()) < _CANCELLED * loudest:
+        return np.asarray(planes[int(np.argmax(energies >= loudest / 2))], np.float32)  # the same one all the time
+    return mixed
 
 
 def _hand_over(samples: npt.NDArray[np.float32], send: trio.MemorySendChannel[Any]) -> Frames:

@@ -1,7 +1,9 @@
 """What a client asks for, as far as its session's models can do it.
 
-1. **Language.** A model may know English alone: its session is told so at its start, not by English text for German
-   speech.
+1. **Language.** A language that one of the models does not know is refused at the start, not by an error or an empty
+   text for each utterance; so are `languages` of which a model knows none. A session one of whose models knows English
+   alone is in English, and is told so. What a model knows is known by its name (`engine/store/catalogue.py`); of one
+   without a known name nothing is refused.
 2. **Window.** No utterance may be longer than what its model takes in one call.
 """
 
@@ -23,7 +25,7 @@ def fit_options(options: SessionOptions, shelf: Shelf, *, window_s: float) -> Se
         window_s: the most that the model takes in one call.
 
     Raises:
-        ProtocolError: `bad_option`; a model that knows English alone is asked for another language.
+        ProtocolError: `bad_option`; a language is asked for that one of the models does not know.
         ModelError: `model_not_found`.
     """
     return _within_window(_in_english(options, shelf), window_s)
@@ -31,6 +33,13 @@ def fit_options(options: SessionOptions, shelf: Shelf, *, window_s: float) -> Se
 
 def _in_english(options: SessionOptions, shelf: Shelf) -> SessionOptions:
     used = dict.fromkeys((options.model, options.interim_model) if options.interim else (options.model,))
+    for name in used:
+        if shelf.english_only(name):
+            continue  # has words of its own, below
+        if options.lang is not None and shelf.lacks(name, options.lang):
+            raise _refusal("lang", f"`lang` is {options.lang!r}, a language that the preset {name!r} does not know")
+        if options.languages and all(shelf.lacks(name, language) for language in options.languages):
+            raise _refusal("languages", f"the preset {name!r} knows none of `languages`")
     english = next((name for name in used if shelf.english_only(name)), None)
     if english is None:
         return options
@@ -49,9 +58,7 @@ def fit_changes(changes: SessionChanges, shelf: Shelf, *, options: SessionOption
 
 
 def _refusal(field: str, message: str) -> ProtocolError:
-    return ProtocolError(
-        f"{message}; `models` lists presets of many languages", code="bad_option", data={"field": field}
-    )
+    return ProtocolError(f"{message}; `models` lists other presets", code="bad_option", data={"field": field})
 
 
 def _within_window(options: SessionOptions, window_s: float) -> SessionOptions:

@@ -343,6 +343,7 @@ class Session:
             channel_select=self.options.channel_select,
             live=self.options.kind == "live",
             on_info=self._note_container,
+            uid=self.uid,
         )
 
     def _note_container(self, info: ContainerInfo) -> None:

@@ -10,7 +10,10 @@ Rules:
    `MAX_BAD` in a row, or nothing but bad ones, and the file is given up; bad ones at its end say that it broke off.
 4. **Audio is counted against the bytes that came.** More than `FREE_S` and `SECONDS_A_BYTE` of it cannot be speech that
    somebody recorded, but would keep a session and a core busy for hours.
-5. **Whatever the libraries raise means that the audio is bad**, never that the daemon has a bug.
+5. **The container's clock holds** where it has one (`_CLOCKED`): audio that begins behind the video, and stretches that
+   were never recorded, become silence, so that times are those of a player. Differences below `GAP_S` are jitter. A
+   clock that goes back, or farther ahead than rule 4 and `MAX_HOLE_S` allow, is another recording's, and goes on here.
+6. **Whatever the libraries raise means that the audio is bad**, never that the daemon has a bug.
 """
 
 from __future__ import annotations
@@ -32,6 +35,9 @@ FREE_S: Final = 60.0
 # 80 bits a second. Speech codecs take 6,000, and Opus that hears nothing about 100 (measured with its DTX); FLAC has
 # 400 for digital silence at 16 kHz in blocks of 4,096.
 SECONDS_A_BYTE: Final = 0.1
+GAP_S: Final = 0.2  # packets are 20 to 60 ms, and Matroska rounds to 1 ms
+MAX_HOLE_S: Final = 3600.0
+_CLOCKED: Final = frozenset({"matroska", "webm", "mov", "mp4", "ogg"})
 
 Planes = npt.NDArray[np.float32]  # (channels, samples) at 16 kHz
 
@@ -56,6 +62,7 @@ class Unpacker:
     _samples: int = attrs.field(default=0, init=False)
     _resampler: Any = attrs.field(default=None, init=False)
     _setup: tuple[Any, ...] = attrs.field(default=(), init=False)
+    _origin_s: float | None = attrs.field(default=None, init=False)  # what the container's clock shows at our 0
 
     def planes(self) -> Iterator[Planes]:
         """All audio, channels apart.
@@ -65,7 +72,10 @@ class Unpacker:
         """
         self._check_shape(self.stream.rate, self.stream.channels)
         self.stream.codec_context.options = {"max_samples": str(MAX_FRAME)}
+        clocked = not _CLOCKED.isdisjoint(self.container.format.name.split(","))
         for frame in self._frames():
+            if clocked and frame.time is not None:
+                yield from self._unrecorded(frame)
             yield from self._resampled(frame)
         yield from self._flushed()
         if self.bad and not self._samples:
@@ -109,6 +119,27 @@ class Unpacker:
         if self.bad == 1:
             at_s = seconds(self._samples)
             self.warn(Warn(code="damaged_audio", message=f"a damaged packet was skipped at {at_s:.1f} s"))
+
+    def _unrecorded(self, frame: Any) -> Iterator[Planes]:
+        """Silence up to where the frame belongs (rule 5)."""
+        import av
+
+        at_s, here_s = frame.time, seconds(self._samples)
+        if self._origin_s is None:
+            start = self.container.start_time  # of all streams
+            self._origin_s = at_s if start is None else start / av.time_base
+        hole_s = at_s - self._origin_s - here_s
+        room_s = FREE_S + SECONDS_A_BYTE * self.received_bytes() - here_s
+        if hole_s < -GAP_S or hole_s > min(MAX_HOLE_S, room_s):
+            self._origin_s = at_s - here_s
+        elif hole_s > GAP_S:
+            yield from self._flushed()
+            self._resampler, self._setup = None, ()
+            left = round(hole_s * SAMPLE_RATE)
+            while left:
+                count = min(left, SAMPLE_RATE)
+                yield self._counted(np.zeros((frame.layout.nb_channels, count), np.float32))
+                left -= count
 
     def _resampled(self, frame: Any) -> Iterator[Planes]:
         import av

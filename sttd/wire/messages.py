@@ -277,7 +277,9 @@ class Warn:
     type: ClassVar[str] = "warning"
 
     code: str = string(
-        "what it is: `lagging`, finals come late; `damaged_audio`, a part of a container was skipped", required=True
+        "what it is: `lagging`, finals come late; of containers, `damaged_audio`: a part was skipped, `other_tracks`: "
+        "there are more than the one that is heard, `late_text`: nothing can be read before all has come",
+        required=True,
     )
     message: str = string("in words", required=True)
     lag_s: float | None = number("how far the session is behind", omitted="absent in other warnings")

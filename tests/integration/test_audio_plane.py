@@ -110,10 +110,17 @@ def test_an_empty_file_is_an_error_that_says_so(fake):
 
 
 def test_interims_have_numbers_that_rise_and_ends_that_grow(fake):
-    events = transcribe(fake, SECOND * 4, endpointing=False)
+    with fake.connect() as socket_:
+        start(socket_, endpointing=False)
+        events = []
+        for _ in range(4):  # whoever sends everything at once and stops may get none: they are for live speech
+            socket_.send(SECOND)
+            events += read_until(socket_, "interim")
+        say(socket_, "stop")
+        events += read_to_end(socket_)
     check_promises(events)
     interims = of(events, "interim")
-    assert interims
+    assert len(interims) >= 4
     assert [interim["seq"] for interim in interims] == sorted({interim["seq"] for interim in interims})
     ends = [interim["end_s"] for interim in interims]
     assert ends == sorted(ends)

@@ -174,7 +174,9 @@ COMMANDS: Mapping[str, Command] = {
                 Argument(names=("--quiet", "-q"), kind="flag", summary="show no progress"),
             ),
             details="The file is sent as it is and decoded by the daemon, as work that never delays anybody's live "
-            "speech. Output files appear when they are complete; an interrupted run leaves none.",
+            "speech. Output files appear when they are complete; an interrupted run leaves none. Where a file "
+            "breaks off or a part of it cannot be decoded, the transcript says what is missing, and the exit status is "
+            "that of the error.",
         ),
         Command(
             name="listen",

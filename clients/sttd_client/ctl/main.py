@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import io
 import os
 import sys
 
@@ -16,6 +18,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 def main(argv: list[str] | None = None) -> int:
     """Run sttctl and return its exit status."""
+    _take_any_text()
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     module, function = COMMANDS[arguments.command].run.split(":")
     run = getattr(importlib.import_module(f"sttd_client.ctl.{module}"), function)
@@ -31,3 +34,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"sttctl: {words_of(error)}", file=sys.stderr)
         return exit_status_of(error)
     return int(status or 0)
+
+
+def _take_any_text() -> None:
+    """Print every character, whatever the terminal's encoding: as an escape where it has none.
+
+    UTF-8 has one for all but the bytes of names that are no text; those go out as they are.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            unicode = codecs.lookup(stream.encoding).name == "utf-8"
+            stream.reconfigure(errors="surrogateescape" if unicode else "backslashreplace")

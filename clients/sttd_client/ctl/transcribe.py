@@ -1,4 +1,13 @@
-"""`sttctl transcribe`: files in, transcripts out."""
+"""`sttctl transcribe`: files in, transcripts out.
+
+Rules:
+
+1. What was transcribed is kept: an error in the middle of a file leaves the transcript as far as it came, marked where
+   something is missing. A file of which nothing could be transcribed leaves none.
+2. Whatever is missing is said on standard error, and the exit status is that of the error. So is a file that could not
+   be read or written; neither keeps the other files from being done.
+3. Waiting is no error: a daemon that says `overloaded` and then transcribes the file after all has done its work.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +16,25 @@ import json
 import os
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import attrs
 
-from sttd.errors import EXIT_OK, ProtocolError, SttdError
+from sttd.errors import EXIT_FAILED, EXIT_OK, ProtocolError, SttdError
 from sttd_client.addresses import NoDaemonError
+from sttd_client.connection import failure_error
 from sttd_client.ctl.commands import FORMATS
 from sttd_client.ctl.outcome import exit_status_of, words_of
 from sttd_client.ctl.progress import ProgressLine, time_left
 from sttd_client.ctl.speech import speech_options
 from sttd_client.ctl.terminal import duration
-from sttd_client.events import Event, Final, Progress, Stopped
+from sttd_client.events import Event, Failure, Final, Progress, Stopped, Warn
 from sttd_client.options import StartOptions
 from sttd_client.session import Session, open_session
-from sttd_client.transcripts import formatted
+from sttd_client.transcripts import Hole, formatted
 
 _CHUNK_BYTES = 1 << 16  # the daemon reads as fast as it decodes; small enough that progress is seen
 
@@ -39,23 +50,35 @@ def transcribe(arguments: argparse.Namespace) -> int:
         if several and kind == "txt" and not arguments.output:
             print(f"==> {file} <==")
         try:
-            transcript = _transcribe_file(file, arguments, kind=kind)
+            run = _transcribe_file(file, arguments, kind=kind)
+            transcript = formatted(run.finals, run.holes, kind=kind, file=_shown(file), audio_s=run.audio_s)
+            if arguments.output:
+                _write_whole(_target(file, arguments, kind=kind), transcript)
         except NoDaemonError:
             raise
+        except BrokenPipeError:  # standard output has nobody who reads it
+            raise
         except (SttdError, OSError) as error:
-            words = words_of(error)
-            print(f"sttctl: {words if words.startswith(file) else f'{file}: {words}'}", file=sys.stderr)
-            status = status or exit_status_of(error)
+            failed = _tell(file, error)
+            status = status or failed
             continue
-        if arguments.output:
-            _write_whole(_target(file, arguments, kind=kind), transcript)
-        elif kind == "json":
+        if kind == "json" and not arguments.output:
             documents.append(transcript)
-        elif kind != "txt":  # text was printed as it came
+        elif kind != "txt" and not arguments.output:  # text was printed as it came
             print(transcript, end="")
+        if run.error is not None:
+            failed = _tell(file, run.error)
+            status = status or failed
     if documents:
         print(_json_documents(documents, several=several), end="")
     return status
+
+
+def _tell(file: str, error: Exception) -> int:
+    """Say what is wrong with a file; returns the exit status of that."""
+    words = words_of(error)
+    print(f"sttctl: {words if words.startswith(file) else f'{file}: {words}'}", file=sys.stderr)
+    return exit_status_of(error) or EXIT_FAILED
 
 
 def _format(arguments: argparse.Namespace) -> str:
@@ -89,18 +112,18 @@ def _json_documents(transcripts: Sequence[str], *, several: bool) -> str:
 # ---------------------------------------------------------------- one file
 
 
-def _transcribe_file(file: str, arguments: argparse.Namespace, *, kind: str) -> str:
-    """The transcript of one file. Leaving early, by Ctrl-C too, ends the session: the daemon stops its work on it."""
+def _transcribe_file(file: str, arguments: argparse.Namespace, *, kind: str) -> _Run:
+    """What became of one file. Leaving early, by Ctrl-C too, ends the session: the daemon stops its work on it."""
     options: StartOptions = {
         "kind": "file",
         "encoding": "container",
         **speech_options(arguments),
         "words": True if arguments.words or kind in ("srt", "vtt") else None,
-        "label": Path(file).name[:200],
+        "label": _label(file),
     }
     with _opened(file) as source, open_session(socket_path=arguments.socket, **options) as session:
         run = _Run(
-            name=Path(file).name,
+            name=_shown(Path(file).name),
             total_bytes=_length(source),
             line=ProgressLine(hidden=arguments.quiet),
             prints=kind == "txt" and not arguments.output,
@@ -108,9 +131,27 @@ def _transcribe_file(file: str, arguments: argparse.Namespace, *, kind: str) -> 
         try:
             for event in _events(session, source, run):
                 run.take(event)
+        except (SttdError, OSError) as error:
+            if isinstance(error, BrokenPipeError) or not run.heard_anything:
+                raise
+            run.break_off(error)
         finally:
             run.line.clear()
-    return formatted(run.finals, kind=kind, file=file, audio_s=run.audio_s)
+    if run.holes and not run.heard_anything:
+        assert run.error is not None, "a hole has a reason"
+        raise run.error
+    return run
+
+
+def _shown(file: str) -> str:
+    """A name as text: file systems take bytes that are none."""
+    return os.fsencode(file).decode(errors="replace")
+
+
+def _label(file: str) -> str:
+    """The name as `sessions` shows it: one line, and short."""
+    name = _shown(Path(file).name)
+    return "".join(char if char.isprintable() else "\ufffd" for char in name)[:200]
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -124,16 +165,46 @@ class _Run:
     sent_bytes: int = 0
     audio_s: float = 0.0
     finals: list[Final] = attrs.field(factory=list)
+    holes: list[Hole] = attrs.field(factory=list)
+    error: Exception | None = None  # why something is missing
+    _failures: deque[Failure] = attrs.field(factory=deque)  # whose utterance has not come yet
+
+    @property
+    def heard_anything(self) -> bool:
+        """Whether there is text to keep."""
+        return any(final.text for final in self.finals)
+
+    def break_off(self, error: Exception) -> None:
+        """The session ended before the file did; what came of it stays."""
+        self.error = error
+        code = error.code if isinstance(error, SttdError) else "connection_lost"
+        start_s = max(final.end_s for final in self.finals)
+        self._miss(Hole(start_s=start_s, end_s=None, code=code, message=words_of(error)))
 
     def take(self, event: Event) -> None:
         """Note an event, and show how far the work is."""
         if isinstance(event, Final):
+            if self.prints and event.text and not self.heard_anything:
+                for hole in self.holes:  # they were held back: without text there is no transcript
+                    self._print(hole.text)
             self.finals.append(event)
-            if self.prints and event.text:
+            if self._failures and not _was_decoded(event):
+                failure = self._failures.popleft()
+                self.error = self.error or failure_error(failure)
+                self._miss(Hole(start_s=event.start_s, end_s=event.end_s, code=failure.code, message=failure.message))
+            elif self.prints and event.text:
+                self._print(event.text)
+        elif isinstance(event, Failure):
+            if not event.fatal:  # a fatal one is raised at the end of the events
+                self._failures.append(event)
+        elif isinstance(event, Warn):
+            if event.code != "lagging":  # nobody waits for what a file says
                 self.line.clear()
-                print(event.text, flush=True)
+                print(f"sttctl: {self.name}: {event.message}", file=sys.stderr)
         elif isinstance(event, Stopped):
             self.audio_s = event.audio_s
+            if self._failures and self._failures[-1].code != "overloaded":  # rule 3
+                self.error = self.error or failure_error(self._failures[-1])
         elif isinstance(event, Progress):
             self.audio_s = event.done_s
             # Until the daemon knows how long the recording is, what it has taken of the file says about the same.
@@ -143,6 +214,20 @@ class _Run:
             speed = f"{event.done_s / max(self.line.elapsed_s, 0.1):.1f}x"
             left = time_left(self.line.elapsed_s, fraction)
             self.line.show(self.name[-32:], fraction=fraction, detail=f"{duration(event.done_s)}, {speed}{left}")
+
+    def _miss(self, hole: Hole) -> None:
+        self.holes.append(hole)
+        if self.prints and self.heard_anything:
+            self._print(hole.text)
+
+    def _print(self, text: str) -> None:
+        self.line.clear()
+        print(text, flush=True)
+
+
+def _was_decoded(final: Final) -> bool:
+    """Whether a final is what a model made of its audio: one that follows a failure took no time in any."""
+    return bool(final.timing is not None and final.timing.decode_ms)
 
 
 def _events(session: Session, source: BinaryIO, run: _Run) -> Iterator[Event]:
@@ -181,7 +266,9 @@ def _target(file: str, arguments: argparse.Namespace, *, kind: str) -> Path:
 
 def _write_whole(path: Path, text: str) -> None:
     """Write a file that is there complete or not at all."""
-    descriptor, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, draft = tempfile.mkstemp(
+        dir=path.parent, prefix=".sttctl-"
+    )  # a name as long as it may be has room for no ending
     try:
         with open(descriptor, "w", encoding="utf-8") as file:
             file.write(text)

@@ -183,12 +183,28 @@ LADDER: Final = (
 EMBEDDED: Final = "demo"
 
 
+# Of all languages the one that came last: to large-v3, and to what was made of it.
+_CANTONESE: Final = "yue"
+
+
+def lacks(model: str, language: str) -> bool:
+    """Whether a model does not know a language, as far as that is known before it is loaded: by its name."""
+    if english_only(model):
+        return language != "en"
+    known = _published(model)
+    return language == _CANTONESE and known is not None and "large-v3" not in known.name
+
+
 def english_only(model: str) -> bool:
     """Whether a model knows no language but English, as far as that is known before it is loaded: by its name."""
-    known = next((row for row in PUBLISHED.values() if model in (row.name, row.repository)), None)
+    known = _published(model)
     if known is not None:
         return known.english
     return model == EMBEDDED or model.rstrip("/").endswith(".en")
+
+
+def _published(model: str) -> Published | None:
+    return next((row for row in PUBLISHED.values() if model in (row.name, row.repository)), None)
 
 
 def pull_unit(model: str) -> str:

@@ -97,15 +97,22 @@ def start_at_sound(words: list[tuple[Word, int]], samples: Samples) -> list[tupl
 
 
 def _words(result: Any, split: tuple[list[str], list[list[int]]]) -> list[tuple[Word, int]]:
-    """Put token times together to words; a word lasts until the next begins."""
+    """Put token times together to words; a word lasts until the next begins.
+
+    Tokens without text count with the word after them, or the last.
+    """
     texts, tokens = split
     times: dict[int, float] = {}
     for token, position in result.alignments:
         times.setdefault(token, round(position * TIMESTAMP_S, 2))
     words: list[tuple[Word, int]] = []
-    first = 0
+    first = without_text = 0
     for text, ids in zip(texts[:-1], tokens[:-1], strict=True):  # the last is the end token
         after = first + len(ids)
+        if not text:
+            without_text += len(ids)
+            first = after
+            continue
         start_s = times.get(first, words[-1][0].end_s if words else 0.0)  # less than a frame of audio has no times
         word = Word(
             word=text,
@@ -113,8 +120,10 @@ def _words(result: Any, split: tuple[list[str], list[list[int]]]) -> list[tuple[
             end_s=times.get(after, start_s),
             probability=statistics.fmean(result.text_token_probs[first:after]),
         )
-        words.append((word, len(ids)))
-        first = after
+        words.append((word, without_text + len(ids)))
+        first, without_text = after, 0
+    if words:
+        words[-1] = (words[-1][0], words[-1][1] + without_text)
     return _merge_punctuation(_shorten(words))
 
 

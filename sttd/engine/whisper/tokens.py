@@ -5,6 +5,8 @@ All items of one CTranslate2 call must have `<|startoftranscript|>` at the same 
 that a step of `PROMPT_STEPS`. Text is only ever cut, never invented to fill up. A cut keeps the hotwords, then the end
 of the prompt, because what was said last matters most; a short list of hotwords is not cut at all, for its last word
 would be torn, and keeps a length of its own.
+
+What a client writes is text: tokens that are none (`<|startoftranscript|>`, timestamps) are left out of it.
 """
 
 from __future__ import annotations
@@ -39,8 +41,10 @@ class TextCodec:
         self.eot: int = any_language.eot
         self.timestamp_begin: int = any_language.timestamp_begin
         self.no_timestamps: int = any_language.no_timestamps
-        self.context = functools.lru_cache(maxsize=256)(functools.partial(_context, tokenizer, any_language.sot_prev))
+        self.context = functools.lru_cache(maxsize=256)(functools.partial(_context, tokenizer, any_language))
         self.suppressed = _suppressed(any_language)
+        # The embedded model begins every text with a token of no text, the first that it has: so must a forced one.
+        self._opening = [0] if tokenizer.token_to_id("") == 0 else []
 
     def language(self, wanted: str | None) -> str | None:
         """The language to decode in; None means that it must be detected.
@@ -74,7 +78,9 @@ class TextCodec:
     def prefix(self, options: DecodeOptions) -> list[int]:
         """Tokens of the text that the result must start with."""
         text = options.prefix.strip()
-        return _encode(self._tokenizer, " " + text)[:MAX_PREFIX] if text else []
+        if not text:
+            return []
+        return [*self._opening, *_encode(self._tokenizer, " " + text, eot=self.eot)][:MAX_PREFIX]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of the tokens, specials left out."""
@@ -90,10 +96,10 @@ def languages_of(tokenizer: Any, *, multilingual: bool) -> list[str]:
     return [code for code in _LANGUAGE_CODES if tokenizer.token_to_id(f"<|{code}|>") is not None]
 
 
-def _context(tokenizer: Any, sot_prev: int, prompt: str, hotwords: tuple[str, ...]) -> tuple[int, ...]:
+def _context(tokenizer: Any, specials: Any, prompt: str, hotwords: tuple[str, ...]) -> tuple[int, ...]:
     """`<|startofprev|>` and the earlier text, or nothing."""
-    words = _encode(tokenizer, " " + ", ".join(hotwords)) if hotwords else []
-    text = _encode(tokenizer, " " + prompt.strip()) if prompt.strip() else []
+    words = _encode(tokenizer, " " + ", ".join(hotwords), eot=specials.eot) if hotwords else []
+    text = _encode(tokenizer, " " + prompt.strip(), eot=specials.eot) if prompt.strip() else []
     length = len(words) + len(text)
     if length > PROMPT_STEPS[0]:
         length = max(step for step in PROMPT_STEPS if step <= length)
@@ -103,11 +109,12 @@ def _context(tokenizer: Any, sot_prev: int, prompt: str, hotwords: tuple[str, ..
         return ()
     words = words[:length]
     kept = length - len(words)
-    return (sot_prev, *words, *text[len(text) - kept :])
+    return (specials.sot_prev, *words, *text[len(text) - kept :])
 
 
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+def _encode(tokenizer: Any, text: str, *, eot: int) -> list[int]:
+    """The tokens of a text. The tokenizer takes what looks like a special token for one: they begin with `eot`."""
+    return [token for token in tokenizer.encode(text, add_special_tokens=False).ids if token < eot]
 
 
 def _tokenizer_for(tokenizer: Any, multilingual: bool, language: str, task: Task) -> Any:

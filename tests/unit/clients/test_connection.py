@@ -12,7 +12,6 @@ from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
 
 from sttd.errors import AccessError, OverloadedError, ProtocolError
-from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 from sttd.wire.messages import Finalize, Start
 
 HELLO = {"type": "hello", "server": "x", "protocol": 1, "encodings": [], "presets": []}
@@ -79,15 +78,19 @@ def test_events_come_out_the_same_however_the_bytes_are_cut(data):
     assert connection.data_to_send() == b""
 
 
-def test_ops_and_audio_reach_the_server_audio_in_messages_of_the_size_allowed():
+def test_ops_and_audio_reach_the_server_audio_in_small_messages():
     connection, server = opened()
     start, finalize = server.heard(connection.op(Start(lang="de")) + connection.op(Finalize()))
     assert json.loads(start.data) == {"op": "start", "lang": "de"}
     assert json.loads(finalize.data) == {"op": "finalize"}
-    audio = bytes(MAX_MESSAGE_BYTES + 3)
+    audio = bytes(3 * 65_536 + 3)
     messages = server.heard(connection.audio(audio))
-    finished = [len(message.data) for message in messages if message.message_finished]
-    assert len(finished) == 2
+    sizes = [0]
+    for message in messages:
+        sizes[-1] += len(message.data)
+        if message.message_finished:
+            sizes.append(0)
+    assert sizes == [65_536] * 3 + [3, 0]
     assert b"".join(bytes(message.data) for message in messages) == audio
     assert connection.audio(b"") == b""
 

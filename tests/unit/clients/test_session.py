@@ -1,6 +1,7 @@
 """The blocking session, against scripted daemons on real sockets."""
 
 import select
+import socket
 import time
 
 import pytest
@@ -133,7 +134,7 @@ def test_it_reconnects_when_asked_and_says_so(control_socket, fake_audio):
         with open_session(socket_path=control_socket, reconnect_s=10, lang="en") as session:
             session.send(b"\0\0")
             event = session.receive(timeout_s=5)
-            assert event == Reconnected(session="s1", lost_bytes=0)
+            assert event == Reconnected(session="s1", lost_bytes=2)  # no final covered them
             session.send(b"\1\1")
             session.stop()
             assert isinstance(list(session)[-1], Stopped)
@@ -167,3 +168,48 @@ def test_what_retrying_cannot_help_is_not_retried(control_socket, fake_audio):
         with pytest.raises(ConnectionLostError, match="1008"):
             session.receive()
         assert len(daemons) == 1
+
+
+def cut_off(daemon):
+    daemon.greet()
+    daemon.hear()
+    daemon.final(1, "one")  # up to 1.0 s
+    daemon.hear()
+    daemon.connection.socket.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_finalize_over_a_lost_connection_gets_its_final_and_what_is_lost_is_counted(control_socket, fake_audio):
+    def revived(daemon):
+        daemon.greet()
+        assert daemon.hear() == {"op": "finalize"}
+        daemon.say("final", utterance=1, text="", start_s=0.0, end_s=0.0, reason="finalize")
+        daemon.hear_until_stop()
+        daemon.stopped()
+
+    second = 32_000
+    with fake_audio(cut_off, revived), open_session(socket_path=control_socket, reconnect_s=10) as session:
+        session.send(bytes(second))
+        assert session.receive(timeout_s=5).text == "one"
+        session.send(bytes(2 * second))
+        session.finalize()
+        lost = session.receive(timeout_s=5)
+        assert isinstance(lost, Reconnected)
+        assert lost.lost_bytes == pytest.approx(2 * second, abs=second / 1000 + 1)
+        answer = session.receive(timeout_s=5)
+        assert (answer.reason, answer.text) == ("finalize", "")
+        session.stop()
+        assert isinstance(list(session)[-1], Stopped)
+
+
+def test_a_change_of_options_that_found_no_connection_is_made_on_the_next(control_socket, fake_audio):
+    def vanish(daemon):
+        daemon.greet()
+        daemon.connection.socket.shutdown(socket.SHUT_RDWR)
+
+    with fake_audio(vanish, dictation) as daemons:
+        with open_session(socket_path=control_socket, reconnect_s=10) as session:
+            assert select.select([session], [], [], 5)[0]
+            session.configure(prompt="names")
+            session.stop()
+            assert isinstance(list(session)[-1], Stopped)
+        assert [op["op"] for op in daemons[-1].ops] == ["start", "configure", "stop"]

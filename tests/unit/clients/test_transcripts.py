@@ -7,7 +7,7 @@ import re
 import hypothesis.strategies as st
 from hypothesis import given
 from sttd_client.events import Final, WordFields
-from sttd_client.transcripts import CUE_S, LINE_CHARS, cues_of, formatted
+from sttd_client.transcripts import CUE_S, LINE_CHARS, Hole, cues_of, formatted
 
 
 def final(text, start_s=0.0, end_s=2.0, number=1, words=None):
@@ -94,3 +94,46 @@ def test_cues_keep_the_limits_and_lose_no_word(words, start_s, length_s):
     text = formatted([final(" ".join(words), start_s, start_s + length_s)], kind="srt", file="a", audio_s=1.0)
     lines = [line for line in text.splitlines() if re.fullmatch("[a-g ]+", line)]
     assert max(map(len, lines)) <= LINE_CHARS
+
+
+def worded(text, *words):
+    timed = (
+        WordFields(word=word, start_s=number * 0.2, end_s=number * 0.2 + 0.2, probability=1.0)
+        for number, word in enumerate(words)
+    )
+    return final(text, 0.0, 0.2 * len(words), words=tuple(timed))
+
+
+def test_words_of_scripts_without_spaces_are_put_together_as_they_are_in_the_text():
+    heard = worded("廣州市 佛地產,OK", "廣", "州", "市", " 佛", "地", "產,", "OK")
+    assert [cue.text for cue in cues_of([heard])] == ["廣州市 佛地產,OK"]
+    assert "廣州市 佛地產,OK" in formatted([heard], kind="srt", file="a", audio_s=1.0)
+    assert [cue.text for cue in cues_of([worded("สวัสดีครับ", "สวัสดี", "ครับ")])] == ["สวัสดีครับ"]
+    # Words that say nothing of spaces take them from the text as well.
+    assert [cue.text for cue in cues_of([worded("w1 w2", "w1", "w2")])] == ["w1 w2"]
+
+
+@given(st.text("廣州市佛地産中間協會分析", min_size=1, max_size=90), st.booleans())
+def test_chinese_keeps_the_limits_and_its_characters(text, timed):
+    cues = cues_of([worded(text, *text) if timed else final(text, 0.0, 10.0)])
+    assert "".join(cue.text for cue in cues) == text
+    assert max(2 * len(line) for cue in cues for line in cue.lines) <= LINE_CHARS
+    assert max(len(cue.lines) for cue in cues) <= 2
+
+
+def test_several_finals_of_chinese_are_one_text_without_spaces():
+    value = json.loads(formatted([final("你好。"), final("再见")], kind="json", file="a", audio_s=1.0))
+    assert value["text"] == "你好。再见"
+
+
+HOLE = Hole(start_s=2.0, end_s=2.5, code="out_of_memory", message="no room")
+
+
+def test_a_hole_is_seen_in_every_format():
+    finals = (final("One.", 0.0, 1.5), final("Two.", 3.0, 4.0))
+    for kind in ("txt", "srt", "vtt", "tsv"):
+        text = formatted(finals, [HOLE], kind=kind, file="a", audio_s=4.0)
+        assert text.index("One.") < text.index("[not transcribed from 00:00:02.000") < text.index("Two.")
+    value = json.loads(formatted(finals, [HOLE], kind="json", file="a", audio_s=4.0))
+    assert value["holes"] == [{"start_s": 2.0, "end_s": 2.5, "code": "out_of_memory", "message": "no room"}]
+    assert "to the end: lost]" in Hole(start_s=1.0, end_s=None, code="lost", message="").text

@@ -1,5 +1,7 @@
 """The Trio session, against scripted daemons on real sockets. Real clock: the daemons live in threads."""
 
+import socket
+
 import pytest
 import trio
 from sttd_client import (
@@ -179,3 +181,45 @@ async def test_leaving_cancelled_closes_the_connection(control_socket, fake_audi
         assert scope.cancelled_caught
         await trio.to_thread.run_sync(daemons[0].connection.recv_events_thread.join)
         assert daemons[0].connection.close_code == 1000
+
+
+async def test_a_finalize_over_a_lost_connection_gets_its_final_and_what_is_lost_is_counted(control_socket, fake_audio):
+    def cut_off(daemon):
+        daemon.greet()
+        daemon.hear()
+        daemon.hear()
+        daemon.connection.socket.shutdown(socket.SHUT_RDWR)
+
+    def revived(daemon):
+        daemon.greet()
+        assert daemon.hear() == {"op": "finalize"}
+        daemon.say("final", utterance=1, text="", start_s=0.0, end_s=0.0, reason="finalize")
+        daemon.hear_until_stop()
+        daemon.stopped()
+
+    with fake_audio(cut_off, revived):
+        async with open_session(socket_path=control_socket, reconnect_s=10) as session:
+            await session.send(bytes(64_000))
+            await session.finalize()
+            assert await session.receive() == Reconnected(session="s1", lost_bytes=64_000)
+            answer = await session.receive()
+            assert (answer.reason, answer.text) == ("finalize", "")
+            await session.stop()
+            assert [type(event) async for event in session] == [Stopped]
+
+
+async def test_a_stop_while_the_connection_is_made_anew_ends_the_session(control_socket, fake_audio):
+    path = control_socket.with_name("audio.sock")
+    hidden = path.with_name("hidden.sock")
+
+    def vanish(daemon):
+        daemon.greet()
+        path.rename(hidden)
+        daemon.connection.socket.shutdown(socket.SHUT_RDWR)
+
+    with fake_audio(vanish, dictation):
+        async with open_session(socket_path=control_socket, reconnect_s=10) as session:
+            await trio.sleep(0.3)  # the name of the socket is gone, so that it waits between two attempts
+            await session.stop()
+            hidden.rename(path)
+            assert isinstance([event async for event in session][-1], Stopped)

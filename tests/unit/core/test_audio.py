@@ -182,3 +182,15 @@ def test_a_boundary_brings_out_what_the_resampler_holds_and_the_clock_does_not_d
         count += len(decoder.push(tone.tobytes())) + len(decoder.drain())
         assert len(decoder.drain()) == 0
     assert count == pytest.approx(500, abs=1)
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 48_000])
+@given(pieces=st.lists(st.integers(0, 3000), min_size=1, max_size=60), seed=st.integers(0, 9))
+def test_however_many_boundaries_there_are_the_clock_is_right_to_a_sample(rate, pieces, seed):
+    decoder = AudioDecoder(encoding="pcm_s16le", sample_rate=rate)
+    noise = np.random.default_rng(seed).integers(-9000, 9000, sum(pieces)).astype("<i2")
+    frames, at = 0, 0
+    for piece in pieces:
+        frames += len(decoder.push(noise[at : at + piece].tobytes())) + len(decoder.drain())
+        at += piece
+        assert abs(frames * 320 + len(decoder._unframed) - at * 16_000 / rate) <= 1

@@ -80,7 +80,20 @@ def test_an_empty_hypothesis_shows_what_is_stable():
 
 def test_loops_do_not_become_stable():
     looped = "go on and on and on and on and on"
-    assert push_all([looped, looped])[-1] == ("go on and", " on")
+    stabiliser = Stabiliser()
+    for _ in range(2):
+        shown = stabiliser.push(looped, audio_s=1.0, temperature=0.4)
+    assert (shown.text, shown.stable_chars) == ("go on and on", len("go on and"))
+
+
+@pytest.mark.parametrize("said", ["no " * 7 + "I said no", "left right " * 4 + "halt"])
+def test_what_was_said_again_and_again_does_become_stable(said):
+    stabiliser = Stabiliser()
+    words = words_of(said, word_s=0.3)
+    for _ in range(2):
+        shown = stabiliser.push(said, words=words, audio_s=4.0, compression_ratio=2.5)
+    assert shown.text == said
+    assert len(stabiliser.stable_text) > 0.8 * len(said)
 
 
 def test_words_at_the_end_of_the_audio_are_held_back():

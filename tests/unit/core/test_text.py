@@ -1,5 +1,6 @@
 """Tokens, loops, guards against invented text, and hints about turns."""
 
+import itertools
 import math
 
 import attrs
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from sttd.core import phrases
 from sttd.core.endpointer import TurnHint
-from sttd.core.text import cut_loops, guard, joined, tidy, tokenise, turn_hint, word_places
+from sttd.core.text import Evidence, cut_loops, guard, joined, tidy, tokenise, turn_hint, without_loops, word_places
 from sttd.core.types import Hypothesis, Segment, Word
 
 ENDED, CONTINUES, NEUTRAL = TurnHint.ENDED, TurnHint.CONTINUES, TurnHint.NEUTRAL
@@ -104,6 +105,77 @@ def test_words_are_found_by_their_characters():
 )
 def test_loops_are_cut(text, expected):
     assert joined(cut_loops(tokenise(text))) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "speech_s"),
+    [
+        ("No, no, no, no, no, no, I said no.", 2.0),
+        ("Check one two. Check one two. Check one two. Ready.", 2.2),
+        ("My number is 0 0 0 0 0 0 7.", 2.5),
+        ("I know, I know, I know.", 1.0),
+        ("go go go go go go go", 1.5),
+        ("我的电话是八八八八八八八八", 2.0),
+        ("哈哈哈哈哈哈哈", 0.8),
+    ],
+)
+def test_what_was_said_again_and_again_stays(text, speech_s):
+    """With all that the decoder may hold against it but a lack of room, which rhythm does not have."""
+    tokens = tokenise(text)
+    assert without_loops(tokens, Evidence(speech_s=speech_s)) == tokens
+    assert without_loops(tokens, Evidence(speech_s=speech_s, temperature=0.4)) == tokens
+
+
+def test_a_sentence_said_three_times_stays_although_it_compresses_well():
+    sentence = "the quick brown fox jumps over the lazy dog and then goes back home to sleep until noon"
+    tokens = tokenise(" ".join([sentence] * 3))
+    assert without_loops(tokens, Evidence(speech_s=15.0, compression_ratio=2.6, temperature=0.8)) == tokens
+    assert joined(without_loops(tokens, Evidence(speech_s=5.0, compression_ratio=2.6))) == sentence
+
+
+@pytest.mark.parametrize(
+    ("evidence", "loop"),
+    [
+        (Evidence(speech_s=3.0), True),  # 40 words in 3 s: nobody speaks like that
+        (Evidence(speech_s=6.0), False),
+        (Evidence(speech_s=6.0, compression_ratio=2.5), True),
+        (Evidence(speech_s=6.0, temperature=0.4), True),
+        (Evidence(speech_s=20.0, compression_ratio=2.5), True),  # twenty times
+    ],
+)
+def test_a_loop_is_what_the_speech_has_no_room_for(evidence, loop):
+    tokens = tokenise("and on " * 20)
+    assert joined(without_loops(tokens, evidence)) == ("and on" if loop else joined(tokens))
+
+
+def test_repetitions_that_take_no_time_go_and_those_before_them_stay():
+    said, squeezed = hypothesis_of("come on come on").words, hypothesis_of("come on " * 5).words
+    words = [*said, *(attrs.evolve(word, start_s=2.0, end_s=2.0) for word in squeezed)]
+    tokens = tokenise("come on " * 7)
+    assert joined(without_loops(tokens, Evidence(speech_s=6.0, words=words))) == "come on come on"
+
+
+@given(
+    st.lists(st.sampled_from(["no", "yes", "one", "八"]), max_size=60),
+    st.floats(1, 10),
+    st.floats(0, 1),
+)
+def test_nothing_goes_that_was_said_at_a_speed_that_people_have(words, ratio, temperature):
+    tokens = tokenise(" ".join(words))
+    said_s = len(tokens) / 3.5
+    kept = without_loops(tokens, Evidence(speech_s=said_s, compression_ratio=ratio, temperature=temperature))
+    longest_run = max((len(list(run)) for _, run in itertools.groupby(words)), default=0)
+    believed = ratio <= 2.4 and temperature == 0
+    if believed or (longest_run < 12 and len(tokens) < 24):  # twelve of two would be more
+        assert kept == tokens
+
+
+@given(st.lists(st.sampled_from(["no", "yes", "one"]), min_size=1, max_size=4), st.integers(8, 60), st.floats(0, 2))
+def test_a_loop_goes_whatever_it_repeats(gram, times, speech_s):
+    tokens = tokenise(" ".join(gram * times))
+    evidence = Evidence(speech_s=speech_s, compression_ratio=3.0)
+    if len(tokens) / 5 > speech_s + 0.6:
+        assert len(without_loops(tokens, evidence)) <= 2 * len(gram)  # the first may be cut in itself
 
 
 def test_an_eager_cut_takes_less_for_a_loop():
@@ -202,30 +274,55 @@ def test_a_single_hotword_may_be_meant():
     assert guard(heard, **FAINT, hotwords=("kubernetes",)).text == ""
 
 
+PRESSED = {"speech_s": 3.0, "mean_probability": math.nan}  # push-to-talk
+
+
+@pytest.mark.parametrize(
+    ("text", "heard_s", "confidence", "kept"),
+    [
+        ("Kubernetes", 0.0, 0.42, False),
+        ("Kubernetes", 0.0, 0.9, False),
+        ("Kubernetes", 0.5, 0.9, True),
+        ("I don't know.", 0.0, 0.17, False),
+        ("I don't know.", 0.0, 0.8, True),  # the VAD is deaf to some voices
+        ("I don't know.", 0.9, 0.5, True),
+        ("I don't know.", math.nan, 0.5, True),
+    ],
+)
+def test_keys_that_click_type_nothing(text, heard_s, confidence, kept):
+    hypothesis = hypothesis_of(text, avg_logprob=math.log(confidence))
+    judged = guard(hypothesis, **PRESSED, heard_s=heard_s, hotwords=("Kubernetes", "PostgreSQL", "Frankfurt"))
+    assert bool(judged.text) == kept
+
+
 @pytest.mark.parametrize("text", ["", " ", "...", "-- ?"])
 def test_a_text_without_words_is_none(text):
     assert guard(hypothesis_of(text), **CLEAR).text == ""
 
 
 def test_a_loop_is_cut_with_its_words():
-    judged = guard(hypothesis_of("so we went and we went and we went and home"), **CLEAR)
+    looped = hypothesis_of("so we went and we went and we went and home", temperature=0.4)
+    judged = guard(looped, speech_s=1.0, mean_probability=0.9)
     assert judged.text == "so we went and home"
     assert [word.word for word in judged.words] == [" so", " we", " went", " and", " home"]
     assert (judged.segments[0].start_s, judged.segments[0].end_s) == (0.0, 5.5)
 
 
 def test_a_loop_is_cut_without_words_too():
-    heard = hypothesis_of("go on go on go on")
+    heard = hypothesis_of("go on go on go on", temperature=0.4)
     plain = attrs.evolve(heard, segments=tuple(attrs.evolve(segment, words=()) for segment in heard.segments))
-    judged = guard(plain, **CLEAR)
+    judged = guard(plain, speech_s=0.5, mean_probability=0.9)
     assert (judged.text, judged.segments[0].text, judged.segments[0].end_s) == ("go on", "go on", 3.0)
     assert guard(attrs.evolve(heard, segments=()), **CLEAR).segments == ()
 
 
 def test_a_text_that_compresses_well_is_taken_for_a_loop_sooner():
     heard = hypothesis_of("go on go on now")
+    short = {"speech_s": 0.3, "mean_probability": 0.9}
     assert guard(heard, **CLEAR).text == "go on go on now"
-    assert guard(attrs.evolve(heard, compression_ratio=2.5), **CLEAR).text == "go on now"
+    assert guard(attrs.evolve(heard, compression_ratio=2.5), **CLEAR).text == "go on go on now"
+    assert guard(attrs.evolve(heard, temperature=0.4), **short).text == "go on go on now"
+    assert guard(attrs.evolve(heard, compression_ratio=2.5), **short).text == "go on now"
 
 
 @given(

@@ -20,6 +20,7 @@ from sttd.options import Endpointing
 
 FRAMES = {"S": (True, 0.9), ".": (False, 0.05), "n": (True, 0.05), "q": (False, 0.9), "~": (False, 0.4)}
 OPTIONS = Endpointing()
+PATIENT = Endpointing(silence_ms_min=1500, silence_ms_max=1500)
 WORD = "." * 50 + "S" * 40 + "." * 45  # 1 s of silence, 0.8 s of speech, 0.9 s of silence
 
 
@@ -265,22 +266,26 @@ def test_without_endpointing_the_limit_cuts_and_leaves_nothing_out():
         (-90, -90, -75, True),  # nobody hears that
     ],
 )
-def test_without_endpointing_a_finalize_leaves_out_nothing_but_quiet(before_db, noise_db, behind_db, left_out):
-    machine, random = assembler(None), np.random.default_rng(0)
+@pytest.mark.parametrize(("endpointing", "reason"), [(None, "finalize"), (PATIENT, "stop"), (PATIENT, "drain")])
+def test_a_client_that_ends_an_utterance_in_a_pause_leaves_out_nothing_but_quiet(
+    endpointing, reason, before_db, noise_db, behind_db, left_out
+):
+    machine, random = assembler(endpointing), np.random.default_rng(0)
     levels = [before_db] * 50 + [-20] * 40 + [noise_db] * 20 + [behind_db] * 25
     audio = random.standard_normal((len(levels), FRAME_SAMPLES)) * 10 ** (np.array(levels)[:, None] / 20)
     activity = Activity(
         webrtc=np.array([level == -20 for level in levels]),
         probability=np.array([0.9 if level == -20 else 0.05 for level in levels], np.float32),
     )
-    events = machine.push(audio.astype(np.float32), activity) + machine.finalize()
+    events = machine.push(audio.astype(np.float32), activity) + machine.finalize(reason)
     closed = events[-1]
+    assert closed.reason == reason
     if left_out:
         assert kinds(events) == [Opened, Paused, Closed]
         np.testing.assert_array_equal(closed.samples, events[-2].samples)
     else:
         assert kinds(events) == [Opened, Paused, Resumed, Closed]
-        assert (closed.end_sample, len(closed.samples)) == (machine.position, machine.position)
+        assert closed.end_sample == closed.start_sample + len(closed.samples) == machine.position
 
 
 def test_endpointing_can_be_switched_off_and_on():

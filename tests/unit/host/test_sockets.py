@@ -66,6 +66,44 @@ async def test_socket_files_are_for_the_user_or_for_the_group(tmp_path, director
     assert not list(tmp_path.iterdir())
 
 
+async def test_the_sockets_of_another_daemon_stay(tmp_path):
+    first = await open_listeners(tmp_path, tcp="off", tcp_is_default=False)
+    for path in tmp_path.iterdir():
+        path.unlink()  # as if the directory had been removed under it
+    second = await open_listeners(tmp_path, tcp="off", tcp_is_default=False)
+    await close(first)
+    first.remove_files()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["audio.sock", "control.sock"]
+    stream = await trio.open_unix_socket(tmp_path / "audio.sock")
+    await stream.aclose()
+    await close(second)
+    second.remove_files()
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_socket_that_goes_away_is_said_once_and_again_when_it_is_back(tmp_path, caplog, autojump_clock):
+    caplog.set_level("INFO")
+    listeners = await open_listeners(tmp_path, tcp="off", tcp_is_default=False)
+    path, aside = tmp_path / "audio.sock", tmp_path / "aside"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listeners.watch)
+        await trio.sleep(20)
+        assert not caplog.records
+        path.rename(aside)
+        await trio.sleep(20)
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        assert str(path) in caplog.text
+        aside.rename(path)
+        await trio.sleep(20)
+        assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+        path.unlink()
+        path.write_text("another's")
+        await trio.sleep(20)
+        assert "replaced by another" in caplog.records[-1].getMessage()
+        nursery.cancel_scope.cancel()
+    await close(listeners)
+
+
 async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path):
     path = tmp_path / "audio.sock"
     with socket.socket(socket.AF_UNIX) as gone:
@@ -88,7 +126,7 @@ async def test_what_is_no_socket_is_not_touched(tmp_path):
 async def test_a_path_that_is_too_long_is_an_error(tmp_path):
     directory = tmp_path / ("d" * 100)
     directory.mkdir()
-    with pytest.raises((AccessError, OSError)):
+    with pytest.raises(ConfigError, match="--runtime-dir"):
         await open_listeners(directory, tcp="off", tcp_is_default=False)
 
 

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from sttd.core.types import FRAME_SAMPLES, Warn
-from sttd.errors import OverloadedError, ProtocolError
-from sttd.session import container
+from sttd.errors import OverloadedError, ProtocolError, SttdError
+from sttd.session import container, spool
 from sttd.session.container import container_stage, decode_container
 
 
-def encoded(form, codec, *, seconds=2.0, rate=16_000, levels=(0.3,)):
+def encoded(form, codec, *, seconds=2.0, rate=16_000, levels=(0.3,), **options):
     """A tone in each channel, as loud as its level."""
     import av
 
@@ -22,7 +23,7 @@ def encoded(form, codec, *, seconds=2.0, rate=16_000, levels=(0.3,)):
     planes = np.stack([level * np.sin(2 * np.pi * 440 * time_s) for level in levels]).astype(np.float32)
     layout = "mono" if len(levels) == 1 else "stereo"
     file = io.BytesIO()
-    with av.open(file, "w", format=form) as output:
+    with av.open(file, "w", format=form, options=options) as output:
         stream = output.add_stream(codec, rate=rate, layout=layout)
         frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
         frame.sample_rate = rate
@@ -62,7 +63,7 @@ async def decode(data, *, chunk=1000, live=False, channel_select=None, warnings=
             nursery.start_soon(collect)
             try:
                 await decode_container(inside, out, channel_select=channel_select, live=live, **options)
-            except ProtocolError as exc:
+            except SttdError as exc:
                 error = exc
             inside.close()
             out.close()
@@ -221,3 +222,111 @@ async def test_a_container_too_many_is_refused_and_not_kept_waiting(monkeypatch)
     found = await stage([encoded("wav", "pcm_s16le")])
     assert [type(item) for item in found] == [OverloadedError]
     assert found[0].data["retry_after_s"] > 0
+
+
+async def test_what_is_kept_of_containers_has_a_bound_for_a_user_and_for_all(monkeypatch):
+    data = encoded("ipod", "aac", seconds=4.0)
+    room = spool.Room(total_bytes=2 * len(data) - 1, uid_bytes=len(data))
+    monkeypatch.setattr(spool, "room", room)
+    for _ in range(3):  # what was taken is given back
+        frames, error = await decode(data, uid=7)
+        assert (error, room.taken_bytes) == (None, 0)
+        assert len(frames) > 180
+    room.take(1, uid=7)
+    _, error = await decode(data, uid=7)
+    assert (error.code, room.taken_bytes) == ("overloaded", 1)
+    assert (await decode(data, uid=8))[1] is None
+    room.take(len(data) - 1, uid=7)
+    _, error = await decode(data, uid=8)
+    assert (error.code, room.taken_bytes) == ("overloaded", len(data))
+
+
+async def test_a_full_disk_means_come_again_and_keeps_nothing(monkeypatch):
+    class FullDisk(io.BytesIO):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(container.tempfile, "SpooledTemporaryFile", lambda **_: FullDisk())
+    monkeypatch.setattr(spool, "room", spool.Room())
+    _, error = await decode(encoded("ipod", "aac"))
+    assert error.code == "overloaded"
+    assert "No space left" in error.message
+    assert spool.room.taken_bytes == 0
+
+
+@pytest.mark.parametrize(("form", "codec"), [("caf", "alac"), ("mov", "alac"), ("mp4", "aac")])
+async def test_what_keeps_its_tables_at_the_end_is_read(form, codec):
+    frames, error = await decode(encoded(form, codec))
+    assert error is None
+    assert len(frames) == pytest.approx(100, abs=8)
+
+
+@pytest.mark.parametrize("begins", [b"wide", b"free", b"skip"])
+async def test_quicktime_may_begin_with_anything(begins):
+    data = encoded("mov", "alac")
+    assert data[:8] == b"\0\0\0\x14ftyp"
+    frames, error = await decode(b"\0\0\0\x08" + begins + b"\0\0\0\x0cfree" + data[16:])
+    assert error is None
+    assert len(frames) == pytest.approx(100, abs=4)
+
+
+async def heard_before_the_end(data):
+    """How many frames of a live container come while its client has not stopped, and what is warned of."""
+    to, inside = trio.open_memory_channel(0)
+    out, received = trio.open_memory_channel(1000)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(container_stage, inside, out, channel_select=None, live=True))
+            for start in range(0, len(data), 1000):
+                await to.send(data[start : start + 1000])
+            await trio.testing.wait_all_tasks_blocked(0.2)
+            nursery.cancel_scope.cancel()
+    items = []
+    while received.statistics().current_buffer_used:
+        items.append(received.receive_nowait())
+    warnings = [item.code for item in items if isinstance(item, Warn)]
+    return sum(len(item) for item in items if not isinstance(item, Warn)), warnings
+
+
+async def test_a_live_mp4_with_its_index_in_front_is_heard_as_it_comes():
+    data = encoded(
+        "mp4", "aac", seconds=20.0, movflags="frag_keyframe+empty_moov+default_base_moof", frag_duration="500000"
+    )
+    frames, warnings = await heard_before_the_end(data)
+    assert frames > 500  # of 1000
+    assert warnings == []
+
+
+async def test_a_live_mp4_with_its_index_at_the_end_is_told_that_its_text_comes_late():
+    frames, warnings = await heard_before_the_end(encoded("mp4", "aac", seconds=20.0))
+    assert (frames, warnings) == (0, ["late_text"])
+
+
+@pytest.mark.parametrize("levels", [(0.3, -0.3), (0.3, -0.297)])
+async def test_channels_that_cancel_each_other_out_are_heard(levels):
+    frames, _ = await decode(encoded("wav", "pcm_s16le", levels=levels))
+    assert np.abs(frames).max() == pytest.approx(0.3, abs=0.01)
+    assert np.sqrt(np.square(frames).mean()) == pytest.approx(0.3 / np.sqrt(2), abs=0.01)  # and not in part only
+
+
+async def test_of_several_tracks_the_default_one_is_heard_and_the_others_are_told_of():
+    import av
+    from av.stream import Disposition
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as output:
+        streams = [output.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
+        streams[0].disposition, streams[1].disposition = Disposition(0), Disposition.default
+        for stream, level in zip(streams, (0, 9830), strict=True):
+            samples = np.full((1, 16_000), level, np.int16)
+            frame = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+            frame.sample_rate = 16_000
+            output.mux(stream.encode(frame))
+        for stream in streams:
+            output.mux(stream.encode(None))
+    warnings = []
+    frames, error = await decode(file.getvalue(), warnings=warnings)
+    assert error is None
+    assert np.abs(frames).max() == pytest.approx(0.3, abs=0.01)
+    assert [warning.code for warning in warnings] == ["other_tracks"]
+    assert "number 2" in warnings[0].message

@@ -124,7 +124,7 @@ async def test_a_client_that_goes_while_its_model_loads_still_has_its_final():
 
 
 async def leave_behind(room, session):
-    """Owe so many finals that listening waits, with a second of audio in the inlet, and leave."""
+    """Owe so many finals that listening waits, with a second of audio in the inbox, and leave."""
     for _ in range(OWED_FINALS + 1):
         await feed(session, NOISE[:6400])
         session.finalize()
@@ -135,7 +135,7 @@ async def leave_behind(room, session):
 
 
 async def test_no_interim_is_decoded_for_a_client_that_has_left():
-    """Its audio may still lie in the inlet, seconds of it."""
+    """Its audio may still lie in the inbox, seconds of it."""
     async with open_room() as room:
         room.model.gate.clear()
         session = room.session(interim=True)
@@ -270,7 +270,7 @@ async def test_listening_pauses_while_too_many_finals_are_owed():
         await room.until(lambda: session.row().utterances == OWED_FINALS + 1)
         await trio.sleep(0.1)
         assert session.row().utterances == OWED_FINALS + 1
-        assert fed < 80  # the inlet is full too, and the client waits
+        assert fed < 80  # the inbox is full too, and the client waits
         room.model.gate.set()
         events = await read_all(session)
         assert [final.utterance for final in finals(events)] == list(range(1, 81))

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sttd.engine.store.catalogue import LADDER, PUBLISHED, english_only
+from sttd.engine.store.catalogue import LADDER, PUBLISHED, english_only, lacks
 from sttd.engine.store.models import REQUIRED
 
 
@@ -48,6 +48,23 @@ def test_english_models_are_known_by_their_names():
 )
 def test_who_knows_english_only_is_known_by_the_name(model, english):
     assert english_only(model) == english
+
+
+@pytest.mark.parametrize(
+    ("model", "language", "lacking"),
+    [
+        ("base", "yue", True),
+        ("Systran/faster-whisper-large-v2", "yue", True),
+        ("large-v3", "yue", False),
+        ("large-v3-turbo", "yue", False),
+        ("./a-model", "yue", False),  # nobody knows
+        ("base", "zh", False),
+        ("tiny.en", "de", True),
+        ("tiny.en", "en", False),
+    ],
+)
+def test_which_languages_a_model_lacks_is_known_by_the_name(model, language, lacking):
+    assert lacks(model, language) == lacking
 
 
 @pytest.mark.parametrize("name", ["tiny.en", "base"])

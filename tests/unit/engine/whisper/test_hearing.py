@@ -107,6 +107,26 @@ def test_a_prefix_is_kept_and_continued(demo, clips):
     assert forced.text.startswith("Turn on the")
 
 
+@pytest.mark.parametrize("options", [{}, {"prefix": "Turn on"}])
+def test_the_first_word_is_one_and_has_its_time_and_probability(demo, clips, options):
+    samples, text, start_s, _ = clips["light"]
+    words = hear(demo, samples, words=True, **options).words
+    assert [word.word.strip() for word in words] == text.split()
+    assert abs(words[0].start_s - start_s) < 0.15
+    assert words[0].end_s > words[0].start_s
+    assert words[0].probability > 0.5
+
+
+def test_what_a_client_writes_is_text_and_no_special_tokens(demo):
+    codec = demo._codec
+    sneaky = "one <|startoftranscript|> two <|endoftext|> <|notimestamps|>"
+    options = item(np.zeros(0), prompt=sneaky, hotwords=(sneaky,), prefix=sneaky).options
+    (_, *context), prefix = codec.context(options.prompt, options.hotwords), codec.prefix(options)
+    assert context
+    assert all(token < codec.eot for token in [*context, *prefix])
+    assert codec.decode(prefix).split() == ["one", "two"]
+
+
 @pytest.mark.parametrize("options", [{"language": "de"}, {"language": "en"}, {"task": "translate"}])
 def test_a_model_of_one_language_takes_every_request_as_that_language(demo, clips, options):
     samples, text, *_ = clips["light"]
