@@ -15,6 +15,7 @@ import attrs
 import trio
 
 import sttd
+from sttd.admission import Admission
 from sttd.answers import (
     ConfigValues,
     HealthStatus,
@@ -33,13 +34,11 @@ from sttd.core.accounting import LatencyWindow
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.core.types import Final, Interim
-from sttd.engine import memory
 from sttd.engine.contract import Preset
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.engine import Engine
 from sttd.engine.leases import LoadResult, PoolEntry, UnloadResult
 from sttd.engine.pool import ModelPool
-from sttd.engine.presets import not_found
 from sttd.engine.store.models import ModelStore, WantedSource
 from sttd.engine.vad import SileroModel
 from sttd.errors import OverloadedError, SessionError, SttdError
@@ -58,7 +57,6 @@ State = Literal["starting", "ready", "draining"]
 
 _HEALTH_EVERY_S = 2.0
 _LATENCY_S = 300.0  # latencies in `status` are of the last 5 minutes
-_MEMORY_RETRY_S = 10.0  # memory comes back when a model idles out or a program ends: not within a second
 
 
 @attrs.frozen(kw_only=True)
@@ -103,7 +101,6 @@ class Service:
     on_reload: Callable[[], Awaitable[Reloaded]]
     on_shutdown: Callable[[float | None], None]
     clock: Callable[[], float] = trio.current_time
-    available_bytes: Callable[[], int] = memory.available_bytes
     state: State = "starting"
     listeners: tuple[str, ...] = ()
     pulls: int = 0  # that run
@@ -116,8 +113,17 @@ class Service:
         factory=lambda: {"final": LatencyWindow(_LATENCY_S), "interim": LatencyWindow(_LATENCY_S)}, init=False
     )
 
+    admission: Admission = attrs.field(init=False)
+
     def __attrs_post_init__(self) -> None:
         self._started_at = self.clock()
+        self.admission = Admission(
+            config=self.settings,
+            presets=self.preset_table,
+            engine=self.engine,
+            registry=self.registry,
+            network=self.store.network,
+        )
 
     @property
     def settings(self) -> Config:
@@ -150,6 +156,7 @@ class Service:
     ) -> None:
         """Take a new configuration, at once, so that nobody sees half of it."""
         self.loaded, self.preset_table = loaded, presets
+        self.admission.config, self.admission.presets = loaded.config, presets
         self.engine.configure(
             presets=presets,
             limits=limits,
@@ -196,8 +203,7 @@ class Service:
 
     def presets(self) -> list[str]:
         """Presets that a session may name."""
-        allowed = self.settings.models.selectable
-        return [name for name in self.preset_table if "*" in allowed or name in allowed]
+        return self.admission.selectable()
 
     def defaults(self, *, kind: Literal["live", "file"] = "live") -> SessionOptions:
         """What a session gets where its client does not say."""
@@ -237,7 +243,9 @@ class Service:
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
         silero = await self._voice_network()  # first: nothing may come between the admission and the list of sessions
         try:
-            self._admit(options, peer)
+            if self.draining:
+                raise SessionError("the daemon is stopping", code="shutting_down")
+            self.admission.check(options, uid=peer.uid)
         except OverloadedError:
             self.registry.refused += 1
             self.meters.count_refused_session(options.kind)
@@ -258,41 +266,6 @@ class Service:
     def fit_changes(self, changes: SessionChanges, *, options: SessionOptions) -> SessionChanges:
         """What `configure` may change in a session with these options. Raises ProtocolError, as `open_session`."""
         return fit_changes(changes, self.pool.shelf, options=options)
-
-    def _admit(self, options: SessionOptions, peer: Peer) -> None:
-        """Refuse early: a session that would be served too late is better told so at once."""
-        if self.draining:
-            raise SessionError("the daemon is stopping", code="shutting_down")
-        for name in dict.fromkeys((options.model, options.interim_model)):
-            self.check_model(name)
-        self.registry.check_room(peer.uid)
-        self._check_memory()
-        wait_s = max(self.dispatcher.queue_wait_s(name) for name in (options.model, options.interim_model))
-        if wait_s > self.settings.scheduler.admission_wait_s and options.kind == "live":
-            raise OverloadedError(
-                f"a final would wait {wait_s:.1f} s now; come again later", data={"retry_after_s": round(wait_s, 1)}
-            )
-
-    def _check_memory(self) -> None:
-        """Where memory ends the kernel ends somebody, and that may be the daemon with everybody's sessions."""
-        free_bytes, reserve_bytes = self.available_bytes(), self.settings.limits.memory_reserve_bytes
-        if free_bytes < reserve_bytes:
-            raise OverloadedError(
-                f"only {free_bytes / 1e6:.0f} MB of memory are free; come again later, or free some"
-                f" (`sttctl unload` frees idle models)",
-                data={"retry_after_s": _MEMORY_RETRY_S, "available_bytes": free_bytes},
-            )
-
-    def check_model(self, name: str) -> Preset:
-        """The preset, if it may be named and its model is on disk. Raises ModelError."""
-        preset = self.preset_table.get(name)
-        allowed = self.settings.models.selectable
-        defaults = (self.settings.models.model, self.settings.models.interim_model)
-        if preset is None or not ("*" in allowed or name in allowed or name in defaults):
-            raise not_found(name, self.presets())
-        if not self.pool.shelf.is_local(name):
-            raise self.pool.shelf.absent(name, network=self.store.network)
-        return preset
 
     async def _voice_network(self) -> SileroModel | None:
         return await self.engine.voice_network() if self.settings.vad.silero else None

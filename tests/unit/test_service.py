@@ -275,7 +275,7 @@ async def test_subscribers_of_health_hear_of_trouble_and_of_nothing_else(monkeyp
 
 async def test_no_session_where_memory_runs_out():
     async with serving() as service:
-        service.available_bytes = lambda: 63 * 1024**2
+        service.admission.available_bytes = lambda: 63 * 1024**2
         with pytest.raises(OverloadedError, match="66 MB of memory are free") as caught:
             async with service.open_session(asked(service), peer=ANN):
                 pass
@@ -283,7 +283,8 @@ async def test_no_session_where_memory_runs_out():
         assert caught.value.data["available_bytes"] == 63 * 1024**2
         limits = attrs.evolve(service.settings.limits, memory_reserve_bytes=0)
         config = attrs.evolve(service.settings, limits=limits)
-        service.loaded = attrs.evolve(service.loaded, config=config)
+        loaded = attrs.evolve(service.loaded, config=config)
+        service.apply(loaded, presets=PRESETS, limits=PoolLimits(), options=PolicyOptions())
         async with service.open_session(asked(service), peer=ANN):
             assert len(service.registry) == 1
 

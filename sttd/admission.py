@@ -1,0 +1,71 @@
+"""Who is let in. A session that would be served badly, or too late, is better told so at once.
+
+1. It names models that exist, that the configuration allows, and that are on disk.
+2. There is room for one more session, and for one more of this user (`session/registry.py`).
+3. Enough memory is free. Where it ends the kernel ends somebody, and that may be the daemon with everybody's sessions.
+4. A final would not wait longer than `admission_wait_s` behind those of others. A file may wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from sttd.config.tree import Config
+from sttd.engine import memory
+from sttd.engine.contract import Preset
+from sttd.engine.engine import Engine
+from sttd.engine.presets import not_found
+from sttd.errors import OverloadedError
+from sttd.options import SessionOptions
+from sttd.session.registry import Registry
+
+_MEMORY_RETRY_S = 10.0  # memory comes back when a model idles out or a program ends: not within a second
+
+
+@attrs.define(eq=False, kw_only=True)
+class Admission:
+    """The rules above. A reload changes `config` and `presets`."""
+
+    config: Config
+    presets: Mapping[str, Preset]
+    engine: Engine
+    registry: Registry
+    network: bool  # the daemon may get a model itself
+    available_bytes: Callable[[], int] = memory.available_bytes
+
+    def selectable(self) -> list[str]:
+        """Presets that a session may name."""
+        allowed = self.config.models.selectable
+        return [name for name in self.presets if "*" in allowed or name in allowed]
+
+    def check(self, options: SessionOptions, *, uid: int) -> None:
+        """Raises ModelError (`model_not_found`, `model_not_local`), or OverloadedError with `retry_after_s`."""
+        models = tuple(dict.fromkeys((options.model, options.interim_model)))
+        for name in models:
+            self.check_model(name)
+        self.registry.check_room(uid)
+        self._check_memory()
+        wait_s = max(self.engine.dispatcher.queue_wait_s(name) for name in models)
+        if wait_s > self.config.scheduler.admission_wait_s and options.kind == "live":
+            raise OverloadedError(
+                f"a final would wait {wait_s:.1f} s now; come again later", data={"retry_after_s": round(wait_s, 1)}
+            )
+
+    def check_model(self, name: str) -> None:
+        """Rule 1 for one of the models. Raises ModelError."""
+        shelf, defaults = self.engine.pool.shelf, (self.config.models.model, self.config.models.interim_model)
+        if name not in self.presets or not (name in self.selectable() or name in defaults):
+            raise not_found(name, self.selectable())
+        if not shelf.is_local(name):
+            raise shelf.absent(name, network=self.network)
+
+    def _check_memory(self) -> None:
+        free_bytes, reserve_bytes = self.available_bytes(), self.config.limits.memory_reserve_bytes
+        if free_bytes < reserve_bytes:
+            raise OverloadedError(
+                f"only {free_bytes / 1e6:.0f} MB of memory are free; come again later, or free some"
+                f" (`sttctl unload` frees idle models)",
+                data={"retry_after_s": _MEMORY_RETRY_S, "available_bytes": free_bytes},
+            )
