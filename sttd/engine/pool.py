@@ -78,6 +78,7 @@ class ModelPool:
         self._clock = clock
         self._limiter = trio.CapacityLimiter(THREADS)
         self._loaded: dict[ModelKey, Loaded] = {}
+        self._gone: dict[str, Preset] = {}  # presets that a reload took away
         self._chosen: dict[str, tuple[int, int]] = {}  # threads and workers that `load` gave a preset
         self._waiters: dict[int, Waiter] = {}
         self._numbers = itertools.count()
@@ -188,12 +189,16 @@ class ModelPool:
         )
 
     def configure(self, presets: Mapping[str, Preset], limits: PoolLimits) -> None:
-        """Apply a new configuration: models of changed or vanished presets drain, what `load` chose is forgotten."""
+        """Apply a new configuration: models of changed presets drain, what `load` chose is forgotten.
+
+        A preset that is gone is there for the sessions that began with it: they keep what they have.
+        """
         stale = [
             view.key
             for view in self._views()
-            if presets.get(view.key.preset) != self.shelf.presets.get(view.key.preset)
+            if presets.get(view.key.preset, known := self._preset(view.key.preset)) != known
         ]
+        self._gone |= {name: preset for name, preset in self.shelf.presets.items() if name not in presets}
         self.shelf = attrs.evolve(self.shelf, presets=presets)
         self._chosen.clear()
         self._apply(self._policy.configure(limits, now=self._clock()))
@@ -254,16 +259,20 @@ class ModelPool:
     # ------------------------------------------------------------ leases
 
     def _key(self, preset: str, *, cpu_threads: int | None, num_workers: int | None) -> ModelKey:
-        found = self.shelf.preset(preset)
+        found = self._preset(preset)
         threads, workers = self._chosen.get(preset, (found.cpu_threads, found.num_workers))
         key = ModelKey(
             preset=preset,
             cpu_threads=threads if cpu_threads is None else cpu_threads,
             num_workers=workers if num_workers is None else num_workers,
         )
-        if key not in self._loaded and not self.shelf.is_local(preset):
+        if key not in self._loaded and self.shelf.locate(found) is None:
             raise self.shelf.absent(preset)
         return key
+
+    def _preset(self, name: str) -> Preset:
+        """A preset, also one that a reload took away. Raises ModelError `model_not_found`."""
+        return self.shelf.presets.get(name) or self._gone.get(name) or self.shelf.preset(name)
 
     def _request(self, key: ModelKey) -> tuple[Waiter, bool]:
         """Ask the policy; the second value says whether the model was there."""
@@ -342,7 +351,7 @@ class ModelPool:
         self._emit("loading", self._row(key))
         started = self._clock()
         try:
-            asked = self.shelf.preset(key.preset)  # a reload may have taken it away meanwhile
+            asked = self._preset(key.preset)
             deadline = started + self._policy.limits.load_wait_s
             path = self.shelf.locate(asked)
             preset, model = await load_what_fits(

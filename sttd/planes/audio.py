@@ -33,7 +33,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 import sttd
 from sttd.core.types import Failure, SessionEvent, Stopped
-from sttd.errors import InternalError, ProtocolError, SessionError, SttdError
+from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import ENCODINGS, Endpointing, SessionChanges, SessionOptions
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
@@ -280,7 +280,7 @@ class _Connection:
         changes = mapping.session_changes(asked, current=self._endpointing or configured)
         try:
             changes = self.service.fit_changes(changes, options=session.options)
-        except ProtocolError as error:
+        except SttdError as error:
             await self._tell(Refuse(error))
             return
         self._endpointing = mapping.endpointing_after(changes, current=self._endpointing)
