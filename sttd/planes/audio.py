@@ -6,8 +6,8 @@ A connection is one nursery:
 
 - **listen** reads whatever the client sends, at the speed that the inbox allows (`session/inbox.py`), so that the
   WebSocket library answers its pings and sees its close. `wire/talk.py` says what a message asks for.
-- **forward** writes the session's events in order. An interim that the client is too slow for is replaced by a newer
-  one in the session's outbox.
+- **forward** writes the session's events in order (`planes/speaker.py`). An interim that the client is too slow for is
+  replaced by a newer one in the session's outbox.
 
 How a connection ends, and what the client sees:
 
@@ -16,33 +16,31 @@ How a connection ends, and what the client sees:
     slow consumer                the error and 1008, if it reads again in time; the session is left at once
     the client is gone           the session gets what had arrived, then its finals go to subscribers
     the daemon drains            before `start`: `shutting_down`, 1001; later the session ends by itself, with 1001
-
-A client is a slow consumer when a message could not be written for `stall_s` while nothing was taken from it either.
-One that writes a whole recording before it begins to read is none until both directions stand still.
 """
 
 from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 import sttd
-from sttd.core.types import Failure, SessionEvent, Stopped
+from sttd.core.types import SessionEvent, Stopped
 from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import ENCODINGS, Endpointing, SessionChanges, SessionOptions
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
+from sttd.planes.speaker import Speaker
 from sttd.planes.streams import UpgradedStream
 from sttd.planes.websocket import hold_socket
 from sttd.service import Peer, Service
 from sttd.wire.common import PROTOCOL
 from sttd.wire.http import Upgrade
-from sttd.wire.messages import Audio, Configure, Finalize, Start, Stop, encode_event
+from sttd.wire.messages import Audio, Configure, Finalize, Start, Stop
 from sttd.wire.talk import Answer, Fail, Phase, Refuse, Talk
 
 _GRACE_S = 1.0  # for what a client sent and nobody has looked at yet; chosen
@@ -95,7 +93,11 @@ async def serve_audio(
     async with trio.open_nursery() as nursery:
         socket = await nursery.start(hold_socket, upgraded, upgrade, limits.handshake_s)
         if socket is not None:
-            connection = _Connection(socket=socket, service=service, peer=peer, drain=drain, limits=limits)
+            talk = Talk()
+            speaker = Speaker(socket=socket, talk=talk, stall_s=limits.stall_s, close_s=limits.close_s)
+            connection = _Connection(
+                socket=socket, talk=talk, speaker=speaker, service=service, peer=peer, drain=drain, limits=limits
+            )
             nursery.start_soon(connection.heed_violations, upgraded)
             await connection.run()
         nursery.cancel_scope.cancel()
@@ -106,19 +108,17 @@ class _Connection:
     """One client, from its first message to the close."""
 
     socket: WebSocketConnection
+    talk: Talk
+    speaker: Speaker
     service: Service
     peer: Peer
     drain: Drain
     limits: AudioLimits
-    _talk: Talk = attrs.field(factory=Talk, init=False)
     _session: Session | None = attrs.field(default=None, init=False)
     _endpointing: Endpointing | None = attrs.field(default=None, init=False)  # as of the last `configure`
     # What is going on now (waiting for `start`, then the session), so that others can put an end to it.
     _phase: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _idle_since: float = attrs.field(default=math.inf, init=False)
-    _writing: trio.Lock = attrs.field(factory=trio.Lock, init=False)
-    _stall: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)  # of the message that is written now
-    _untold: bool = attrs.field(default=False, init=False)  # the fatal error could not be written
 
     # ------------------------------------------------------------------ its life
 
@@ -127,6 +127,7 @@ class _Connection:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._heed_drain)
+                nursery.start_soon(self._heed_stall)
                 async with AsyncExitStack() as stack:
                     self._session = await self._open(stack)
                     if self._session is not None:
@@ -135,8 +136,8 @@ class _Connection:
                     await self._close()
                 nursery.cancel_scope.cancel()
         except Exception:
-            self._talk.fail(InternalError("a bug in sttd; the journal has the traceback"))
-            self._untold = True
+            bug = InternalError("a bug in sttd; the journal has the traceback")
+            self.speaker.tell_last(self.talk.overrule(bug))
             await self._close()
             raise
 
@@ -144,14 +145,14 @@ class _Connection:
         """Wait for a `start` that opens a session, which `stack` leaves. None if there will be none."""
         deadline = trio.current_time() + self.limits.start_s
         await self._say_hello()
-        while self._talk.error is None:
+        while self.talk.error is None:
             start = None
             with trio.CancelScope(deadline=deadline) as self._phase:
                 if self.drain.started.is_set():
                     self._phase.cancel()
                 start = await self._wait_for_start()
-            if self._phase.cancelled_caught and self._talk.error is None:
-                await self._tell(self._talk.fail(self._why_no_start()))
+            if self._phase.cancelled_caught and self.talk.error is None:
+                await self.speaker.tell(self.talk.fail(self._why_no_start()))
             if start is None:
                 return None
             session = await self._begin(start, stack)
@@ -162,11 +163,11 @@ class _Connection:
     async def _wait_for_start(self) -> Start | None:
         """The next `start`; None if the client is gone or must be sent away."""
         try:
-            while self._talk.error is None:
-                answer = self._talk.receive(await self.socket.get_message())
+            while self.talk.error is None:
+                answer = self.talk.receive(await self.socket.get_message())
                 if isinstance(answer, Start):
                     return answer
-                await self._tell(answer)
+                await self.speaker.tell(answer)
         except ConnectionClosed:
             return None
         return None
@@ -178,9 +179,9 @@ class _Connection:
             options = mapping.session_options(start, defaults=defaults)
             session: Session = await stack.enter_async_context(self.service.open_session(options, peer=self.peer))
         except SttdError as error:
-            await self._tell(self._talk.not_opened(error))
+            await self.speaker.tell(self.talk.not_opened(error))
             return None
-        self._talk.opened()
+        self.talk.opened()
         return session
 
     def _why_no_start(self) -> SessionError:
@@ -192,7 +193,7 @@ class _Connection:
         """Audio in, events out, until the session has ended or is to be left."""
         self._endpointing = session.options.endpointing
         with trio.CancelScope() as self._phase:
-            await self._send("started", mapping.started_fields(session.id, session.options))
+            await self.speaker.say("started", mapping.started_fields(session.id, session.options))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, session)
                 nursery.start_soon(self._heed_idleness)
@@ -204,6 +205,11 @@ class _Connection:
         await self.drain.started.wait()
         if self._session is None:
             self._phase.cancel()
+
+    async def _heed_stall(self) -> None:
+        """The session of a client that does not read is left at once."""
+        await self.speaker.stalled.wait()
+        self._phase.cancel()
 
     async def heed_violations(self, stream: UpgradedStream) -> None:
         """End the connection of a client whose frames are against the rules of `wire/frames.py`."""
@@ -234,7 +240,7 @@ class _Connection:
     async def _end_with(self, error: SttdError) -> None:
         """End the connection for this reason; what the session owes is still written."""
         self._phase.deadline = min(self._phase.deadline, trio.current_time() + self.limits.farewell_s)
-        await self._tell(self._talk.fail(error))
+        await self.speaker.tell(self.talk.fail(error))
         if self._session is None:
             self._phase.cancel()
         else:
@@ -246,15 +252,15 @@ class _Connection:
         """Take what the client sends, until it is gone. After its `stop` it may still send pings, and a close."""
         try:
             while True:
-                if self._talk.phase is Phase.OPEN:
+                if self.talk.phase is Phase.OPEN:
                     await session.wait_for_room()
                 self._idle_since = trio.current_time()
                 message = await self.socket.get_message()
                 self._idle_since = math.inf  # what takes time now is not the client
                 # A session that drops takes everything at once, which is no progress.
-                if self._writing.locked() and session.options.overflow != "drop":
-                    self._stall.deadline = trio.current_time() + self.limits.stall_s
-                await self._obey(session, self._talk.receive(message))
+                if session.options.overflow != "drop":
+                    self.speaker.progress()
+                await self._obey(session, self.talk.receive(message))
         except ConnectionClosed:
             self._phase.cancel()
         except SttdError as error:
@@ -273,7 +279,7 @@ class _Connection:
             case Fail(error):
                 await self._end_with(error)
             case _:
-                await self._tell(answer)
+                await self.speaker.tell(answer)
 
     async def _configure(self, session: Session, asked: Configure) -> None:
         configured = self.service.defaults(kind=session.options.kind).endpointing
@@ -281,7 +287,7 @@ class _Connection:
         try:
             changes = self.service.fit_changes(changes, options=session.options)
         except SttdError as error:
-            await self._tell(Refuse(error))
+            await self.speaker.tell(Refuse(error))
             return
         self._endpointing = mapping.endpointing_after(changes, current=self._endpointing)
         session.configure(changes)
@@ -295,52 +301,14 @@ class _Connection:
                 event = await session.receive()
             except trio.EndOfChannel:
                 return
-            if isinstance(event, Stopped) and self._talk.error is not None:
+            if isinstance(event, Stopped) and self.talk.error is not None:
                 continue
-            await self._write(mapping.event_message(event))
+            await self.speaker.event(event)
 
     async def _say_hello(self) -> None:
-        server = f"sttd/{sttd.__version__}"
-        presets = self.service.presets()
-        await self._send(
-            "hello", {"server": server, "protocol": PROTOCOL, "encodings": list(ENCODINGS), "presets": presets}
-        )
-
-    async def _tell(self, answer: Answer | None) -> None:
-        if isinstance(answer, Refuse | Fail):
-            await self._write(_told(answer.error, fatal=isinstance(answer, Fail)))
-
-    async def _send(self, name: str, fields: dict[str, Any]) -> None:
-        await self._write(encode_event(name, fields))
-
-    async def _write(self, text: str) -> None:
-        """Write one message. Nothing happens where the client is gone: the reader sees that and ends what there is."""
-        async with self._writing:
-            with trio.move_on_after(self.limits.stall_s) as self._stall:
-                try:
-                    await self.socket.send_message(text)
-                except ConnectionClosed:
-                    return
-            if self._stall.cancelled_caught:
-                self._talk.error = SessionError("the client does not read what it is sent", code="slow_consumer")
-                self._talk.phase = Phase.ENDING
-                self._untold = True
-                self._phase.cancel()
+        server, presets = f"sttd/{sttd.__version__}", self.service.presets()
+        hello = {"server": server, "protocol": PROTOCOL, "encodings": list(ENCODINGS), "presets": presets}
+        await self.speaker.say("hello", hello)
 
     async def _close(self) -> None:
-        """Say goodbye. Idempotent; bounded by the limits; the stream never closes in the middle of a message."""
-        with trio.move_on_after(self.limits.stall_s if self._untold else self.limits.close_s):
-            async with self._writing:  # behind what somebody else is telling the client
-                try:
-                    if self._talk.error is not None and self._untold:
-                        self._untold = False
-                        await self.socket.send_message(_told(self._talk.error, fatal=True))
-                except ConnectionClosed:
-                    return
-                session = self._session
-                code, reason = self._talk.close_with(session.close_code if session is not None else None)
-                await self.socket.aclose(code, reason)
-
-
-def _told(error: SttdError, *, fatal: bool) -> str:
-    return mapping.event_message(Failure.of(error, fatal=fatal))
+        await self.speaker.close(self._session.close_code if self._session is not None else None)

@@ -22,7 +22,7 @@ import enum
 
 import attrs
 
-from sttd.errors import InternalError, ProtocolError, SttdError
+from sttd.errors import ProtocolError, SttdError
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 from sttd.wire.messages import Audio, Op, Start, Stop, parse_client
 
@@ -87,11 +87,16 @@ class Talk:
         return self._refuse(error) if isinstance(error, ProtocolError) else self.fail(error)
 
     def fail(self, error: SttdError) -> Fail:
-        """The connection ends for this reason. The first one counts, but for a bug."""
-        if self.error is None or isinstance(error, InternalError):
-            self.error = error
+        """The connection ends for this reason. The first one counts."""
         self.phase = Phase.ENDING
+        if self.error is None:
+            self.error = error
         return Fail(self.error)
+
+    def overrule(self, error: SttdError) -> SttdError:
+        """The connection ends for this reason, whatever was said before: a bug, or a client that does not read."""
+        self.phase, self.error = Phase.ENDING, error
+        return error
 
     def close_with(self, session_code: int | None) -> tuple[int, str | None]:
         """Code and reason of the close frame."""
