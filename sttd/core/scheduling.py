@@ -23,7 +23,7 @@ a *batch* of jobs and cannot be interrupted. Models do not share workers. The ru
     finals and speculations never are. When no live job has come for `quiet_s`, a call of files may hold longer. A
     file that needs further passes (another temperature, the rest of a window) comes back for each, with its deadline,
     when live jobs wait that would go before it: what holds a worker is one pass.
- 7. **Limits.** Finals are always taken (the pipeline stops reading its client when too many wait). A speculation is
+ 7. **Limits.** Finals are always taken (the session stops hearing its client when too many wait). A speculation is
     refused while a final would wait longer than `speculation_wait_s` behind finals; a file when its session has
     `waiting_files` waiting, or its uid `waiting_per_uid` files; speculations and interims when their uid has as many
     of those. Interims need no other limit: under overload they are the first to wait for nothing (rule 1), replaced

@@ -45,7 +45,7 @@ from sttd.wire.http import (
 
 log = logs.get(__name__)
 
-# What lies in the kernels' buffers is in front of a client's next ping (planes/intake.py). With Linux' defaults that is
+# What lies in the kernels' buffers is in front of a client's next ping (session/inbox.py). With Linux' defaults that is
 # 4.6 MB over loopback, most of it on the client's side, where the buffer grows with the segment size: so both are kept
 # small, by the listener, which hands them on. Measured: 1 to 2 MB, and still 300 MB/s.
 _RECEIVE_BUFFER_BYTES = 32 * 1024
