@@ -1,6 +1,6 @@
 """Who is let in. A session that would be served badly, or too late, is better told so at once.
 
-1. It names models that exist, that the configuration allows, and that are on disk.
+1. It names models that exist, that the configuration allows, and that are in memory or on disk.
 2. There is room for one more session, and for one more of this user (`session/registry.py`).
 3. Enough memory is free. Where it ends the kernel ends somebody, and that may be the daemon with everybody's sessions.
 4. A final would not wait longer than `admission_wait_s` behind those of others. A file may wait.
@@ -58,7 +58,7 @@ class Admission:
         shelf, defaults = self.engine.pool.shelf, (self.config.models.model, self.config.models.interim_model)
         if name not in self.presets or not (name in self.selectable() or name in defaults):
             raise not_found(name, self.selectable())
-        if not shelf.is_local(name):
+        if not self.engine.pool.has(name) and not shelf.is_local(name):
             raise shelf.absent(name, network=self.network)
 
     def _check_memory(self) -> None:

@@ -406,7 +406,7 @@ class Service:
             return False, "the daemon is stopping"
         models = self.settings.models
         for name in dict.fromkeys((models.model, models.interim_model or models.model)):
-            if not self.pool.shelf.is_local(name):
+            if not self.pool.has(name) and not self.pool.shelf.is_local(name):
                 return False, self.pool.shelf.absent(name, network=self.store.network).message
         return True, "ok"
 

@@ -219,6 +219,10 @@ class ModelPool:
             workers=sum(loaded.model.workers for loaded in self._loaded.values()),
         )
 
+    def has(self, preset: str) -> bool:
+        """Whether a preset's model is in memory."""
+        return any(key.preset == preset for key in self._loaded)
+
     @property
     def busy(self) -> bool:
         """Whether a thread is loading, freeing or moving a model."""

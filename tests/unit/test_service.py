@@ -273,6 +273,18 @@ async def test_subscribers_of_health_hear_of_trouble_and_of_nothing_else(monkeyp
         nursery.cancel_scope.cancel()
 
 
+async def test_a_model_in_memory_is_good_for_new_sessions_whatever_became_of_its_files(monkeypatch):
+    async with serving() as service:
+        await service.load(preset="fake")
+        monkeypatch.setattr(FakeBackend, "locate", lambda self, preset: None)
+        assert service.readiness() == (True, "ok")
+        async with service.open_session(asked(service), peer=ANN) as session:
+            session.feed(bytes(32_000))
+            session.stop()
+            assert await session.receive()
+        assert await refusal(service, model="short") == "model_not_local"
+
+
 async def test_no_session_where_memory_runs_out():
     async with serving() as service:
         service.admission.available_bytes = lambda: 63 * 1024**2
