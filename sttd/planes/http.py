@@ -120,6 +120,10 @@ class _Plane:
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
         self.service.meters.count_connection("audio")
+        await self.supervisor.run(partial(self._admit, stream))
+
+    async def _admit(self, stream: trio.SocketStream) -> None:
+        """Serve the connection, unless its user or everybody together has too many."""
         peer = self._peer(stream)
         full = self._accepted.total() >= 2 * self.limits.connections
         if full or (not peer.privileged and self._accepted[peer.uid] >= 2 * self.limits.connections_per_uid):

@@ -7,8 +7,8 @@ since a client's keep-alive pings lie behind its audio in the same stream, and a
 time (20 s is a usual limit) hangs up. Reading a message now and then keeps to the letter only: in front of a ping lies
 what the kernels of both sides buffer, 1 to 2 MB with the settings of planes/http.py. So:
 
-1. Up to `PIECES` messages and `AUDIO_S` seconds of audio are read at the speed of the client. A session that keeps up
-   never gets there.
+1. Up to `PIECES` messages (or pieces of larger ones) and `AUDIO_S` seconds of audio are read at the client's speed. A
+   session that keeps up never gets there.
 2. Beyond, `overflow: drop` takes the oldest audio out again and leaves a `Dropped` in its place; what the client asked
    for in between stays, in order. Of that there may be `MAX_OVERTAKEN`, or one that only asks would fill the memory;
    then it must wait like the others. Half a container is none, so nothing of it is dropped.
@@ -135,10 +135,13 @@ class Inbox:
         """Append what was read. What comes after the end is ignored."""
         if self._ended:
             return
-        self._items.append(item)
         if isinstance(item, bytes):
+            size = self._piece_bytes
+            self._items.extend(item[at : at + size] for at in range(0, len(item), size))
             self._count(len(item))
             self._allowance = max(0, self._allowance - len(item))
+        else:
+            self._items.append(item)
         if self._drops:
             while self._brimful and self._drop_oldest():
                 pass
@@ -181,10 +184,9 @@ class Inbox:
             if self._ended or self._closed:
                 raise trio.EndOfChannel
             await self._filled.park()
-        if self._overtaken:
-            item: Item = self._overtaken.popleft()
-        else:
-            item = self._take()
+        item: Item = self._overtaken.popleft() if self._overtaken else self._items.popleft()
+        if isinstance(item, bytes):
+            self._count(-len(item))
         self._taken_at = self.clock()
         if not len(self):
             self._slice_due = None  # the session has caught up
@@ -226,18 +228,6 @@ class Inbox:
     @property
     def _brimful(self) -> bool:
         return len(self._items) >= PIECES or self.held_bytes >= AUDIO_S * self._bytes_per_second
-
-    def _take(self) -> Item:
-        item = self._items[0]
-        size = self._piece_bytes
-        if isinstance(item, bytes) and len(item) > size:
-            self._items[0] = item[size:]
-            item = item[:size]
-        else:
-            self._items.popleft()
-        if isinstance(item, bytes):
-            self._count(-len(item))
-        return item
 
     def _drop_oldest(self) -> bool:
         """Take the oldest item out (rule 2). False where no more may be kept of what was asked for."""

@@ -112,7 +112,7 @@ class Session:
     _hearing: Hearing = attrs.field(init=False)
     _performer: Performer = attrs.field(init=False)
     _arrivals: Arrivals = attrs.field(factory=Arrivals, init=False)
-    _began_at: float = attrs.field(init=False)
+    _began_at: float = attrs.field(init=False)  # or would have, if the client had never been silent
     _ending: Ending | None = attrs.field(default=None, init=False)
     _abort: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _finished: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -266,7 +266,7 @@ class Session:
         failure = None
         try:
             async for item in source:
-                if self._is_ahead:
+                if self._is_ahead():
                     # However fast clients send, a turn of the event loop has one piece of theirs at most.
                     async with self.turns:
                         self._take(item)
@@ -284,10 +284,11 @@ class Session:
         self._performer.perform(self._hearing.end(self._ending or "stop", now=self.clock()))
         return failure
 
-    @property
     def _is_ahead(self) -> bool:
-        """Whether the client has sent more than it can have said since the session began."""
-        return seconds(self._hearing.position) > self.clock() - self._began_at + _AHEAD_S
+        """Whether the client sends more than it can have said. What it did not say in time it cannot save up."""
+        position, now = seconds(self._hearing.position), self.clock()
+        self._began_at = max(self._began_at, now - position - _AHEAD_S)
+        return position > now - self._began_at + _AHEAD_S
 
     def _take(self, item: object) -> None:
         match item:

@@ -322,6 +322,20 @@ async def test_who_sends_faster_than_anyone_speaks_hears_piece_by_piece_in_turn(
             await read_all(session)
 
 
+async def test_nobody_saves_up_the_time_in_which_he_was_silent():
+    async with open_room() as room:
+        session = room.session(interim=False)
+        session.clock = lambda: trio.current_time() + 1000  # minutes later
+        await room.turns.acquire()
+        for _ in range(10):
+            await feed(session, NOISE)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert 0 < session.row().audio_s < 4
+        room.turns.release()
+        session.stop()
+        assert (await read_all(session))[-1].audio_s == 10
+
+
 async def test_dropped_audio_leaves_a_gap_on_the_clock():
     async with open_room() as room:
         room.model.gate.clear()
