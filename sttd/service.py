@@ -346,17 +346,28 @@ class Service:
     async def load(
         self,
         *,
+        peer: Peer,
         preset: str,
         cpu_threads: int | None = None,
         num_workers: int | None = None,
         keep_alive_s: float | None = None,
     ) -> LoadResult:
-        """Load a preset; see the pool."""
-        return await self.pool.load(preset, cpu_threads=cpu_threads, num_workers=num_workers, keep_alive_s=keep_alive_s)
+        """Load a preset; see the pool. Raises AccessError too, by rule 6 of `admission`."""
+        own_settings = cpu_threads is not None or num_workers is not None
+        self.admission.check_load(preset, uid=peer.sees, own_settings=own_settings)
+        return await self.pool.load(
+            preset,
+            cpu_threads=cpu_threads,
+            num_workers=num_workers,
+            keep_alive_s=keep_alive_s,
+            shields=peer.privileged,
+        )
 
-    async def unload(self, *, preset: str | None = None, wait: bool = True) -> UnloadResult:
-        """Unload a preset or all; see the pool."""
-        return await self.pool.unload(preset, wait=wait)
+    async def unload(self, *, peer: Peer, preset: str | None = None, wait: bool = True) -> UnloadResult:
+        """Unload a preset, or all that this peer may; see the pool. Raises AccessError, by rule 7 of `admission`."""
+        if preset is not None:
+            self.admission.check_unload(preset, uid=peer.sees)
+        return await self.pool.unload(preset, spare=self.admission.used_by_others(peer.sees), wait=wait)
 
     async def pull(
         self,

@@ -58,7 +58,7 @@ class FakeService:
     def models(self):
         return MODELS
 
-    async def load(self, *, preset, cpu_threads, num_workers, keep_alive_s):
+    async def load(self, *, peer, preset, cpu_threads, num_workers, keep_alive_s):
         if preset == "missing":
             raise ModelError("there is no preset `missing`", code="model_not_found", data={"known": ["demo"]})
         if preset == "bug":
@@ -75,7 +75,7 @@ class FakeService:
             self.loading -= 1
         return LoadResult(cache_hit=False, load_seconds=0.0, entry=attrs.evolve(ENTRY, preset=preset))
 
-    async def unload(self, *, preset, wait):
+    async def unload(self, *, peer, preset, wait):
         self.calls.append(("unload", preset, wait))
         return UnloadResult(unloaded=0, entries=(), native_trim_attempted=False, process_rss_bytes=1, vram_bytes=None)
 

@@ -185,6 +185,11 @@ class Hearing:
         turn = self._turn(utterance)
         return self._follow(turn.lease_failed(role, error, now=now)) if turn is not None else []
 
+    def recalled(self, utterance: int, role: Role, *, now: float) -> list[Action]:
+        """As in `Turn`."""
+        turn = self._turn(utterance)
+        return self._follow(turn.recalled(role, now=now)) if turn is not None else []
+
     def decoded(self, job: JobId, outcome: Outcome, *, now: float, load: float = 0.0) -> list[Action]:
         """As in `Turn`."""
         turn = self._turn(job[0])

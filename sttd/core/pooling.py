@@ -12,15 +12,15 @@ Rules:
  1. A request for a READY entry is granted at once. A request for a LOADING one waits for that load: one load,
     however many wait. A request for a PARKED one brings it back.
  2. Every entry, in whatever state, takes one of `max_loaded_models` slots. One load runs at a time; keys are
-    loaded in the order in which they were first asked for.
+    loaded in the order in which they were first asked for, those that speech asked for before those of files.
  3. When the next load finds no free slot, the least recently used entry that is neither leased, waited for nor
-    pinned is closed for it. When there is none, those who wait are refused after `load_wait_s`; time in which
-    something is being loaded or closed does not count. So are those who wait for an entry that drains and
-    stays leased.
+    shielded is closed for it. When there is none, those who wait are refused after `load_wait_s`; time in which
+    something is being loaded, closed or given back does not count. So are those who wait for an entry that drains
+    and stays leased.
  4. An entry with leases is never closed or parked.
  5. An idle entry expires after its keep-alive, or else after `idle_ttl_s` (0 = never). A keep-alive of 0 expires
-    at once, -1 never and shields from eviction too. An entry that can be parked is parked first and closed
-    `parked_ttl_s` later.
+    at once, -1 never, and where whoever asked for it may say so for everybody it shields from eviction too. An entry
+    that can be parked is parked first and closed `parked_ttl_s` later.
  6. `unload` drains: nobody new is granted the entry, and it is closed when its last lease ends, pinned or not.
     Who waits for its load already is still served.
  7. A failed load refuses every waiter once, with the error, and leaves no trace but the count: the next request
@@ -28,13 +28,19 @@ Rules:
  8. A load that nobody waits for any more is closed when it returns.
  9. A model that hangs is lost: its entry is gone at once, with the leases on it, and the next request loads afresh.
 10. A lowered limit closes idle entries at once and leased ones when they are released.
+11. Speech does not wait for files. When its load finds no room by rule 3, or the entry that it wants drains, an entry
+    whose leases are all of files is recalled: they are given back as soon as no call runs under them, and nothing of
+    a file is granted it until the speech has its slot.
+12. Files wait for speech: without a time limit, and what speech used within `_SPEECH_RESTS_S` is not closed for them.
 
-`_settle` applies rules 1 to 5 and 10 after every input; the inputs only change state.
+`_settle` applies rules 1 to 5 and 10 to 12 after every input; the inputs only change state.
 """
 
 from __future__ import annotations
 
 import enum
+import itertools
+import math
 from collections.abc import Hashable, Iterable
 from typing import Final, Generic, TypeVar
 
@@ -43,6 +49,7 @@ import attrs
 from sttd import fields
 
 PINNED: Final = -1.0
+_SPEECH_RESTS_S: Final = 10.0  # chosen: who speaks again after less finds the model where it was
 
 K = TypeVar("K", bound=Hashable)
 
@@ -102,7 +109,14 @@ class Refuse:
     error: Exception | None
 
 
-Action = Load[K] | Park[K] | Unpark[K] | Close[K] | Grant[K] | Refuse
+@attrs.frozen
+class Recall(Generic[K]):
+    """Whoever has a file's lease on this entry gives it back and asks again, unless a call runs under it."""
+
+    key: K
+
+
+Action = Load[K] | Park[K] | Unpark[K] | Close[K] | Grant[K] | Refuse | Recall[K]
 
 
 @attrs.frozen(kw_only=True)
@@ -145,21 +159,31 @@ class _Entry(Generic[K]):
     since: float
     state: State = State.LOADING
     leases: int = 0
+    leases_of_files: int = 0  # of these
     hits: int = 0
     keep_alive_s: float | None = None
+    shielded: bool = False
     draining: bool = False
+    recalled: bool = False
     parkable: bool = False
     idle_since: float = 0.0
+    spoken_at: float | None = None  # when speech last got or gave back a lease
 
     @property
     def resting(self) -> bool:
         """No lease on it and no operation under way."""
         return self.leases == 0 and self.state in (State.READY, State.PARKED)
 
+    @property
+    def with_files(self) -> bool:
+        """Leased, and by files alone."""
+        return 0 < self.leases == self.leases_of_files
+
 
 @attrs.define(eq=False, kw_only=True)
 class _Waiter(Generic[K]):
     key: K
+    file: bool
     deadline: float | None = None  # set while it is stuck (rule 3)
 
 
@@ -177,15 +201,18 @@ class PoolPolicy(Generic[K]):
 
     # ------------------------------------------------------------ what users of models do
 
-    def request(self, waiter: int, key: K, *, now: float) -> list[Action[K]]:
-        """Ask for a lease. `waiter` is a number of the caller's choice, answered by one `Grant` or `Refuse`."""
+    def request(self, waiter: int, key: K, *, now: float, file: bool = False) -> list[Action[K]]:
+        """Ask for a lease, for speech or for a file. `waiter` is a number of the caller's choice.
+
+        Answered by one `Grant` or `Refuse`.
+        """
         entry = self._entries.get(key)
         if entry is not None and entry.state in (State.READY, State.PARKED) and not entry.draining:
             self.hits += 1
             entry.hits += 1
         else:
             self.misses += 1
-        self._waiters[waiter] = _Waiter(key=key)
+        self._waiters[waiter] = _Waiter(key=key, file=file)
         return self._settle(now)
 
     def cancel(self, waiter: int, *, now: float) -> list[Action[K]]:
@@ -193,23 +220,26 @@ class PoolPolicy(Generic[K]):
         del self._waiters[waiter]
         return self._settle(now)
 
-    def duplicate(self, key: K) -> None:
-        """A second lease beside one that is held."""
+    def duplicate(self, key: K, *, file: bool = False) -> None:
+        """A second lease beside one that is held, for the same."""
         entry = self._entries[key]
         assert entry.leases > 0
         entry.leases += 1
+        entry.leases_of_files += file
 
-    def release(self, key: K, *, now: float) -> list[Action[K]]:
+    def release(self, key: K, *, now: float, file: bool = False) -> list[Action[K]]:
         """A lease ends."""
         entry = self._entries[key]
         assert entry.leases > 0
         entry.leases -= 1
-        self._touch(entry, now)
+        entry.leases_of_files -= file
+        self._touch(entry, now, file=file)
         return self._settle(now)
 
-    def keep_alive(self, key: K, *, seconds: float, now: float) -> list[Action[K]]:
+    def keep_alive(self, key: K, *, seconds: float, now: float, shields: bool = True) -> list[Action[K]]:
         """Set how long this entry stays when idle (rule 5), until it is closed."""
-        self._entries[key].keep_alive_s = seconds
+        entry = self._entries[key]
+        entry.keep_alive_s, entry.shielded = seconds, shields and seconds == PINNED
         return self._settle(now)
 
     def unload(self, keys: Iterable[K], *, now: float) -> list[Action[K]]:
@@ -227,6 +257,12 @@ class PoolPolicy(Generic[K]):
         """Close the least recently used idle entry, for memory that a load lacks. [] when there is none."""
         victim = self._victim()
         return [] if victim is None else [self._close(victim)]
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing but time makes room for speech: every slot is shielded, or leased by speech."""
+        shut = [entry.shielded or entry.leases > entry.leases_of_files for entry in self._entries.values()]
+        return len(shut) >= self.limits.max_loaded_models and all(shut)
 
     # ------------------------------------------------------------ what became of operations
 
@@ -285,9 +321,13 @@ class PoolPolicy(Generic[K]):
 
     def next_wakeup(self) -> float | None:
         """When `tick` has something to do, if nothing else happens before."""
-        expiries = [self._expires_at(entry) for entry in self._entries.values() if entry.resting]
-        deadlines = [waiter.deadline for waiter in self._waiters.values()]
-        return min((at for at in expiries + deadlines if at is not None), default=None)
+        resting = [entry for entry in self._entries.values() if entry.resting]
+        times = [self._expires_at(entry) for entry in resting]
+        times += [waiter.deadline for waiter in self._waiters.values()]
+        waiter = self._next_waiter()
+        if waiter is not None and waiter.file and not self._is_moving():
+            times += [self._rested_at(entry) for entry in resting if self._may_go(entry)]
+        return min((at for at in times if at is not None), default=None)
 
     # ------------------------------------------------------------ views
 
@@ -298,21 +338,22 @@ class PoolPolicy(Generic[K]):
     # ------------------------------------------------------------ the rules
 
     def _settle(self, now: float) -> list[Action[K]]:
+        self._forget_recalls()
         actions: list[Action[K]] = []
         for entry in list(self._entries.values()):
-            if not entry.draining and self._waiting_for(entry.key):
+            if self._wanted(entry):
                 actions += self._serve(entry, now)
             if entry.resting and not self._wanted(entry) and self._expired(entry, now):
                 actions.append(self._expire(entry))
         surplus = len(self._entries) - self.limits.max_loaded_models - self._count(State.CLOSING)
         for _ in range(surplus):
             actions += self.make_room()
-        return actions + self._start_load(now) + self._time_out(now)
+        return actions + self._start_load(now) + self._recall() + self._time_out(now)
 
     def _serve(self, entry: _Entry[K], now: float) -> list[Action[K]]:
         """Rule 1."""
         if entry.state is State.READY:
-            return [self._grant(waiter, entry, now) for waiter in self._waiting_for(entry.key)]
+            return [self._grant(waiter, entry, now) for waiter in self._served(entry)]
         if entry.state is State.PARKED:
             entry.state = State.UNPARKING
             return [Unpark(entry.key)]
@@ -328,27 +369,66 @@ class PoolPolicy(Generic[K]):
 
     def _start_load(self, now: float) -> list[Action[K]]:
         """Rules 2 and 3: load the first key that waits without an entry, or make room for it."""
-        key = self._next_key()
-        if key is None or self._count(State.LOADING):
+        waiter = self._next_waiter()
+        if waiter is None or self._count(State.LOADING):
             return []
         if len(self._entries) < self.limits.max_loaded_models:
             self._serials += 1
-            self._entries[key] = _Entry(key=key, serial=self._serials, since=now)
-            return [Load(key)]
-        return [] if self._count(State.CLOSING) else self.make_room()
+            self._entries[waiter.key] = _Entry(key=waiter.key, serial=self._serials, since=now)
+            return [Load(waiter.key)]
+        if self._count(State.CLOSING):
+            return []
+        victim = self._victim(rested_at=now if waiter.file else math.inf)
+        return [] if victim is None else [self._close(victim)]
+
+    def _recall(self) -> list[Action[K]]:
+        """Rule 11: whatever drains while speech wants it, and one entry more where speech finds no room."""
+        wanted = self._wanted_by_speech()
+        recalled = [
+            entry
+            for entry in self._entries.values()
+            if entry.draining and entry.key in wanted and entry.leases_of_files
+        ]
+        if self._is_full() and not wanted <= self._entries.keys() and self._victim() is None:
+            others = (entry for entry in self._entries.values() if entry.with_files and not entry.shielded)
+            recalled += itertools.islice(others, 1)
+        actions: list[Action[K]] = []
+        for entry in recalled:
+            if not entry.recalled:
+                entry.recalled = True
+                actions.append(Recall(entry.key))
+        return actions
+
+    def _forget_recalls(self) -> None:
+        """Rule 11: files go on once the speech has what it waited for."""
+        wanted = self._wanted_by_speech()
+        if wanted <= self._entries.keys():
+            for entry in self._entries.values():
+                entry.recalled = entry.recalled and entry.draining and entry.key in wanted
+
+    def _wanted_by_speech(self) -> set[K]:
+        return {waiter.key for waiter in self._waiters.values() if not waiter.file}
+
+    def _is_full(self) -> bool:
+        """Whether no slot is free, and none is about to be by what is under way."""
+        return (
+            len(self._entries) >= self.limits.max_loaded_models
+            and not self._is_moving()
+            and not any(entry.recalled and entry.with_files for entry in self._entries.values())
+        )
+
+    def _is_moving(self) -> bool:
+        """Whether a slot is about to change hands without anybody's help."""
+        return bool(self._count(State.LOADING) or self._count(State.CLOSING))
 
     def _time_out(self, now: float) -> list[Action[K]]:
         """Rule 3: refuse who has been stuck for too long."""
-        full = (
-            len(self._entries) >= self.limits.max_loaded_models
-            and not self._count(State.LOADING)
-            and not self._count(State.CLOSING)
-        )
+        full = self._is_full()
         refused: list[Action[K]] = []
         for number, waiter in list(self._waiters.items()):
             entry = self._entries.get(waiter.key)
-            stuck = full if entry is None else entry.draining and entry.leases > 0
-            if not stuck:
+            stuck = full if entry is None else entry.draining and entry.leases > 0 and not entry.with_files
+            if not stuck or waiter.file:
                 waiter.deadline = None
             elif waiter.deadline is None:
                 waiter.deadline = now + self.limits.load_wait_s
@@ -369,25 +449,35 @@ class PoolPolicy(Generic[K]):
             return None if entry.keep_alive_s < 0 else entry.idle_since + entry.keep_alive_s
         return entry.idle_since + self.limits.idle_ttl_s if self.limits.idle_ttl_s > 0 else None
 
-    def _victim(self) -> _Entry[K] | None:
-        return next(
-            (
-                entry
-                for entry in self._entries.values()
-                if entry.resting and entry.keep_alive_s != PINNED and not self._wanted(entry)
-            ),
-            None,
-        )
+    def _rested_at(self, entry: _Entry[K]) -> float:
+        """Until when files spare it (rule 12)."""
+        return -math.inf if entry.spoken_at is None else entry.spoken_at + _SPEECH_RESTS_S
+
+    def _may_go(self, entry: _Entry[K]) -> bool:
+        """Rule 3."""
+        return entry.resting and not entry.shielded and not self._wanted(entry)
+
+    def _victim(self, *, rested_at: float = math.inf) -> _Entry[K] | None:
+        """The first that may be closed, and whose time by rule 12 has come until then."""
+        entries = (entry for entry in self._entries.values() if self._may_go(entry))
+        return next((entry for entry in entries if self._rested_at(entry) <= rested_at), None)
 
     def _wanted(self, entry: _Entry[K]) -> bool:
-        return not entry.draining and bool(self._waiting_for(entry.key))
+        return not entry.draining and bool(self._served(entry))
+
+    def _served(self, entry: _Entry[K]) -> list[int]:
+        """Who waits for it and may have it."""
+        return [
+            number for number in self._waiting_for(entry.key) if not (entry.recalled and self._waiters[number].file)
+        ]
 
     # ------------------------------------------------------------ small steps
 
     def _grant(self, number: int, entry: _Entry[K], now: float) -> Grant[K]:
-        del self._waiters[number]
+        file = self._waiters.pop(number).file
         entry.leases += 1
-        self._touch(entry, now)
+        entry.leases_of_files += file
+        self._touch(entry, now, file=file)
         return Grant(number, entry.key)
 
     def _ready(self, entry: _Entry[K], now: float) -> None:
@@ -410,16 +500,19 @@ class PoolPolicy(Generic[K]):
             del self._waiters[number]
         return [Refuse(number, error) for number in waiting]
 
-    def _touch(self, entry: _Entry[K], now: float) -> None:
+    def _touch(self, entry: _Entry[K], now: float, *, file: bool) -> None:
         """Mark as used most recently."""
         entry.idle_since = now
+        if not file:
+            entry.spoken_at = now
         self._entries[entry.key] = self._entries.pop(entry.key)
 
     def _waiting_for(self, key: K) -> list[int]:
         return [number for number, waiter in self._waiters.items() if waiter.key == key]
 
-    def _next_key(self) -> K | None:
-        return next((waiter.key for waiter in self._waiters.values() if waiter.key not in self._entries), None)
+    def _next_waiter(self) -> _Waiter[K] | None:
+        homeless = [waiter for waiter in self._waiters.values() if waiter.key not in self._entries]
+        return min(homeless, key=lambda waiter: waiter.file, default=None)  # the first of those that are equal
 
     def _count(self, state: State) -> int:
         return sum(entry.state is state for entry in self._entries.values())

@@ -9,7 +9,8 @@ reports by another input. Its phases, and what leads from one to the next:
 Rules:
 
  1. **Model.** A lease on the model is asked for with the first sound, and one on the model of the interims where that
-    is another; both are held until the turn is done. A lease that fails is told to the client once. Who gets none
+    is another; both are held until the turn is done. (A file gives them back for speech that needs the slot, unless
+    they are in use, and asks again.) A lease that fails is told to the client once. Who gets none
     because all slots are taken asks again until there is one: what was said is still here, and a late final is worth
     more than none. (When the client has left, nobody waits: one more try.) If another reason may pass, the end of the
     utterance asks once more.
@@ -85,11 +86,12 @@ class Say:
 
 @attrs.frozen(kw_only=True)
 class Lease:
-    """Get a lease, in so many seconds; answered by `leased` or `lease_failed`."""
+    """Get a lease, in so many seconds; answered by `leased` or `lease_failed`. A file's may be `recalled`."""
 
     utterance: int
     role: Role
     model: str
+    file: bool
     after_s: float = 0.0
 
 
@@ -122,9 +124,10 @@ class Cancel:
 
 @attrs.frozen
 class Release:
-    """The turn is done: give back its leases, and stop waiting for one that has not come."""
+    """Give back this lease, or stop waiting for it. Without a role both: the turn is done."""
 
     utterance: int
+    role: Role | None = None
 
 
 @attrs.frozen
@@ -241,7 +244,7 @@ class Turn:
         options = self.options
         actions: list[Action] = [Say(SpeechStart(utterance=self.number, at_s=seconds(self.opened.at_sample)))]
         if self._wants_interims and options.interim_model != options.model:
-            actions.append(Lease(utterance=self.number, role="interim", model=options.interim_model))
+            actions.append(self._lease_for_interims())
         return [*actions, self._lease()]
 
     def wants_interim(self, position: int, *, now: float, load: float, waits: bool) -> bool:
@@ -322,6 +325,21 @@ class Turn:
         self._leased = _Leased.FAILED
         return [*told, *self._go_on(now)]
 
+    def recalled(self, role: Role, *, now: float) -> list[Action]:
+        """Speech needs the slot of a file's lease, under which nothing is decoded: give it back and ask again."""
+        if self.phase is Phase.DONE:
+            return []
+        again, actions = self._lease_for_interims() if role == "interim" else self._lease(), list[Action]()
+        if again.model == self.options.interim_model:
+            self._live = False
+            if self._interim is not None:
+                actions += self._give_up_interim()
+                self._cadence.completed(seconds=None, now=now)
+        if role == "final" and self._awaited is not None:
+            actions.append(Cancel(self._awaited))
+            self.phase, self._awaited = Phase.ENDED, None
+        return [*actions, Release(self.number, role), again]
+
     def decoded(self, job: JobId, outcome: Outcome, *, now: float) -> list[Action]:
         """A job has its outcome. One that nobody wants any more changes nothing."""
         if self._interim is not None and job == self._interim.job:
@@ -358,7 +376,12 @@ class Turn:
 
     def _lease(self, *, after_s: float = 0.0) -> Lease:
         self._leased = _Leased.ASKED
-        return Lease(utterance=self.number, role="final", model=self.options.model, after_s=after_s)
+        file, model = self.options.kind == "file", self.options.model
+        return Lease(utterance=self.number, role="final", model=model, file=file, after_s=after_s)
+
+    def _lease_for_interims(self) -> Lease:
+        file, model = self.options.kind == "file", self.options.interim_model
+        return Lease(utterance=self.number, role="interim", model=model, file=file)
 
     def _go_on(self, now: float) -> list[Action]:
         """Once the utterance has ended and it is known whether there is a model: make the final."""

@@ -81,7 +81,10 @@ class Loaded:
 
 
 class PoolLease:
-    """The right to use a loaded model (`engine.backend.Lease`)."""
+    """The right to use a loaded model (`engine.contract.Lease`).
+
+    With `on_recall` it is a file's: that is called when speech needs its slot.
+    """
 
     def __init__(
         self,
@@ -90,12 +93,26 @@ class PoolLease:
         loaded: Loaded,
         on_duplicate: Callable[[PoolLease], PoolLease],
         on_release: Callable[[PoolLease], None],
+        file: bool = False,
+        on_recall: Callable[[], object] | None = None,
     ) -> None:
         self._key = key
         self._loaded = loaded
         self._on_duplicate = on_duplicate
         self._on_release = on_release
+        self._file = file
+        self._on_recall = on_recall
         self._held = True
+
+    @property
+    def file(self) -> bool:
+        """Whether it is for a file, which gives way to speech."""
+        return self._file
+
+    def recall(self) -> None:
+        """Speech needs the slot."""
+        if self._on_recall is not None:
+            self._on_recall()
 
     @property
     def key(self) -> ModelKey:
@@ -135,6 +152,7 @@ class Waiter:
     """Somebody who waits for a lease; `answered` is set together with one of the two."""
 
     number: int
+    on_recall: Callable[[], object] | None = None
     answered: trio.Event = attrs.field(factory=trio.Event)
     lease: PoolLease | None = None
     error: SttdError | None = None

@@ -18,13 +18,26 @@ import functools
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 import attrs
 import trio
 
-from sttd.core.pooling import Action, Close, EntryView, Grant, Load, Park, PoolLimits, PoolPolicy, Refuse, State, Unpark
+from sttd.core.pooling import (
+    Action,
+    Close,
+    EntryView,
+    Grant,
+    Load,
+    Park,
+    PoolLimits,
+    PoolPolicy,
+    Recall,
+    Refuse,
+    State,
+    Unpark,
+)
 from sttd.engine import memory
 from sttd.engine.contract import Backend, ModelKey, Preset
 from sttd.engine.leases import (
@@ -81,6 +94,7 @@ class ModelPool:
         self._gone: dict[str, Preset] = {}  # presets that a reload took away
         self._chosen: dict[str, tuple[int, int]] = {}  # threads and workers that `load` gave a preset
         self._waiters: dict[int, Waiter] = {}
+        self._of_files: set[PoolLease] = set()  # the leases that can be recalled
         self._numbers = itertools.count()
         self._operations: deque[Action[ModelKey]] = deque()
         self._changed = trio.Event()
@@ -102,13 +116,21 @@ class ModelPool:
 
     # ------------------------------------------------------------ what the service calls
 
-    async def lease(self, preset: str, *, cpu_threads: int | None = None, num_workers: int | None = None) -> PoolLease:
+    async def lease(
+        self,
+        preset: str,
+        *,
+        cpu_threads: int | None = None,
+        num_workers: int | None = None,
+        on_recall: Callable[[], object] | None = None,
+    ) -> PoolLease:
         """The right to use a model, loaded first if need be.
 
         Args:
             preset: its name.
             cpu_threads: None for what `load` last gave, or else the preset's own.
             num_workers: likewise.
+            on_recall: makes it a file's lease, which waits as long as it must; called when speech needs the slot.
 
         Raises:
             ModelError: unknown, absent, or does not load.
@@ -118,7 +140,7 @@ class ModelPool:
         """
         await trio.lowlevel.checkpoint_if_cancelled()
         key = self._key(preset, cpu_threads=cpu_threads, num_workers=num_workers)
-        waiter, _ = self._request(key)
+        waiter, _ = self._request(key, on_recall=on_recall)
         return await self._collect(waiter)
 
     async def load(
@@ -128,6 +150,7 @@ class ModelPool:
         cpu_threads: int | None = None,
         num_workers: int | None = None,
         keep_alive_s: float | None = None,
+        shields: bool = True,
     ) -> LoadResult:
         """Load a model and keep it; its threads and workers are those of the preset's sessions from then on.
 
@@ -139,6 +162,7 @@ class ModelPool:
             num_workers: None is the preset's own.
             keep_alive_s: how long it stays when idle; 0 frees it as soon as it is idle, -1 pins it, None leaves
                 the configured time.
+            shields: a pinned model makes room for nobody.
 
         Raises, Cancellation: as `lease`.
         """
@@ -153,16 +177,20 @@ class ModelPool:
             self._chosen[preset] = (key.cpu_threads, key.num_workers)
             seconds = self._loaded[key].load_seconds
             if keep_alive_s is not None:
-                self._apply(self._policy.keep_alive(key, seconds=keep_alive_s, now=self._clock()))
+                kept = self._policy.keep_alive(key, seconds=keep_alive_s, shields=shields, now=self._clock())
+                self._apply(kept)
         finally:
             lease.release()
         return LoadResult(cache_hit=hit, load_seconds=0.0 if hit else seconds, entry=self._row(key))
 
-    async def unload(self, preset: str | None = None, *, wait: bool = True) -> UnloadResult:
+    async def unload(
+        self, preset: str | None = None, *, spare: Collection[str] = (), wait: bool = True
+    ) -> UnloadResult:
         """Free a preset's models, or all; those in use when their leases end.
 
         Args:
-            preset: None for all.
+            preset: None for all but those of `spare`.
+            spare: presets.
             wait: until they are gone. Otherwise `unloaded` counts those being freed now.
 
         Raises:
@@ -173,7 +201,11 @@ class ModelPool:
         await trio.lowlevel.checkpoint()
         if preset is not None:
             self.shelf.preset(preset)
-        asked = {view.serial: view.key for view in self._views() if preset is None or view.key.preset == preset}
+        asked = {
+            view.serial: view.key
+            for view in self._views()
+            if view.key.preset == preset or (preset is None and view.key.preset not in spare)
+        }
         self._apply(self._policy.unload(asked.values(), now=self._clock()))
         while wait and any(view.serial in asked for view in self._views()):
             await self._changed.wait()
@@ -222,6 +254,11 @@ class ModelPool:
     def has(self, preset: str) -> bool:
         """Whether a preset's model is in memory."""
         return any(key.preset == preset for key in self._loaded)
+
+    def can_serve(self, preset: str) -> bool:
+        """Whether speech that wants this preset could have it now: it is here, or a slot can be had for it."""
+        here = any(view.key.preset == preset and not view.draining for view in self._views())
+        return here or not self._policy.held
 
     @property
     def busy(self) -> bool:
@@ -278,12 +315,12 @@ class ModelPool:
         """A preset, also one that a reload took away. Raises ModelError `model_not_found`."""
         return self.shelf.presets.get(name) or self._gone.get(name) or self.shelf.preset(name)
 
-    def _request(self, key: ModelKey) -> tuple[Waiter, bool]:
+    def _request(self, key: ModelKey, *, on_recall: Callable[[], object] | None = None) -> tuple[Waiter, bool]:
         """Ask the policy; the second value says whether the model was there."""
-        waiter = Waiter(number=next(self._numbers))
+        waiter = Waiter(number=next(self._numbers), on_recall=on_recall)
         self._waiters[waiter.number] = waiter
         hits = self._policy.hits
-        actions = self._policy.request(waiter.number, key, now=self._clock())
+        actions = self._policy.request(waiter.number, key, now=self._clock(), file=on_recall is not None)
         hit = self._policy.hits > hits
         self._apply(actions)
         return waiter, hit
@@ -303,20 +340,31 @@ class ModelPool:
         assert waiter.lease is not None
         return waiter.lease
 
-    def _lease(self, key: ModelKey) -> PoolLease:
+    def _lease(self, key: ModelKey, *, file: bool, on_recall: Callable[[], object] | None = None) -> PoolLease:
         """A lease that the policy has counted."""
-        return PoolLease(key, loaded=self._loaded[key], on_duplicate=self._duplicate, on_release=self._release)
+        lease = PoolLease(
+            key,
+            loaded=self._loaded[key],
+            on_duplicate=self._duplicate,
+            on_release=self._release,
+            file=file,
+            on_recall=on_recall,
+        )
+        if on_recall is not None:
+            self._of_files.add(lease)
+        return lease
 
     def _duplicate(self, lease: PoolLease) -> PoolLease:
         """Raises ModelError: the model is lost."""
         if self._is_lost(lease):
             raise ModelError("the model hung and was given up; the next utterance loads it afresh")
-        self._policy.duplicate(lease.key)
-        return self._lease(lease.key)
+        self._policy.duplicate(lease.key, file=lease.file)
+        return self._lease(lease.key, file=lease.file)
 
     def _release(self, lease: PoolLease) -> None:
+        self._of_files.discard(lease)
         if not self._is_lost(lease):
-            self._apply(self._policy.release(lease.key, now=self._clock()))
+            self._apply(self._policy.release(lease.key, file=lease.file, now=self._clock()))
 
     def _is_lost(self, lease: PoolLease) -> bool:
         return lease.loaded is not self._loaded.get(lease.key)
@@ -324,21 +372,27 @@ class ModelPool:
     # ------------------------------------------------------------ the policy's actions
 
     def _apply(self, actions: list[Action[ModelKey]]) -> None:
-        """Answer waiters at once, leave operations to `run`."""
+        """Answer waiters at once, leave operations to `run`. Recalls are last: who is asked gives back at once."""
+        recalled = set()
         for action in actions:
             match action:
                 case Grant(waiter=number, key=key):
                     waiter = self._waiters.pop(number)
-                    waiter.lease = self._lease(key)
+                    file = waiter.on_recall is not None
+                    waiter.lease = self._lease(key, file=file, on_recall=waiter.on_recall)
                     waiter.answered.set()
                 case Refuse(waiter=number, error=error):
                     waiter = self._waiters.pop(number)
                     waiter.error = no_slot(self._policy.limits) if error is None else fresh(error)
                     waiter.answered.set()
+                case Recall(key=key):
+                    recalled.add(key)
                 case _:
                     self._operations.append(action)
         self._changed.set()
         self._changed = trio.Event()
+        for lease in [lease for lease in self._of_files if lease.key in recalled]:
+            lease.recall()
 
     async def _perform(self, operation: Action[ModelKey]) -> None:
         match operation:

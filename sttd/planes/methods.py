@@ -79,11 +79,11 @@ async def _models(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
 
 
 async def _load(call: Call, params: verbs.LoadParams) -> Mapping[str, Any]:
-    return as_map(await call.service.load(**attrs.asdict(params)))
+    return as_map(await call.service.load(peer=call.peer, **attrs.asdict(params)))
 
 
 async def _unload(call: Call, params: verbs.UnloadParams) -> Mapping[str, Any]:
-    return as_map(await call.service.unload(preset=params.preset, wait=params.wait))
+    return as_map(await call.service.unload(peer=call.peer, preset=params.preset, wait=params.wait))
 
 
 async def _pull(call: Call, params: verbs.PullParams) -> Mapping[str, Any]:

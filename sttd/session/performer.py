@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from functools import partial
+from typing import Protocol, get_args
 
 import attrs
 import trio
@@ -31,8 +32,8 @@ _NO_JOB: JobId = (0, 0)
 class Leasing(Protocol):
     """The part of the model pool that sessions use."""
 
-    async def lease(self, preset: str) -> Lease:
-        """Wait for a loaded model. Raises ModelError, OverloadedError."""
+    async def lease(self, preset: str, *, on_recall: Callable[[], object] | None = None) -> Lease:
+        """Wait for a loaded model; with `on_recall` for a file. Raises ModelError, OverloadedError."""
 
 
 class Decoding(Protocol):
@@ -87,6 +88,7 @@ class Performer:
     _performing: bool = attrs.field(default=False, init=False)
     _held: dict[tuple[int, Role], _Held] = attrs.field(factory=dict, init=False)
     _tickets: dict[JobId, Ticket] = attrs.field(factory=dict, init=False)
+    _later: set[JobId] = attrs.field(factory=set, init=False)  # jobs that wait for their time
 
     @property
     def interim_waits(self) -> bool:
@@ -130,17 +132,21 @@ class Performer:
                 self._tasks.start_soon(self._lease, action)
             case turn.Submit():
                 if action.after_s:
+                    self._later.add(action.job)
                     self._tasks.start_soon(self._submit_later, action)
                 else:
                     self._submit(action)
             case turn.Promote():
                 self._tickets[action.job].promote(deadline=action.deadline)
             case turn.Cancel():
+                self._later.discard(action.job)
                 if action.job in self._tickets:
                     self._tickets[action.job].cancel()
             case turn.Release():
-                for key in [key for key in self._held if key[0] == action.utterance]:
-                    self._held.pop(key).give_back()
+                roles = [action.role] if action.role is not None else get_args(Role)
+                for role in roles:
+                    if (held := self._held.pop((action.utterance, role), None)) is not None:
+                        held.give_back()
             case Tune():
                 self.tune(action.aggressiveness)
             case turn.Hint():
@@ -154,11 +160,12 @@ class Performer:
     async def _lease(self, wanted: turn.Lease) -> None:
         """Get a lease and say so, unless the turn is done before."""
         key = wanted.utterance, wanted.role
+        on_recall = partial(self._recall, *key) if wanted.file else None
         held = self._held[key] = _Held()
         with held.asking:
             await trio.sleep(wanted.after_s)
             try:
-                lease = await self.models.lease(wanted.model)
+                lease = await self.models.lease(wanted.model, on_recall=on_recall)
             except SttdError as error:
                 self.perform(self.hearing.lease_failed(*key, error, now=self.clock()))
                 return
@@ -168,6 +175,12 @@ class Performer:
             held.lease = lease
             actions = self.hearing.leased(*key, preset=lease.preset, now=self.clock(), load=self.decoding.load)
             self.perform(actions)
+
+    def _recall(self, utterance: int, role: Role) -> None:
+        """Speech needs the slot of a file's lease. A call that runs goes on: the lease comes back when it is done."""
+        running = any(ticket.started for job, ticket in self._tickets.items() if job[0] == utterance)
+        if not running and (held := self._held.get((utterance, role))) is not None and held.lease is not None:
+            self.perform(self.hearing.recalled(utterance, role, now=self.clock()))
 
     def _submit(self, wanted: turn.Submit) -> None:
         lease = self._held[wanted.job[0], wanted.role].lease
@@ -190,7 +203,9 @@ class Performer:
 
     async def _submit_later(self, wanted: turn.Submit) -> None:
         await trio.sleep(wanted.after_s)
-        self._submit(wanted)
+        if wanted.job in self._later:
+            self._later.remove(wanted.job)
+            self._submit(wanted)
 
     async def _wait_for(self, job: JobId, ticket: Ticket) -> None:
         """Wait for an outcome and say so."""

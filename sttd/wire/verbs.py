@@ -190,7 +190,8 @@ VERBS: Mapping[str, Verb] = {
         ),
         Verb(
             name="load",
-            summary="Loads a preset's model, or finds it loaded.",
+            summary="Loads a preset's model, or finds it loaded. Which threads and workers it has for all, and a pin "
+            "that makes room for nobody, are for root and the daemon's user to say.",
             params=LoadParams,
             result={
                 "cache_hit": "it was loaded already",
@@ -200,7 +201,8 @@ VERBS: Mapping[str, Verb] = {
         ),
         Verb(
             name="unload",
-            summary="Unloads models. One in use goes when its users are done.",
+            summary="Unloads models. One in use goes when its users are done; one that other users' sessions run on is "
+            "for root and the daemon's user to unload.",
             params=UnloadParams,
             result={
                 "unloaded": "how many went",

@@ -13,11 +13,12 @@ from sttd.config.reader import Loaded
 from sttd.config.tree import Config
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
+from sttd.core.types import Final
 from sttd.engine.contract import Preset
 from sttd.engine.engine import build_engine, open_engine
 from sttd.engine.fake import FakeBackend
 from sttd.engine.store.models import ModelStore
-from sttd.errors import ModelError, NotFoundError, OverloadedError, ProtocolError, SessionError
+from sttd.errors import AccessError, ModelError, NotFoundError, OverloadedError, ProtocolError, SessionError
 from sttd.host.looplag import LoopWatch
 from sttd.hub import Hub
 from sttd.metrics import Metrics
@@ -275,7 +276,7 @@ async def test_subscribers_of_health_hear_of_trouble_and_of_nothing_else(monkeyp
 
 async def test_a_model_in_memory_is_good_for_new_sessions_whatever_became_of_its_files(monkeypatch):
     async with serving() as service:
-        await service.load(preset="fake")
+        await service.load(peer=ROOT, preset="fake")
         monkeypatch.setattr(FakeBackend, "locate", lambda self, preset: None)
         assert service.readiness() == (True, "ok")
         async with service.open_session(asked(service), peer=ANN) as session:
@@ -283,6 +284,100 @@ async def test_a_model_in_memory_is_good_for_new_sessions_whatever_became_of_its
             session.stop()
             assert await session.receive()
         assert await refusal(service, model="short") == "model_not_local"
+
+
+@asynccontextmanager
+async def a_file(service, *, model, peer=BOB):
+    """A transcription that has its model and goes on until the block ends."""
+    async with service.open_session(asked(service, kind="file", model=model, label=model), peer=peer) as session:
+        async with trio.open_nursery() as nursery:
+
+            async def read_on():
+                while True:
+                    session.feed(NOISE)
+                    session.finalize()
+                    await session.receive()
+
+            nursery.start_soon(read_on)
+            await wait_for(lambda: any(entry.leases for entry in entries(service) if entry.preset == model))
+            yield session
+            nursery.cancel_scope.cancel()
+        session.abort()
+
+
+def entries(service):
+    return service.pool.statistics().entries
+
+
+async def wait_for(condition):
+    while not condition():  # noqa: ASYNC110 (the point is to watch from outside)
+        await trio.sleep(0.005)
+
+
+async def test_files_give_their_slots_back_for_speech():
+    async with (
+        serving() as service,
+        a_file(service, model="slow"),
+        a_file(service, model="fake"),
+        service.open_session(asked(service, model="words.en"), peer=ANN) as speaker,
+    ):
+        for _ in range(3):
+            speaker.feed(NOISE)
+            speaker.finalize()
+        speaker.stop()
+        finals = [event.text for event in await read_all(speaker) if isinstance(event, Final)]
+        assert len(finals) == 3
+        assert all(finals)
+
+
+async def test_a_session_whose_model_has_no_room_is_refused_at_the_start():
+    async with serving() as service:
+        for preset in ("slow", "fake"):
+            await service.load(peer=ROOT, preset=preset, keep_alive_s=-1)
+        with pytest.raises(OverloadedError, match="every model slot is in use \\(fake, slow\\)") as caught:
+            async with service.open_session(asked(service, model="words.en"), peer=ANN):
+                pass
+        assert caught.value.data["retry_after_s"] > 0
+        async with service.open_session(asked(service, model="fake"), peer=ANN):
+            pass
+
+
+async def test_a_pin_of_somebody_without_rights_makes_room():
+    async with serving() as service:
+        for preset in ("slow", "fake"):
+            assert (await service.load(peer=BOB, preset=preset, keep_alive_s=-1)).entry.pinned
+        async with service.open_session(asked(service, model="words.en"), peer=ANN) as session:
+            session.feed(NOISE)
+            session.stop()
+            assert any(isinstance(event, Final) and event.text for event in await read_all(session))
+
+
+async def test_what_a_peer_without_rights_may_load():
+    async with serving(selectable=["slow"]) as service:
+        for preset in ("fake", "slow"):  # the default too
+            await service.load(peer=ANN, preset=preset)
+        with pytest.raises(ModelError) as caught:
+            await service.load(peer=ANN, preset="words.en")
+        assert caught.value.code == "model_not_found"
+        await service.load(peer=ROOT, preset="words.en")
+        for settings in ({"cpu_threads": 2}, {"num_workers": 2}):
+            with pytest.raises(AccessError, match="for everybody"):
+                await service.load(peer=ANN, preset="slow", **settings)
+            await service.load(peer=ROOT, preset="slow", **settings)
+
+
+async def test_nobody_unloads_the_models_of_other_users_sessions():
+    async with serving() as service:
+        for preset in ("slow", "fake"):
+            await service.load(peer=ROOT, preset=preset)
+        async with service.open_session(asked(service, model="slow"), peer=BOB):
+            with pytest.raises(AccessError, match="other users"):
+                await service.unload(peer=ANN, preset="slow")
+            assert (await service.unload(peer=ANN)).unloaded == 1
+            assert [entry.preset for entry in entries(service)] == ["slow"]
+            assert (await service.unload(peer=BOB, preset="slow")).unloaded == 1
+            await service.load(peer=ROOT, preset="slow")
+            assert (await service.unload(peer=ROOT)).unloaded == 1
 
 
 async def test_no_session_where_memory_runs_out():
@@ -403,9 +498,9 @@ async def test_models_say_what_they_are_the_default_for():
             "away": [],
             "words.en": [],
         }
-        loaded = await service.load(preset="slow", num_workers=2, keep_alive_s=-1)
+        loaded = await service.load(peer=ROOT, preset="slow", num_workers=2, keep_alive_s=-1)
         assert (loaded.cache_hit, loaded.entry.num_workers, loaded.entry.pinned) == (False, 2, True)
-        assert (await service.unload(preset="slow")).unloaded == 1
+        assert (await service.unload(peer=ROOT, preset="slow")).unloaded == 1
 
 
 async def test_pull_knows_presets_by_their_model():

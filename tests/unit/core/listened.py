@@ -22,6 +22,10 @@ def activity(frames, *, speech):
     )
 
 
+def is_of(utterance, role, number, wanted):
+    return utterance == number and wanted in (None, role)
+
+
 @attrs.define
 class Listened:
     """Drives one session's machine. `leases` and `jobs` are those that wait for an answer."""
@@ -58,9 +62,9 @@ class Listened:
                 case Cancel():
                     if self.jobs.pop(action.job, None) is not None:
                         self.cancelled.add(action.job)
-                case Release():
-                    self.leases = [lease for lease in self.leases if lease.utterance != action.utterance]
-                    self.held = {key for key in self.held if key[0] != action.utterance}
+                case Release(utterance=number, role=role):
+                    self.leases = [each for each in self.leases if not is_of(each.utterance, each.role, number, role)]
+                    self.held = {key for key in self.held if not is_of(*key, number, role)}
                 case Tune():
                     self.tuned.append(action.aggressiveness)
                 case _:
@@ -94,6 +98,10 @@ class Listened:
     def refuse_lease(self, error, index=0):
         wanted = self.leases.pop(index)
         return self.do(self.hearing.lease_failed(wanted.utterance, wanted.role, error, now=self.now))
+
+    def recall(self, utterance, role="final"):
+        """Speech needs the slot of a file's lease."""
+        return self.do(self.hearing.recalled(utterance, role, now=self.now))
 
     def newest(self):
         return next(reversed(self.jobs))

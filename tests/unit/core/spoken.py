@@ -134,6 +134,9 @@ class Spoken:
     def lease_fails(self, error, role="final"):
         return self.do(self.turn.lease_failed(role, error, now=self.now))
 
+    def recall(self, role="final"):
+        return self.do(self.turn.recalled(role, now=self.now))
+
     def due(self, seconds, *, waits=False, load=0.0):
         position = int((self.start_s + seconds) * SAMPLE_RATE)
         return self.turn.wants_interim(position, now=self.now, load=load, waits=waits)

@@ -8,7 +8,19 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from sttd.core.pooling import Close, Grant, Load, Park, PoolLimits, PoolPolicy, Refuse, State, Unpark
+from sttd.core.pooling import (
+    PINNED,
+    Close,
+    Grant,
+    Load,
+    Park,
+    PoolLimits,
+    PoolPolicy,
+    Recall,
+    Refuse,
+    State,
+    Unpark,
+)
 
 LIMITS = PoolLimits(max_loaded_models=2, idle_ttl_s=300.0, parked_ttl_s=600.0, load_wait_s=10.0)
 
@@ -290,6 +302,115 @@ def test_room_is_made_by_the_least_recently_used_idle_model():
     assert pool.make_room() == []
 
 
+# ------------------------------------------------------------ speech and files
+
+
+def test_speech_that_finds_no_room_recalls_a_file_s_model_and_gets_its_slot():
+    pool = policy(max_loaded_models=1)
+    pool.request(1, "a", file=True, now=0.0)
+    assert pool.loaded("a", parkable=False, now=0.0) == [Grant(1, "a")]
+    assert pool.request(2, "b", now=1.0) == [Recall("a")]
+    assert pool.request(3, "a", file=True, now=1.0) == [], "nothing of a file is granted it"
+    assert pool.release("a", file=True, now=2.0) == [Close("a")], "although a file waits for it"
+    assert pool.closed("a", now=2.0) == [Load("b")]
+    assert pool.loaded("b", parkable=False, now=3.0) == [Grant(2, "b")]
+
+
+def test_speech_waits_without_a_limit_for_a_call_under_a_file_s_lease_to_end():
+    pool = policy(max_loaded_models=1)
+    pool.request(1, "a", file=True, now=0.0)
+    pool.loaded("a", parkable=False, now=0.0)
+    pool.request(2, "b", now=1.0)
+    assert pool.tick(1.0 + 10 * LIMITS.load_wait_s) == []
+
+
+def test_a_file_goes_on_when_the_speech_has_gone():
+    pool = policy(max_loaded_models=1)
+    pool.request(1, "a", file=True, now=0.0)
+    pool.loaded("a", parkable=False, now=0.0)
+    pool.request(2, "b", now=1.0)
+    pool.request(3, "a", file=True, now=1.0)
+    assert pool.cancel(2, now=2.0) == [Grant(3, "a")]
+
+
+def test_speech_for_the_recalled_model_itself_is_granted_and_another_file_s_is_recalled():
+    pool = policy(max_loaded_models=2)
+    for number, key in enumerate("ab"):
+        pool.request(number, key, file=True, now=0.0)
+        pool.loaded(key, parkable=False, now=0.0)
+    assert pool.request(2, "c", now=1.0) == [Recall("a")]
+    assert pool.request(3, "a", now=1.0) == [Grant(3, "a"), Recall("b")]
+
+
+def test_files_are_recalled_from_a_model_that_drains_while_speech_waits_for_it():
+    pool = policy(max_loaded_models=1)
+    pool.request(1, "a", file=True, now=0.0)
+    pool.loaded("a", parkable=False, now=0.0)
+    assert pool.unload(["a"], now=1.0) == []
+    assert pool.request(2, "a", now=1.0) == [Recall("a")]
+    assert pool.release("a", file=True, now=1.0) == [Close("a")]
+
+
+def test_a_shielded_model_is_not_recalled():
+    pool = policy(max_loaded_models=1)
+    pool.request(1, "a", file=True, now=0.0)
+    pool.loaded("a", parkable=False, now=0.0)
+    pool.keep_alive("a", seconds=PINNED, now=0.0)
+    assert pool.request(2, "b", now=1.0) == []
+
+
+def test_what_speech_used_is_not_closed_for_a_file_before_it_has_rested():
+    pool = policy(max_loaded_models=1)
+    ready(pool, "a", now=0.0)
+    assert pool.request(2, "b", file=True, now=1.0) == []
+    due = pool.next_wakeup()
+    assert due is not None
+    assert due < LIMITS.idle_ttl_s
+    assert pool.tick(due - 0.01) == []
+    assert pool.tick(due) == [Close("a")]
+
+
+def test_a_file_waits_for_a_slot_without_a_limit():
+    pool = policy(max_loaded_models=1)
+    ready(pool, "a", now=0.0)
+    pool.request(2, "a", now=0.0)
+    pool.request(3, "b", file=True, now=0.0)
+    assert pool.tick(100 * LIMITS.load_wait_s) == []
+    assert pool.release("a", now=1000.0) == []
+    assert pool.tick(1010.0) == [Close("a")]
+
+
+def test_speech_is_loaded_before_files_that_asked_earlier():
+    pool = policy(max_loaded_models=3)
+    pool.request(1, "a", now=0.0)
+    pool.request(2, "b", file=True, now=0.0)
+    pool.request(3, "c", now=0.0)
+    assert pool.loaded("a", parkable=False, now=1.0) == [Grant(1, "a"), Load("c")]
+
+
+def test_a_pin_that_does_not_shield_stays_for_good_and_makes_room():
+    pool = policy(max_loaded_models=1)
+    ready(pool, "a", now=0.0)
+    pool.keep_alive("a", seconds=PINNED, shields=False, now=0.0)
+    assert view(pool, "a", now=1e6).pinned
+    assert pool.next_wakeup() is None
+    assert pool.request(2, "b", now=1e6) == [Close("a")]
+
+
+def test_all_slots_are_held_when_speech_or_a_shield_has_each():
+    pool = policy(max_loaded_models=2)
+    ready(pool, "a", now=0.0)
+    ready(pool, "b", now=0.0)
+    pool.keep_alive("a", seconds=PINNED, now=0.0)
+    assert not pool.held
+    pool.request(3, "b", file=True, now=0.0)
+    assert not pool.held, "files give way"
+    pool.request(4, "b", now=0.0)
+    assert pool.held
+    pool.release("b", now=0.0)
+    assert not pool.held
+
+
 # ------------------------------------------------------------ all rules over a week
 
 
@@ -305,7 +426,9 @@ class Week(RuleBasedStateMachine):
         self.limit = LIMITS.max_loaded_models
         self.numbers = 0
         self.waiting = {}  # number → key
-        self.leases = []
+        self.files = set()  # the numbers of those that are files
+        self.leases = []  # (key, of a file)
+        self.recalled = set()  # keys
         self.under_way = {}  # key → operation
         self.over_limit = set()  # serials that were there when the limit was lowered
 
@@ -314,14 +437,26 @@ class Week(RuleBasedStateMachine):
             if isinstance(action, Grant):
                 assert self.waiting.pop(action.waiter) == action.key
                 assert action.key not in self.under_way
-                self.leases.append(action.key)
+                self.leases.append((action.key, action.waiter in self.files))
             elif isinstance(action, Refuse):
                 del self.waiting[action.waiter]
+                assert action.error is not None or action.waiter not in self.files, "files wait"
+            elif isinstance(action, Recall):
+                assert (action.key, True) in self.leases
+                self.recalled.add(action.key)
             else:
                 assert action.key not in self.under_way, "two operations on one entry"
                 if not isinstance(action, Load | Unpark):
-                    assert action.key not in self.leases, "freed or parked under its user"
+                    assert action.key not in self.leased, "freed or parked under its user"
                 self.under_way[action.key] = action
+
+    @property
+    def leased(self):
+        return [key for key, _ in self.leases]
+
+    def give_back(self, lease):
+        self.leases.remove(lease)
+        self.apply(self.pool.release(lease[0], file=lease[1], now=self.now))
 
     @rule(seconds=st.one_of(st.floats(0, 20), st.floats(0, 7200)))
     def time_passes(self, seconds):
@@ -334,11 +469,24 @@ class Week(RuleBasedStateMachine):
         self.now = end
         self.apply(self.pool.tick(self.now))
 
-    @rule(key=st.sampled_from(KEYS))
-    def request(self, key):
+    @rule(key=st.sampled_from(KEYS), file=st.booleans())
+    def request(self, key, file):
         self.numbers += 1
         self.waiting[self.numbers] = key
-        self.apply(self.pool.request(self.numbers, key, now=self.now))
+        if file:
+            self.files.add(self.numbers)
+        self.apply(self.pool.request(self.numbers, key, file=file, now=self.now))
+
+    @precondition(lambda self: self.recalled)
+    @rule()
+    def files_give_back(self):
+        recalled, self.recalled = self.recalled, set()
+        for lease in [lease for lease in self.leases if lease[1] and lease[0] in recalled]:
+            self.numbers += 1
+            self.waiting[self.numbers] = lease[0]
+            self.files.add(self.numbers)
+            self.give_back(lease)
+            self.apply(self.pool.request(self.numbers, lease[0], file=True, now=self.now))
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data())
@@ -350,27 +498,26 @@ class Week(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def release(self, data):
-        key = data.draw(st.sampled_from(self.leases))
-        self.leases.remove(key)
-        self.apply(self.pool.release(key, now=self.now))
+        self.give_back(data.draw(st.sampled_from(self.leases)))
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def duplicate(self, data):
-        key = data.draw(st.sampled_from(self.leases))
-        self.pool.duplicate(key)
-        self.leases.append(key)
+        key, file = data.draw(st.sampled_from(self.leases))
+        self.pool.duplicate(key, file=file)
+        self.leases.append((key, file))
 
     @precondition(lambda self: self.leases)
-    @rule(data=st.data(), seconds=st.sampled_from([-1.0, 0.0, 30.0]))
-    def keep_alive(self, data, seconds):
-        self.apply(self.pool.keep_alive(data.draw(st.sampled_from(self.leases)), seconds=seconds, now=self.now))
+    @rule(data=st.data(), seconds=st.sampled_from([-1.0, 0.0, 30.0]), shields=st.booleans())
+    def keep_alive(self, data, seconds, shields):
+        key = data.draw(st.sampled_from(self.leased))
+        self.apply(self.pool.keep_alive(key, seconds=seconds, shields=shields, now=self.now))
 
     @precondition(lambda self: self.leases)
     @rule(data=st.data())
     def hang(self, data):
-        key = data.draw(st.sampled_from(self.leases))
-        self.leases = [other for other in self.leases if other != key]
+        key = data.draw(st.sampled_from(self.leased))
+        self.leases = [lease for lease in self.leases if lease[0] != key]
         self.apply(self.pool.lost(key, now=self.now))
 
     @rule(everything=st.booleans(), key=st.sampled_from(KEYS))
@@ -421,10 +568,10 @@ class Week(RuleBasedStateMachine):
     @invariant()
     def leases_agree(self):
         for entry in self.pool.entries(now=self.now):
-            assert entry.leases == self.leases.count(entry.key)
+            assert entry.leases == self.leased.count(entry.key)
             if entry.leases:
                 assert entry.state is State.READY
-        assert set(self.leases) <= {entry.key for entry in self.pool.entries(now=self.now)}
+        assert set(self.leased) <= {entry.key for entry in self.pool.entries(now=self.now)}
 
     @invariant()
     def busy_entries_have_their_operation(self):
@@ -434,15 +581,22 @@ class Week(RuleBasedStateMachine):
 
     @invariant()
     def nobody_waits_for_ever(self):
-        """Who waits has a load, an unpark or a close ahead of him somewhere, or a deadline."""
-        if self.waiting and not self.under_way:
+        """Speech that waits has an operation ahead of it somewhere, a deadline, or files that were asked to go."""
+        if self.waiting.keys() - self.files and not self.under_way:
+            going = any(lease[1] for lease in self.leases)
+            assert self.pool.next_wakeup() is not None or going
+
+    @invariant()
+    def a_file_waits_for_something(self):
+        """Where nothing is leased, under way or shielded, a file has its model, or will have at a known time."""
+        shut = any(entry.leases or entry.pinned for entry in self.pool.entries(now=self.now))
+        if self.waiting and not self.under_way and not shut:
             assert self.pool.next_wakeup() is not None
 
     def teardown(self):
         """No key is stuck: once everything is released and finished, every key can be had again."""
-        for key in list(self.leases):
-            self.leases.remove(key)
-            self.apply(self.pool.release(key, now=self.now))
+        while self.leases:
+            self.give_back(self.leases[0])
         for number in list(self.waiting):
             if number in self.waiting:
                 del self.waiting[number]
@@ -456,9 +610,8 @@ class Week(RuleBasedStateMachine):
             self.waiting[self.numbers] = key
             self.apply(self.pool.request(self.numbers, key, now=self.now))
             self.settle()
-            assert self.leases == [key]
-            self.leases.remove(key)
-            self.apply(self.pool.release(key, now=self.now))
+            assert self.leases == [(key, False)]
+            self.give_back(self.leases[0])
             self.settle()
 
     def settle(self):
@@ -497,11 +650,14 @@ def test_a_whole_week_of_simulated_time():
     while week.now < 7 * 24 * 3600:
         steps += 1
         possible = ["time", "request", "finish", "finish", "release", "cancel", "unload", "configure", "keep", "more"]
+        possible += ["give back"]
         match random_.choice(possible):
             case "time":
                 week.time_passes(random_.choice([1.0, 5.0, 30.0, 600.0]))
             case "request":
-                week.request(random_.choice(week.KEYS))
+                week.request(random_.choice(week.KEYS), random_.random() < 0.4)
+            case "give back" if week.recalled:
+                week.files_give_back()
             case "finish" if week.under_way:
                 week.finish(Draw(), random_.random() < 0.9, random_.random() < 0.5)
             case "release" if week.leases:
@@ -511,7 +667,7 @@ def test_a_whole_week_of_simulated_time():
             case "cancel" if week.waiting:
                 week.cancel(Draw())
             case "keep" if week.leases:
-                week.keep_alive(Draw(), random_.choice([-1.0, 0.0, 30.0]))
+                week.keep_alive(Draw(), random_.choice([-1.0, 0.0, 30.0]), random_.random() < 0.5)
             case "unload" if random_.random() < 0.1:
                 week.unload(random_.random() < 0.2, random_.choice(week.KEYS))
             case "configure" if random_.random() < 0.02:
@@ -520,5 +676,6 @@ def test_a_whole_week_of_simulated_time():
         week.leases_agree()
         week.busy_entries_have_their_operation()
         week.nobody_waits_for_ever()
+        week.a_file_waits_for_something()
     week.teardown()
     assert steps > 1000

@@ -53,7 +53,7 @@ class Sessions(RuleBasedStateMachine):
     def begin(self, kind, endpointing, quick, lock, lang):
         self.session = Scheduler.to(
             kind=kind,
-            interim=kind == "live",
+            interim=kind == "live" or quick,
             endpointing=endpointing,
             interim_model="quick" if quick else "fake",
             lock_stable=lock,
@@ -131,6 +131,14 @@ class Sessions(RuleBasedStateMachine):
     @rule(which=picked, error=st.sampled_from(ERRORS))
     def refuse_lease(self, which, error):
         self.session.refuse_lease(error, which % len(self.session.leases))
+
+    @precondition(lambda self: self.session.held and self.hearing.options.kind == "file")
+    @rule(which=picked)
+    def recall(self, which):
+        utterance, role = sorted(self.session.held)[which % len(self.session.held)]
+        self.session.recall(utterance, role)
+        assert (utterance, role) not in self.session.held
+        assert any((each.utterance, each.role) == (utterance, role) for each in self.session.leases)
 
     @rule(count=st.integers(1, 3))
     def be_full(self, count):

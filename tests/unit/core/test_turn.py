@@ -3,7 +3,7 @@
 import pytest
 
 from sttd.core import text
-from sttd.core.turn import Phase
+from sttd.core.turn import Lease, Phase, Release
 from sttd.core.types import Effort, Failure, JobClass
 from sttd.errors import DecodeError, ModelError, OverloadedError
 from sttd.options import Endpointing, Tuning
@@ -321,6 +321,51 @@ def test_a_speculation_that_is_refused_is_done_without():
     utterance.refused(SPECULATIVE, NO_SLOT)
     utterance.close(1.2)
     assert (utterance.jobs, utterance.cancelled) == ([SPECULATIVE, FINAL], [])
+
+
+def test_a_file_gives_its_model_back_for_speech_and_its_window_is_decoded_later():
+    utterance = spoken(kind="file", interim=False)
+    utterance.close(3.0)
+    window = utterance.job(FILE)
+    utterance.recall()
+    assert utterance.cancelled == [window.job]
+    assert utterance.actions[-2:] == [Release(1, "final"), utterance.all(Lease)[-1]]
+    assert all(lease.file for lease in utterance.all(Lease))
+    utterance.lease()
+    assert utterance.jobs == [FILE, FILE]
+    utterance.decoded(FILE)
+    assert (utterance.final.text, utterance.kinds) == ("w1 w2 w3 w4", ["SpeechStart", "SpeechEnd"])
+    assert utterance.recall() == [], "it has been given back"
+
+
+def test_a_window_that_is_still_read_asks_again_too():
+    utterance = spoken(kind="file", interim=False)
+    utterance.recall()
+    utterance.close(3.0)
+    assert utterance.jobs == []
+    utterance.lease()
+    assert utterance.jobs == [FILE]
+
+
+@pytest.mark.parametrize(("quick", "role"), [("fake", "final"), ("quick", "interim")])
+def test_no_interim_is_shown_of_a_file_whose_model_was_recalled_until_it_is_back(quick, role):
+    utterance = spoken(kind="file", interim_model=quick)
+    if quick != "fake":
+        utterance.lease("interim", preset=quick)
+    utterance.hear(1.0)
+    shown = utterance.job(INTERIM)
+    utterance.recall(role)
+    assert utterance.cancelled == [shown.job]
+    assert not utterance.due(3.0)
+    utterance.lease(role, preset=quick)
+    assert utterance.due(3.0)
+
+
+def test_the_model_of_the_interims_stays_when_that_of_the_final_is_recalled():
+    utterance = spoken(kind="file", interim_model="quick")
+    utterance.lease("interim", preset="quick")
+    utterance.recall()
+    assert utterance.due(1.0)
 
 
 def test_a_file_is_not_decoded_in_its_pauses():

@@ -93,6 +93,7 @@ class Leases:
     model: Recogniser
     held: int = 0
     asked: list = attrs.field(factory=list)
+    recalls: list = attrs.field(factory=list)  # of each that asked, how to call it back
     failures: dict = attrs.field(factory=dict)
     loading: set = attrs.field(factory=set)
     _loaded: dict = attrs.field(factory=lambda: defaultdict(trio.Event))
@@ -101,8 +102,9 @@ class Leases:
         self.loading.discard(preset)
         self._loaded[preset].set()
 
-    async def lease(self, preset):
+    async def lease(self, preset, *, on_recall=None):
         self.asked.append(preset)
+        self.recalls.append(on_recall)
         await trio.lowlevel.checkpoint()
         if preset in self.loading:
             await self._loaded[preset].wait()

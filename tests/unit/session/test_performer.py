@@ -102,6 +102,51 @@ async def test_a_lease_that_is_still_loading_when_the_turn_is_done_is_waited_for
         assert set(room.models.asked) == {"fake", "quick"}
 
 
+async def test_a_file_s_lease_that_is_not_in_use_is_given_back_and_asked_for_again():
+    async with open_room() as room:
+        blocker, file = hands(room), hands(room, kind="file", interim=False)
+        file.performer.session = "s000002"
+        room.model.gate.clear()
+        blocker.speak(1.0)
+        await room.until(lambda: room.model.calls)
+        file.speak(1.0)
+        file.finalize()
+        await room.until(lambda: room.dispatcher.statistics().queued["file"] == 1)
+        asked = len(room.models.asked)
+        room.models.recalls[-1]()
+        assert room.dispatcher.statistics().queued["file"] == 0
+        await room.until(lambda: len(room.models.asked) == asked + 1)
+        room.model.gate.set()
+        await room.until(lambda: file.of(Final))
+        assert file.of(Final)[0].text == "w1 w2 w3"
+        blocker.finalize()
+        await room.until(lambda: blocker.of(Final) and not room.models.held)
+
+
+async def test_a_lease_under_which_a_call_runs_comes_back_with_its_end():
+    async with open_room() as room:
+        file = hands(room, kind="file", interim=False)
+        room.model.gate.clear()
+        file.speak(1.0)
+        file.finalize()
+        await room.until(lambda: room.model.calls)
+        room.models.recalls[-1]()
+        room.model.gate.set()
+        await room.until(lambda: file.of(Final))
+        assert room.models.asked == ["fake"]
+        assert file.of(Final)[0].text == "w1 w2 w3"
+
+
+async def test_the_lease_of_speech_cannot_be_recalled():
+    async with open_room() as room:
+        speaker = hands(room)
+        speaker.speak(1.0)
+        await room.until(lambda: speaker.of(Interim))
+        assert room.models.recalls == [None]
+        speaker.finalize()
+        await room.until(lambda: speaker.of(Final))
+
+
 async def test_a_lease_that_comes_in_the_moment_when_it_is_given_up_goes_back():
     class Late:
         """Gives the lease although nobody waits any more, as a pool may that was just about to."""
@@ -110,7 +155,7 @@ async def test_a_lease_that_comes_in_the_moment_when_it_is_given_up_goes_back():
             self.room, self.asked = room, trio.Event()
             self.go = trio.Event()
 
-        async def lease(self, preset):
+        async def lease(self, preset, *, on_recall=None):
             self.asked.set()
             with trio.CancelScope(shield=True):
                 await self.go.wait()
