@@ -66,10 +66,10 @@ class Admission:
 
     def check_model(self, name: str) -> None:
         """Rule 1 for one of the models. Raises ModelError."""
-        shelf, defaults = self.engine.pool.shelf, (self.config.models.model, self.config.models.interim_model)
+        shelf, defaults = self.engine.pool.stock.shelf, (self.config.models.model, self.config.models.interim_model)
         if name not in self.presets or not (name in self.selectable() or name in defaults):
             raise not_found(name, self.selectable())
-        if not self.engine.pool.has(name) and not shelf.is_local(name):
+        if not self.engine.pool.stock.has(name) and not shelf.is_local(name):
             raise shelf.absent(name, network=self.network)
 
     def check_load(self, preset: str, *, uid: int | None, own_settings: bool) -> None:
@@ -97,8 +97,8 @@ class Admission:
 
     def _check_slots(self, models: tuple[str, ...]) -> None:
         pool = self.engine.pool
-        if missing := [name for name in models if not pool.can_serve(name)]:
-            here = ", ".join(sorted({entry.preset for entry in pool.statistics().entries}))
+        if missing := [name for name in models if not pool.stock.can_serve(name)]:
+            here = ", ".join(sorted({entry.preset for entry in pool.stock.statistics().entries}))
             raise OverloadedError(
                 f"there is no room to load {missing[0]!r}: every model slot is in use ({here}). Come again later, name"
                 f" one of these, or raise models.max_loaded_models",

@@ -14,7 +14,7 @@ import attrs
 from sttd.engine.leases import PoolEntry, PoolStatistics, PresetRow
 from sttd.engine.tickets import DispatcherStatistics, QueueWait
 from sttd.session.registry import Registry
-from sttd.session.session import SessionRow
+from sttd.session.row import SessionRow
 
 
 def as_map(answer: attrs.AttrsInstance) -> dict[str, Any]:

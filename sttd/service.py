@@ -39,6 +39,7 @@ from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.engine import Engine
 from sttd.engine.leases import LoadResult, PoolEntry, UnloadResult
 from sttd.engine.pool import ModelPool
+from sttd.engine.stock import Stock
 from sttd.engine.store.models import ModelStore, WantedSource
 from sttd.engine.vad import SileroModel
 from sttd.errors import OverloadedError, SessionError, SttdError
@@ -48,8 +49,8 @@ from sttd.metrics import Metrics
 from sttd.options import FILE_ENDPOINTING, Endpointing, SessionChanges, SessionOptions, Tuning
 from sttd.session.fitting import fit_changes, fit_options
 from sttd.session.inbox import Held
-from sttd.session.registry import Registry
-from sttd.session.session import Session, running
+from sttd.session.registry import Registry, running
+from sttd.session.session import Session
 
 log = logs.get("service")
 
@@ -141,6 +142,11 @@ class Service:
         return self.engine.pool
 
     @property
+    def stock(self) -> Stock:
+        """What there is of them."""
+        return self.engine.pool.stock
+
+    @property
     def dispatcher(self) -> Dispatcher:
         """What decodes."""
         return self.engine.dispatcher
@@ -196,7 +202,7 @@ class Service:
         """What goes on, in a line for `systemctl status`."""
         statistics = self.dispatcher.statistics()
         waiting = sum(statistics.queued.values())
-        models = ", ".join(entry.preset for entry in self.pool.statistics().entries) or "no model loaded"
+        models = ", ".join(entry.preset for entry in self.stock.statistics().entries) or "no model loaded"
         return f"{len(self.registry)} session(s); {models}; {waiting} waiting, {statistics.in_flight} decoding"
 
     # ------------------------------------------------------------------ sessions
@@ -250,7 +256,7 @@ class Service:
             self.registry.refused += 1
             self.meters.count_refused_session(options.kind)
             raise
-        options = fit_options(options, self.pool.shelf, window_s=self.preset_table[options.model].max_window_s)
+        options = fit_options(options, self.stock.shelf, window_s=self.preset_table[options.model].max_window_s)
         session = self._new_session(options, peer, silero=silero)
         self.registry.add(session)
         self._tell_session("opened", session)
@@ -265,7 +271,7 @@ class Service:
 
     def fit_changes(self, changes: SessionChanges, *, options: SessionOptions) -> SessionChanges:
         """What `configure` may change in a session with these options. Raises ProtocolError, as `open_session`."""
-        return fit_changes(changes, self.pool.shelf, options=options)
+        return fit_changes(changes, self.stock.shelf, options=options)
 
     async def _voice_network(self) -> SileroModel | None:
         return await self.engine.voice_network() if self.settings.vad.silero else None
@@ -331,7 +337,7 @@ class Service:
         """All presets, and which of them is the right one here."""
         models = self.settings.models
         uses = {"final": models.model, "interim": models.interim_model or models.model}
-        rows = self.pool.presets()
+        rows = self.stock.presets()
         auto = next((row for row in rows if row.preset == "auto"), None)
         return Models(
             presets=tuple(
@@ -339,7 +345,7 @@ class Service:
                 for row in rows
             ),
             auto=auto.model if auto is not None and auto.local else None,
-            recommended=self.pool.shelf.suggested("auto") if auto is not None else None,
+            recommended=self.stock.shelf.suggested("auto") if auto is not None else None,
             network=self.store.network,
         )
 
@@ -379,7 +385,7 @@ class Service:
     ) -> PullResult:
         """Download a model, or verify the one that is there; `model` may be a preset's name."""
         preset = self.preset_table.get(model)
-        name = self.pool.shelf.suggested(model) if preset is not None else model
+        name = self.stock.shelf.suggested(model) if preset is not None else model
         revision = revision or (preset.revision if preset is not None else None)
         self.pulls += 1
         try:
@@ -417,8 +423,8 @@ class Service:
             return False, "the daemon is stopping"
         models = self.settings.models
         for name in dict.fromkeys((models.model, models.interim_model or models.model)):
-            if not self.pool.has(name) and not self.pool.shelf.is_local(name):
-                return False, self.pool.shelf.absent(name, network=self.store.network).message
+            if not self.stock.has(name) and not self.stock.shelf.is_local(name):
+                return False, self.stock.shelf.absent(name, network=self.store.network).message
         return True, "ok"
 
     def status(self) -> Status:
@@ -433,7 +439,7 @@ class Service:
                 listeners=self.listeners,
                 config_path=self.loaded.path,
             ),
-            pool=self.pool.statistics(),
+            pool=self.stock.statistics(),
             scheduler=self.dispatcher.statistics(),
             registry=self.registry,
             final_ms=self._latency_ms["final"].percentiles((0.5, 0.95, 0.99), now=now),

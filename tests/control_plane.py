@@ -21,7 +21,7 @@ from sttd.errors import ModelError, NotFoundError
 from sttd.hub import Hub
 from sttd.planes.control import ControlLimits, serve_control
 from sttd.planes.drain import Drain
-from sttd.session.session import SessionRow
+from sttd.session.row import SessionRow
 from tests.answers import ENTRY, MODELS, STATUS
 
 

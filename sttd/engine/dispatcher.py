@@ -22,21 +22,18 @@ import trio
 from sttd.core.accounting import LatencyWindow, Ledger
 from sttd.core.scheduling import Entry, PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass
-from sttd.engine import memory
-from sttd.engine.contract import Lease, Model, ModelKey, Result, SomeWaiters, Unfinished, Waiters, is_sound
-from sttd.engine.tickets import (
+from sttd.engine.calls import (
     Call,
-    DispatcherStatistics,
-    DropReason,
-    Job,
-    JobDropped,
-    QueueWait,
-    Ticket,
     TicketHolders,
+    decode_items,
     entry_of,
+    failures,
+    is_short_of_memory,
     own_lease,
     room_for,
 )
+from sttd.engine.contract import Lease, ModelKey, Result, SomeWaiters, Unfinished, Waiters
+from sttd.engine.tickets import DispatcherStatistics, DropReason, Job, JobDropped, QueueWait, Ticket
 from sttd.errors import DecodeError, OverloadedError
 from sttd.host import logs
 
@@ -242,7 +239,7 @@ class Dispatcher:
         try:
             entry = entry_of(ticket.job, number=ticket.entry.id)
         except Exception as error:  # its lease was given back too early, which must not cost the others of the call
-            self._fail(ticket, *_failures([item], error))
+            self._fail(ticket, *failures([item], error))
             return False
         ticket.entry = attrs.evolve(entry, deadline=ticket.entry.deadline)
         self._tickets[ticket.entry.id] = ticket
@@ -282,7 +279,7 @@ class Dispatcher:
     async def _decode(self, call: Call) -> list[Result]:
         lease = call.lease
         if lease is None:
-            return [*_failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))]
+            return [*failures(call.items, RuntimeError("a job whose lease was given back before its ticket was done"))]
 
         def hurries() -> bool:
             return self._paused or self._policy.hurries(call.batch)
@@ -311,9 +308,9 @@ class Dispatcher:
         """
         items = [call.items[index] for index in indices]
         some = SomeWaiters(waiters, tuple(indices))
-        decoded = await trio.to_thread.run_sync(_decode_items, lease.model, items, some, limiter=self._limiter)
+        decoded = await trio.to_thread.run_sync(decode_items, lease.model, items, some, limiter=self._limiter)
         results.update(zip(indices, decoded, strict=True))
-        short = [index for index in indices if _is_short_of_memory(results[index])]
+        short = [index for index in indices if is_short_of_memory(results[index])]
         if not short or last_try:
             return
         self._policy.shrink(call.batch, tried=len(indices), now=self.clock())
@@ -375,35 +372,3 @@ class Dispatcher:
             self._done.charge("audio", ticket.audio_s, now=now)
         self._wake.set()
         self._drains.unpark_all()
-
-
-def _is_short_of_memory(result: Result) -> bool:
-    return isinstance(result, DecodeError) and result.code == "out_of_memory"
-
-
-def _decode_items(model: Model, items: list[DecodeItem], waiters: Waiters) -> list[Result]:
-    """In the thread: one result an item. The failure boundary of the engine: whatever a model raises ends here."""
-    try:
-        results = model.decode(items, waiters=waiters)
-        if len(results) != len(items):
-            raise RuntimeError(f"{len(results)} results for {len(items)} items")
-    except Exception as error:
-        return [*_failures(items, error)]
-    return [_checked(result) for result in results]
-
-
-def _checked(result: object) -> Result:
-    """What is no result, or has numbers that are none, is a failure of that item: nothing behind here looks again."""
-    if isinstance(result, DecodeError | Unfinished):
-        return result
-    if isinstance(result, Hypothesis) and is_sound(result):
-        return result
-    log.error("the engine returned something that is no hypothesis", kind=type(result).__name__)
-    return DecodeError("the engine returned nothing that could be used for this audio")
-
-
-def _failures(items: list[DecodeItem], error: Exception) -> list[DecodeError]:
-    """The same failure for each item; logged once, without a word of what was said."""
-    code = "out_of_memory" if memory.is_out_of_memory(error) else "decode_failed"
-    log.error("a decode failed", items=len(items), code=code, exc_info=error)
-    return [DecodeError("the engine failed on this audio", code=code) for _ in items]

@@ -19,10 +19,11 @@ import trio
 
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
+from sttd.engine.carrying import OnEvent
 from sttd.engine.contract import Backend, Lease, Preset
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.leases import PoolLease
-from sttd.engine.pool import ModelPool, OnEvent
+from sttd.engine.pool import ModelPool
 from sttd.engine.revival import revive
 from sttd.engine.vad import SileroModel
 from sttd.host import logs
@@ -113,7 +114,7 @@ def build_engine(
     limits: PoolLimits,
     options: PolicyOptions,
     call_timeout_s: float = math.inf,
-    on_event: OnEvent | None = None,
+    on_event: OnEvent = lambda event, entry, error: None,
 ) -> Engine:
     """An engine that does not run yet.
 

@@ -35,7 +35,7 @@ async def revive(pool: ModelPool, *, backends: Mapping[str, Backend]) -> int:
     """
     limiter = trio.CapacityLimiter(1)
     revived = 0
-    for key in pool.in_device_memory():
+    for key in pool.stock.in_device_memory():
         try:
             lease = await pool.lease(key.preset, cpu_threads=key.cpu_threads, num_workers=key.num_workers)
         except SttdError as error:  # it was parked meanwhile and does not come back, or a reload took its preset away

@@ -1,10 +1,13 @@
-"""Who is connected: the sessions that live now, counted by user, listed page by page."""
+"""Who is connected: the sessions that live now, counted by user, listed page by page; and how one is run."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import attrs
+import trio
 
 from sttd.errors import NotFoundError, OverloadedError, ProtocolError
 from sttd.session.session import Session
@@ -79,3 +82,22 @@ class Registry:
         rest = [session for session in self.visible(uid=uid) if int(session.id[1:]) > after]
         page = rest[:limit]
         return page, (page[-1].id if len(rest) > limit else None)
+
+
+@asynccontextmanager
+async def running(session: Session) -> AsyncIterator[None]:
+    """Run a session beside the block, and wait for it after.
+
+    `Session.run` raises nothing, so the only errors that can come out of this nursery are the block's own: they
+    leave it as they are, not wrapped in a group.
+    """
+    error: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        try:
+            yield
+        except Exception as exc:
+            error = exc
+        session.end("disconnect")  # where the client had stopped: it reads no more
+    if error is not None:
+        raise error

@@ -13,8 +13,7 @@ takes effect exactly between the samples where the client said it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
@@ -45,6 +44,7 @@ from sttd.session.ear import Ear
 from sttd.session.inbox import Dropped, Finalize, Held, Inbox
 from sttd.session.outbox import Outbox
 from sttd.session.performer import Decoding, Leasing, Performer
+from sttd.session.row import SessionRow
 
 log = logs.get("session")
 
@@ -56,22 +56,6 @@ _PROGRESS_EVERY_S = 1.0
 _AHEAD_S = 1.0  # what a network may hold back and deliver at once; chosen
 
 Ending = Literal["stop", "disconnect", "drain"]
-
-
-@attrs.frozen(kw_only=True)
-class SessionRow:
-    """A session as `sessions` lists it and events tell of it; the field names are the protocol's."""
-
-    session: str
-    uid: int
-    label: str
-    kind: str
-    state: str
-    model: str
-    lang: str | None
-    audio_s: float
-    utterances: int
-    lag_s: float
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -407,22 +391,3 @@ def _first(group: BaseExceptionGroup[SttdError]) -> SttdError:
         exc = exc.exceptions[0]
     assert isinstance(exc, SttdError)
     return exc
-
-
-@asynccontextmanager
-async def running(session: Session) -> AsyncIterator[None]:
-    """Run a session beside the block, and wait for it after.
-
-    `Session.run` raises nothing, so the only errors that can come out of this nursery are the block's own: they
-    leave it as they are, not wrapped in a group.
-    """
-    error: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.run)
-        try:
-            yield
-        except Exception as exc:
-            error = exc
-        session.end("disconnect")  # where the client had stopped: it reads no more
-    if error is not None:
-        raise error

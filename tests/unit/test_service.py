@@ -306,7 +306,7 @@ async def a_file(service, *, model, peer=BOB):
 
 
 def entries(service):
-    return service.pool.statistics().entries
+    return service.pool.stock.statistics().entries
 
 
 async def wait_for(condition):
