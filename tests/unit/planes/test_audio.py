@@ -396,6 +396,28 @@ async def test_a_session_without_messages_ends_with_its_finals(autojump_clock):
     assert plane.service.sessions[0].calls[-1] == ("stop", None)
 
 
+async def test_a_daemon_that_stood_still_first_looks_at_what_came_meanwhile(mock_clock, tmp_path):
+    async with open_plane(path=tmp_path / "audio.sock", idle_s=5) as plane, open_raw(plane) as client:
+        session = plane.service.sessions[0]
+        await client.send(frames.BytesMessage(data=b"before"))
+        await wait_all_tasks_blocked()
+        # The whole process stops for 8 s, and the client speaks: nothing runs between these two lines.
+        os.write(client.stream.socket.fileno(), client.wsproto.send(frames.BytesMessage(data=b"meanwhile")))
+        mock_clock.jump(8)
+        for _ in range(4):  # a grace begun now is over then
+            await wait_all_tasks_blocked()
+            assert [name for name, _ in session.calls] == ["feed", "feed"]
+            mock_clock.jump(1)
+        assert session.named("feed") == [b"before", b"meanwhile"]
+        for _ in range(3):  # who really says nothing is sent away
+            await wait_all_tasks_blocked()
+            mock_clock.jump(5)
+        while client.code is None:
+            await client.receive()
+    assert json.loads(client.messages[-1])["code"] == "idle_timeout"
+    assert client.code == 1008
+
+
 async def test_after_a_fatal_error_a_session_that_does_not_end_is_left(autojump_clock):
     async with one_client(idle_s=10, farewell_s=30) as (plane, client):
         await client.begin()
