@@ -26,6 +26,7 @@ import trio
 
 from sttd.errors import AccessError, InternalError, ProtocolError, SttdError
 from sttd.host import logs
+from sttd.host.sockets import Listener
 from sttd.hub import QUEUE, Subscription
 from sttd.planes.drain import Drain, serve_connections
 from sttd.planes.methods import METHODS, Call
@@ -55,12 +56,12 @@ class ControlLimits:
 
 
 async def serve_control(
-    listeners: Sequence[trio.SocketListener],
+    listeners: Sequence[Listener],
     service: Service,
     *,
     drain: Drain,
     limits: ControlLimits | None = None,
-    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[list[Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the control plane on Unix listeners until it is drained; closes them.
 
