@@ -300,9 +300,9 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
     logs.configure(level=config.log.level, format=config.log.format)
     log.info("starting", version=sttd.__version__, config=plan.loaded.path or "defaults")
     where = place(plan.loaded, environ=sources.environ, inherited=inherited)
-    with sockets.owned(where.directory):
+    with sockets.owned(where.directory) as holding:
         listeners = await sockets.open_listeners(
-            where.directory, tcp=where.tcp, tcp_is_default=where.tcp_is_default, inherited=inherited
+            where.directory, tcp=where.tcp, tcp_is_default=where.tcp_is_default, inherited=inherited, holding=holding
         )
         try:
             await Daemon(sources, plan, notifier, listeners, inherited).run()

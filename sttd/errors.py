@@ -69,6 +69,7 @@ class SttdError(Exception):
         code: one of `CODES`; a subclass has a default.
         data: plain values that go to the client beside the message, such as `retry_after_s`.
         retryable: overrides the table's answer for this one error.
+        close_code: the same for the WebSocket, where its own standard has a code for what happened.
     """
 
     default_code: ClassVar[str] = "internal"
@@ -80,12 +81,14 @@ class SttdError(Exception):
         code: str | None = None,
         data: Mapping[str, Any] | None = None,
         retryable: bool | None = None,
+        close_code: int | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code if code is not None else self.default_code
         self.message = message
         self.data: dict[str, Any] = dict(data) if data else {}
         self.retryable = CODES[self.code].retryable if retryable is None else retryable
+        self.close_code = CODES[self.code].close_code if close_code is None else close_code
 
     @property
     def row(self) -> CodeRow:

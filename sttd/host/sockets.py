@@ -4,7 +4,9 @@ One daemon owns a runtime directory, held by a lock on a file in it for as long 
 lock a socket file that nobody answers is stale and is replaced; one that answers belongs to somebody else.
 
 A directory can be removed under a daemon, and another daemon start in the new one. So a daemon removes the socket files
-that it made and no others of the same name, and `watch` says in the log when clients no longer find it.
+that it made and no others of the same name. And `watch` binds those again that clients no longer find: at the same
+paths, with the same modes, in a directory that it holds again; where another daemon was there first, it says so and
+stays as it is. What systemd passed is systemd's to mend.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import trio
@@ -32,6 +35,8 @@ log = logs.get("sockets")
 SYSTEM_DIR = Path("/run/sttd")
 BACKLOG = 128
 _PATH_BYTES = 107  # sockaddr_un, less the zero at its end
+_LOCK = "sttd.lock"  # in the directory
+_WATCH_S = 5.0  # chosen: between two looks at the files
 OPEN_FILES = 8192  # all planes at their limits are some 2600 connections
 
 
@@ -49,8 +54,6 @@ def allow_open_files(count: int = OPEN_FILES) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-_WATCH_S = 5.0
-
 _File = tuple[int, int, int]
 
 
@@ -64,38 +67,105 @@ def _file_at(path: Path) -> _File | None:
 
 
 @attrs.define(eq=False)
+class UnixListener(trio.abc.Listener[trio.SocketStream]):
+    """A socket of this daemon's own, which can be bound to its path again while somebody accepts on it."""
+
+    path: Path
+    shared: bool  # with a group
+    file: _File | None = attrs.field(init=False)  # that was made
+    trouble: str = attrs.field(default="", init=False)  # why it could not be bound again, as it was said
+    _listener: trio.SocketListener = attrs.field(init=False)
+    _waiting: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    _closed: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._listener = _bind_unix(self.path, shared=self.shared)
+        self.file = _file_at(self.path)
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """What is listened on now."""
+        return self._listener.socket
+
+    @property
+    def missing(self) -> bool:
+        """Whether clients no longer find it at its path."""
+        return not self._closed and _file_at(self.path) != self.file
+
+    def bind_again(self) -> None:
+        """Listen on a new socket at the same path, in place of the one that nobody finds. Raises AccessError."""
+        lost, self._listener = self._listener, _bind_unix(self.path, shared=self.shared)
+        self.file = _file_at(self.path)
+        self._waiting.cancel()
+        lost.socket.close()
+
+    async def accept(self) -> trio.SocketStream:
+        """As trio.abc.Listener; one task at a time."""
+        while True:
+            listener = self._listener
+            with trio.CancelScope() as self._waiting:
+                try:
+                    return await listener.accept()
+                except trio.ClosedResourceError:
+                    if listener is self._listener:
+                        raise
+
+    async def aclose(self) -> None:
+        """As trio.abc.Listener. The file stays."""
+        self._closed = True
+        await self._listener.aclose()
+
+
+Listener = trio.SocketListener | UnixListener
+
+
+@attrs.define(eq=False)
 class Listeners:
     """What the planes accept on, and what to say about it in `status`."""
 
-    control: list[trio.SocketListener] = attrs.field(factory=list)
-    audio: list[trio.SocketListener] = attrs.field(factory=list)
+    control: list[Listener] = attrs.field(factory=list)
+    audio: list[Listener] = attrs.field(factory=list)
     tcp: list[trio.SocketListener] = attrs.field(factory=list)
     names: list[str] = attrs.field(factory=list)
     inherited: bool = False
-    _own: dict[Path, _File | None] = attrs.field(factory=dict)
+    holding: Holding | None = None  # of the directory, while there is a daemon
+    _of_systemd: dict[Path, _File | None] = attrs.field(factory=dict)  # those that are there, by path
+
+    @property
+    def _own(self) -> list[UnixListener]:
+        return [listener for listener in (*self.control, *self.audio) if isinstance(listener, UnixListener)]
 
     def remove_files(self) -> None:
         """Unlink the socket files that this daemon made; those of systemd and of other daemons stay."""
-        for path, file in self._own.items():
-            if file is not None and _file_at(path) == file:
-                path.unlink(missing_ok=True)
+        for own in self._own:
+            if own.file is not None and _file_at(own.path) == own.file:
+                own.path.unlink(missing_ok=True)
 
     async def watch(self) -> None:
-        """Look after the socket files for ever: say when one is gone, and when it is back."""
-        missing: set[Path] = set()
+        """Look after the socket files for ever: one that is gone is bound again, unless somebody else is there now."""
         while True:
             await trio.sleep(_WATCH_S)
-            for path, file in self._own.items():
-                found = _file_at(path)
-                if (found == file) == (path not in missing):
-                    continue
-                if found == file:
-                    missing.discard(path)
-                    log.info("a socket is back", path=str(path))
-                    continue
-                missing.add(path)
-                what = "is gone" if found is None else "was replaced by another program"
-                log.error(f"{path} {what}: new clients do not find this daemon there; restart it", path=str(path))
+            for own in self._own:
+                if own.missing:
+                    self._bind_again(own)
+            for path, file in list(self._of_systemd.items()):
+                if _file_at(path) != file:
+                    del self._of_systemd[path]  # said once
+                    log.error(f"{path} is gone; it is systemd's, and comes back when its socket unit is restarted")
+
+    def _bind_again(self, own: UnixListener) -> None:
+        try:
+            if self.holding is not None:
+                self.holding.renew()
+            _remove_stale(own.path)
+            own.bind_again()
+        except (AccessError, OverloadedError) as error:
+            if own.trouble != error.message:
+                own.trouble = error.message
+                log.error(f"new clients do not find this daemon at {own.path}, and it cannot be mended: {error}")
+        else:
+            own.trouble = ""
+            log.warning(f"{own.path} was gone and is bound again", path=str(own.path))
 
     def discard(self) -> None:
         """Close what was opened: the start failed."""
@@ -118,8 +188,49 @@ def runtime_dir(configured: str, environ: Mapping[str, str]) -> Path:
     raise ConfigError("XDG_RUNTIME_DIR is not set, so there is no place for the sockets; use --runtime-dir DIR")
 
 
+@attrs.define(eq=False)
+class Holding:
+    """A runtime directory that is this process's alone, for as long as it holds the lock on a file in it."""
+
+    directory: Path
+    _lock: int = attrs.field(init=False)
+    _mode: int = attrs.field(init=False)
+    _uid: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._lock = _lock_file(self.directory)
+        found = self.directory.stat()
+        self._mode, self._uid = stat.S_IMODE(found.st_mode), found.st_uid
+
+    def renew(self) -> None:
+        """Where the directory was removed, make it as it was and hold it again.
+
+        Raises:
+            OverloadedError: another daemon holds it by now.
+            AccessError: it cannot be made or written, or belongs to somebody else by now.
+        """
+        try:
+            with contextlib.suppress(FileExistsError):
+                self.directory.mkdir(mode=0o700)
+                self.directory.chmod(self._mode)
+            if self.directory.stat().st_uid != self._uid:
+                raise AccessError(f"{self.directory} belongs to another user by now")
+        except OSError as exc:
+            raise AccessError(f"{self.directory}: {exc.strerror}") from None
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock), (self.directory / _LOCK).stat()):
+                return
+        lock = _lock_file(self.directory)
+        self.release()
+        self._lock = lock
+
+    def release(self) -> None:
+        """Let others have it."""
+        os.close(self._lock)
+
+
 @contextlib.contextmanager
-def owned(directory: Path) -> Iterator[None]:
+def owned(directory: Path) -> Iterator[Holding]:
     """Make the directory if need be and hold it for this process alone.
 
     Raises:
@@ -128,22 +239,36 @@ def owned(directory: Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / "sttd.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise AccessError(f"{directory}: {exc.strerror}; use --runtime-dir DIR for another place") from None
+        raise _no_place(directory, exc) from None
+    holding = Holding(directory)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(lock, 32).decode(errors="replace").strip() or "?"
-            raise OverloadedError(
-                f"another sttd (pid {holder}) serves {directory}; stop it, or use --runtime-dir DIR"
-            ) from None
-        os.ftruncate(lock, 0)
-        os.write(lock, str(os.getpid()).encode())
-        yield
+        yield holding
     finally:
+        holding.release()
+
+
+def _no_place(directory: Path, exc: OSError) -> AccessError:
+    return AccessError(f"{directory}: {exc.strerror}; use --runtime-dir DIR for another place")
+
+
+def _lock_file(directory: Path) -> int:
+    """The lock of a directory, taken, with this process's id in it."""
+    try:
+        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise _no_place(directory, exc) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(lock, 32).decode(errors="replace").strip() or "?"
         os.close(lock)
+        raise OverloadedError(
+            f"another sttd (pid {holder}) serves {directory}; stop it, or use --runtime-dir DIR"
+        ) from None
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
+    return lock
 
 
 async def open_listeners(
@@ -152,14 +277,18 @@ async def open_listeners(
     tcp: str,
     tcp_is_default: bool,
     inherited: Sequence[InheritedSocket] = (),
+    holding: Holding | None = None,
 ) -> Listeners:
     """Listen on everything that is wanted; a socket that systemd passed is taken instead of an own one.
+
+    Args:
+        holding: of the directory, which is held again with it where it was removed.
 
     Raises:
         OverloadedError: a socket or the configured port is in use.
         AccessError: not allowed to bind.
     """
-    listeners = Listeners()
+    listeners = Listeners(holding=holding)
     try:
         await _open_all(listeners, directory, tcp=tcp, tcp_is_default=tcp_is_default, inherited=inherited)
     except BaseException:
@@ -171,20 +300,21 @@ async def open_listeners(
 async def _open_all(
     listeners: Listeners, directory: Path, *, tcp: str, tcp_is_default: bool, inherited: Sequence[InheritedSocket]
 ) -> None:
-    groups = {"control": listeners.control, "audio": listeners.audio, "audio-tcp": listeners.tcp}
+    groups: dict[str, list[Any]] = {"control": listeners.control, "audio": listeners.audio, "audio-tcp": listeners.tcp}
     for passed in inherited:
         if passed.name not in groups:
             raise ConfigError(
                 f"systemd passed a socket named {passed.name!r}; FileDescriptorName= must be one of {', '.join(groups)}"
             )
         groups[passed.name].append(trio.SocketListener(trio.socket.from_stdlib_socket(passed.socket)))
+        if passed.socket.family == socket.AF_UNIX and (file := _file_at(path := Path(passed.socket.getsockname()))):
+            listeners._of_systemd[path] = file
         listeners.names.append(f"{passed.name}: systemd")
         listeners.inherited = True
     for name, group in (("control", listeners.control), ("audio", listeners.audio)):
         if not group:
             path = directory / f"{name}.sock"
             group.append(_listen_unix(path))
-            listeners._own[path] = _file_at(path)
             listeners.names.append(f"{name}: {path}")
     address = parse_tcp(tcp)
     if address is not None and not listeners.tcp:
@@ -213,11 +343,14 @@ def _errno(exc: OSError) -> int | None:
     return exc.errno if exc.errno is not None else cause.errno if isinstance(cause, OSError) else None
 
 
-def _listen_unix(path: Path) -> trio.SocketListener:
+def _listen_unix(path: Path) -> UnixListener:
     _remove_stale(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     # Others may connect where they may enter the directory as a group: that is how the system service is shared.
-    shared = bool(path.parent.stat().st_mode & stat.S_IXGRP)
+    return UnixListener(path, shared=bool(path.parent.stat().st_mode & stat.S_IXGRP))
+
+
+def _bind_unix(path: Path, *, shared: bool) -> trio.SocketListener:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     before = os.umask(0o117 if shared else 0o177)  # at bind, so that the file never has wider permissions
     try:
         sock.bind(str(path))
@@ -242,13 +375,15 @@ def _remove_stale(path: Path) -> None:
     if not stat.S_ISSOCK(mode):
         raise AccessError(f"{path} is in the way and is no socket; remove it, or use --runtime-dir DIR")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
+        probe.setblocking(False)
         try:
             probe.connect(str(path))
         except (ConnectionRefusedError, FileNotFoundError):
             log.info("replacing a stale socket", path=str(path))
             path.unlink(missing_ok=True)
             return
+        except BlockingIOError:
+            pass  # a backlog that is full
         except OSError as exc:
             raise AccessError(f"{path}: {exc.strerror}") from None
     raise OverloadedError(

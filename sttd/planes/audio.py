@@ -164,7 +164,7 @@ class _Connection:
         """The next `start`; None if the client is gone or must be sent away."""
         try:
             while self.talk.error is None:
-                answer = self.talk.receive(await self.socket.get_message())
+                answer = self.talk.receive(await self._next_message())
                 if isinstance(answer, Start):
                     return answer
                 await self.speaker.tell(answer)
@@ -182,7 +182,7 @@ class _Connection:
             await self.speaker.tell(self.talk.not_opened(error))
             return None
         self.talk.opened()
-        return session
+        return session if self.talk.error is None else None
 
     def _why_no_start(self) -> SessionError:
         if self.drain.started.is_set():
@@ -219,9 +219,9 @@ class _Connection:
         await self._end_with(error)
 
     async def _catch_up(self) -> None:
-        """Wait until what came before is obeyed; then the session's reader waits for more."""
+        """Wait until what came before is obeyed; then the reader waits for more."""
         since = math.inf
-        while self._session is not None and (math.isinf(since) or since != self._idle_since):
+        while math.isinf(since) or since != self._idle_since:
             since = self._idle_since
             await trio.sleep(_GLANCE_S)
 
@@ -254,9 +254,7 @@ class _Connection:
             while True:
                 if self.talk.phase is Phase.OPEN:
                     await session.wait_for_room()
-                self._idle_since = trio.current_time()
-                message = await self.socket.get_message()
-                self._idle_since = math.inf  # what takes time now is not the client
+                message = await self._next_message()
                 # A session that drops takes everything at once, which is no progress.
                 if session.options.overflow != "drop":
                     self.speaker.progress()
@@ -265,6 +263,12 @@ class _Connection:
             self._phase.cancel()
         except SttdError as error:
             await self._end_with(error)
+
+    async def _next_message(self) -> str | bytes:
+        self._idle_since = trio.current_time()
+        message: str | bytes = await self.socket.get_message()
+        self._idle_since = math.inf  # what takes time now is not the client
+        return message
 
     async def _obey(self, session: Session, answer: Answer | None) -> None:
         match answer:

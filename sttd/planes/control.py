@@ -4,7 +4,8 @@ One task reads a connection; every request runs in a task of its own and is answ
 `load` holds up nobody, not even a `ping` on the same connection. What bounds a connection:
 
     reading     a message that was begun must be complete within `message_s`
-    requests    `in_flight` of them; one more is refused unexecuted, by the reader, who so waits for a slow peer
+    requests    `in_flight` of them, until the answer is being written; one more is refused unexecuted, by the reader,
+                who so waits for a slow peer
     writing     one message at a time; a peer that takes nothing for `write_s` is dropped
     events      the hub's queue of this subscriber: while a write waits it fills, loses its oldest, and says so
 
@@ -25,6 +26,7 @@ import trio
 
 from sttd.errors import AccessError, InternalError, ProtocolError, SttdError
 from sttd.host import logs
+from sttd.host.sockets import Listener
 from sttd.hub import QUEUE, Subscription
 from sttd.planes.drain import Drain, serve_connections
 from sttd.planes.methods import METHODS, Call
@@ -54,12 +56,12 @@ class ControlLimits:
 
 
 async def serve_control(
-    listeners: Sequence[trio.SocketListener],
+    listeners: Sequence[Listener],
     service: Service,
     *,
     drain: Drain,
     limits: ControlLimits | None = None,
-    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[list[Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve the control plane on Unix listeners until it is drained; closes them.
 
@@ -229,8 +231,11 @@ class _Connection:
             call.after = None
             bug = InternalError("a bug in sttd; its log has the traceback")
             reply = rpc.encode_response(request.msgid, error=bug.as_map())
-        await self.send(reply)
-        self._in_flight -= 1
+        async with self._writing:
+            # Before it is written, not after: who has read an answer may ask again at once. While a slow peer is waited
+            # for, one answer alone is neither counted nor gone.
+            self._in_flight -= 1
+            await self._write(reply, patience_s=self.limits.write_s)
         if call.after is not None:
             await call.after()
 
@@ -255,10 +260,13 @@ class _Connection:
             trio.BrokenResourceError: the peer is gone, or takes nothing.
         """
         async with self._writing:
-            with trio.move_on_after(patience_s or self.limits.write_s) as patience:
-                await self.stream.send_all(data)
-            if patience.cancelled_caught:
-                raise trio.BrokenResourceError("the peer does not read")
+            await self._write(data, patience_s=patience_s or self.limits.write_s)
+
+    async def _write(self, data: bytes, *, patience_s: float) -> None:
+        with trio.move_on_after(patience_s) as patience:
+            await self.stream.send_all(data)
+        if patience.cancelled_caught:
+            raise trio.BrokenResourceError("the peer does not read")
 
     # ------------------------------------------------------------------ events
 

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import attrs
 import trio
 
+from sttd.host.sockets import Listener
+
 
 @attrs.define(eq=False)
 class Drain:
@@ -35,11 +37,11 @@ class Drain:
 
 
 async def serve_connections(
-    listeners: Sequence[trio.SocketListener],
+    listeners: Sequence[Listener],
     handle: Callable[[trio.SocketStream], Awaitable[object]],
     *,
     drain: Drain,
-    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[list[Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Accept on all listeners and run `handle` in a task for each connection, until drained.
 

@@ -22,6 +22,7 @@ import trio
 
 from sttd.answers import as_map
 from sttd.host import logs
+from sttd.host.sockets import Listener
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
 from sttd.planes.audio import AudioLimits, serve_audio
 from sttd.planes.drain import Drain, serve_connections
@@ -76,13 +77,13 @@ def configured_limits(service: Service) -> HttpLimits:
 
 
 async def serve_http(
-    listeners: Sequence[trio.SocketListener],
+    listeners: Sequence[Listener],
     service: Service,
     *,
     access: AccessRules | None,
     drain: Drain,
     limits: HttpLimits | None = None,
-    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[list[Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve HTTP and WebSockets on the listeners until drained; closes them.
 
@@ -235,7 +236,7 @@ async def _receive_head(stream: trio.SocketStream) -> Request | Response | None:
     return None
 
 
-def _bound_inflow(listener: trio.SocketListener) -> None:
+def _bound_inflow(listener: Listener) -> None:
     """Let little of what clients send lie in the kernel. A Unix socket has 200 KB at most anyway."""
     if listener.socket.family != socket.AF_UNIX:
         listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)

@@ -8,6 +8,7 @@ from sttd.errors import ProtocolError
 from sttd.wire.frames import FrameGuard
 
 RECEIVE_BYTES = 16 * 1024  # of a read; one large message takes a few more turns, in which others get theirs
+_CLOSE_FRAME = 0x88  # the first byte of one; the library sends a frame at a time
 
 
 class UpgradedStream(trio.abc.Stream):
@@ -20,7 +21,7 @@ class UpgradedStream(trio.abc.Stream):
     - A cancelled `send_all` does not tear what it was sending: the remainder goes out before the next bytes. So a
       client that reads again after it was given up finds whole frames, and the reason of the close after them.
     - What the peer sends goes past a `FrameGuard`, a few frames a turn. After a violation it is thrown away, and
-      `violation` tells whoever waits for it.
+      `violation` tells whoever waits for it. Our close frame ends it then: no answer to it could be found any more.
     - `aclose` ends the sending direction only. Closing a socket with unread data makes the kernel send a reset, which
       can overtake the close frame; whoever owns the socket reads on for a while and then closes it (`linger`).
     """
@@ -32,6 +33,7 @@ class UpgradedStream(trio.abc.Stream):
         self._received = b""  # and not handed on yet
         self._guard = FrameGuard()
         self._violated = trio.Event()
+        self._wading = trio.CancelScope()  # through what comes after a violation
         self._released = trio.Event()
         self._unsent = memoryview(b"")
         self._closed = False
@@ -71,6 +73,10 @@ class UpgradedStream(trio.abc.Stream):
                 return data
             self._received = b""
             self._violated.set()
+            with self._wading:
+                while await self._stream.receive_some(RECEIVE_BYTES):
+                    pass
+            return b""
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send; one caller at a time. After a cancellation the remainder is kept and sent first the next time."""
@@ -84,6 +90,8 @@ class UpgradedStream(trio.abc.Stream):
             except OSError as error:
                 raise trio.BrokenResourceError("the peer is gone") from error
             self._unsent = self._unsent[sent:]
+        if self._violated.is_set() and data and data[0] == _CLOSE_FRAME:
+            self._wading.cancel()
 
     async def wait_send_all_might_not_block(self) -> None:
         """As trio.abc.SendStream."""

@@ -1,19 +1,26 @@
-"""What a client's WebSocket frames cost, read from their headers (RFC 6455, section 5.2) before a library sees them.
+"""What is wrong with a client's WebSocket frames (RFC 6455, section 5), seen before a library takes them.
 
 A library handles all frames of one read in one turn of the event loop, and collects an unfinished message in memory.
 Empty fragments and pongs cost 20 µs and 6 bytes each: 64 KiB of them hold the loop for a fifth of a second, which is
-the client's choice and everybody's loss. So:
+the client's choice and everybody's loss. And where a frame breaks the RFC, ours ends the stream without a close frame.
+So:
 
 1. At most `FRAMES_A_TURN` frames are handed on at a time.
 2. A message that would exceed `MAX_MESSAGE_BYTES` is refused by what its headers declare, before it is there.
 3. A message may have `MAX_FRAGMENTS` fragments. (Browsers send one; libraries cut at 16 KiB or more.)
 4. Of control frames (pings, pongs) there may be `CONTROLS_A_SECOND` in the long run and `CONTROLS_AT_ONCE` in a burst.
+5. Text, and the reason of a close, must be UTF-8: otherwise the close code is 1007.
+6. A frame must be masked, be of a kind that exists, have no reserved bits, declare its length in the shortest way and
+   stand where it may: a control frame is whole and small, a fragment belongs to a message, messages do not overlap,
+   and a close has a code that may be sent. Otherwise the close code is 1002.
+7. What comes after a close is nobody's business.
 
-After a violation nothing is handed on. What is wrong with a frame otherwise is the library's business.
+After a violation nothing is handed on.
 """
 
 from __future__ import annotations
 
+from codecs import IncrementalDecoder, getincrementaldecoder
 from typing import Final
 
 import attrs
@@ -26,8 +33,40 @@ MAX_FRAGMENTS: Final = 1024  # chosen: the largest message in pieces of 1 KiB
 CONTROLS_A_SECOND: Final = 20.0  # chosen: a hundred times what keep-alives need
 CONTROLS_AT_ONCE: Final = 100.0
 
+_TEXT, _CLOSE = 0x1, 0x8
+_OPCODES: Final = frozenset({0x0, _TEXT, 0x2, _CLOSE, 0x9, 0xA})
+_CONTROL: Final = 0x08  # the bit that control frames have in their opcode
+_CONTROL_BYTES: Final = 125
 _LENGTHS: Final = {126: 2, 127: 8}  # bytes of the extended length
+_LEAST: Final = {126: 126, 127: 1 << 16}  # what is declared with them
 _MASK_BYTES: Final = 4
+_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1014), *range(3000, 5000)})
+_BROKEN, _NO_TEXT = 1002, 1007  # close codes
+
+
+@attrs.define(eq=False)
+class _Frame:
+    """One frame, as its header declares it."""
+
+    opcode: int
+    final: bool
+    length: int
+    mask: bytes
+    left: int = attrs.field(init=False)  # bytes of the payload that are still to come
+
+    def __attrs_post_init__(self) -> None:
+        self.left = self.length
+
+    @property
+    def is_control(self) -> bool:
+        return bool(self.opcode & _CONTROL)
+
+    def unmask(self, data: bytes | bytearray) -> bytes:
+        """The next bytes of the payload, as they were before the client masked them; to be counted afterwards."""
+        begun = (self.length - self.left) % _MASK_BYTES
+        key = (self.mask * (len(data) // _MASK_BYTES + 2))[begun : begun + len(data)]
+        plain = int.from_bytes(data, "little") ^ int.from_bytes(key, "little")
+        return plain.to_bytes(len(data), "little")
 
 
 @attrs.define(eq=False)
@@ -36,9 +75,12 @@ class FrameGuard:
 
     violation: ProtocolError | None = attrs.field(default=None, init=False)
     _header: bytearray = attrs.field(factory=bytearray, init=False)  # of a frame that has only begun
-    _payload: int = attrs.field(default=0, init=False)  # bytes of the frame under way that are still to come
+    _frame: _Frame | None = attrs.field(default=None, init=False)  # the one whose payload comes
     _message: int = attrs.field(default=0, init=False)  # bytes of the message under way, declared so far
-    _fragments: int = attrs.field(default=0, init=False)
+    _fragments: int = attrs.field(default=0, init=False)  # of the message under way; 0: none is
+    _text: IncrementalDecoder | None = attrs.field(default=None, init=False)  # of the message under way
+    _farewell: bytes | None = attrs.field(default=None, init=False)  # of the close under way
+    _closed: bool = attrs.field(default=False, init=False)
     _controls: float = attrs.field(default=CONTROLS_AT_ONCE, init=False)  # that may come now
     _counted_at: float = attrs.field(default=0.0, init=False)
 
@@ -50,10 +92,12 @@ class FrameGuard:
         if self.violation is not None:
             return 0
         at, frames, frame_at = 0, 0, 0
-        while at < len(data) and frames < FRAMES_A_TURN:
-            if self._payload:
-                step = min(self._payload, len(data) - at)
-                self._payload -= step
+        while at < len(data) and frames < FRAMES_A_TURN and not self._closed:
+            if self._frame is not None:
+                step = min(self._frame.left, len(data) - at)
+                self.violation = self._look_into(self._frame, data[at : at + step])
+                if self.violation is not None:
+                    return at
                 at += step
                 continue
             if not self._header:
@@ -62,11 +106,12 @@ class FrameGuard:
             at += 1
             if self._header_is_whole():
                 frames += 1
-                self.violation = self._judge(now)
-                self._header.clear()
+                self.violation = self._begin(now)
                 if self.violation is not None:
                     return frame_at
-        return at
+        return len(data) if self._closed else at
+
+    # ------------------------------------------------------------------ headers
 
     def _header_is_whole(self) -> bool:
         if len(self._header) < 2:
@@ -74,22 +119,49 @@ class FrameGuard:
         masked = _MASK_BYTES if self._header[1] & 0x80 else 0
         return len(self._header) == 2 + _LENGTHS.get(self._header[1] & 0x7F, 0) + masked
 
-    def _judge(self, now: float) -> ProtocolError | None:
-        """Count the frame whose header is whole."""
-        length = self._header[1] & 0x7F
-        if (more := _LENGTHS.get(length)) is not None:
-            length = int.from_bytes(self._header[2 : 2 + more], "big")
-        self._payload = length
-        if self._header[0] & 0x08:
-            return self._count_control(now)
-        self._message += length
+    def _begin(self, now: float) -> ProtocolError | None:
+        """Judge and count the frame whose header is whole."""
+        first, second = self._header[0], self._header[1]
+        declared = second & 0x7F
+        more = _LENGTHS.get(declared, 0)
+        length = int.from_bytes(self._header[2 : 2 + more], "big") if more else declared
+        frame = _Frame(
+            opcode=first & 0x0F, final=bool(first & 0x80), length=length, mask=bytes(self._header[2 + more :])
+        )
+        self._header.clear()
+        if first & 0x70:
+            return _broken("reserved bits of a frame must be zero")
+        if not frame.mask:
+            return _broken("a client masks its frames")
+        if length < _LEAST.get(declared, 0) or length >> 63:
+            return _broken("the length of a frame is declared in the shortest way")
+        wrong = self._misplaced(frame) or (self._count_control(now) if frame.is_control else self._count(frame))
+        if wrong is not None:
+            return wrong
+        if frame.opcode == _TEXT:
+            self._text = getincrementaldecoder("utf-8")()
+        elif frame.opcode == _CLOSE:
+            self._farewell = b""
+        self._frame = frame
+        return None if frame.left else self._look_into(frame, b"")
+
+    def _misplaced(self, frame: _Frame) -> ProtocolError | None:
+        if frame.opcode not in _OPCODES:
+            return _broken(f"there are no frames of kind {frame.opcode}")
+        if frame.is_control:
+            if frame.length > _CONTROL_BYTES or not frame.final:
+                return _broken(f"a control frame is whole, and has {_CONTROL_BYTES} bytes at most")
+        elif bool(frame.opcode) == bool(self._fragments):
+            return _broken("a message begins where another has not ended" if frame.opcode else "a fragment of nothing")
+        return None
+
+    def _count(self, frame: _Frame) -> ProtocolError | None:
+        self._message += frame.length
         self._fragments += 1
         if self._message > MAX_MESSAGE_BYTES:
             return ProtocolError(f"a message may have {MAX_MESSAGE_BYTES} bytes at most", code="too_large")
         if self._fragments > MAX_FRAGMENTS:
             return ProtocolError(f"a message may have {MAX_FRAGMENTS} fragments at most")
-        if self._header[0] & 0x80:  # the last fragment
-            self._message = self._fragments = 0
         return None
 
     def _count_control(self, now: float) -> ProtocolError | None:
@@ -101,3 +173,41 @@ class FrameGuard:
         return ProtocolError(
             f"a client may send {CONTROLS_A_SECOND:g} control frames a second", code="too_many_requests"
         )
+
+    # ------------------------------------------------------------------ payloads
+
+    def _look_into(self, frame: _Frame, data: bytes | bytearray) -> ProtocolError | None:
+        """Judge the next bytes of the payload, and the frame if they are its last."""
+        wrong = None
+        if self._farewell is not None and frame.is_control:
+            self._farewell += frame.unmask(data)
+            if len(self._farewell) == frame.length:
+                wrong = self._judge_close(self._farewell)
+        elif self._text is not None and not frame.is_control:
+            ends = frame.final and frame.left == len(data)
+            wrong = _undecodable(self._text, frame.unmask(data), ends=ends)
+        frame.left -= len(data)
+        if not frame.left:
+            self._frame = None
+            if frame.final and not frame.is_control:
+                self._message = self._fragments = 0
+                self._text = None
+        return wrong
+
+    def _judge_close(self, payload: bytes) -> ProtocolError | None:
+        self._closed = True
+        if payload and int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
+            return _broken("a close has no code, or one that may be sent")
+        return _undecodable(getincrementaldecoder("utf-8")(), payload[2:], ends=True)
+
+
+def _broken(message: str) -> ProtocolError:
+    return ProtocolError(message, close_code=_BROKEN)
+
+
+def _undecodable(decoder: IncrementalDecoder, data: bytes, *, ends: bool) -> ProtocolError | None:
+    try:
+        decoder.decode(data, ends)
+    except UnicodeDecodeError:
+        return ProtocolError("text must be UTF-8", close_code=_NO_TEXT)
+    return None

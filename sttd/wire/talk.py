@@ -78,8 +78,9 @@ class Talk:
         return self._before_start(op) if self.phase is Phase.GREETING else self._in_session(op)
 
     def opened(self) -> None:
-        """The `start` has opened a session."""
-        self.phase = Phase.OPEN
+        """The `start` has opened a session; of no more use where the connection was to end meanwhile."""
+        if self.error is None:
+            self.phase = Phase.OPEN
 
     def not_opened(self, error: SttdError) -> Refuse | Fail:
         """The `start` has opened none."""
@@ -101,7 +102,7 @@ class Talk:
     def close_with(self, session_code: int | None) -> tuple[int, str | None]:
         """Code and reason of the close frame."""
         if self.error is not None:
-            return self.error.row.close_code, self.error.code
+            return self.error.close_code, self.error.code
         return session_code or 1000, None
 
     def _before_start(self, op: Op) -> Answer:

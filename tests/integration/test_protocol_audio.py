@@ -497,6 +497,33 @@ def test_whoever_says_stop_need_not_wait_for_the_answer(slow):
     assert (event["text"], event["reason"]) == ("w1 w2 w3", "stop")
 
 
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x81\x82\0\0\0\0\xff\xfe", 1007),  # bad UTF-8
+        (b"\x83\x80\0\0\0\0", 1002),  # a reserved opcode
+        (b"\x81\x02{}", 1002),  # no mask
+        (b"\xc1\x82\0\0\0\0{}", 1002),  # reserved bits
+    ],
+)
+def test_a_frame_against_the_rfc_has_its_close_code_and_costs_no_final(fake, frame, code):
+    with ControlLine(fake) as line:
+        line.call("subscribe", topics=["transcripts"])
+        with fake.connect() as client:
+            session = start(client, endpointing=False, interim=False)["session"]
+            client.send(SECOND)
+            client.socket.sendall(frame)
+            events = read_to_end(client)
+            assert client.close_code == code
+        event = line.event()
+        while event["session"] != session:
+            event = line.event()
+    assert event["text"] == "w1 w2 w3"
+    assert [(error["code"], error["fatal"]) for error in of(events, "error")] == [("bad_request", True)]
+    assert [final["text"] for final in of(events, "final")] == ["w1 w2 w3"]
+    assert not of(events, "stopped")
+
+
 @pytest.mark.parametrize("started", [False, True])
 def test_a_client_that_says_nothing_is_sent_away(fake, started):
     with fake.connect() as client:

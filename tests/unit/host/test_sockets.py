@@ -2,11 +2,13 @@
 
 import os
 import resource
+import shutil
 import socket
 import stat
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
+from functools import partial
 
 import pytest
 import trio
@@ -81,27 +83,131 @@ async def test_the_sockets_of_another_daemon_stay(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-async def test_a_socket_that_goes_away_is_said_once_and_again_when_it_is_back(tmp_path, caplog, autojump_clock):
-    caplog.set_level("INFO")
-    listeners = await open_listeners(tmp_path, tcp="off", tcp_is_default=False)
-    path, aside = tmp_path / "audio.sock", tmp_path / "aside"
+@asynccontextmanager
+async def watched(directory):
+    """A daemon's sockets, as its duty looks after them; whoever connects is told which socket it was."""
+    with owned(directory) as holding:
+        listeners = await open_listeners(directory, tcp="off", tcp_is_default=False, holding=holding)
+
+        async def greet(listener, stream):
+            async with stream:
+                await stream.send_all(listener.path.name.encode())
+
+        async with trio.open_nursery() as nursery:
+            for listener in (*listeners.control, *listeners.audio):
+                nursery.start_soon(trio.serve_listeners, partial(greet, listener), [listener])
+            nursery.start_soon(listeners.watch)
+            yield listeners
+            nursery.cancel_scope.cancel()
+        listeners.remove_files()
+
+
+async def greeting(path):
+    async with await trio.open_unix_socket(path) as stream:
+        return (await stream.receive_some()).decode()
+
+
+def said(caplog, level="WARNING"):
+    return [record.getMessage() for record in caplog.records if record.levelname == level]
+
+
+@pytest.mark.parametrize(("directory_mode", "socket_mode"), [(0o700, 0o600), (0o750, 0o660)])
+async def test_a_directory_that_was_removed_is_made_again_and_new_clients_find_the_daemon(
+    tmp_path, caplog, directory_mode, socket_mode, autojump_clock
+):
+    directory = tmp_path / "run"
+    directory.mkdir(mode=directory_mode)
+    async with watched(directory):
+        await trio.sleep(20)
+        assert not caplog.records
+        for _ in range(2):
+            caplog.clear()
+            shutil.rmtree(directory)
+            await trio.sleep(20)
+            assert len(said(caplog)) == len(caplog.records) == 2
+            assert stat.S_IMODE(directory.stat().st_mode) == directory_mode
+            for name in ("control.sock", "audio.sock"):
+                assert stat.S_IMODE((directory / name).stat().st_mode) == socket_mode
+                assert await greeting(directory / name) == name
+            with pytest.raises(OverloadedError, match=f"pid {os.getpid()}"), owned(directory):
+                pass
+    assert [path.name for path in directory.iterdir()] == ["sttd.lock"]
+
+
+async def test_a_directory_that_somebody_made_again_is_taken_and_one_socket_alone_is_too(tmp_path, autojump_clock):
+    directory = tmp_path / "run"
+    async with watched(directory):
+        shutil.rmtree(directory)
+        directory.mkdir(mode=0o755)
+        await trio.sleep(20)
+        assert await greeting(directory / "audio.sock") == "audio.sock"
+        assert stat.S_IMODE((directory / "audio.sock").stat().st_mode) == 0o600, "as it was, whatever the directory is"
+        (directory / "audio.sock").unlink()
+        before = (directory / "control.sock").stat().st_ino
+        await trio.sleep(20)
+        assert await greeting(directory / "audio.sock") == "audio.sock"
+        assert (directory / "control.sock").stat().st_ino == before
+
+
+async def test_where_another_daemon_was_first_it_stays_until_that_one_goes(tmp_path, caplog, autojump_clock):
+    directory = tmp_path / "run"
+    async with watched(directory):
+        shutil.rmtree(directory)
+        with owned(directory):
+            second = await open_listeners(directory, tcp="off", tcp_is_default=False)
+            files = {path.name: path.stat().st_ino for path in directory.iterdir()}
+            await trio.sleep(60)
+            assert {path.name: path.stat().st_ino for path in directory.iterdir()} == files
+            assert len(said(caplog, "ERROR")) == len(caplog.records) == 2, "said once for each socket"
+            assert "another sttd (pid" in caplog.text
+            await close(second)
+            second.remove_files()
+        await trio.sleep(20)
+        assert await greeting(directory / "control.sock") == "control.sock"
+
+
+async def test_who_listens_there_without_holding_the_directory_stays_too(tmp_path, caplog, autojump_clock):
+    async with watched(tmp_path):
+        path = tmp_path / "audio.sock"
+        path.unlink()
+        with closing(socket.socket(socket.AF_UNIX)) as other:
+            other.bind(str(path))
+            other.listen()
+            await trio.sleep(60)
+            assert "somebody listens on" in caplog.text
+            assert len(caplog.records) == 1
+        await trio.sleep(20)
+        assert await greeting(path) == "audio.sock"
+
+
+async def test_a_directory_that_cannot_be_made_again_is_said_once(tmp_path, caplog, autojump_clock):
+    directory = tmp_path / "user" / "sttd"
+    async with watched(directory):
+        shutil.rmtree(directory.parent)
+        await trio.sleep(60)
+        assert len(said(caplog, "ERROR")) == len(caplog.records) == 2
+        assert str(directory) in caplog.text
+
+
+async def test_what_is_systemds_is_not_bound_again(tmp_path, caplog, autojump_clock):
+    passed = socket.socket(socket.AF_UNIX)
+    path = tmp_path / "systemd.sock"
+    passed.bind(str(path))
+    passed.listen()
+    inherited = [InheritedSocket(name="control", socket=passed)]
+    listeners = await open_listeners(tmp_path, tcp="off", tcp_is_default=False, inherited=inherited)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listeners.watch)
         await trio.sleep(20)
         assert not caplog.records
-        path.rename(aside)
-        await trio.sleep(20)
-        assert [record.levelname for record in caplog.records] == ["ERROR"]
-        assert str(path) in caplog.text
-        aside.rename(path)
-        await trio.sleep(20)
-        assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
         path.unlink()
-        path.write_text("another's")
-        await trio.sleep(20)
-        assert "replaced by another" in caplog.records[-1].getMessage()
+        await trio.sleep(60)
+        assert len(caplog.records) == 1
+        assert f"{path} is gone; it is systemd's" in caplog.text
+        assert not path.exists()
         nursery.cancel_scope.cancel()
     await close(listeners)
+    listeners.remove_files()
 
 
 async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path):
@@ -114,6 +220,17 @@ async def test_a_stale_socket_is_replaced_and_a_live_one_is_not(tmp_path):
     stream = await trio.open_unix_socket(path)
     await stream.aclose()
     await close(listeners)
+
+
+async def test_who_listens_and_is_too_busy_to_answer_is_somebody(tmp_path):
+    path = tmp_path / "control.sock"
+    with closing(socket.socket(socket.AF_UNIX)) as busy, closing(socket.socket(socket.AF_UNIX)) as waiting:
+        busy.bind(str(path))
+        busy.listen(0)
+        waiting.connect(str(path))
+        with pytest.raises(OverloadedError, match="somebody listens on"):
+            await open_listeners(tmp_path, tcp="off", tcp_is_default=False)
+    assert path.exists()
 
 
 async def test_what_is_no_socket_is_not_touched(tmp_path):

@@ -396,6 +396,28 @@ async def test_a_session_without_messages_ends_with_its_finals(autojump_clock):
     assert plane.service.sessions[0].calls[-1] == ("stop", None)
 
 
+async def test_a_daemon_that_stood_still_first_looks_at_what_came_meanwhile(mock_clock, tmp_path):
+    async with open_plane(path=tmp_path / "audio.sock", idle_s=5) as plane, open_raw(plane) as client:
+        session = plane.service.sessions[0]
+        await client.send(frames.BytesMessage(data=b"before"))
+        await wait_all_tasks_blocked()
+        # The whole process stops for 8 s, and the client speaks: nothing runs between these two lines.
+        os.write(client.stream.socket.fileno(), client.wsproto.send(frames.BytesMessage(data=b"meanwhile")))
+        mock_clock.jump(8)
+        for _ in range(4):  # a grace begun now is over then
+            await wait_all_tasks_blocked()
+            assert [name for name, _ in session.calls] == ["feed", "feed"]
+            mock_clock.jump(1)
+        assert session.named("feed") == [b"before", b"meanwhile"]
+        for _ in range(3):  # who really says nothing is sent away
+            await wait_all_tasks_blocked()
+            mock_clock.jump(5)
+        while client.code is None:
+            await client.receive()
+    assert json.loads(client.messages[-1])["code"] == "idle_timeout"
+    assert client.code == 1008
+
+
 async def test_after_a_fatal_error_a_session_that_does_not_end_is_left(autojump_clock):
     async with one_client(idle_s=10, farewell_s=30) as (plane, client):
         await client.begin()
@@ -594,7 +616,7 @@ async def send_and_be_cut_often(socket):
     ],
 )
 async def test_frames_that_cost_too_much_end_their_connection_by_name(flood, code, close, started):
-    async with open_plane(close_s=0.2) as plane, await plane.connect() as stream:
+    async with open_plane() as plane, await plane.connect() as stream:
         client = Raw(stream)
         if started:
             await client.open()
@@ -608,6 +630,61 @@ async def test_frames_that_cost_too_much_end_their_connection_by_name(flood, cod
     assert (error["type"], error["code"], error["fatal"], client.code) == ("error", code, True, close)
     if started:
         assert plane.service.sessions[0].calls[-1] == ("stop", None)
+
+
+# ---------------------------------------------------------------- frames against the RFC
+
+AGAINST_THE_RFC = {
+    "bad UTF-8": (b"\x81\x82\0\0\0\0\xff\xfe", 1007),
+    "bad UTF-8 in pieces": (b"\x01\x81\0\0\0\0\xe2" + b"\x80\x80\0\0\0\0", 1007),
+    "reserved opcode": (b"\x83\x80\0\0\0\0", 1002),
+    "no mask": (b"\x81\x02{}", 1002),
+    "reserved bits": (b"\xc1\x82\0\0\0\0{}", 1002),
+    "a fragment of nothing": (b"\x80\x81\0\0\0\0x", 1002),
+    "a close that is none": (b"\x88\x81\0\0\0\0x", 1002),
+}
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("case", AGAINST_THE_RFC)
+async def test_what_the_rfc_forbids_is_closed_with_its_code_after_the_finals(case, started, mock_clock):
+    data, code = AGAINST_THE_RFC[case]
+    mock_clock.autojump_threshold = 0.0
+    async with open_plane(close_s=1000) as plane, await plane.connect() as stream:
+        client = Raw(stream)
+        if started:
+            await client.open()
+            session = plane.service.sessions[0]
+            session.stop = lambda: session.end(
+                SPEECH, Stopped(audio_s=2.0, utterances=1, dropped_s=0.0), close_code=1000
+            )
+            await client.send(frames.BytesMessage(data=b"abcd"))
+        else:
+            await client.send(frames.Request(host="localhost", target="/ws"))
+        await stream.send_all(data)
+        while client.code is None and await client.receive():
+            pass
+        assert await stream.receive_some() == b""
+        assert trio.current_time() < 10, "no answer to the close is waited for"
+    error, *rest = [json.loads(message) for message in client.messages[2 if started else 1 :]]
+    assert (error["code"], error["fatal"], client.code) == ("bad_request", True, code)
+    assert [message["type"] for message in rest] == (["final"] if started else [])
+    if started:
+        assert session.named("feed") == [b"abcd"], "what came before it was heard"
+
+
+async def test_a_start_that_came_before_is_still_obeyed():
+    async with open_plane() as plane, await plane.connect() as stream:
+        client = Raw(stream)
+        await client.send(frames.Request(host="localhost", target="/ws"))
+        await client.receive()
+        ahead = client.wsproto.send(frames.TextMessage(data='{"op":"start"}'))
+        await stream.send_all(ahead + client.wsproto.send(frames.BytesMessage(data=b"abcd")) + b"\x81\x02{}")
+        with trio.fail_after(5):
+            while client.code is None and await client.receive():
+                pass
+    assert [json.loads(message)["type"] for message in client.messages] == ["hello", "started", "error"]
+    assert [name for name, _ in plane.service.sessions[0].calls] == ["feed", "stop"]
 
 
 # ---------------------------------------------------------------- slow consumers

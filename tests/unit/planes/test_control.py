@@ -2,6 +2,7 @@
 
 import logging
 import os
+from contextlib import asynccontextmanager
 
 import msgpack
 import pytest
@@ -10,10 +11,11 @@ from trio.testing import wait_all_tasks_blocked
 
 from sttd.planes import control, methods
 from sttd.planes.control import ControlLimits
+from sttd.planes.drain import Drain
 from sttd.service import Peer as ServicePeer
 from sttd.wire.verbs import VERBS
 from tests.answers import MODELS, STATUS, sent
-from tests.control_plane import Refused, open_plane
+from tests.control_plane import FakeService, Peer, Refused, open_plane
 
 PING = msgpack.packb([0, 1, "ping", []])
 
@@ -226,6 +228,65 @@ async def test_a_thousand_requests_in_turns_of_thirty_two(peer):
     for _ in range(32):
         await peer.send(*([0, msgid, "ping", []] for msgid in range(32)))
         assert [(await peer.receive())[2] for _ in range(32)] == [None] * 32
+
+
+@asynccontextmanager
+async def one_connection(*, in_flight, monkeypatch):
+    """A connection over a pipe. Each write returns when `pace` is given one more, and its bytes are there before."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    pace, executed = trio.Semaphore(0), []
+
+    async def ping(call, params):
+        executed.append(call.msgid)
+        await trio.lowlevel.checkpoint()
+        return {}
+
+    monkeypatch.setitem(methods.METHODS, "ping", ping)
+    hand_over = ours.send_stream.send_all_hook
+
+    async def write():
+        await hand_over()
+        await pace.acquire()
+
+    ours.send_stream.send_all_hook = write
+    connection = control._Connection(
+        stream=ours,
+        peer=ServicePeer(uid=1, privileged=False),
+        service=FakeService(),
+        limits=ControlLimits(in_flight=in_flight),
+        drain=Drain(),
+        refused=False,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        yield Peer(theirs), pace, executed
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_has_read_an_answer_may_ask_again_although_its_write_has_not_returned(monkeypatch):
+    async with one_connection(in_flight=2, monkeypatch=monkeypatch) as (peer, pace, executed):
+        await peer.send([0, 1, "ping", []], [0, 2, "ping", []])
+        errors = [(await peer.receive())[2]]
+        await peer.send([0, 3, "ping", []])
+        await wait_all_tasks_blocked()
+        assert sorted(executed) == [1, 2, 3]
+        pace.release()
+        errors += [(await peer.receive())[2]]
+        await peer.send([0, 4, "ping", []])
+        await wait_all_tasks_blocked()
+        assert sorted(executed) == [1, 2, 3, 4]
+        for _ in range(2):
+            pace.release()
+            errors += [(await peer.receive())[2]]
+        assert errors == [None] * 4
+
+
+async def test_for_a_peer_that_takes_nothing_one_answer_more_is_held_than_may_be_in_flight(monkeypatch):
+    async with one_connection(in_flight=4, monkeypatch=monkeypatch) as (peer, _, executed):
+        for msgid in range(1000):
+            await peer.send([0, msgid, "ping", []])
+        await wait_all_tasks_blocked()
+        assert len(executed) in (4, 5)
 
 
 async def test_a_peer_that_goes_has_its_requests_cancelled(plane):

@@ -4,8 +4,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from sttd.planes.streams import UpgradedStream, linger
+
+PING, OTHER_PING = b"\x89\x80\0\0\0\0", b"\x89\x81\0\0\0\0x"
+UNMASKED, CLOSE = b"\x81\x00", b"\x88\x02\x03\xea"
 
 
 @asynccontextmanager
@@ -17,14 +21,37 @@ async def pair():
 
 async def test_the_head_comes_first_and_the_rest_once_the_handshake_is_over():
     async with pair() as (ours, theirs):
-        stream = UpgradedStream(ours, head=b"abcdef", rest=b"gh")
-        await theirs.send_all(b"ij")
+        stream = UpgradedStream(ours, head=b"abcdef", rest=PING)
+        await theirs.send_all(OTHER_PING)
         assert [await stream.receive_some(4), await stream.receive_some()] == [b"abcd", b"ef"]
         with trio.move_on_after(0.05) as scope:
             await stream.receive_some()
         assert scope.cancelled_caught
         stream.release()
-        assert [await stream.receive_some(), await stream.receive_some()] == [b"gh", b"ij"]
+        assert [await stream.receive_some(), await stream.receive_some()] == [PING, OTHER_PING]
+
+
+async def test_after_a_violation_our_close_frame_is_the_end_and_nothing_else():
+    received = []
+
+    async def read(stream):
+        while data := await stream.receive_some():
+            received.append(data)
+        received.append(b"")
+
+    async with pair() as (ours, theirs), trio.open_nursery() as nursery:
+        stream = UpgradedStream(ours, head=b"")
+        stream.release()
+        nursery.start_soon(read, stream)
+        await theirs.send_all(PING + UNMASKED + PING)
+        assert (await stream.violation()).close_code == 1002
+        await theirs.send_all(PING)
+        await stream.send_all(b"\x81\x00")
+        await wait_all_tasks_blocked()
+        assert received == [PING]
+        await stream.send_all(CLOSE)
+        await wait_all_tasks_blocked()
+        assert received == [PING, b""]
 
 
 async def test_release_and_close_wake_a_receiver():

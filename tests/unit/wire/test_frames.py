@@ -1,6 +1,7 @@
 """What frames cost: few a turn, judged by their headers, however the bytes were cut."""
 
 import struct
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -96,7 +97,70 @@ def test_keep_alives_are_free_and_a_flood_of_them_is_not():
     assert guard.violation.code == "too_many_requests"
 
 
-def test_frames_without_a_mask_are_counted_too():
+# ---------------------------------------------------------------- what the RFC forbids
+
+TEXT, CLOSE = 0x1, 0x8
+EURO = "€".encode()
+
+BROKEN = {
+    "no mask": frame(TEXT, b"{}", masked=False),
+    "a kind that does not exist": frame(0x3),
+    "a control frame that does not exist": frame(0xB),
+    "reserved bits": bytes([frame(TEXT)[0] | 0x40]) + frame(TEXT)[1:],
+    "a ping in pieces": frame(PING, fin=False),
+    "a long ping": frame(PING, bytes(126)),
+    "a fragment of nothing": frame(CONTINUATION, b"x"),
+    "a message in a message": frame(TEXT, b"a", fin=False) + frame(TEXT, b"b"),
+    "two bytes for a short length": b"\x82\xfe" + struct.pack("!H", 5) + bytes(9),
+    "eight bytes for a short length": b"\x82\xff" + struct.pack("!Q", 1000) + bytes(4),
+    "a length with a sign": frame(BINARY, declared=1 << 63),
+    "a close with half a code": frame(CLOSE, b"\x03"),
+    "a close with a code of nobody": frame(CLOSE, struct.pack("!H", 999)),
+    "a close with a code that is never sent": frame(CLOSE, struct.pack("!H", 1006)),
+}
+NO_TEXT = {
+    "no UTF-8": frame(TEXT, b"\xff\xfe"),
+    "a surrogate": frame(TEXT, b"\xed\xa0\x80"),
+    "a character in two messages": frame(TEXT, EURO[:2]) + frame(TEXT, EURO[2:]),
+    "a character that does not end": frame(TEXT, EURO[:1], fin=False) + frame(CONTINUATION),
+    "wrong in the second piece": frame(TEXT, EURO[:1], fin=False) + frame(CONTINUATION, b"a", fin=False),
+    "the reason of a close": frame(CLOSE, struct.pack("!H", 1000) + b"\xff"),
+}
+
+
+@pytest.mark.parametrize("cuts", [(), range(1, 200)])
+@pytest.mark.parametrize("case", [*BROKEN, *NO_TEXT])
+def test_what_the_rfc_forbids_has_the_close_code_that_it_names(case, cuts):
+    good = frame(TEXT, b"{}") + frame(PING)
+    data = good + {**BROKEN, **NO_TEXT}[case]
     guard = FrameGuard()
-    data = frame(BINARY, b"abc", masked=False) * 3
+    passed = b"".join(hand_on(guard, data, cuts=[cut for cut in cuts if cut < len(data)]))
+    assert guard.violation.code == "bad_request"
+    assert guard.violation.close_code == (1002 if case in BROKEN else 1007)
+    assert passed.startswith(good)
+    assert len(passed) < len(data)
+    assert guard.admit(frame(PING), now=0.0) == 0
+
+
+@given(
+    text=st.text(max_size=300), pieces=st.lists(st.integers(0, 900), max_size=4), mask=st.binary(min_size=4, max_size=4)
+)
+def test_text_may_be_cut_anywhere_by_whoever_likes(text, pieces, mask):
+    payload, data = text.encode(), b""
+    edges = [0, *sorted(min(piece, len(payload)) for piece in pieces), len(payload)]
+    for number, (begin, end) in enumerate(pairwise(edges)):
+        whole = frame(CONTINUATION if number else TEXT, payload[begin:end], fin=end == len(payload) == edges[-1])
+        last = number == len(edges) - 2
+        head = bytes([whole[0] & 0x7F | (0x80 if last else 0)]) + whole[1 : len(whole) - (end - begin) - 4]
+        data += head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload[begin:end]))
+    guard = FrameGuard()
+    assert b"".join(hand_on(guard, data, cuts=[piece for piece in sorted(pieces) if piece < len(data)])) == data
+    assert guard.violation is None
+
+
+@pytest.mark.parametrize("payload", [b"", struct.pack("!H", 1000), struct.pack("!H", 3000) + EURO])
+def test_after_a_close_nothing_is_looked_at(payload):
+    guard, rest = FrameGuard(), frame(0x3) * 100
+    data = frame(CLOSE, payload) + rest
     assert b"".join(hand_on(guard, data)) == data
+    assert guard.violation is None
