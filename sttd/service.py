@@ -237,7 +237,7 @@ class Service:
 
         Raises:
             ModelError: `model_not_found`, `model_not_local`.
-            ProtocolError: `bad_option`; a model that knows English alone is asked for another language.
+            ProtocolError: `bad_option`; a model is asked for a language or a translation that it cannot do.
             OverloadedError, SessionError: no room, or the daemon is stopping.
         """
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
@@ -250,7 +250,8 @@ class Service:
             self.registry.refused += 1
             self.meters.count_refused_session(options.kind)
             raise
-        options = fit_options(options, self.pool.shelf, window_s=self.preset_table[options.model].max_window_s)
+        window_s = self.preset_table[options.model].max_window_s
+        options = fit_options(options, self.pool.shelf, window_s=window_s, selectable=self.presets())
         session = self._new_session(options, peer, silero=silero)
         self.registry.add(session)
         self._tell_session("opened", session)
@@ -265,7 +266,7 @@ class Service:
 
     def fit_changes(self, changes: SessionChanges, *, options: SessionOptions) -> SessionChanges:
         """What `configure` may change in a session with these options. Raises ProtocolError, as `open_session`."""
-        return fit_changes(changes, self.pool.shelf, options=options)
+        return fit_changes(changes, self.pool.shelf, options=options, selectable=self.presets())
 
     async def _voice_network(self) -> SileroModel | None:
         return await self.engine.voice_network() if self.settings.vad.silero else None

@@ -234,6 +234,9 @@ class Backend(Protocol):
     def describe(self, preset: Preset) -> Place:
         """What is known of the model here. As cheap as `locate`, and as silent."""
 
+    def languages(self, preset: Preset) -> frozenset[str] | None:
+        """Which languages the model knows, as far as its files say before it is loaded. No network."""
+
     def forget(self) -> None:
         """Models came or went: what was remembered of the disk is looked up anew."""
 

@@ -28,6 +28,7 @@ from sttd.engine.store.models import ModelStore, size_bytes
 from sttd.engine.whisper import libraries
 from sttd.engine.whisper.decoder import BatchKey, Decoder
 from sttd.engine.whisper.features import encode
+from sttd.engine.whisper.knowledge import languages_on_disk
 from sttd.engine.whisper.measurement import measure
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.places import Places
@@ -96,6 +97,11 @@ class WhisperBackend:
     def describe(self, preset: Preset) -> Place:
         """What is known of the model here."""
         return self._places.describe(preset)
+
+    def languages(self, preset: Preset) -> frozenset[str] | None:
+        """Which languages the model on disk knows."""
+        folder = self.locate(preset)
+        return None if folder is None else languages_on_disk(folder)
 
     def forget(self) -> None:
         """Models came or went."""
