@@ -186,10 +186,12 @@ class Service:
 
     def note_model(self, event: str, entry: PoolEntry, error: SttdError | None) -> None:
         """A model is loading, loaded, unloaded, or failed to load."""
+        more = {} if error is None else {"error": error.as_map()}
         if error is not None:
             self.last_error = error.message
-        log.info(f"model {event}", preset=entry.preset, device=entry.device, compute_type=entry.compute_type)
-        more = {} if error is None else {"error": error.as_map()}
+            log.warning(f"model {event}", preset=entry.preset, code=error.code, reason=error.message)
+        else:
+            log.info(f"model {event}", preset=entry.preset, device=entry.device, compute_type=entry.compute_type)
         self.hub.publish("models", {"event": event, **attrs.asdict(entry), **more})
 
     def summary(self) -> str:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from sttd.engine.whisper.backend import supported_compute_types
 from sttd.errors import ConfigError
 from sttd.plan import Sources, make_plan
 
@@ -15,6 +16,8 @@ BAD = {
     "5000 brackets": GOOD + b"x = " + b"[" * 5000,
     "bad UTF-8": GOOD + b"[server]\ntoken = '\xff'",
     "an unknown option of a preset": GOOD + b"[presets.fake]\nwords_ms = 1",
+    "a compute type that nobody has": GOOD + b"compute_type = 'int7'",
+    "the same of a preset": GOOD + b"[presets.fake]\ncompute_type = 'int7'",
 }
 
 
@@ -70,3 +73,28 @@ def test_a_running_daemon_outlives_every_bad_file(serve, tmp_path):
     file.rmdir()
     file.write_bytes(GOOD)
     assert daemon.call("reload") == {"changed": [], "needs_restart": []}
+
+
+@pytest.mark.parametrize("table", ["models", "presets.mine"])
+def test_a_compute_type_that_is_none_is_named_with_the_one_that_was_meant(tmp_path, table):
+    file = tmp_path / "sttd.toml"
+    file.write_text(f"[{table}]\ncompute_type = 'int7'\n")
+    with pytest.raises(ConfigError, match=rf"`{table}.compute_type` must be one of .*`int7`; did you mean `int8`"):
+        plan(file)
+
+
+@pytest.mark.model
+def test_so_is_one_that_this_machine_cannot_compute_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("ctranslate2.get_supported_compute_types", lambda device, index: {"int8", "float32"})
+    supported_compute_types.cache_clear()
+    file = tmp_path / "sttd.toml"
+    for text in (
+        "[models]\nmodel = 'demo'\ndevice = 'cpu'\ncompute_type = 'float16'\n",
+        "[models]\nmodel = 'fake'\n[presets.demo]\ndevice = 'cpu'\ncompute_type = 'float16'\n",
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"'demo'.* 'float16'.*auto, int8, float32"):
+            plan(file)
+    file.write_text("[models]\nmodel = 'demo'\ndevice = 'cpu'\ncompute_type = 'float32'\n")
+    assert plan(file).presets["demo"].compute_type == "float32"
+    supported_compute_types.cache_clear()
