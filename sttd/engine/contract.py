@@ -57,7 +57,7 @@ def options_of(preset: Preset, declared: type[T]) -> T:
     try:
         return parse(declared, preset.options, path=f"presets.{preset.name}.", beside=rules_of(Preset))
     except FieldError as error:
-        raise ConfigError(error.message) from None
+        raise ConfigError(error.message, data={"option": error.field}) from None
 
 
 @attrs.frozen(kw_only=True)
