@@ -195,6 +195,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
 
     plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags=_flags(arguments)))
     place(plan.loaded, environ=os.environ)
+    for warning in plan.loaded.warnings:
+        print(f"sttd: {warning}", file=sys.stderr)
     for key, (value, origin) in plan.loaded.values().items():
         print(f"{key} = {value!r}  ({origin})")
     return EXIT_OK

@@ -299,6 +299,8 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
     config = plan.config
     logs.configure(level=config.log.level, format=config.log.format)
     log.info("starting", version=sttd.__version__, config=plan.loaded.path or "defaults")
+    for warning in plan.loaded.warnings:
+        log.warning(warning)
     where = place(plan.loaded, environ=sources.environ, inherited=inherited)
     with sockets.owned(where.directory) as holding:
         listeners = await sockets.open_listeners(

@@ -499,7 +499,7 @@ def _text(path: str, value: Any, *, max_chars: int | None, choices: tuple[str, .
         refuse(path, f"{_quoted(path)} holds a control character")
     if choices and value not in choices:
         known = f"one of {_listed(choices)}" if len(choices) <= 16 else "a known one"
-        refuse(path, f"{_quoted(path)} must be {known}, not {_quoted(value)}")
+        refuse(path, f"{_quoted(path)} must be {known}, not {_quoted(value)}{suggestion(value, choices)}")
     return str(value)
 
 

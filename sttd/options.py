@@ -31,6 +31,19 @@ ENCODINGS: Final = (*SAMPLE_BYTES, CONTAINER)
 MIN_RATE, MAX_RATE = 8_000, 192_000
 MAX_CHANNELS: Final = 8
 
+# What CTranslate2 can compute in, the quickest first; which of them depends on the device.
+COMPUTE_TYPES: Final = (
+    "auto",
+    "int8",
+    "int8_float32",
+    "int8_float16",
+    "int8_bfloat16",
+    "int16",
+    "float16",
+    "bfloat16",
+    "float32",
+    "default",
+)
 MAX_CPU_THREADS: Final = 64  # of one worker; chosen: calls gain little beyond four threads
 MAX_WORKERS: Final = 8  # of one model; chosen: each is a copy of its workspace
 

@@ -66,6 +66,15 @@ def make_plan(sources: Sources) -> Plan:
     ledger = Ledger(default_own_dir().parent / "models.json")
     store = ModelStore(models_dir=models_dir, network=network, ledger=ledger)
     backends: dict[str, Backend] = {"whisper": WhisperBackend(store=store, ledger=ledger), "fake": FakeBackend()}
+    try:
+        presets = _presets(config, backends)
+    except ConfigError as error:
+        raise loaded.located(error) from None
+    return Plan(loaded=loaded, store=store, backends=backends, presets=presets)
+
+
+def _presets(config: Config, backends: Mapping[str, Backend]) -> dict[str, Preset]:
+    """All presets; those that the configuration names are checked. Raises ConfigError."""
     presets = configured_presets(
         config.presets,
         backends=backends,
@@ -79,7 +88,7 @@ def make_plan(sources: Sources) -> Plan:
             known = ", ".join(sorted(presets))
             raise ConfigError(f"unknown preset {name!r}{suggestion(name, list(presets)) or '.'} There are: {known}.")
         presets[name] = backends[presets[name].backend].resolve(presets[name])
-    return Plan(loaded=loaded, store=store, backends=backends, presets=presets)
+    return presets
 
 
 def pool_limits(config: Config) -> PoolLimits:
@@ -111,7 +120,7 @@ def read_token(config: Config) -> str:
     if not config.server.token_file:
         return config.server.token
     try:
-        token = Path(config.server.token_file).read_text(encoding="utf-8").strip()
+        token = Path(config.server.token_file).read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError) as exc:  # ValueError: no UTF-8, or a path that cannot be one
         raise ConfigError(f"`server.token_file`: {config.server.token_file}: {exc}") from None
     if not token:

@@ -192,10 +192,12 @@ class Service:
 
     def note_model(self, event: str, entry: PoolEntry, error: SttdError | None) -> None:
         """A model is loading, loaded, unloaded, or failed to load."""
+        more = {} if error is None else {"error": error.as_map()}
         if error is not None:
             self.last_error = error.message
-        log.info(f"model {event}", preset=entry.preset, device=entry.device, compute_type=entry.compute_type)
-        more = {} if error is None else {"error": error.as_map()}
+            log.warning(f"model {event}", preset=entry.preset, code=error.code, reason=error.message)
+        else:
+            log.info(f"model {event}", preset=entry.preset, device=entry.device, compute_type=entry.compute_type)
         self.hub.publish("models", {"event": event, **attrs.asdict(entry), **more})
 
     def summary(self) -> str:
@@ -243,7 +245,7 @@ class Service:
 
         Raises:
             ModelError: `model_not_found`, `model_not_local`.
-            ProtocolError: `bad_option`; a model that knows English alone is asked for another language.
+            ProtocolError: `bad_option`; a model is asked for a language or a translation that it cannot do.
             OverloadedError, SessionError: no room, or the daemon is stopping.
         """
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
@@ -256,7 +258,8 @@ class Service:
             self.registry.refused += 1
             self.meters.count_refused_session(options.kind)
             raise
-        options = fit_options(options, self.stock.shelf, window_s=self.preset_table[options.model].max_window_s)
+        window_s = self.preset_table[options.model].max_window_s
+        options = fit_options(options, self.stock.shelf, window_s=window_s, selectable=self.presets())
         session = self._new_session(options, peer, silero=silero)
         self.registry.add(session)
         self._tell_session("opened", session)
@@ -271,7 +274,7 @@ class Service:
 
     def fit_changes(self, changes: SessionChanges, *, options: SessionOptions) -> SessionChanges:
         """What `configure` may change in a session with these options. Raises ProtocolError, as `open_session`."""
-        return fit_changes(changes, self.stock.shelf, options=options)
+        return fit_changes(changes, self.stock.shelf, options=options, selectable=self.presets())
 
     async def _voice_network(self) -> SileroModel | None:
         return await self.engine.voice_network() if self.settings.vad.silero else None

@@ -3,11 +3,13 @@
     defaults → /etc/sttd/sttd.toml → $XDG_CONFIG_HOME/sttd/sttd.toml → STTD_SECTION__KEY → flags
 
 Later sources win, and each value remembers where it came from. With `--config FILE` only that file is read. An
-unknown key is an error with a suggestion; one bad value refuses the whole configuration.
+unknown key is an error with a suggestion; one bad value refuses the whole configuration. A variable `STTD_…` without
+the two underscores may be somebody else's: it is an error where it can only mean an option, else a warning.
 """
 
 from __future__ import annotations
 
+import codecs
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,12 +19,13 @@ import attrs
 
 from sttd.config.tree import Config, options, parse_tcp, sections, walk
 from sttd.errors import ConfigError, SttdError
-from sttd.fields import FieldError, Rule, suggestion
+from sttd.fields import FieldError, Rule, clip, suggestion
 
 Origin = Literal["default", "file", "environment", "flag"]
 Scalar = str | int | float | bool | list[Any] | dict[str, Any] | None
 
 SYSTEM_CONFIG = Path("/etc/sttd/sttd.toml")
+_OF_CLIENTS = ("STTD_SOCKET",)  # variables that are none of the daemon's
 
 
 @attrs.frozen(kw_only=True)
@@ -41,6 +44,8 @@ class Loaded:
     config: Config
     origins: Mapping[str, Origin]
     path: str  # of the file that set something, or ""
+    sources: Mapping[str, str] = attrs.field(factory=dict)  # as in `Setting`; without the defaults
+    warnings: tuple[str, ...] = ()  # what was ignored, a sentence each without its full stop
 
     def values(self) -> dict[str, tuple[Any, str]]:
         """Every option, as (value, origin); secrets are masked."""
@@ -53,6 +58,12 @@ class Loaded:
                 key = f"presets.{name}.{leaf}"
                 rows[key] = value, self.origins.get(key, "default")
         return rows
+
+    def located(self, error: ConfigError) -> ConfigError:
+        """An error in an option (`data["option"]`), with the file, variable or flag that it is in."""
+        option = str(error.data.get("option", "")).partition("[")[0]  # of a list the item is named, too
+        source = self.sources.get(option)
+        return error if source is None else ConfigError(f"{source}: {error.message}", data=error.data)
 
 
 def load(
@@ -83,13 +94,43 @@ def _load(*, config_file: Path | None, environ: Mapping[str, str], flags: Mappin
         if table is not None:
             used = str(path)
             found |= {key: Setting(value=value, origin="file", source=str(path)) for key, value in _flatten(table)}
+    warnings = []
     for name, text in environ.items():
         if name.startswith("STTD_") and "__" in name:
             key = name.removeprefix("STTD_").lower().replace("__", ".")
             found[key] = Setting(value=text, origin="environment", source=name)
+        elif name.startswith("STTD_") and name not in _OF_CLIENTS:
+            warnings.append(_no_option(name))
     for key, text in flags.items():
         found[key] = Setting(value=text, origin="flag", source=f"--set {key}")
-    return Loaded(config=_build(found), origins={key: s.origin for key, s in found.items()}, path=used)
+    return Loaded(
+        config=_build(found),
+        origins={_as_shown(key): setting.origin for key, setting in found.items()},
+        path=used,
+        sources={_as_shown(key): setting.source for key, setting in found.items()},
+        warnings=tuple(warnings),
+    )
+
+
+def _no_option(name: str) -> str:
+    """The warning about a variable that is ignored. Raises ConfigError where it can only have been meant for sttd."""
+    variables = [variable_of(key) for key, _ in options()]
+    meant = next((each for each in variables if each.replace("__", "_") == name.upper()), None)
+    if meant is not None:
+        raise ConfigError(f"{name}: section and option are parted by two underscores; did you mean `{meant}`?")
+    hint = suggestion(name.upper(), variables) or "; options are STTD_SECTION__OPTION, with two underscores"
+    return f"the variable {clip(name)} is no option and ignored{hint}"
+
+
+def variable_of(key: str) -> str:
+    """The variable of the environment that sets an option."""
+    return f"STTD_{key.upper().replace('.', '__')}"
+
+
+def _as_shown(key: str) -> str:
+    """The key as `values` and errors have it: the options of a preset's backend without the table of their own."""
+    path, _, leaf = key.rpartition(".")
+    return f"{path.removesuffix('.options')}.{leaf}" if key.startswith("presets.") else key
 
 
 def config_files(config_file: Path | None, environ: Mapping[str, str]) -> list[Path]:
@@ -110,8 +151,10 @@ def parse_set(text: str) -> tuple[str, str]:
 
 def _read_toml(path: Path, *, required: bool) -> dict[str, Any] | None:
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        content = path.read_bytes()
+        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise ConfigError(f"{path}: this is UTF-16; save it as UTF-8")
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark in front
     except FileNotFoundError:
         if required:
             raise ConfigError(f"{path}: there is no such file") from None

@@ -16,7 +16,7 @@ from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.errors import ConfigError
 from sttd.fields import Rule, flag, integer, number, rules_of, same, string, strings
-from sttd.options import MAX_CPU_THREADS, Endpointing, Tuning
+from sttd.options import COMPUTE_TYPES, MAX_CPU_THREADS, Endpointing, Tuning
 
 
 def _of_sessions(declared: type[Any], name: str) -> Any:
@@ -82,7 +82,11 @@ class ModelsConfig:
     model: str = string("preset that decodes finals", default="auto", changes="session")
     interim_model: str = string("preset that decodes interims; empty: the same", default="", changes="session")
     device: str = string("`auto`, `cpu`, `cuda` or `cuda:N`, for presets that do not say", default="auto")
-    compute_type: str = string("`auto`: float16 on CUDA, int8 on CPU; int8_float16 for small GPUs", default="auto")
+    compute_type: str = string(
+        "`auto`: float16 on CUDA, int8 on CPU; int8_float16 for small GPUs; `default`: as the model was saved",
+        choices=COMPUTE_TYPES,
+        default="auto",
+    )
     cpu_threads: int = integer(
         "threads a call uses on CPU; 0: from the machine", minimum=0, maximum=MAX_CPU_THREADS, default=0
     )

@@ -17,7 +17,7 @@ from sttd.core.types import DecodeItem, Hypothesis
 from sttd.engine.store.ledger import Source
 from sttd.errors import ConfigError, DecodeError, ModelError
 from sttd.fields import FieldError, integer, number, parse, rules_of, string
-from sttd.options import MAX_CPU_THREADS, MAX_UTTERANCE_S, MAX_WORKERS
+from sttd.options import COMPUTE_TYPES, MAX_CPU_THREADS, MAX_UTTERANCE_S, MAX_WORKERS
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class Preset:
     model: str = string("folder, name of a built-in model, or repository on the Hugging Face hub", default="")
     revision: str | None = string("branch, tag or commit of the repository")
     device: str = string("as `models.device`", default="auto")
-    compute_type: str = string("as `models.compute_type`", default="auto")
+    compute_type: str = string("as `models.compute_type`", choices=COMPUTE_TYPES, default="auto")
     cpu_threads: int = integer(
         "threads of one worker; 0: from the machine", minimum=0, maximum=MAX_CPU_THREADS, default=0
     )
@@ -57,7 +57,7 @@ def options_of(preset: Preset, declared: type[T]) -> T:
     try:
         return parse(declared, preset.options, path=f"presets.{preset.name}.", beside=rules_of(Preset))
     except FieldError as error:
-        raise ConfigError(error.message) from None
+        raise ConfigError(error.message, data={"option": error.field}) from None
 
 
 @attrs.frozen(kw_only=True)
@@ -233,6 +233,9 @@ class Backend(Protocol):
 
     def describe(self, preset: Preset) -> Place:
         """What is known of the model here. As cheap as `locate`, and as silent."""
+
+    def languages(self, preset: Preset) -> frozenset[str] | None:
+        """Which languages the model knows, as far as its files say before it is loaded. No network."""
 
     def forget(self) -> None:
         """Models came or went: what was remembered of the disk is looked up anew."""

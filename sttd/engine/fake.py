@@ -113,6 +113,10 @@ class FakeBackend:
         """It is always there, and as quick as its options say."""
         return Place(model=preset.model, path=Path(), source="embedded", verified=True, realtime=True)
 
+    def languages(self, preset: Preset) -> frozenset[str] | None:
+        """Whatever is asked for, unless the name of the model says otherwise."""
+        return None
+
     def forget(self) -> None:
         """Nothing is remembered."""
 

@@ -1,4 +1,4 @@
-"""What the process and the machine have of memory, read from /proc and, where there is one, from the NVIDIA driver.
+"""What the process may take of memory and cores, read from /proc, /sys and, where there is one, from the NVIDIA driver.
 
 All functions are cheap (tens of microseconds), never raise for want of a GPU, and return bytes.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import math
 import os
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import attrs
@@ -48,10 +50,14 @@ def total_bytes() -> int:
 
 
 def usable_cores() -> int:
-    """Physical cores among the CPUs that this process may run on; hyper-threads share one and don't count."""
+    """Physical cores among the CPUs that this process may run on; hyper-threads share one and don't count.
+
+    A cgroup's quota of CPU time counts as so many cores, rounded up: more threads use it up sooner, and then all of
+    them stand still until the next period.
+    """
     cpus = os.sched_getaffinity(0)
     siblings = {_siblings(cpu) for cpu in cpus}
-    return max(1, len(siblings))
+    return max(1, math.ceil(min(len(siblings), _quota_cores())))
 
 
 def keep_heap() -> bool:
@@ -123,27 +129,61 @@ def _of_machine(name: str) -> int:
     raise AssertionError("Linux since 3.14 has MemTotal and MemAvailable")
 
 
-def _own_cgroup() -> Path | None:
-    """The folder of this process's cgroup (v2)."""
+def _own_cgroups(controller: str = "") -> Iterator[Path]:
+    """The folders of this process's cgroup and of those above it, whose limits hold for it too.
+
+    Args:
+        controller: of the hierarchy of cgroups v1 that it has there; "" for v2. In a container both may begin at the
+            container's own cgroup, while the kernel names that by its place on the host: the root is always among them.
+    """
     try:
-        return CGROUPS / OWN_CGROUP.read_text().split("::", 1)[1].split("\n")[0].lstrip("/")
-    except (OSError, IndexError):
-        return None
+        lines = [line.split(":", 2) for line in OWN_CGROUP.read_text().splitlines()]
+    except OSError:
+        return
+    for line in lines:
+        if len(line) == 3 and controller in line[1].split(","):
+            path = PurePosixPath(line[2].lstrip("/"))
+            root = CGROUPS / controller if controller else CGROUPS
+            places = (path, *path.parents) if ".." not in path.parts else (PurePosixPath(),)
+            yield from dict.fromkeys(root / place for place in places)
+
+
+def _quota_cores() -> float:
+    """CPUs' worth of time that `CPUQuota=` or `docker --cpus` allows; infinite without."""
+    v2 = (_quota(folder / "cpu.max") for folder in _own_cgroups())
+    v1 = (_quota(folder / "cpu.cfs_quota_us", folder / "cpu.cfs_period_us") for folder in _own_cgroups("cpu"))
+    return min((*v2, *v1), default=math.inf)
+
+
+def _quota(*files: Path) -> float:
+    """Time over period, which stand in one file or in two."""
+    try:
+        quota, period = (int(word) for word in " ".join(file.read_text() for file in files).split())
+    except (OSError, ValueError):  # it says "max"
+        return math.inf
+    return quota / period if quota > 0 and period > 0 else math.inf
 
 
 def _limit_of_cgroup() -> int:
-    """`MemoryMax=` of the service."""
-    folder = _own_cgroup()
+    """`MemoryMax=` of the service, or of what it is part of."""
+    return min((_memory_limit(folder) for folder in _own_cgroups()), default=NO_LIMIT)
+
+
+def _memory_limit(folder: Path) -> int:
     try:
-        return NO_LIMIT if folder is None else int((folder / "memory.max").read_text())
+        return int((folder / "memory.max").read_text())
     except (OSError, ValueError):  # it says "max"
         return NO_LIMIT
 
 
 def _available_of_cgroup() -> int:
-    """What that limit leaves; file cache counts as free, since the kernel reclaims it."""
-    folder, limit = _own_cgroup(), _limit_of_cgroup()
-    if folder is None or limit == NO_LIMIT:
+    """What such limits leave; file cache counts as free, since the kernel reclaims it."""
+    return min((_available_in(folder) for folder in _own_cgroups()), default=NO_LIMIT)
+
+
+def _available_in(folder: Path) -> int:
+    limit = _memory_limit(folder)
+    if limit == NO_LIMIT:
         return NO_LIMIT
     try:
         used = int((folder / "memory.current").read_text())

@@ -54,5 +54,5 @@ def _changed(preset: Preset, table: Mapping[str, Any]) -> Preset:
         try:
             fields[key] = rules[key].check(f"presets.{preset.name}.{key}", value)
         except FieldError as error:
-            raise ConfigError(error.message) from None
+            raise ConfigError(error.message, data={"option": error.field}) from None
     return attrs.evolve(preset, options=options, **fields)

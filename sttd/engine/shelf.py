@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import attrs
 
-from sttd.engine.contract import Backend, Preset
+from sttd.engine.contract import Backend, Place, Preset
 from sttd.engine.leases import Loaded, PresetRow, preset_row
 from sttd.engine.presets import not_found, not_local
-from sttd.engine.store.catalogue import english_only, lacks
+from sttd.engine.store import catalogue
 from sttd.errors import ModelError
 
 
@@ -37,13 +37,44 @@ class Shelf:
 
     def english_only(self, name: str) -> bool:
         """Whether the model of a preset is known to know English alone. Raises ModelError `model_not_found`."""
-        found = self.preset(name)
-        return english_only(self.backends[found.backend].describe(found).model)
+        return catalogue.english_only(self._model(name)) or self._languages(name) == frozenset({"en"})
 
     def lacks(self, name: str, language: str) -> bool:
         """Whether the model of a preset is known not to know a language. Raises ModelError `model_not_found`."""
+        known = self._languages(name)
+        return catalogue.lacks(self._model(name), language) or (known is not None and language not in known)
+
+    def translates(self, name: str) -> bool:
+        """Whether nothing is known that keeps a preset's model from it. Raises ModelError `model_not_found`."""
+        return catalogue.translates(self._model(name)) and not self.english_only(name)
+
+    def instead(self, name: str, able: Callable[[str], bool], *, among: Collection[str]) -> str | None:
+        """How to come by a model that is able to do what that of a preset is not, in words; None: nothing is known.
+
+        Of those on disk the largest that this machine is not known to be too slow for; else the same model of many
+        languages, or else the one that is quickly had.
+        """
+        kind = self.preset(name).backend
+        others = [other for other in self.presets if other in among and self.presets[other].backend == kind]
+        places = {other: self._place(other) for other in others if able(other)}
+        local = [other for other, place in places.items() if place.path is not None]
+        if local:
+            best = max(local, key=lambda other: (places[other].realtime is not False, places[other].size_bytes or 0))
+            return f"use the preset {best!r}"
+        many = name.removesuffix(".en")
+        wanted = next((other for other in (many, "base", "large-v3") if other in places), None)
+        return f"get one with `sttctl pull {wanted}`" if wanted is not None else None
+
+    def _place(self, name: str) -> Place:
         found = self.preset(name)
-        return lacks(self.backends[found.backend].describe(found).model, language)
+        return self.backends[found.backend].describe(found)
+
+    def _model(self, name: str) -> str:
+        return self._place(name).model
+
+    def _languages(self, name: str) -> frozenset[str] | None:
+        found = self.preset(name)
+        return self.backends[found.backend].languages(found)
 
     def suggested(self, name: str) -> str:
         """Which model to get for a preset; for `auto` the one that suits this machine."""

@@ -586,6 +586,9 @@ def test_a_load_that_fails_is_told_and_counted(serve, tmp_path):
         assert status["models"]["load_failures"] == 1
         assert status["health"]["last_error"]
         assert line.code("load", {"preset": "broken"}) == "model_load_failed"  # the key is not wedged
+    said = [text for text in daemon.log().splitlines() if "model load_failed" in text]
+    assert said
+    assert all("WARNING" in text.upper() and "'broken' does not load" in text for text in said), said
     with daemon.connect() as client:  # a session learns of it, and its utterance still has a final
         start(client, model="broken", endpointing=False)
         client.send(SECOND)

@@ -156,6 +156,8 @@ def test_check_config_shows_values_and_their_origin(tmp_path):
     result = run_sttd("check-config", "--config", str(file))
     assert result.returncode == 0
     assert "vad.aggressiveness = 3  (file)" in result.stdout
+    result = run_sttd("check-config", "--config", str(file), env={"STTD_FOO": "1"})
+    assert (result.returncode, "STTD_FOO is no option" in result.stderr) == (0, True)
     file.write_text("[vad]\naggressiveness = 4\n")
     result = run_sttd("check-config", "--config", str(file))
     assert result.returncode == 2

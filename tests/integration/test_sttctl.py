@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -166,6 +167,17 @@ def test_standard_input_is_a_file_too(daemon):
         status, out, _ = sttctl(daemon, "transcribe", "-", stdin=stdin)
     assert status == 0
     assert out.startswith("w1 w2")
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("asked", [("-l", "de"), ("--languages", "de,fr"), ("--translate",)])
+def test_what_a_model_cannot_do_is_an_error_with_its_reason(serve, tmp_path, asked):
+    """Nothing in the name of the folder says that the model is English."""
+    shutil.copytree(ROOT / "sttd" / "assets" / "demo-model", tmp_path / "mine")
+    daemon = serve("--tcp", "off", "--set", f"presets.mine.model={tmp_path / 'mine'}", "--model", "mine")
+    status, out, err = sttctl(daemon, "transcribe", *asked, SHORT)
+    assert (status, out) == (2, "")
+    assert "'mine' knows English only" in err
 
 
 def test_ctrl_c_leaves_nothing_behind(serve, tmp_path):

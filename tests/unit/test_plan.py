@@ -5,8 +5,9 @@ import time
 
 import pytest
 
+from sttd.engine.whisper.backend import supported_compute_types
 from sttd.errors import ConfigError
-from sttd.plan import Sources, make_plan
+from sttd.plan import Sources, make_plan, read_token
 
 GOOD = b'[models]\nmodel = "fake"\n'
 BAD = {
@@ -15,6 +16,8 @@ BAD = {
     "5000 brackets": GOOD + b"x = " + b"[" * 5000,
     "bad UTF-8": GOOD + b"[server]\ntoken = '\xff'",
     "an unknown option of a preset": GOOD + b"[presets.fake]\nwords_ms = 1",
+    "a compute type that nobody has": GOOD + b"compute_type = 'int7'",
+    "the same of a preset": GOOD + b"[presets.fake]\ncompute_type = 'int7'",
 }
 
 
@@ -70,3 +73,55 @@ def test_a_running_daemon_outlives_every_bad_file(serve, tmp_path):
     file.rmdir()
     file.write_bytes(GOOD)
     assert daemon.call("reload") == {"changed": [], "needs_restart": []}
+
+
+@pytest.mark.parametrize("table", ["models", "presets.mine"])
+def test_a_compute_type_that_is_none_is_named_with_the_one_that_was_meant(tmp_path, table):
+    file = tmp_path / "sttd.toml"
+    file.write_text(f"[{table}]\ncompute_type = 'int7'\n")
+    with pytest.raises(ConfigError, match=rf"`{table}.compute_type` must be one of .*`int7`; did you mean `int8`"):
+        plan(file)
+
+
+@pytest.mark.model
+def test_so_is_one_that_this_machine_cannot_compute_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("ctranslate2.get_supported_compute_types", lambda device, index: {"int8", "float32"})
+    supported_compute_types.cache_clear()
+    file = tmp_path / "sttd.toml"
+    for text in (
+        "[models]\nmodel = 'demo'\ndevice = 'cpu'\ncompute_type = 'float16'\n",
+        "[models]\nmodel = 'fake'\n[presets.demo]\ndevice = 'cpu'\ncompute_type = 'float16'\n",
+    ):
+        file.write_text(text)
+        with pytest.raises(ConfigError, match=r"'demo'.* 'float16'.*auto, int8, float32"):
+            plan(file)
+    file.write_text("[models]\nmodel = 'demo'\ndevice = 'cpu'\ncompute_type = 'float32'\n")
+    assert plan(file).presets["demo"].compute_type == "float32"
+    supported_compute_types.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cpu_thread = 2", "`presets.t.cpu_thread` here; did you mean `presets.t.cpu_threads`?"),
+        ("cpu_threads = 'two'", "`presets.t.cpu_threads` must be an integer"),
+        ("temperatures = [0.0, 2.0]", "`presets.t.temperatures[1]` must be"),
+        ("[presets.t.options]\nbeam_siz = 2", "`presets.t.beam_siz` here; did you mean `presets.t.beam_size`?"),
+    ],
+)
+def test_what_is_wrong_in_a_preset_is_named_with_its_place(tmp_path, text, message):
+    file = tmp_path / "sttd.toml"
+    file.write_text(f"[presets.t]\nmodel = './tiny.en'\n{text}\n")
+    with pytest.raises(ConfigError) as caught:
+        plan(file)
+    assert caught.value.message.startswith(f"{file}: ")
+    assert message in caught.value.message
+    with pytest.raises(ConfigError, match=r"^--set presets.t.cpu_thread: "):
+        make_plan(Sources(config_file=None, environ={}, flags={"presets.t.cpu_thread": "2"}))
+
+
+def test_a_token_may_be_written_by_an_editor_that_marks_its_byte_order(tmp_path):
+    token, file = tmp_path / "token", tmp_path / "sttd.toml"
+    token.write_bytes(b"\xef\xbb\xbfsesame\r\n")
+    file.write_text(f"[server]\ntoken_file = '{token}'\n")
+    assert read_token(plan(file).config) == "sesame"

@@ -161,6 +161,11 @@ PUBLISHED: Final[Mapping[str, Published]] = {
     )
 }
 
+# Both are unique without the owner of the repository.
+_BY_NAME: Final[Mapping[str, Published]] = {
+    name: row for row in PUBLISHED.values() for name in (row.name, row.repository.rpartition("/")[2])
+}
+
 # What `auto` prefers, best first: fewer word errors before more, and a model of many languages before its English twin,
 # since nobody said which language will be spoken. Turbo stands first: its errors are nearly large-v3's, at a third of
 # the time (the card of openai/whisper-large-v3-turbo). The distilled ones are for those who name them.
@@ -186,9 +191,13 @@ EMBEDDED: Final = "demo"
 # Of all languages the one that came last: to large-v3, and to what was made of it.
 _CANTONESE: Final = "yue"
 
+# Made of large-v3 without any translated speech: what it is asked to translate it writes down as it is spoken (the card
+# of openai/whisper-large-v3-turbo).
+_TURBO: Final = "large-v3-turbo"
+
 
 def lacks(model: str, language: str) -> bool:
-    """Whether a model does not know a language, as far as that is known before it is loaded: by its name."""
+    """Whether a model does not know a language, as far as its name says."""
     if english_only(model):
         return language != "en"
     known = _published(model)
@@ -196,15 +205,21 @@ def lacks(model: str, language: str) -> bool:
 
 
 def english_only(model: str) -> bool:
-    """Whether a model knows no language but English, as far as that is known before it is loaded: by its name."""
+    """Whether a model knows no language but English, as far as its name says."""
     known = _published(model)
     if known is not None:
         return known.english
     return model == EMBEDDED or model.rstrip("/").endswith(".en")
 
 
+def translates(model: str) -> bool:
+    """Whether a model may be able to translate: its name does not say that it is not."""
+    return not english_only(model) and _TURBO not in model.rstrip("/").rpartition("/")[2]
+
+
 def _published(model: str) -> Published | None:
-    return next((row for row in PUBLISHED.values() if model in (row.name, row.repository)), None)
+    """The row of a model, by its name, its repository or a folder that is called like one of them."""
+    return _BY_NAME.get(model.rstrip("/").rpartition("/")[2])
 
 
 def pull_unit(model: str) -> str:

@@ -12,7 +12,7 @@ calls are synchronous, and the dispatcher makes no more of them at a time than t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,12 +28,14 @@ from sttd.engine.store.models import ModelStore, size_bytes
 from sttd.engine.whisper import libraries
 from sttd.engine.whisper.decoder import BatchKey, Decoder
 from sttd.engine.whisper.features import encode
+from sttd.engine.whisper.knowledge import languages_on_disk
 from sttd.engine.whisper.measurement import measure
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.places import Places
 from sttd.engine.whisper.tokens import TextCodec, languages_of
-from sttd.errors import DecodeError, ModelError, SttdError
+from sttd.errors import ConfigError, DecodeError, ModelError, SttdError
 from sttd.host import logs
+from sttd.options import COMPUTE_TYPES
 
 log = logs.get(__name__)
 
@@ -45,6 +47,7 @@ FIXED_BYTES: Final = 64 * 1024**2  # buffers that any model takes beside its wei
 GROWTH: Final = {"float32": 2.0, "float16": 1.0, "bfloat16": 1.0, "int16": 1.0}
 GROWTH_INT8: Final = 0.8  # int8 weights with their scales, embeddings and convolutions wider
 WARM_UP_FRAMES: Final = 400
+_ANYWHERE: Final = ("auto", "default")  # CTranslate2 makes of these what the device can
 
 
 @functools.cache
@@ -60,6 +63,15 @@ def detect_machine() -> Machine:
     return Machine(cores=memory.usable_cores(), gpu_bytes=tuple(gpus))
 
 
+@functools.cache
+def supported_compute_types(device: str) -> frozenset[str]:
+    """What CTranslate2 can compute in on a device. Imports it: to be asked only where somebody names a type."""
+    import ctranslate2
+
+    kind, _, index = device.partition(":")
+    return frozenset(ctranslate2.get_supported_compute_types(kind, int(index or 0)))
+
+
 class WhisperBackend:
     """Presets with `backend = "whisper"`."""
 
@@ -69,10 +81,12 @@ class WhisperBackend:
         store: ModelStore | None = None,
         ledger: Ledger | None = None,
         machine: Callable[[], Machine] = detect_machine,
+        compute_types: Callable[[str], Collection[str]] = supported_compute_types,
     ) -> None:
         """Without a `ledger` nothing is measured, and every model counts as unverified."""
         self._ledger = ledger
         self._machine = machine
+        self._compute_types = compute_types
         self._places = Places(store=store if store is not None else ModelStore(), ledger=ledger, machine=machine)
 
     @property
@@ -84,10 +98,14 @@ class WhisperBackend:
         """The preset with every `auto` but the model's decided, and its options checked.
 
         Raises:
-            ConfigError: a GPU asked for by name is not there, or an option is wrong.
+            ConfigError: a GPU asked for by name is not there, or cannot compute in the type asked for, or an option is
+                wrong.
         """
         options_of(preset, Settings)
-        return resolve(preset, machine=self._machine())
+        resolved = resolve(preset, machine=self._machine())
+        if preset.compute_type not in _ANYWHERE:
+            self._check_compute_type(resolved)
+        return resolved
 
     def locate(self, preset: Preset) -> Path | None:
         """Where the model is on disk, or None. No network."""
@@ -96,6 +114,11 @@ class WhisperBackend:
     def describe(self, preset: Preset) -> Place:
         """What is known of the model here."""
         return self._places.describe(preset)
+
+    def languages(self, preset: Preset) -> frozenset[str] | None:
+        """Which languages the model on disk knows."""
+        folder = self.locate(preset)
+        return None if folder is None else languages_on_disk(folder)
 
     def forget(self) -> None:
         """Models came or went."""
@@ -113,7 +136,10 @@ class WhisperBackend:
                 what is free, with `compute_type`, `needed_bytes` and `available_bytes` in its data;
                 `model_load_failed` with the reason.
         """
-        wanted = self.resolve(attrs.evolve(preset, cpu_threads=cpu_threads, num_workers=num_workers))
+        try:
+            wanted = self.resolve(attrs.evolve(preset, cpu_threads=cpu_threads, num_workers=num_workers))
+        except ConfigError as error:  # of a preset that nobody asked for when the configuration was read
+            raise ModelError(error.message) from error
         path = self.locate(wanted)
         if path is None:
             raise not_local(preset, wanted=self.suggest(wanted))
@@ -141,6 +167,14 @@ class WhisperBackend:
             return model
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
             raise _load_error(error, wanted) from error
+
+    def _check_compute_type(self, preset: Preset) -> None:
+        able = self._compute_types(preset.device)
+        if preset.compute_type not in able:
+            raise ConfigError(
+                f"Preset {preset.name!r}: {preset.device} does not compute in {preset.compute_type!r}; "
+                f"compute_type may be: {', '.join(each for each in COMPUTE_TYPES if each in {*able, *_ANYWHERE})}."
+            )
 
     def _measure(
         self, ledger: Ledger, model: LoadedWhisper, preset: Preset, path: Path, *, known: Speed | None

@@ -18,7 +18,6 @@ from sttd.engine.whisper.features import Encoded, encode
 from sttd.engine.whisper.passes import Known
 from sttd.engine.whisper.search import Language
 from sttd.engine.whisper.tokens import TextCodec
-from sttd.errors import DecodeError
 
 # Of silence, to see what the model leans to. A full window gives the same but takes as long as speech does: with base
 # the logarithms of the two correlate by 0.999, and with those of noise by 0.97 to 0.99.
@@ -34,7 +33,9 @@ class LanguageChooser:
     _silence: Mapping[str, float] | None = attrs.field(default=None, init=False)
 
     def languages(self, encoded: Encoded, batch: Sequence[DecodeItem]) -> list[Language]:
-        """The language of each item. Raises DecodeError, `bad_option`: the model knows none of those allowed."""
+        """The language of each item. Raises DecodeError, `bad_option`: the model cannot do what an item asks for."""
+        for item in batch:
+            self._codec.check(item.options)
         given = [self._codec.language(item.options.language) for item in batch]
         if not any(self._listens(item, code) for item, code in zip(batch, given, strict=True)):
             return [self._known(item, code) for item, code in zip(batch, given, strict=True)]
@@ -60,8 +61,6 @@ class LanguageChooser:
     def _heard(self, item: DecodeItem, code: str | None, probabilities: Mapping[str, float]) -> Language:
         prior = item.options.languages or Prior()
         allowed = [language for language in prior.allowed if language in self._codec.languages]
-        if prior.allowed and not allowed and code is None:
-            raise DecodeError(f"The model knows none of {', '.join(prior.allowed)}.", code="bad_option")
         heard = evidence(probabilities, silence=self._of_silence(), allowed=allowed)
         if code is not None:
             return Language(code=code, probability=1.0, heard=heard)

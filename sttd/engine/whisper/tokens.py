@@ -49,16 +49,29 @@ class TextCodec:
     def language(self, wanted: str | None) -> str | None:
         """The language to decode in; None means that it must be detected.
 
-        A model of one language takes every request as that language, as faster-whisper does for `.en` models.
-
         Raises:
             DecodeError: `bad_option`; the model does not know the language.
         """
-        if len(self.languages) == 1:
-            return self.languages[0]
         if wanted is not None and wanted not in self.languages:
-            raise DecodeError(f"The model does not know the language {wanted!r}.", code="bad_option")
-        return wanted
+            raise DecodeError(f"The model does not know the language {wanted!r}. {self._knows()}", code="bad_option")
+        return self.languages[0] if len(self.languages) == 1 else wanted
+
+    def check(self, options: DecodeOptions) -> None:
+        """What is asked of the model, but for the language. A session asks for it at its start (`session/fitting.py`).
+
+        Raises:
+            DecodeError: `bad_option`; it cannot translate, or knows none of the languages that are possible.
+        """
+        if options.task == "translate" and len(self.languages) == 1:
+            raise DecodeError(f"The model does not translate. {self._knows()}", code="bad_option")
+        allowed = options.languages.allowed if options.languages is not None else ()
+        if allowed and options.language is None and not set(allowed).intersection(self.languages):
+            raise DecodeError(f"The model knows none of {', '.join(allowed)}. {self._knows()}", code="bad_option")
+
+    def _knows(self) -> str:
+        if len(self.languages) > 1:
+            return f"It knows {len(self.languages)} others."
+        return f"It knows {self.languages[0]!r} only; a model of many languages does, such as `base`."
 
     def prompt(
         self, options: DecodeOptions, *, language: str, timestamps: bool, with_context: bool = True

@@ -130,6 +130,35 @@ def test_what_is_no_text_is_refused():
         load(environ={"STTD_SERVER__TOKEN": "\udcff"})
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [("STTD_MODELS_MODEL", "STTD_MODELS__MODEL"), ("STTD_INTERIM_INTERIM_MIN_MS", "STTD_INTERIM__INTERIM_MIN_MS")],
+)
+def test_a_variable_that_can_only_mean_an_option_is_an_error(variable, meant):
+    with pytest.raises(ConfigError, match=f"{variable}: .* two underscores; did you mean `{meant}`"):
+        load(environ={variable: "base"})
+
+
+def test_other_variables_may_be_somebody_elses_and_are_a_warning():
+    environ = {"STTD_FOO": "1", "STTD_MODELS_MODLE": "1", "STTD_SOCKET": "/run/sttd/control.sock", "PATH": "/bin"}
+    loaded = load(environ=environ)
+    assert loaded.config == load().config
+    assert loaded.warnings == (
+        "the variable STTD_FOO is no option and ignored; options are STTD_SECTION__OPTION, with two underscores",
+        "the variable STTD_MODELS_MODLE is no option and ignored; did you mean `STTD_MODELS__MODEL`?",
+    )
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path, ending):
+    file = tmp_path / "sttd.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + f'[models]{ending}model = "fake"{ending}'.encode())
+    assert config_reader.load(config_file=file, environ={}).config.models.model == "fake"
+    file.write_bytes('[models]\nmodel = "fake"\n'.encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"sttd\.toml: this is UTF-16; save it as UTF-8"):
+        config_reader.load(config_file=file, environ={})
+
+
 def test_lists_may_be_written_with_commas_in_variables():
     loaded = load(environ={"STTD_SERVER__ALLOWED_HOSTS": "a.example, b.example"})
     assert loaded.config.server.allowed_hosts == ("a.example", "b.example")
@@ -142,7 +171,9 @@ def test_preset_tables_are_kept_as_written():
 
 
 def test_the_options_of_a_backend_may_have_a_table_of_their_own(tmp_path):
-    assert load(tmp_path, toml="[presets.fake.options]\nword_ms = 200\n").config.presets == {"fake": {"word_ms": 200}}
+    loaded = load(tmp_path, toml="[presets.fake.options]\nword_ms = 200\n")
+    assert loaded.config.presets == {"fake": {"word_ms": 200}}
+    assert loaded.values()["presets.fake.word_ms"] == (200, "file")
 
 
 @pytest.mark.parametrize("table", ['[presets."base.en"]', "[presets.base.en]", '[presets."base.en".options]'])

@@ -93,6 +93,14 @@ def test_a_limit_of_the_service_counts_and_its_file_cache_does_not(tmp_path, mon
     assert memory.total_bytes() == 1000
 
 
+def test_a_limit_of_what_the_service_is_part_of_counts_too(tmp_path, monkeypatch):
+    cgroup(tmp_path, monkeypatch)
+    above = tmp_path / "system.slice"
+    for name, text in {"memory.max": "800", "memory.current": "700", "memory.stat": "inactive_file 50\n"}.items():
+        (above / name).write_text(text)
+    assert (memory.available_bytes(), memory.total_bytes()) == (150, 800)
+
+
 @pytest.mark.parametrize("changes", [{"limit": "max"}, {"stat": "anon 1\n"}, {"current": "?"}])
 def test_without_a_readable_limit_there_is_none(tmp_path, monkeypatch, changes):
     cgroup(tmp_path, monkeypatch, **changes)
@@ -100,7 +108,44 @@ def test_without_a_readable_limit_there_is_none(tmp_path, monkeypatch, changes):
     assert memory.available_bytes() == 7_000_000_000
 
 
+V1 = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/a/b", {"a/b/cpu.max": "50000 100000"}, 1),
+        ("0::/a/b", {"a/b/cpu.max": "250000 100000"}, 3),
+        ("0::/a/b", {"a/b/cpu.max": "max 100000", "a/cpu.max": "20000 10000"}, 2),  # of what it is part of
+        ("0::/a/b", {"a/b/cpu.max": "300000 100000", "a/cpu.max": "600000 100000"}, 3),
+        ("0::/", {"cpu.max": "100000 100000"}, 1),  # in a container
+        ("0::/../c", {"cpu.max": "200000 100000"}, 2),  # and in one beside it
+        ("0::/a/b", {"a/b/cpu.max": "1600000 100000"}, 8),  # more than there are
+        ("0::/a/b", {"a/b/cpu.max": "max 100000"}, 8),
+        ("0::/a/b", {"a/b/cpu.max": "what?"}, 8),
+        ("0::/a/b", {"a/b/cpu.max": "100000 0"}, 8),
+        ("0::/a/b", {}, 8),
+        ("no cgroup", {}, 8),
+        ("1:cpuset:/\n4:cpu,cpuacct:/d/e\n0::/", {f"cpu/d/e/{V1[0]}": "150000", f"cpu/d/e/{V1[1]}": "100000"}, 2),
+        ("4:cpu:/d/e", {f"cpu/d/{V1[0]}": "50000\n", f"cpu/d/{V1[1]}": "100000\n"}, 1),
+        ("4:cpu:/docker/f", {f"cpu/{V1[0]}": "300000", f"cpu/{V1[1]}": "100000"}, 3),  # as the host calls it
+        ("4:cpu:/d", {f"cpu/d/{V1[0]}": "-1", f"cpu/d/{V1[1]}": "100000"}, 8),
+    ],
+)
+def test_a_quota_of_cpu_time_is_so_many_cores_rounded_up(tmp_path, monkeypatch, own, files, cores):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "own").write_text(f"{own}\n")
+    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_CGROUP", tmp_path / "own")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(memory, "_siblings", str)
+    assert memory.usable_cores() == cores
+
+
 def test_cores_are_physical_ones_that_the_process_may_use(monkeypatch):
+    monkeypatch.setattr(memory, "_quota_cores", lambda: float("inf"))
     assert 1 <= memory.usable_cores() <= len(os.sched_getaffinity(0))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
     monkeypatch.setattr(memory, "_siblings", lambda cpu: f"{cpu % 2},{cpu % 2 + 2}")

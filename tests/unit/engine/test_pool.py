@@ -86,6 +86,9 @@ class StubBackend:
     def describe(self, preset):
         return Place(model=preset.model, path=self.locate(preset))
 
+    def languages(self, preset):
+        return None
+
     def forget(self):
         self.note("forget")
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sttd.engine.store.catalogue import LADDER, PUBLISHED, english_only, lacks
+from sttd.engine.store.catalogue import LADDER, PUBLISHED, english_only, lacks, translates
 from sttd.engine.store.models import REQUIRED
 
 
@@ -38,6 +38,8 @@ def test_english_models_are_known_by_their_names():
         ("distil-large-v3", True),
         ("distil-whisper/distil-large-v3.5-ct2", True),
         ("demo", True),
+        ("/var/lib/models/distil-large-v3", True),  # a folder that is called like it
+        ("~/faster-distil-whisper-large-v3/", True),
         ("some/where/whisper-small.en/", True),
         ("base", False),
         ("Systran/faster-whisper-large-v3", False),
@@ -65,6 +67,23 @@ def test_who_knows_english_only_is_known_by_the_name(model, english):
 )
 def test_which_languages_a_model_lacks_is_known_by_the_name(model, language, lacking):
     assert lacks(model, language) == lacking
+
+
+@pytest.mark.parametrize(
+    ("model", "able"),
+    [
+        ("base", True),
+        ("large-v3", True),
+        ("./a-model", True),  # nobody knows
+        ("large-v3-turbo", False),
+        ("somebody/faster-whisper-large-v3-turbo-ct2", False),
+        ("tiny.en", False),
+        ("distil-large-v3.5", False),
+        ("demo", False),
+    ],
+)
+def test_who_cannot_translate_is_known_by_the_name(model, able):
+    assert translates(model) == able
 
 
 @pytest.mark.parametrize("name", ["tiny.en", "base"])

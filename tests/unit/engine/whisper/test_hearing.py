@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from sttd.core.languages import Prior
 from sttd.core.types import Effort
 from sttd.engine.store.models import embedded_model
 from sttd.engine.whisper.features import FULL_WINDOW, encode, log_mel
@@ -127,8 +128,8 @@ def test_what_a_client_writes_is_text_and_no_special_tokens(demo):
     assert codec.decode(prefix).split() == ["one", "two"]
 
 
-@pytest.mark.parametrize("options", [{"language": "de"}, {"language": "en"}, {"task": "translate"}])
-def test_a_model_of_one_language_takes_every_request_as_that_language(demo, clips, options):
+@pytest.mark.parametrize("options", [{}, {"language": "en"}])
+def test_a_model_of_one_language_detects_nothing(demo, clips, options):
     samples, text, *_ = clips["light"]
     heard = hear(demo, samples, **options)
     assert (heard.text, heard.language, heard.language_probability) == (text, "en", 1.0)
@@ -167,9 +168,22 @@ def test_an_unknown_language_fails_that_item_alone(multilingual, clips):
     assert (bad.code, "tlh" in bad.message) == ("bad_option", True)
 
 
-def test_an_english_only_model_hears_english_whatever_is_asked(english_only, clips):
-    heard = hear(english_only, clips["question"][0], language="fr", task="translate", words=True)
-    assert (heard.language, heard.language_probability) == ("en", 1.0)
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"language": "fr"}, "'fr'"),
+        ({"languages": Prior.among(("fr", "it"))}, "fr, it"),
+        ({"task": "translate"}, "translate"),
+        ({"task": "translate", "language": "en"}, "translate"),
+    ],
+)
+def test_an_english_only_model_says_what_it_cannot_and_hears_the_others(demo, english_only, clips, asked, why):
+    """A session asks at its start; this is for models of which nothing was known then."""
+    samples = clips["question"][0]
+    for model in demo, english_only:
+        heard, refused = model.decode([item(samples, words=True), item(samples, words=True, **asked)])
+        assert (heard.language, heard.language_probability) == ("en", 1.0)
+        assert (refused.code, why in refused.message, "`base`" in refused.message) == ("bad_option", True, True)
 
 
 def test_output_is_bounded_by_the_length_of_the_audio(multilingual):

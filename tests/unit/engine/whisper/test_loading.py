@@ -9,6 +9,7 @@ from sttd.engine.contract import Preset
 from sttd.engine.presets import builtin_presets
 from sttd.engine.store.models import ModelStore, embedded_model
 from sttd.errors import ConfigError, ModelError
+from sttd.options import COMPUTE_TYPES
 from tests.unit.engine.whisper.loaded import DEMO, backend, load
 
 pytestmark = pytest.mark.model
@@ -48,11 +49,32 @@ def test_a_broken_model_is_a_load_failure(tmp_path):
     assert "broken" in caught.value.message
 
 
-def test_a_compute_type_that_the_machine_lacks_is_a_load_failure():
-    with pytest.raises(ModelError) as caught:
-        backend().load(attrs.evolve(DEMO, compute_type="float16"), cpu_threads=1, num_workers=1)
+def test_a_compute_type_that_the_machine_lacks_is_an_error_of_the_configuration_and_of_a_load():
+    ours, wanted = backend(compute_types=lambda device: ["int8", "float32"]), attrs.evolve(DEMO, compute_type="float16")
+    with pytest.raises(ConfigError, match=r"'demo': cpu does not compute in 'float16'.* auto, int8, float32, default"):
+        ours.resolve(wanted)
+    with pytest.raises(ModelError, match="float16") as caught:
+        ours.load(wanted, cpu_threads=1, num_workers=1)
     assert caught.value.code == "model_load_failed"
-    assert "float16" in caught.value.message
+
+
+@pytest.mark.parametrize("compute_type", COMPUTE_TYPES)
+def test_what_the_configuration_lets_through_loads(compute_type):
+    """CTranslate2 says of every name what the device makes of it, and is then as good as its word."""
+    ours, wanted = backend(), attrs.evolve(DEMO, compute_type=compute_type)
+    try:
+        ours.resolve(wanted)
+    except ConfigError:
+        with pytest.raises(ModelError):
+            ours.load(wanted, cpu_threads=1, num_workers=1)
+    else:
+        ours.load(wanted, cpu_threads=1, num_workers=1).close()
+
+
+def test_ctranslate2_knows_no_other_name():
+    import ctranslate2
+
+    assert ctranslate2.get_supported_compute_types("cpu") <= set(COMPUTE_TYPES)
 
 
 def test_a_model_larger_than_memory_is_refused_before_it_loads(monkeypatch):
