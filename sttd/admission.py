@@ -33,6 +33,23 @@ _SLOT_RETRY_S: Final = 5.0  # chosen: about an utterance
 _MEMORY_RETRY_S: Final = 10.0  # memory comes back when a model idles out or a program ends: not within a second
 
 
+@attrs.frozen(kw_only=True)
+class Peer:
+    """Who is at the other end of a connection.
+
+    Privileged (root, the daemon's own uid): sees everybody's sessions, may change the daemon itself.
+    """
+
+    uid: int
+    privileged: bool
+    pid: int | None = None
+
+    @property
+    def sees(self) -> int | None:
+        """The uid whose things this peer sees; None for all."""
+        return None if self.privileged else self.uid
+
+
 @attrs.define(eq=False, kw_only=True)
 class Admission:
     """The rules above. A reload changes `config` and `presets`."""

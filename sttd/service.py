@@ -15,13 +15,11 @@ import attrs
 import trio
 
 import sttd
-from sttd.admission import Admission
+from sttd.admission import Admission, Peer
 from sttd.answers import (
     ConfigValues,
     HealthStatus,
-    Models,
     OptionValue,
-    PullResult,
     Reloaded,
     ServerStatus,
     SessionPage,
@@ -34,13 +32,14 @@ from sttd.core.accounting import LatencyWindow
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.core.types import Final, Interim
+from sttd.desk import ModelDesk
 from sttd.engine.contract import Preset
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.engine import Engine
-from sttd.engine.leases import LoadResult, PoolEntry, UnloadResult
+from sttd.engine.leases import PoolEntry
 from sttd.engine.pool import ModelPool
 from sttd.engine.stock import Stock
-from sttd.engine.store.models import ModelStore, WantedSource
+from sttd.engine.store.models import ModelStore
 from sttd.engine.vad import SileroModel
 from sttd.errors import OverloadedError, SessionError, SttdError
 from sttd.host import logs
@@ -58,23 +57,6 @@ State = Literal["starting", "ready", "draining"]
 
 _HEALTH_EVERY_S = 2.0
 _LATENCY_S = 300.0  # latencies in `status` are of the last 5 minutes
-
-
-@attrs.frozen(kw_only=True)
-class Peer:
-    """Who is at the other end of a connection.
-
-    Privileged (root, the daemon's own uid): sees everybody's sessions, may change the daemon itself.
-    """
-
-    uid: int
-    privileged: bool
-    pid: int | None = None
-
-    @property
-    def sees(self) -> int | None:
-        """The uid whose things this peer sees; None for all."""
-        return None if self.privileged else self.uid
 
 
 class LoopHealth(Protocol):
@@ -104,7 +86,6 @@ class Service:
     clock: Callable[[], float] = trio.current_time
     state: State = "starting"
     listeners: tuple[str, ...] = ()
-    pulls: int = 0  # that run
     last_error: str | None = None
     audio_dropped_s: float = 0.0
     _held: Held = attrs.field(factory=Held, init=False)
@@ -115,6 +96,7 @@ class Service:
     )
 
     admission: Admission = attrs.field(init=False)
+    desk: ModelDesk = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._started_at = self.clock()
@@ -125,6 +107,7 @@ class Service:
             registry=self.registry,
             network=self.store.network,
         )
+        self.desk = ModelDesk(admission=self.admission, pool=self.pool, store=self.store)
 
     @property
     def settings(self) -> Config:
@@ -334,74 +317,10 @@ class Service:
         """Events from now on, of what this peer may see."""
         return self.hub.subscribe(frozenset(topics), uid=peer.sees)
 
-    # ------------------------------------------------------------------ models
-
-    def models(self) -> Models:
-        """All presets, and which of them is the right one here."""
-        models = self.settings.models
-        uses = {"final": models.model, "interim": models.interim_model or models.model}
-        rows = self.stock.presets()
-        auto = next((row for row in rows if row.preset == "auto"), None)
-        return Models(
-            presets=tuple(
-                attrs.evolve(row, default_for=tuple(use for use, preset in uses.items() if preset == row.preset))
-                for row in rows
-            ),
-            auto=auto.model if auto is not None and auto.local else None,
-            recommended=self.stock.shelf.suggested("auto") if auto is not None else None,
-            network=self.store.network,
-        )
-
-    async def load(
-        self,
-        *,
-        peer: Peer,
-        preset: str,
-        cpu_threads: int | None = None,
-        num_workers: int | None = None,
-        keep_alive_s: float | None = None,
-    ) -> LoadResult:
-        """Load a preset; see the pool. Raises AccessError too, by rule 6 of `admission`."""
-        own_settings = cpu_threads is not None or num_workers is not None
-        self.admission.check_load(preset, uid=peer.sees, own_settings=own_settings)
-        return await self.pool.load(
-            preset,
-            cpu_threads=cpu_threads,
-            num_workers=num_workers,
-            keep_alive_s=keep_alive_s,
-            shields=peer.privileged,
-        )
-
-    async def unload(self, *, peer: Peer, preset: str | None = None, wait: bool = True) -> UnloadResult:
-        """Unload a preset, or all that this peer may; see the pool. Raises AccessError, by rule 7 of `admission`."""
-        if preset is not None:
-            self.admission.check_unload(preset, uid=peer.sees)
-        return await self.pool.unload(preset, spare=self.admission.used_by_others(peer.sees), wait=wait)
-
-    async def pull(
-        self,
-        *,
-        model: str,
-        revision: str | None = None,
-        source: WantedSource = "auto",
-        progress: Callable[[int, int | None, str], None],
-    ) -> PullResult:
-        """Download a model, or verify the one that is there; `model` may be a preset's name."""
-        preset = self.preset_table.get(model)
-        name = self.stock.shelf.suggested(model) if preset is not None else model
-        revision = revision or (preset.revision if preset is not None else None)
-        self.pulls += 1
-        try:
-            pulled = await self.store.pull(name, revision=revision, source=source, progress=progress)
-        finally:
-            self.pulls -= 1
-        self.pool.renew()
-        return PullResult(path=str(pulled.path), model=name, source=pulled.source, verified=True)
-
     @property
     def in_use(self) -> bool:
         """Whether anybody would miss the daemon now: a session is open, or a model is being downloaded."""
-        return bool(len(self.registry) or self.pulls)
+        return bool(len(self.registry) or self.desk.pulls)
 
     # ------------------------------------------------------------------ the daemon itself
 
@@ -424,11 +343,8 @@ class Service:
         """Whether the default preset could serve a session now, and why not."""
         if self.draining:
             return False, "the daemon is stopping"
-        models = self.settings.models
-        for name in dict.fromkeys((models.model, models.interim_model or models.model)):
-            if not self.stock.has(name) and not self.stock.shelf.is_local(name):
-                return False, self.stock.shelf.absent(name, network=self.store.network).message
-        return True, "ok"
+        reason = self.desk.missing()
+        return reason is None, reason or "ok"
 
     def status(self) -> Status:
         """The state of the daemon in one look."""

@@ -58,6 +58,10 @@ class FakeService:
     def models(self):
         return MODELS
 
+    @property
+    def desk(self):
+        return self
+
     async def load(self, *, peer, preset, cpu_threads, num_workers, keep_alive_s):
         if preset == "missing":
             raise ModelError("there is no preset `missing`", code="model_not_found", data={"known": ["demo"]})

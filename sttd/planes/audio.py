@@ -29,6 +29,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 import sttd
+from sttd.admission import Peer
 from sttd.core.types import SessionEvent, Stopped
 from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import ENCODINGS, Endpointing, SessionChanges, SessionOptions
@@ -37,7 +38,7 @@ from sttd.planes.drain import Drain
 from sttd.planes.speaker import Speaker
 from sttd.planes.streams import UpgradedStream
 from sttd.planes.websocket import hold_socket
-from sttd.service import Peer, Service
+from sttd.service import Service
 from sttd.wire.common import PROTOCOL
 from sttd.wire.http import Upgrade
 from sttd.wire.messages import Audio, Configure, Finalize, Start, Stop

@@ -24,6 +24,7 @@ from typing import Any
 import attrs
 import trio
 
+from sttd.admission import Peer
 from sttd.errors import AccessError, InternalError, ProtocolError, SttdError
 from sttd.host import logs
 from sttd.host.sockets import Listener
@@ -33,7 +34,7 @@ from sttd.planes.methods import METHODS, Call
 from sttd.planes.peers import unix_peer
 from sttd.planes.streams import linger
 from sttd.planes.supervise import Supervisor
-from sttd.service import Peer, Service
+from sttd.service import Service
 from sttd.wire import rpc, verbs
 
 log = logs.get(__name__)

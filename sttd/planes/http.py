@@ -20,6 +20,7 @@ from importlib.resources import files
 import attrs
 import trio
 
+from sttd.admission import Peer
 from sttd.answers import as_map
 from sttd.host import logs
 from sttd.host.sockets import Listener
@@ -29,7 +30,7 @@ from sttd.planes.drain import Drain, serve_connections
 from sttd.planes.peers import unix_peer
 from sttd.planes.streams import RECEIVE_BYTES, linger
 from sttd.planes.supervise import Supervisor
-from sttd.service import Peer, Service
+from sttd.service import Service
 from sttd.wire.http import (
     AccessRules,
     Decision,
@@ -205,7 +206,7 @@ class _Plane:
             case "status":
                 return json_response(as_map(self.service.status()))
             case "models":
-                return json_response(as_map(self.service.models()))
+                return json_response(as_map(self.service.desk.models()))
             case "metrics":
                 return Response(status=200, body=self.service.metrics(), content_type=METRICS_TYPE)
             case "page":

@@ -15,9 +15,10 @@ import attrs
 import trio
 
 import sttd
+from sttd.admission import Peer
 from sttd.answers import as_map
 from sttd.hub import Subscription
-from sttd.service import Peer, Service
+from sttd.service import Service
 from sttd.wire import rpc, verbs
 from sttd.wire.common import PROTOCOL
 
@@ -75,15 +76,15 @@ async def _status(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
 
 
 async def _models(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
-    return as_map(call.service.models())
+    return as_map(call.service.desk.models())
 
 
 async def _load(call: Call, params: verbs.LoadParams) -> Mapping[str, Any]:
-    return as_map(await call.service.load(peer=call.peer, **attrs.asdict(params)))
+    return as_map(await call.service.desk.load(peer=call.peer, **attrs.asdict(params)))
 
 
 async def _unload(call: Call, params: verbs.UnloadParams) -> Mapping[str, Any]:
-    return as_map(await call.service.unload(peer=call.peer, preset=params.preset, wait=params.wait))
+    return as_map(await call.service.desk.unload(peer=call.peer, preset=params.preset, wait=params.wait))
 
 
 async def _pull(call: Call, params: verbs.PullParams) -> Mapping[str, Any]:
@@ -92,7 +93,7 @@ async def _pull(call: Call, params: verbs.PullParams) -> Mapping[str, Any]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(progress.send)
         try:
-            result = await call.service.pull(
+            result = await call.service.desk.pull(
                 model=params.model, revision=params.revision, source=params.source, progress=progress.report
             )
         except Exception as error:  # raised below: leaving the nursery with it would cut a notification in half

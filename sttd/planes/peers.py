@@ -8,7 +8,7 @@ import struct
 
 import trio
 
-from sttd.service import Peer
+from sttd.admission import Peer
 
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 

@@ -9,6 +9,7 @@ import attrs
 import pytest
 import trio
 
+from sttd.admission import Peer
 from sttd.config.reader import Loaded
 from sttd.config.tree import Config
 from sttd.core.pooling import PoolLimits
@@ -23,7 +24,7 @@ from sttd.host.looplag import LoopWatch
 from sttd.hub import Hub
 from sttd.metrics import Metrics
 from sttd.options import SessionChanges
-from sttd.service import Peer, Service
+from sttd.service import Service
 from sttd.session.registry import Registry
 from tests.unit.session.rooms import NOISE, read_all
 
@@ -276,7 +277,7 @@ async def test_subscribers_of_health_hear_of_trouble_and_of_nothing_else(monkeyp
 
 async def test_a_model_in_memory_is_good_for_new_sessions_whatever_became_of_its_files(monkeypatch):
     async with serving() as service:
-        await service.load(peer=ROOT, preset="fake")
+        await service.desk.load(peer=ROOT, preset="fake")
         monkeypatch.setattr(FakeBackend, "locate", lambda self, preset: None)
         assert service.readiness() == (True, "ok")
         async with service.open_session(asked(service), peer=ANN) as session:
@@ -333,7 +334,7 @@ async def test_files_give_their_slots_back_for_speech():
 async def test_a_session_whose_model_has_no_room_is_refused_at_the_start():
     async with serving() as service:
         for preset in ("slow", "fake"):
-            await service.load(peer=ROOT, preset=preset, keep_alive_s=-1)
+            await service.desk.load(peer=ROOT, preset=preset, keep_alive_s=-1)
         with pytest.raises(OverloadedError, match="every model slot is in use \\(fake, slow\\)") as caught:
             async with service.open_session(asked(service, model="words.en"), peer=ANN):
                 pass
@@ -345,7 +346,7 @@ async def test_a_session_whose_model_has_no_room_is_refused_at_the_start():
 async def test_a_pin_of_somebody_without_rights_makes_room():
     async with serving() as service:
         for preset in ("slow", "fake"):
-            assert (await service.load(peer=BOB, preset=preset, keep_alive_s=-1)).entry.pinned
+            assert (await service.desk.load(peer=BOB, preset=preset, keep_alive_s=-1)).entry.pinned
         async with service.open_session(asked(service, model="words.en"), peer=ANN) as session:
             session.feed(NOISE)
             session.stop()
@@ -355,29 +356,29 @@ async def test_a_pin_of_somebody_without_rights_makes_room():
 async def test_what_a_peer_without_rights_may_load():
     async with serving(selectable=["slow"]) as service:
         for preset in ("fake", "slow"):  # the default too
-            await service.load(peer=ANN, preset=preset)
+            await service.desk.load(peer=ANN, preset=preset)
         with pytest.raises(ModelError) as caught:
-            await service.load(peer=ANN, preset="words.en")
+            await service.desk.load(peer=ANN, preset="words.en")
         assert caught.value.code == "model_not_found"
-        await service.load(peer=ROOT, preset="words.en")
+        await service.desk.load(peer=ROOT, preset="words.en")
         for settings in ({"cpu_threads": 2}, {"num_workers": 2}):
             with pytest.raises(AccessError, match="for everybody"):
-                await service.load(peer=ANN, preset="slow", **settings)
-            await service.load(peer=ROOT, preset="slow", **settings)
+                await service.desk.load(peer=ANN, preset="slow", **settings)
+            await service.desk.load(peer=ROOT, preset="slow", **settings)
 
 
 async def test_nobody_unloads_the_models_of_other_users_sessions():
     async with serving() as service:
         for preset in ("slow", "fake"):
-            await service.load(peer=ROOT, preset=preset)
+            await service.desk.load(peer=ROOT, preset=preset)
         async with service.open_session(asked(service, model="slow"), peer=BOB):
             with pytest.raises(AccessError, match="other users"):
-                await service.unload(peer=ANN, preset="slow")
-            assert (await service.unload(peer=ANN)).unloaded == 1
+                await service.desk.unload(peer=ANN, preset="slow")
+            assert (await service.desk.unload(peer=ANN)).unloaded == 1
             assert [entry.preset for entry in entries(service)] == ["slow"]
-            assert (await service.unload(peer=BOB, preset="slow")).unloaded == 1
-            await service.load(peer=ROOT, preset="slow")
-            assert (await service.unload(peer=ROOT)).unloaded == 1
+            assert (await service.desk.unload(peer=BOB, preset="slow")).unloaded == 1
+            await service.desk.load(peer=ROOT, preset="slow")
+            assert (await service.desk.unload(peer=ROOT)).unloaded == 1
 
 
 async def test_no_session_where_memory_runs_out():
@@ -490,7 +491,7 @@ async def test_a_peer_sees_hears_and_ends_its_own():
 
 async def test_models_say_what_they_are_the_default_for():
     async with serving(interim_model="slow") as service:
-        rows = {row.preset: row for row in service.models().presets}
+        rows = {row.preset: row for row in service.desk.models().presets}
         assert {name: list(row.default_for) for name, row in rows.items()} == {
             "fake": ["final"],
             "slow": ["interim"],
@@ -498,15 +499,15 @@ async def test_models_say_what_they_are_the_default_for():
             "away": [],
             "words.en": [],
         }
-        loaded = await service.load(peer=ROOT, preset="slow", num_workers=2, keep_alive_s=-1)
+        loaded = await service.desk.load(peer=ROOT, preset="slow", num_workers=2, keep_alive_s=-1)
         assert (loaded.cache_hit, loaded.entry.num_workers, loaded.entry.pinned) == (False, 2, True)
-        assert (await service.unload(peer=ROOT, preset="slow")).unloaded == 1
+        assert (await service.desk.unload(peer=ROOT, preset="slow")).unloaded == 1
 
 
 async def test_pull_knows_presets_by_their_model():
     async with serving() as service:
         with pytest.raises(ModelError, match="'away' cannot be downloaded"):
-            await service.pull(model="away", progress=lambda *_: None)
+            await service.desk.pull(model="away", progress=lambda *_: None)
 
 
 async def test_a_download_is_a_use_of_the_daemon(monkeypatch):
@@ -520,7 +521,7 @@ async def test_a_download_is_a_use_of_the_daemon(monkeypatch):
         monkeypatch.setattr(type(service.store), "pull", pull)
         assert not service.in_use
         with pytest.raises(ModelError, match="no network"):
-            await service.pull(model="base", progress=lambda *_: None)
+            await service.desk.pull(model="base", progress=lambda *_: None)
         assert (seen, service.in_use) == ([True], False)
 
 

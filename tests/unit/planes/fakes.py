@@ -90,6 +90,10 @@ class FakeService:
     ready: tuple = (True, "ok")
     opened: trio.Event = attrs.field(factory=trio.Event)
 
+    @property
+    def desk(self):
+        return self
+
     def presets(self):
         return ["auto", "fake"]
 

@@ -9,10 +9,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from sttd.admission import Peer as ServicePeer
 from sttd.planes import control, methods
 from sttd.planes.control import ControlLimits
 from sttd.planes.drain import Drain
-from sttd.service import Peer as ServicePeer
 from sttd.wire.verbs import VERBS
 from tests.answers import MODELS, STATUS, sent
 from tests.control_plane import FakeService, Peer, Refused, open_plane

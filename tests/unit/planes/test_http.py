@@ -12,9 +12,9 @@ import attrs
 import pytest
 import trio
 
+from sttd.admission import Peer
 from sttd.planes import http
 from sttd.planes.http import HttpLimits, page
-from sttd.service import Peer
 from sttd.wire.http import AccessRules
 from tests.answers import STATUS, sent
 from tests.unit.planes.fakes import FakeService, open_plane
@@ -51,7 +51,7 @@ async def test_models_are_those_of_the_service_for_who_may_know_them():
     async with open_plane(access=AccessRules(token="s3cret")) as plane:
         assert (await plane.get("/models"))[0] == 401
         status, head, body = await plane.get("/models", headers="Authorization: Bearer s3cret\r\n")
-        assert (status, json.loads(body)) == (200, sent(plane.service.models()))
+        assert (status, json.loads(body)) == (200, sent(plane.service.desk.models()))
         assert "Cache-Control: no-store" in head
 
 
