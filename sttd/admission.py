@@ -115,7 +115,7 @@ class Admission:
     def _check_slots(self, models: tuple[str, ...]) -> None:
         pool = self.engine.pool
         if missing := [name for name in models if not pool.stock.can_serve(name)]:
-            here = ", ".join(sorted({entry.preset for entry in pool.stock.statistics().entries}))
+            here = ", ".join(sorted({entry.preset for entry in pool.stock.status().entries}))
             raise OverloadedError(
                 f"there is no room to load {missing[0]!r}: every model slot is in use ({here}). Come again later, name"
                 f" one of these, or raise models.max_loaded_models",

@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from sttd.engine.leases import PoolEntry, PoolStatistics, PresetRow
+from sttd.engine.leases import ModelsStatus, PresetRow
 from sttd.engine.tickets import DispatcherStatistics, QueueWait
 from sttd.session.registry import Registry
 from sttd.session.row import SessionRow
@@ -35,20 +35,6 @@ class ServerStatus:
     state: str
     listeners: tuple[str, ...]
     config_path: str
-
-
-@attrs.frozen(kw_only=True)
-class ModelsStatus:
-    """What is in memory."""
-
-    loaded: int
-    max_loaded: int
-    entries: tuple[PoolEntry, ...]
-    hits: int
-    misses: int
-    load_failures: int
-    idle_ttl_seconds: float
-    process_rss_bytes: int
 
 
 @attrs.frozen(kw_only=True)
@@ -126,7 +112,8 @@ class Status:
 def compose_status(
     *,
     server: ServerStatus,
-    pool: PoolStatistics,
+    models: ModelsStatus,
+    workers: int,
     scheduler: DispatcherStatistics,
     registry: Registry,
     final_ms: Sequence[float | None],
@@ -136,21 +123,12 @@ def compose_status(
     """Put together what the parts say of themselves; `final_ms` and `interim_ms` are the fields of the latencies."""
     return Status(
         server=server,
-        models=ModelsStatus(
-            loaded=pool.loaded,
-            max_loaded=pool.max_loaded,
-            entries=pool.entries,
-            hits=pool.hits,
-            misses=pool.misses,
-            load_failures=pool.load_failures,
-            idle_ttl_seconds=pool.idle_ttl_seconds,
-            process_rss_bytes=pool.process_rss_bytes,
-        ),
+        models=models,
         sessions=SessionsStatus(active=len(registry), peak=registry.peak, limit=registry.limit, total=registry.total),
         scheduler=SchedulerStatus(
             queued=scheduler.queued,
             in_flight=scheduler.in_flight,
-            workers=pool.workers,
+            workers=workers,
             batches=scheduler.batches,
             batch_size_mean=scheduler.batch_size_mean,
             queue_wait_ms=scheduler.queue_wait_ms,

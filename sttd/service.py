@@ -187,7 +187,7 @@ class Service:
         """What goes on, in a line for `systemctl status`."""
         statistics = self.dispatcher.statistics()
         waiting = sum(statistics.queued.values())
-        models = ", ".join(entry.preset for entry in self.stock.statistics().entries) or "no model loaded"
+        models = ", ".join(entry.preset for entry in self.stock.status().entries) or "no model loaded"
         return f"{len(self.registry)} session(s); {models}; {waiting} waiting, {statistics.in_flight} decoding"
 
     # ------------------------------------------------------------------ sessions
@@ -358,7 +358,8 @@ class Service:
                 listeners=self.listeners,
                 config_path=self.loaded.path,
             ),
-            pool=self.stock.statistics(),
+            models=self.stock.status(),
+            workers=self.stock.workers,
             scheduler=self.dispatcher.statistics(),
             registry=self.registry,
             final_ms=self._latency_ms["final"].percentiles((0.5, 0.95, 0.99), now=now),

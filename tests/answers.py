@@ -8,14 +8,13 @@ from sttd.answers import (
     InterimLatency,
     LatencyStatus,
     Models,
-    ModelsStatus,
     SchedulerStatus,
     ServerStatus,
     SessionsStatus,
     Status,
     as_map,
 )
-from sttd.engine.leases import PoolEntry, PresetRow
+from sttd.engine.leases import ModelsStatus, PoolEntry, PresetRow
 from sttd.engine.tickets import QueueWait
 
 ENTRY = PoolEntry(

@@ -56,8 +56,8 @@ class UnloadResult:
 
 
 @attrs.frozen(kw_only=True)
-class PoolStatistics:
-    """The `models` part of `status`, and the workers of all loaded models."""
+class ModelsStatus:
+    """What is in memory: the `models` part of `status`."""
 
     loaded: int
     max_loaded: int
@@ -67,7 +67,6 @@ class PoolStatistics:
     load_failures: int
     idle_ttl_seconds: float
     process_rss_bytes: int
-    workers: int
 
 
 @attrs.define(kw_only=True, eq=False)

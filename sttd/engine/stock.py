@@ -10,7 +10,7 @@ import trio
 from sttd.core.pooling import EntryView, PoolPolicy, State
 from sttd.engine import memory
 from sttd.engine.contract import ModelKey, Preset
-from sttd.engine.leases import Loaded, PoolEntry, PoolStatistics, PresetRow, entry_of
+from sttd.engine.leases import Loaded, ModelsStatus, PoolEntry, PresetRow, entry_of
 from sttd.engine.shelf import Shelf
 
 
@@ -63,9 +63,9 @@ class Stock:
         """The entry of this key."""
         return next(entry for entry in self.entries() if entry.cache_key == str(key))
 
-    def statistics(self) -> PoolStatistics:
+    def status(self) -> ModelsStatus:
         """A snapshot."""
-        return PoolStatistics(
+        return ModelsStatus(
             loaded=len(self.loaded),
             max_loaded=self.policy.limits.max_loaded_models,
             entries=self.entries(),
@@ -74,8 +74,12 @@ class Stock:
             load_failures=self.policy.load_failures,
             idle_ttl_seconds=self.policy.limits.idle_ttl_s,
             process_rss_bytes=memory.process_rss_bytes(),
-            workers=sum(loaded.model.workers for loaded in self.loaded.values()),
         )
+
+    @property
+    def workers(self) -> int:
+        """Calls that the loaded models can run at the same time."""
+        return sum(loaded.model.workers for loaded in self.loaded.values())
 
     def has(self, preset: str) -> bool:
         """Whether a preset's model is in memory."""

@@ -307,7 +307,7 @@ async def a_file(service, *, model, peer=BOB):
 
 
 def entries(service):
-    return service.pool.stock.statistics().entries
+    return service.pool.stock.status().entries
 
 
 async def wait_for(condition):

@@ -140,7 +140,7 @@ async def pool(backend, events, nursery):
 
 
 def rows(pool):
-    return {entry.preset: entry for entry in pool.stock.statistics().entries}
+    return {entry.preset: entry for entry in pool.stock.status().entries}
 
 
 async def until(condition):
@@ -189,7 +189,7 @@ async def test_twenty_waiters_make_one_load(pool, backend, nursery):
     await until(lambda: len(leases) == 20)
     assert backend.log == ["load a"]
     assert rows(pool)["a"].leases == 20
-    statistics = pool.stock.statistics()
+    statistics = pool.stock.status()
     assert (statistics.hits, statistics.misses, statistics.loaded) == (0, 20, 1)
 
 
@@ -210,7 +210,7 @@ async def test_a_failing_load_reaches_twenty_waiters_and_the_next_call_loads(poo
     backend.gate.set()
     await until(lambda: len(errors) == 20)
     assert len({id(error) for error in errors}) == 20
-    assert pool.stock.statistics().load_failures == 1
+    assert pool.stock.status().load_failures == 1
     assert events[-1][:3] == ("load_failed", "a", "loading")
     assert events[-1][3].as_map() == ModelError("broken").as_map()
     (await pool.lease("a")).release()
@@ -295,8 +295,8 @@ async def test_lease_cancelled_at_every_checkpoint_leaks_nothing(backend, nurser
                     scope.cancel()
             for lease in got:
                 lease.release()
-            await until(lambda: not any(entry.state == "loading" for entry in pool.stock.statistics().entries))
-            assert sum(entry.leases for entry in pool.stock.statistics().entries) == 0
+            await until(lambda: not any(entry.state == "loading" for entry in pool.stock.status().entries))
+            assert sum(entry.leases for entry in pool.stock.status().entries) == 0
             assert not pool._waiters
     (await pool.lease("a")).release()
     assert rows(pool)["a"].leases == 0
@@ -312,7 +312,7 @@ async def test_load_reports_and_its_options_become_those_of_sessions(pool, backe
     assert first.load_seconds > 0
     assert first.entry.cache_key == second.entry.cache_key == "a|threads=3|workers=2"
     assert str((await pool.lease("a")).key) == "a|threads=3|workers=2"
-    assert pool.stock.statistics().workers == 2
+    assert pool.stock.workers == 2
     assert str((await pool.lease("a", cpu_threads=0, num_workers=1)).key) == "a|threads=0|workers=1"
 
 
@@ -447,7 +447,7 @@ async def test_an_idle_gpu_model_is_parked_and_comes_back(gpu_pool, backend):
     await until(lambda: rows(gpu_pool)["a"].state == "parked")
     lease = await gpu_pool.lease("a")
     assert backend.log == ["load a", "park a", "unpark a"]
-    assert gpu_pool.stock.statistics().hits == 1
+    assert gpu_pool.stock.status().hits == 1
     lease.release()
 
 

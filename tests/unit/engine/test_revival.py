@@ -92,7 +92,7 @@ async def test_a_lost_model_is_loaded_again_under_its_leases(pool, backend, lost
     assert await revive(pool, backends={"gpu": backend}) == 1
     assert lease.model is second.model is backend.models[1]
     assert backend.models[0].closed
-    (entry,) = pool.stock.statistics().entries
+    (entry,) = pool.stock.status().entries
     assert (entry.leases, entry.state) == (2, "ready")
     lease.release()
     second.release()
@@ -104,7 +104,7 @@ async def test_models_that_answer_are_left_alone(pool, backend):
     assert await revive(pool, backends={"gpu": backend}) == 0
     assert lease.model is backend.models[0]
     assert len(backend.models) == 2
-    assert [entry.leases for entry in sorted(pool.stock.statistics().entries, key=lambda entry: entry.preset)] == [1, 0]
+    assert [entry.leases for entry in sorted(pool.stock.status().entries, key=lambda entry: entry.preset)] == [1, 0]
     lease.release()
 
 
@@ -122,7 +122,7 @@ async def test_a_model_that_does_not_come_back_is_unloaded_and_the_next_request_
     backend.models[0].lost = RuntimeError("CUDA failed")
     backend.fails = True
     assert await revive(pool, backends={"gpu": backend}) == 0
-    while pool.stock.statistics().entries:  # noqa: ASYNC110 - watches a thread, which has no Trio event
+    while pool.stock.status().entries:  # noqa: ASYNC110 - watches a thread, which has no Trio event
         await trio.sleep(0.005)
     backend.fails = False
     lease = await pool.lease("a")
