@@ -4,6 +4,7 @@ One task reads a connection; every request runs in a task of its own and is answ
 `load` holds up nobody, not even a `ping` on the same connection. What bounds a connection:
 
     reading     a message that was begun must be complete within `message_s`
+    turns       a user's connections take turns at reading and at beginning a request (`_User`)
     requests    `in_flight` of them, until the answer is being written; one more is refused unexecuted, by the reader,
                 who so waits for a slow peer
     writing     one message at a time; a peer that takes nothing for `write_s` is dropped
@@ -16,8 +17,8 @@ requests, finishes those in flight, sends the events that are queued, and closes
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -90,7 +91,7 @@ class _Plane:
     limits: ControlLimits
     drain: Drain
     supervisor: Supervisor
-    _per_uid: Counter[int] = attrs.field(factory=Counter, init=False)
+    _users: dict[int, _User] = attrs.field(factory=dict, init=False)
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
@@ -98,30 +99,46 @@ class _Plane:
         await self.supervisor.run(partial(self._serve, stream))
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        peer: Peer | None = None
         try:
             if self.supervisor.active > self.limits.connections:
                 log.warning("control connection refused", connections=self.limits.connections)
                 return
             peer = unix_peer(stream)
-            self._per_uid[peer.uid] += 1
-            if self._per_uid[peer.uid] > 2 * self.limits.connections_per_uid:
-                return
-            connection = _Connection(
-                stream=stream,
-                peer=peer,
-                service=self.service,
-                limits=self.limits,
-                drain=self.drain,
-                refused=self._per_uid[peer.uid] > self.limits.connections_per_uid,
-            )
-            await connection.run()
+            with self._counted(peer.uid) as user:
+                if user.connections > 2 * self.limits.connections_per_uid:
+                    return
+                connection = _Connection(
+                    stream=stream,
+                    peer=peer,
+                    service=self.service,
+                    limits=self.limits,
+                    drain=self.drain,
+                    turn=user.turn,
+                    refused=user.connections > self.limits.connections_per_uid,
+                )
+                await connection.run()
         finally:
-            if peer is not None:
-                self._per_uid[peer.uid] -= 1
-                if not self._per_uid[peer.uid]:
-                    del self._per_uid[peer.uid]
             await trio.aclose_forcefully(stream)
+
+    @contextmanager
+    def _counted(self, uid: int) -> Iterator[_User]:
+        user = self._users.setdefault(uid, _User())
+        user.connections += 1
+        try:
+            yield user
+        finally:
+            user.connections -= 1
+            if not user.connections:
+                del self._users[uid]
+
+
+@attrs.define(eq=False)
+class _User:
+    """All connections of a user. One of them has the turn, to read a few requests or to begin one: however many there
+    are, a turn of the event loop has one step of theirs at most."""
+
+    connections: int = 0
+    turn: trio.Lock = attrs.field(factory=trio.Lock)
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -133,6 +150,7 @@ class _Connection:
     service: Service
     limits: ControlLimits
     drain: Drain
+    turn: trio.Lock
     refused: bool
     _in_flight: int = attrs.field(default=0, init=False)
     _writing: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -181,7 +199,8 @@ class _Connection:
                 return False
             if not data:
                 return True
-            messages = decoder.receive_data(data)
+            async with self.turn:
+                messages = decoder.receive_data(data)
             for message in messages:
                 if not await self._take(message, requests):
                     return False
@@ -220,6 +239,8 @@ class _Connection:
 
     async def _answer(self, request: rpc.Request) -> None:
         call = Call(connection=self, service=self.service, peer=self.peer, msgid=request.msgid)
+        async with self.turn:
+            pass  # it begins now; what waits for a model or a download waits beside others
         try:
             result = await self._execute(request, call)
             reply = rpc.encode_response(request.msgid, result=result)

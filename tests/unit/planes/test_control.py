@@ -2,7 +2,7 @@
 
 import logging
 import os
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgpack
 import pytest
@@ -230,6 +230,36 @@ async def test_a_thousand_requests_in_turns_of_thirty_two(peer):
         assert [(await peer.receive())[2] for _ in range(32)] == [None] * 32
 
 
+class LoopTurns(trio.abc.Instrument):
+    """Counts the turns of the event loop."""
+
+    count = 0
+
+    def before_io_wait(self, timeout):
+        self.count += 1
+
+
+async def test_however_many_connections_a_user_has_one_of_his_requests_begins_a_turn(plane, monkeypatch):
+    turns, begun = LoopTurns(), []
+
+    async def ping(call, params):
+        begun.append(turns.count)
+        await trio.lowlevel.checkpoint()
+        return {}
+
+    monkeypatch.setitem(methods.METHODS, "ping", ping)
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(plane.connect()) for _ in range(8)]
+        trio.lowlevel.add_instrument(turns)
+        for peer in peers:
+            await peer.send(*([0, msgid, "ping", []] for msgid in range(32)))
+        for peer in peers:
+            assert [(await peer.receive())[2] for _ in range(32)] == [None] * 32
+        trio.lowlevel.remove_instrument(turns)
+    assert len(begun) == 8 * 32
+    assert len(set(begun)) == len(begun)
+
+
 @asynccontextmanager
 async def one_connection(*, in_flight, monkeypatch):
     """A connection over a pipe. Each write returns when `pace` is given one more, and its bytes are there before."""
@@ -255,6 +285,7 @@ async def one_connection(*, in_flight, monkeypatch):
         service=FakeService(),
         limits=ControlLimits(in_flight=in_flight),
         drain=Drain(),
+        turn=trio.Lock(),
         refused=False,
     )
     async with trio.open_nursery() as nursery:
