@@ -86,7 +86,7 @@ def test_push_to_talk_gives_the_text_of_what_was_said_while_the_key_was_held(env
         words = process.stdout.readline().split()
         out, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
-    assert 3 <= len(words) <= 6  # 300 ms a word
+    assert len(words) >= 3  # 300 ms a word; a busy machine holds the key for longer, and never for less
     assert out.strip() == ""  # nothing was said to it afterwards
 
 

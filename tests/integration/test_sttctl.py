@@ -295,16 +295,30 @@ def test_listen_grows_captions_in_place(daemon, recording):
     assert "\x1b[2m" in printed  # the tail of an interim is dim
 
 
+def until_it_watches(daemon, process):
+    """Open sessions until it tells of one."""
+    while not select.select([process.stdout], [], [], 0)[0]:
+        with daemon.connect() as other:
+            other.send('{"op": "start", "label": "anybody there"}')
+            while json.loads(other.recv())["type"] != "started":
+                pass
+
+
+def told_of(process, label):
+    """The next event about a session of that label."""
+    return next(event for line in process.stdout if (event := json.loads(line))["label"] == label)
+
+
 def test_watch_sees_a_session_that_close_ends(daemon):
     command = [STTCTL, "--socket", daemon.control, "watch", "sessions", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process, daemon.connect() as socket_:
-        time.sleep(0.5)  # until it has subscribed
+        until_it_watches(daemon, process)
         json.loads(socket_.recv())
         socket_.send('{"op": "start", "label": "mine"}')
         session = json.loads(socket_.recv())["session"]
         assert session in sttctl(daemon, "sessions")[1]
         assert sttctl(daemon, "close", session)[0] == 0
-        opened, closed = (json.loads(process.stdout.readline()) for _ in range(2))
+        opened, closed = (told_of(process, "mine") for _ in range(2))
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 0
     assert (opened["event"], opened["label"], closed["event"]) == ("opened", "mine", "closed")

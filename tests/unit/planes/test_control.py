@@ -375,14 +375,14 @@ async def test_a_message_that_does_not_end_is_not_waited_for(tmp_path):
 
 
 async def test_silence_between_messages_is_allowed(tmp_path):
-    async with open_plane(tmp_path, limits=ControlLimits(message_s=0.05)) as plane, plane.connect() as peer:
+    async with open_plane(tmp_path, limits=ControlLimits(message_s=0.5)) as plane, plane.connect() as peer:
         assert await peer.call("ping") == {}
-        await trio.sleep(0.2)
+        await trio.sleep(0.7)
         await peer.stream.send_all(PING + PING[:2])
         assert (await peer.receive())[1] == 1
         await peer.stream.send_all(PING[2:])
         assert (await peer.receive())[1] == 1
-        await trio.sleep(0.2)
+        await trio.sleep(0.7)
         assert await peer.call("ping") == {}
 
 
