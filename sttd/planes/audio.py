@@ -21,6 +21,7 @@ How a connection ends, and what the client sees:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -83,24 +84,30 @@ async def serve_audio(
     peer: Peer,
     drain: Drain,
     limits: AudioLimits,
+    on_freed: Callable[[int], None],
 ) -> None:
     """Serve a WebSocket whose handshake was read and allowed, until it is closed. The caller closes the socket.
+
+    `on_freed` is told at the end how many bytes the client had sent.
 
     Raises whatever goes wrong, after telling the client where that is still possible. Cancellation cuts the connection
     and ends its session at once.
     """
     upgraded = UpgradedStream(stream, head=upgrade.head, rest=upgrade.rest)
-    async with trio.open_nursery() as nursery:
-        socket = await nursery.start(hold_socket, upgraded, upgrade, limits.handshake_s)
-        if socket is not None:
-            talk = Talk()
-            speaker = Speaker(socket=socket, talk=talk, stall_s=limits.stall_s, close_s=limits.close_s)
-            connection = _Connection(
-                socket=socket, talk=talk, speaker=speaker, service=service, peer=peer, drain=drain, limits=limits
-            )
-            nursery.start_soon(connection.heed_violations, upgraded)
-            await connection.run()
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            socket = await nursery.start(hold_socket, upgraded, upgrade, limits.handshake_s)
+            if socket is not None:
+                talk = Talk()
+                speaker = Speaker(socket=socket, talk=talk, stall_s=limits.stall_s, close_s=limits.close_s)
+                connection = _Connection(
+                    socket=socket, talk=talk, speaker=speaker, service=service, peer=peer, drain=drain, limits=limits
+                )
+                nursery.start_soon(connection.heed_violations, upgraded)
+                await connection.run()
+            nursery.cancel_scope.cancel()
+    finally:
+        on_freed(upgraded.received_bytes)
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -687,6 +687,27 @@ async def test_a_start_that_came_before_is_still_obeyed():
     assert [name for name, _ in plane.service.sessions[0].calls] == ["feed", "stop"]
 
 
+async def test_what_an_unfinished_message_took_is_told_when_its_connection_ends():
+    freed, told = [], trio.Event()
+
+    def on_freed(count_bytes):
+        freed.append(count_bytes)
+        told.set()
+
+    half = b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(4 + (1 << 19))
+    async with open_plane(on_freed=on_freed) as plane:
+        async with await plane.connect() as stream:
+            client = Raw(stream)
+            await client.send(frames.Request(host="localhost", target="/ws"))
+            await client.receive()
+            await stream.send_all(half)
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+        await told.wait()
+    assert freed == [len(half)]
+
+
 # ---------------------------------------------------------------- slow consumers
 
 
