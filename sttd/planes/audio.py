@@ -229,6 +229,8 @@ class _Connection:
 
     async def _heed_idleness(self) -> None:
         await self.reader.silence(self.limits.idle_s)
+        if self.talk.phase is Phase.ENDING:
+            return  # it has said all; a long recording takes its time from here on
         await self._end_with(SessionError(f"nothing came from the client for {self.limits.idle_s:g} s"))
 
     async def _end_with(self, error: SttdError) -> None:

@@ -396,6 +396,18 @@ async def test_a_session_without_messages_ends_with_its_finals(autojump_clock):
     assert plane.service.sessions[0].calls[-1] == ("stop", None)
 
 
+async def test_who_has_said_stop_may_wait_in_silence_for_as_long_as_it_takes(autojump_clock):
+    async with one_client(idle_s=5) as (plane, client):
+        await client.begin()
+        session = plane.service.sessions[0]
+        session.stop = lambda: session.calls.append(("stop", None))
+        await client.say(op="stop")
+        await trio.sleep(1000)
+        session.end(SPEECH, Stopped(audio_s=2.0, utterances=1, dropped_s=0.0), close_code=1000)
+        messages, code = await client.hear_all()
+    assert ([message["type"] for message in messages], code) == (["final", "stopped"], 1000)
+
+
 async def test_a_daemon_that_stood_still_first_looks_at_what_came_meanwhile(mock_clock, tmp_path):
     async with open_plane(path=tmp_path / "audio.sock", idle_s=5) as plane, open_raw(plane) as client:
         session = plane.service.sessions[0]
