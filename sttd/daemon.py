@@ -24,11 +24,13 @@ import trio
 import sttd
 from sttd.answers import Reloaded
 from sttd.config.tree import Config, changed
+from sttd.engine import memory
 from sttd.engine.engine import build_engine, open_engine
 from sttd.engine.leases import PoolEntry
 from sttd.errors import EXIT_OK, SttdError
 from sttd.host import logs, sockets
 from sttd.host.duties import supervised
+from sttd.host.heap import HeapCare
 from sttd.host.looplag import LoopWatch
 from sttd.host.suspend import watch_sleep
 from sttd.host.systemd import InheritedSocket, Notifier
@@ -65,6 +67,7 @@ class Daemon:
     _started_with: Config = attrs.field(init=False)
     _drain_s: float | None = attrs.field(default=None, init=False)
     _control: Drain = attrs.field(factory=Drain, init=False)
+    _heap: HeapCare = attrs.field(factory=lambda: HeapCare(trim=memory.trim), init=False)
     _audio: list[Drain] = attrs.field(factory=list, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -105,6 +108,7 @@ class Daemon:
                     self._exit_when_idle,
                     service.watch_health,
                     self.listeners.watch,
+                    self._heap.run,
                 ):
                     duties.start_soon(supervised, duty)
                 # logind may take its time to answer; Silero is loaded before the first session needs it.
@@ -143,9 +147,10 @@ class Daemon:
             await self._drain()
 
     async def _open_planes(self, planes: trio.Nursery) -> None:
-        config, service = self.plan.config, self.service
+        config, service, on_freed = self.plan.config, self.service, self._heap.freed
         unix = Drain()
-        await planes.start(_bind(serve_http, self.listeners.audio, service, access=None, drain=unix))
+        serve = _bind(serve_http, self.listeners.audio, service, access=None, drain=unix, on_freed=on_freed)
+        await planes.start(serve)
         self._audio.append(unix)
         if self.listeners.tcp:
             server = config.server
@@ -153,7 +158,8 @@ class Daemon:
                 allowed_hosts=server.allowed_hosts, allowed_origins=server.allowed_origins, token=read_token(config)
             )
             tcp = Drain()
-            await planes.start(_bind(serve_http, self.listeners.tcp, service, access=access, drain=tcp))
+            serve = _bind(serve_http, self.listeners.tcp, service, access=access, drain=tcp, on_freed=on_freed)
+            await planes.start(serve)
             self._audio.append(tcp)
 
     async def _drain(self) -> None:

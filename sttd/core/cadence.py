@@ -1,6 +1,7 @@
 """When the next interim is due.
 
-1. After `interim_min_ms` of new audio since the last one was submitted.
+1. After `interim_min_ms` of new audio since the last one was submitted; or of less, once no more has come for so long:
+   a client that stops sending does not say so, and its last words would be shown to nobody.
 2. Not while the last one is being decoded. One that still waits in the queue is no hindrance: it will be replaced.
 3. The wish yields to the load. Under load, or when decodes are slow, interims come at longer intervals on the clock:
    one may take half of the time between two, and from a load of one half on the interval grows, up to `_STRETCH`
@@ -28,21 +29,27 @@ class Cadence:
     interim_min_ms: float = TUNING.interim_min_ms
     max_ms: float = 3000.0
     _audio_s: float = attrs.field(default=0.0, init=False)  # of the last one submitted
+    _heard_s: float = attrs.field(default=0.0, init=False)  # where the audio ended when it was asked last
+    _heard_at: float = attrs.field(default=0.0, init=False)  # when that was new
+    _covered_s: float = attrs.field(default=0.0, init=False)  # `_heard_s` as the last one was submitted
     _submitted: float = attrs.field(default=float("-inf"), init=False)
     _decode_s: float = attrs.field(default=0.0, init=False)  # a running mean
     _in_flight: bool = attrs.field(default=False, init=False)
 
     def due(self, *, audio_s: float, now: float, waiting: bool = False, load: float = 0.0) -> bool:
         """Whether to submit one now. `audio_s` is where the audio ends; `waiting`: the last one is still queued."""
+        if audio_s > self._heard_s:
+            self._heard_s, self._heard_at = audio_s, now
         if self._in_flight and not waiting:
             return False
-        if 1000 * (audio_s - self._audio_s) < self.interim_min_ms:
+        if 1000 * (audio_s - self._audio_s) < self.interim_min_ms and not self._rests(now):
             return False
         return 1000 * (now - self._submitted) >= self._pause_ms(load)
 
     def submitted(self, *, audio_s: float, now: float) -> None:
         """One was submitted, of audio up to `audio_s`."""
         self._audio_s, self._submitted, self._in_flight = audio_s, now, True
+        self._covered_s = self._heard_s
 
     def completed(self, *, seconds: float | None, now: float) -> None:
         """It came back after `seconds` of decoding; None: it was dropped, or failed."""
@@ -50,6 +57,10 @@ class Cadence:
         if seconds is not None:
             newest = _NEWEST if self._decode_s else 1.0
             self._decode_s += newest * (seconds - self._decode_s)
+
+    def _rests(self, now: float) -> bool:
+        """Whether no more has come for a while of what was not submitted yet (rule 1)."""
+        return self._heard_s > self._covered_s and 1000 * (now - self._heard_at) >= self.interim_min_ms
 
     def _pause_ms(self, load: float) -> float:
         """The least time on the clock between two (rules 3 and 4)."""

@@ -5,8 +5,9 @@ some 50 ms late. Without Silero (NaN) WebRTC speaks for both.
 
 Rules:
  1. **Start.** WebRTC in at least 8 of the last 12 frames, and Silero at `SPEECH_ON` or above in at least 4 of the
-    last 7 (which is 2 of its last 4 steps). The onset lies where Silero's run began, less its delay; or where WebRTC's
-    run began, if that is at most 300 ms before.
+    last 7 (which is 2 of its last 4 steps). Or Silero alone, in at least 16 of the last 20: WebRTC hears nothing that
+    is fainter than some 50 dB below full scale, and Silero hears speech that is 6 to 12 dB fainter. The onset lies
+    where Silero's run began, less its delay; or where WebRTC's run began, if that is at most 300 ms before.
  2. WebRTC without Silero is not believed in its first 500 ms: its noise model is untrained and fires on near-silence.
  3. **End of speech.** Silero's edge: the last frame at `SPEECH_OFF` or above, less Silero's delay. WebRTC's edge, its
     last frame less its hangover, takes its place where it lies up to 300 ms later: final consonants are too faint for
@@ -42,6 +43,7 @@ SPEECH_ON, SPEECH_OFF = 0.5, 0.35  # Silero's own recommendation, as hysteresis
 
 _START_WINDOW, _START_VOICED = 0xFFF, 8  # the last 12 frames (240 ms); chosen: two thirds of them
 _CONFIRM_WINDOW, _CONFIRM_FRAMES = 0x7F, 4  # the last 7 frames: four Silero steps
+_SURE_WINDOW, _SURE_FRAMES = 0xFFFFF, 16  # the last 20 frames (400 ms); chosen: four fifths of them
 _HISTORY_FRAMES = 48  # how far back an onset is looked for: 960 ms, more than the reach of rule 1; chosen
 _HISTORY = (1 << _HISTORY_FRAMES) - 1
 _ONSET_GAP = 3  # frames that a run of speech may be interrupted by: a stop consonant's 60 ms; chosen
@@ -240,11 +242,7 @@ class Endpointer:
     def _start(self, *, trained: bool) -> EndpointerEvent | None:
         if self.options is None:
             self._onset = self._now - FRAME_SAMPLES
-        elif (
-            trained
-            and (self._voiced & _START_WINDOW).bit_count() >= _START_VOICED
-            and (self._confirmed & _CONFIRM_WINDOW).bit_count() >= _CONFIRM_FRAMES
-        ):
+        elif trained and (self._both_hear_speech() or self._silero_is_sure()):
             self._onset = self._find_onset()
         else:
             return None
@@ -254,6 +252,14 @@ class Endpointer:
         self._speaking = True
         self._hint = TurnHint.NEUTRAL
         return SpeechStarted(onset_sample=self._onset)
+
+    def _both_hear_speech(self) -> bool:
+        return (self._voiced & _START_WINDOW).bit_count() >= _START_VOICED and (
+            self._confirmed & _CONFIRM_WINDOW
+        ).bit_count() >= _CONFIRM_FRAMES
+
+    def _silero_is_sure(self) -> bool:
+        return (self._confirmed & _SURE_WINDOW).bit_count() >= _SURE_FRAMES
 
     def _resume(self) -> EndpointerEvent | None:
         if self._paused_end is None:

@@ -120,6 +120,10 @@ class Hearing:
         actions = self._act(self._assembler.push(frames, activity), now=now)
         return [*actions, *self._show_if_due(now=now, load=load, waits=interim_waits)]
 
+    def look(self, *, now: float, load: float = 0.0, interim_waits: bool = False) -> list[Action]:
+        """Nothing has come for a while: an interim that was not due yet may be now. Arguments as of `hear`."""
+        return self._show_if_due(now=now, load=load, waits=interim_waits)
+
     def finalize(self, *, now: float) -> list[Action]:
         """The client ends the utterance."""
         events = self._assembler.finalize(reason="finalize")

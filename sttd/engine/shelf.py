@@ -59,8 +59,12 @@ class Shelf:
         places = {other: self._place(other) for other in others if able(other)}
         local = [other for other, place in places.items() if place.path is not None]
         if local:
-            best = max(local, key=lambda other: (places[other].realtime is not False, places[other].size_bytes or 0))
-            return f"use the preset {best!r}"
+
+            def merit(other: str) -> tuple[bool, int, bool]:
+                named = self.presets[other].model != "auto"  # what that means may change
+                return places[other].realtime is not False, places[other].size_bytes or 0, named
+
+            return f"use the preset {max(local, key=merit)!r}"
         many = name.removesuffix(".en")
         wanted = next((other for other in (many, "base", "large-v3") if other in places), None)
         return f"get one with `sttctl pull {wanted}`" if wanted is not None else None

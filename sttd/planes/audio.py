@@ -4,8 +4,9 @@ A connection is one nursery:
 
     socket ──▶ listen ──▶ the session's inbox … the session … its outbox ──▶ forward ──▶ socket
 
-- **listen** reads whatever the client sends, at the speed that the inbox allows (`session/inbox.py`), so that the
-  WebSocket library answers its pings and sees its close. `wire/talk.py` says what a message asks for.
+- **listen** reads whatever the client sends (`planes/reader.py`), at the speed that the inbox allows
+  (`session/inbox.py`), so that the WebSocket library answers its pings and sees its close. `wire/talk.py` says what a
+  message asks for.
 - **forward** writes the session's events in order (`planes/speaker.py`). An interim that the client is too slow for is
   replaced by a newer one in the session's outbox.
 
@@ -20,13 +21,13 @@ How a connection ends, and what the client sees:
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Protocol
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from trio_websocket import ConnectionClosed
 
 import sttd
 from sttd.admission import Peer
@@ -35,6 +36,7 @@ from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import ENCODINGS, Endpointing, SessionChanges, SessionOptions
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
+from sttd.planes.reader import Reader
 from sttd.planes.speaker import Speaker
 from sttd.planes.streams import UpgradedStream
 from sttd.planes.websocket import hold_socket
@@ -43,9 +45,6 @@ from sttd.wire.common import PROTOCOL
 from sttd.wire.http import Upgrade
 from sttd.wire.messages import Audio, Configure, Finalize, Start, Stop
 from sttd.wire.talk import Answer, Fail, Phase, Refuse, Talk
-
-_GRACE_S = 1.0  # for what a client sent and nobody has looked at yet; chosen
-_GLANCE_S = 0.02
 
 
 @attrs.frozen(kw_only=True)
@@ -84,31 +83,43 @@ async def serve_audio(
     peer: Peer,
     drain: Drain,
     limits: AudioLimits,
+    on_freed: Callable[[int], None],
 ) -> None:
     """Serve a WebSocket whose handshake was read and allowed, until it is closed. The caller closes the socket.
+
+    `on_freed` is told at the end how many bytes the client had sent.
 
     Raises whatever goes wrong, after telling the client where that is still possible. Cancellation cuts the connection
     and ends its session at once.
     """
     upgraded = UpgradedStream(stream, head=upgrade.head, rest=upgrade.rest)
-    async with trio.open_nursery() as nursery:
-        socket = await nursery.start(hold_socket, upgraded, upgrade, limits.handshake_s)
-        if socket is not None:
-            talk = Talk()
-            speaker = Speaker(socket=socket, talk=talk, stall_s=limits.stall_s, close_s=limits.close_s)
-            connection = _Connection(
-                socket=socket, talk=talk, speaker=speaker, service=service, peer=peer, drain=drain, limits=limits
-            )
-            nursery.start_soon(connection.heed_violations, upgraded)
-            await connection.run()
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            socket = await nursery.start(hold_socket, upgraded, upgrade, limits.handshake_s)
+            if socket is not None:
+                talk = Talk()
+                speaker = Speaker(socket=socket, talk=talk, stall_s=limits.stall_s, close_s=limits.close_s)
+                connection = _Connection(
+                    reader=Reader(socket),
+                    talk=talk,
+                    speaker=speaker,
+                    service=service,
+                    peer=peer,
+                    drain=drain,
+                    limits=limits,
+                )
+                nursery.start_soon(connection.heed_violations, upgraded)
+                await connection.run()
+            nursery.cancel_scope.cancel()
+    finally:
+        on_freed(upgraded.received_bytes)
 
 
 @attrs.define(eq=False, kw_only=True)
 class _Connection:
     """One client, from its first message to the close."""
 
-    socket: WebSocketConnection
+    reader: Reader
     talk: Talk
     speaker: Speaker
     service: Service
@@ -119,7 +130,6 @@ class _Connection:
     _endpointing: Endpointing | None = attrs.field(default=None, init=False)  # as of the last `configure`
     # What is going on now (waiting for `start`, then the session), so that others can put an end to it.
     _phase: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    _idle_since: float = attrs.field(default=math.inf, init=False)
 
     # ------------------------------------------------------------------ its life
 
@@ -165,7 +175,7 @@ class _Connection:
         """The next `start`; None if the client is gone or must be sent away."""
         try:
             while self.talk.error is None:
-                answer = self.talk.receive(await self._next_message())
+                answer = self.talk.receive(await self.reader.next_message())
                 if isinstance(answer, Start):
                     return answer
                 await self.speaker.tell(answer)
@@ -215,28 +225,14 @@ class _Connection:
     async def heed_violations(self, stream: UpgradedStream) -> None:
         """End the connection of a client whose frames are against the rules of `wire/frames.py`."""
         error = await stream.violation()
-        with trio.move_on_after(_GRACE_S):
-            await self._catch_up()
+        await self.reader.catch_up()
         await self._end_with(error)
 
-    async def _catch_up(self) -> None:
-        """Wait until what came before is obeyed; then the reader waits for more."""
-        since = math.inf
-        while math.isinf(since) or since != self._idle_since:
-            since = self._idle_since
-            await trio.sleep(_GLANCE_S)
-
     async def _heed_idleness(self) -> None:
-        """A task that seldom wakes costs less than a timeout around every message."""
-        while True:
-            since = self._idle_since
-            if math.isinf(since):
-                await trio.sleep(self.limits.idle_s)
-                continue
-            await trio.sleep_until(since + self.limits.idle_s)
-            await trio.sleep(min(_GRACE_S, self.limits.idle_s))  # a daemon that stood still has not read what came
-            if self._idle_since == since:
-                return await self._end_with(SessionError(f"nothing came from the client for {self.limits.idle_s:g} s"))
+        await self.reader.silence(self.limits.idle_s)
+        if self.talk.phase is Phase.ENDING:
+            return  # it has said all; a long recording takes its time from here on
+        await self._end_with(SessionError(f"nothing came from the client for {self.limits.idle_s:g} s"))
 
     async def _end_with(self, error: SttdError) -> None:
         """End the connection for this reason; what the session owes is still written."""
@@ -255,7 +251,7 @@ class _Connection:
             while True:
                 if self.talk.phase is Phase.OPEN:
                     await session.wait_for_room()
-                message = await self._next_message()
+                message = await self.reader.next_message()
                 # A session that drops takes everything at once, which is no progress.
                 if session.options.overflow != "drop":
                     self.speaker.progress()
@@ -264,12 +260,6 @@ class _Connection:
             self._phase.cancel()
         except SttdError as error:
             await self._end_with(error)
-
-    async def _next_message(self) -> str | bytes:
-        self._idle_since = trio.current_time()
-        message: str | bytes = await self.socket.get_message()
-        self._idle_since = math.inf  # what takes time now is not the client
-        return message
 
     async def _obey(self, session: Session, answer: Answer | None) -> None:
         match answer:

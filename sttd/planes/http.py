@@ -12,7 +12,7 @@ import os
 import re
 import socket
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib.resources import files
@@ -84,6 +84,7 @@ async def serve_http(
     access: AccessRules | None,
     drain: Drain,
     limits: HttpLimits | None = None,
+    on_freed: Callable[[int], None] = lambda count_bytes: None,
     task_status: trio.TaskStatus[list[Listener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve HTTP and WebSockets on the listeners until drained; closes them.
@@ -91,6 +92,7 @@ async def serve_http(
     Args:
         access: the rules for TCP listeners; None for Unix sockets.
         limits: None takes those of the configuration.
+        on_freed: is told how many bytes a WebSocket received that has ended.
 
     No client can end it or disturb another one: whatever a connection raises is logged and counted, and ends that
     connection alone. Cancellation cuts all connections at once.
@@ -100,6 +102,7 @@ async def serve_http(
         access=access,
         drain=drain,
         limits=limits or configured_limits(service),
+        on_freed=on_freed,
         supervisor=Supervisor("audio", partial(service.meters.count_failure, "audio")),
     )
     for listener in listeners:
@@ -115,6 +118,7 @@ class _Plane:
     access: AccessRules | None
     drain: Drain
     limits: HttpLimits
+    on_freed: Callable[[int], None]
     supervisor: Supervisor
     _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
     _upgraded: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets by uid
@@ -149,6 +153,7 @@ class _Plane:
                     peer=peer,
                     drain=self.drain,
                     limits=self.limits.audio,
+                    on_freed=self.on_freed,
                 )
 
     def _too_many(self, peer: Peer) -> Response | None:

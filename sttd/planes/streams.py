@@ -37,6 +37,7 @@ class UpgradedStream(trio.abc.Stream):
         self._released = trio.Event()
         self._unsent = memoryview(b"")
         self._closed = False
+        self.received_bytes = 0  # after the handshake
 
     def release(self) -> None:
         """The handshake is over."""
@@ -65,6 +66,7 @@ class UpgradedStream(trio.abc.Stream):
                 await trio.lowlevel.checkpoint()
             else:
                 self._received = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                self.received_bytes += len(self._received)
                 if not self._received:
                     return b""
             size = self._guard.admit(self._received[: max_bytes or RECEIVE_BYTES], now=trio.current_time())

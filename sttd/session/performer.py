@@ -27,6 +27,7 @@ from sttd.engine.tickets import Job, JobDropped, Ticket
 from sttd.errors import DecodeError, OverloadedError, SttdError
 
 _NO_JOB: JobId = (0, 0)
+_LOOK_S = 0.35  # chosen: as often as live text changes at most (`interim_min_ms`)
 
 
 class Leasing(Protocol):
@@ -87,6 +88,7 @@ class Performer:
     _waiting: deque[Action] = attrs.field(factory=deque, init=False)
     _performing: bool = attrs.field(default=False, init=False)
     _held: dict[tuple[int, Role], _Held] = attrs.field(factory=dict, init=False)
+    _looking: trio.CancelScope | None = attrs.field(default=None, init=False)  # while an utterance is open
     _tickets: dict[JobId, Ticket] = attrs.field(factory=dict, init=False)
     _later: set[JobId] = attrs.field(factory=set, init=False)  # jobs that wait for their time
 
@@ -107,6 +109,12 @@ class Performer:
                 self._do(self._waiting.popleft())
         finally:
             self._performing = False
+        if self.hearing.speaking and self._looking is None and self.nursery is not None:
+            self._looking = trio.CancelScope()
+            self.nursery.start_soon(self._look, self._looking)
+        elif self._looking is not None and not self.hearing.speaking:
+            self._looking.cancel()
+            self._looking = None
 
     def tell_what_was_said(self) -> None:
         """A bug has ended the work in the middle: of what was to be done, do what the client is owed."""
@@ -121,6 +129,8 @@ class Performer:
             ticket.cancel()
         for held in self._held.values():
             held.give_back()
+        if self._looking is not None:
+            self._looking.cancel()
         self._tickets.clear()
         self._held.clear()
 
@@ -156,6 +166,14 @@ class Performer:
     def _tasks(self) -> trio.Nursery:
         assert self.nursery is not None, "before the session runs nothing is heard"
         return self.nursery
+
+    async def _look(self, scope: trio.CancelScope) -> None:
+        """Audio and decodes ask whether an interim is due; so somebody must where none come."""
+        with scope:
+            while True:
+                await trio.sleep(_LOOK_S)
+                load, waits = self.decoding.load, self.interim_waits
+                self.perform(self.hearing.look(now=self.clock(), load=load, interim_waits=waits))
 
     async def _lease(self, wanted: turn.Lease) -> None:
         """Get a lease and say so, unless the turn is done before."""

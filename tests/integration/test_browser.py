@@ -152,6 +152,73 @@ def test_the_page_can_listen_again_and_choose_a_model(page, daemon):
     assert daemon.call("status")["sessions"]["total"] == 2
 
 
+def listen(page, daemon):
+    page.open(url_of(daemon))
+    page.click("#toggle")
+    page.wait_for("document.getElementById('state').textContent.startsWith('Listening')")
+    page.wait_for(HEARS)
+
+
+IS_AN_ERROR = "document.getElementById('state').dataset.kind === 'error'"
+HEARS = (
+    "document.getElementById('state').textContent.startsWith('Listening') && performance.now() - running.heard < 1000"
+)
+
+
+def test_a_microphone_that_stops_is_said_and_the_last_words_come(page, daemon):
+    listen(page, daemon)
+    page.wait_for("document.querySelector('.stable')?.textContent.startsWith('w1')")
+    page.eval("running.stream.getAudioTracks()[0].stop()")
+    page.wait_for("document.getElementById('toggle').textContent === 'Listen'")
+    assert page.state().startswith("The microphone has stopped.")
+    assert page.eval(IS_AN_ERROR)
+    assert page.eval("document.getElementById('level').value") == 0
+    assert page.eval("document.querySelector('.final').textContent.startsWith('w1')")
+    assert page.eval("document.querySelectorAll('.tail').length") == 0
+    page.click("#toggle")
+    page.wait_for(HEARS)
+
+
+def test_a_page_that_the_browser_paused_says_so_and_goes_on(page, daemon):
+    listen(page, daemon)
+    page.eval("running.audio.suspend().then(() => 0)")
+    page.wait_for(HEARS)  # it is woken at once
+    page.eval("running.audio.resume = () => Promise.reject(new Error('not without a click'))")
+    page.eval("running.audio.suspend().then(() => 0)")
+    page.wait_for(IS_AN_ERROR)
+    assert page.state().startswith("The browser gives this page no sound. Click")
+    assert page.eval("document.getElementById('level').value") == 0
+    page.eval("delete running.audio.resume")
+    page.click("main")
+    page.wait_for(HEARS)
+    assert not page.eval(IS_AN_ERROR)
+
+
+def test_audio_that_never_begins_is_said(page, daemon):
+    page.open(url_of(daemon))
+    page.eval(
+        "AudioContext = class extends AudioContext {"
+        " constructor(options) { super(options); this.suspend(); } resume() { return new Promise(() => {}); } }; 0"
+    )
+    page.click("#toggle")
+    page.wait_for(IS_AN_ERROR)
+    assert page.state().startswith("The browser gives this page no sound.")
+    page.click("#toggle")
+    page.wait_for("document.getElementById('toggle').textContent === 'Listen'")
+
+
+def test_a_muted_microphone_is_said_until_it_is_not(page, daemon):
+    listen(page, daemon)
+    page.eval(
+        "Object.defineProperty(running.stream.getAudioTracks()[0], 'muted', { value: true, configurable: true }); 0"
+    )
+    page.eval("running.stream.getAudioTracks()[0].dispatchEvent(new Event('mute'))")
+    assert page.state().startswith("The microphone is muted.")
+    page.eval("delete running.stream.getAudioTracks()[0].muted")
+    page.eval("running.stream.getAudioTracks()[0].dispatchEvent(new Event('unmute'))")
+    assert page.state().startswith("Listening")
+
+
 def bare(serve, tmp_path, *arguments, **environment):
     """A daemon whose machine has no model but the embedded ones; models can be put into `tmp_path / "cache"`."""
     cache = str(tmp_path / "cache")

@@ -43,6 +43,21 @@ def test_no_new_audio_no_interim():
     assert cadence.due(audio_s=1.35, now=100)
 
 
+def test_the_rest_is_due_once_when_no_more_has_come_for_as_long():
+    cadence = Cadence()
+    assert cadence.due(audio_s=1.0, now=1.0)
+    cadence.submitted(audio_s=1.0, now=1.0)
+    cadence.completed(seconds=0.01, now=1.01)
+    assert not cadence.due(audio_s=1.0, now=9.0), "all of it was submitted"
+    assert not cadence.due(audio_s=1.02, now=10.0)
+    assert not cadence.due(audio_s=1.02, now=10.34)
+    assert not cadence.due(audio_s=1.04, now=10.36), "more has come"
+    assert cadence.due(audio_s=1.04, now=10.72)
+    cadence.submitted(audio_s=1.03, now=10.72)  # the last frame is not in it yet
+    cadence.completed(seconds=0.01, now=10.73)
+    assert not cadence.due(audio_s=1.04, now=100.0)
+
+
 def test_not_while_one_is_decoded_but_in_place_of_one_that_waits():
     cadence = Cadence()
     cadence.submitted(audio_s=0.4, now=0.4)

@@ -66,8 +66,15 @@ def test_noise_starts_nothing():
     assert script("n" * 500, Endpointer(OPTIONS)) == []
 
 
-def test_speech_that_webrtc_does_not_hear_starts_nothing():
-    assert script("." * 50 + "q" * 100, Endpointer(OPTIONS)) == []
+def test_speech_that_webrtc_does_not_hear_starts_once_silero_is_sure():
+    assert script("." * 50 + "q" * 15 + "." * 100, Endpointer(OPTIONS)) == []
+    assert script("." * 50 + ("q" * 7 + "." * 5) * 20, Endpointer(OPTIONS)) == []
+    ((index, started),) = script("." * 50 + "q" * 100, Endpointer(OPTIONS))
+    assert index == 50 + 15
+    assert ms(started.onset_sample) == 50 * FRAME_MS - 40
+    events = script("." * 50 + "q" * 50 + "." * 50, Endpointer(FIXED))
+    assert kinds(events) == [SpeechStarted, SpeechPaused, SpeechEnded]
+    assert ms(events[-1][1].end_sample) == 100 * FRAME_MS - 80
 
 
 def test_a_short_murmur_starts_nothing():

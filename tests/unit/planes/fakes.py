@@ -158,7 +158,7 @@ class RunningPlane:
 
 
 @asynccontextmanager
-async def open_plane(*, access=LOOPBACK, path=None, limits=None, service=None, **audio):
+async def open_plane(*, access=LOOPBACK, path=None, limits=None, service=None, on_freed=None, **audio):
     """Serve fakes over TCP, or over a Unix socket at `path`; `audio` are fields of AudioLimits."""
     service, drain = service or FakeService(), Drain()
     limits = limits or HttpLimits(linger_s=0.5, audio=AudioLimits(**{"close_s": 1.0, **audio}))
@@ -172,7 +172,9 @@ async def open_plane(*, access=LOOPBACK, path=None, limits=None, service=None, *
         listener.listen()
         listeners = [trio.SocketListener(listener)]
     async with trio.open_nursery() as nursery:
-        await nursery.start(_start, partial(serve_http, listeners, service, access=access, drain=drain, limits=limits))
+        more = {"on_freed": on_freed} if on_freed else {}
+        serve = partial(serve_http, listeners, service, access=access, drain=drain, limits=limits, **more)
+        await nursery.start(_start, serve)
         yield RunningPlane(service, drain, address)
         nursery.cancel_scope.cancel()
 

@@ -396,6 +396,18 @@ async def test_a_session_without_messages_ends_with_its_finals(autojump_clock):
     assert plane.service.sessions[0].calls[-1] == ("stop", None)
 
 
+async def test_who_has_said_stop_may_wait_in_silence_for_as_long_as_it_takes(autojump_clock):
+    async with one_client(idle_s=5) as (plane, client):
+        await client.begin()
+        session = plane.service.sessions[0]
+        session.stop = lambda: session.calls.append(("stop", None))
+        await client.say(op="stop")
+        await trio.sleep(1000)
+        session.end(SPEECH, Stopped(audio_s=2.0, utterances=1, dropped_s=0.0), close_code=1000)
+        messages, code = await client.hear_all()
+    assert ([message["type"] for message in messages], code) == (["final", "stopped"], 1000)
+
+
 async def test_a_daemon_that_stood_still_first_looks_at_what_came_meanwhile(mock_clock, tmp_path):
     async with open_plane(path=tmp_path / "audio.sock", idle_s=5) as plane, open_raw(plane) as client:
         session = plane.service.sessions[0]
@@ -685,6 +697,27 @@ async def test_a_start_that_came_before_is_still_obeyed():
                 pass
     assert [json.loads(message)["type"] for message in client.messages] == ["hello", "started", "error"]
     assert [name for name, _ in plane.service.sessions[0].calls] == ["feed", "stop"]
+
+
+async def test_what_an_unfinished_message_took_is_told_when_its_connection_ends():
+    freed, told = [], trio.Event()
+
+    def on_freed(count_bytes):
+        freed.append(count_bytes)
+        told.set()
+
+    half = b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(4 + (1 << 19))
+    async with open_plane(on_freed=on_freed) as plane:
+        async with await plane.connect() as stream:
+            client = Raw(stream)
+            await client.send(frames.Request(host="localhost", target="/ws"))
+            await client.receive()
+            await stream.send_all(half)
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+        await told.wait()
+    assert freed == [len(half)]
 
 
 # ---------------------------------------------------------------- slow consumers

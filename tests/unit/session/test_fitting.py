@@ -72,7 +72,8 @@ class OnDisk(FakeBackend):
     def describe(self, preset):
         size = self.sizes.get(preset.name)
         path = None if size is None else Path(preset.name)
-        return Place(model=preset.model, path=path, size_bytes=size, realtime=preset.name not in self.slow)
+        model = "base" if preset.model == "auto" else preset.model
+        return Place(model=model, path=path, size_bytes=size, realtime=preset.name not in self.slow)
 
     def languages(self, preset):
         return self.known.get(preset.name)
@@ -112,5 +113,5 @@ def test_what_the_files_say_holds_where_the_name_says_nothing():
     ],
 )
 def test_a_refusal_names_a_model_that_can(on_disk, selectable, fields, remedy):
-    ours = shelf(sizes=on_disk, slow=("large-v3",))
+    ours = shelf(named=("auto", *NAMES), sizes=on_disk | {"auto": on_disk.get("base")}, slow=("large-v3",))
     assert refusal(ours, selectable=selectable, **fields).endswith(f"; {remedy}")

@@ -67,6 +67,29 @@ async def test_from_the_first_sound_to_the_final_and_everything_is_given_back():
         await room.until(lambda: not room.models.held)
 
 
+async def test_the_last_words_of_a_client_that_stops_sending_are_shown():
+    async with open_room() as room:
+        speaker = hands(room)
+        speaker.speak(1.0)
+        await room.until(lambda: speaker.of(Interim))
+        speaker.speak(0.06)  # too little for an interim of its own
+        assert room.model.calls
+        await room.until(lambda: speaker.of(Interim)[-1].end_s == 1.06)
+        speaker.finalize()
+        await room.until(lambda: speaker.of(Final))
+
+
+async def test_nobody_looks_any_more_once_the_utterance_has_ended():
+    async with open_room() as room:
+        async with trio.open_nursery() as nursery:
+            speaker = hands(room, nursery=nursery)
+            for _ in range(2):
+                speaker.speak(1.0)
+                await room.until(lambda: speaker.of(Interim))
+                speaker.finalize()
+        assert len(speaker.of(Final)) == 2
+
+
 async def test_an_interim_that_waits_for_a_worker_is_seen_to_wait_and_replaced():
     async with open_room() as room:
         blocker, speaker = hands(room), hands(room)
