@@ -340,13 +340,23 @@ def string(
     max_chars: int | None = None,
     choices: tuple[str, ...] = (),
     one_line: bool = False,
+    read: Callable[[str], object] | None = None,
     default: str | None = None,
     **common: Unpack[Common],
 ) -> Any:
-    """A string. `one_line` refuses control characters: such strings are shown in terminals and in logs."""
+    """A string. `one_line` refuses control characters: such strings are shown in terminals and in logs.
+
+    `read` is what its users read it with; of what it cannot read it says in a ValueError what it should be.
+    """
 
     def check(path: str, value: Any) -> str:
-        return _text(path, value, max_chars=max_chars, choices=choices, one_line=one_line)
+        text = _text(path, value, max_chars=max_chars, choices=choices, one_line=one_line)
+        try:
+            if read is not None:
+                read(text)
+        except ValueError as error:
+            refuse(path, f"{_quoted(path)} must be {error}")
+        return text
 
     bounds = _bounds(max_chars=max_chars, choices=list(choices) or None)
     return _field("str", check, summary, default=default, bounds=bounds, **common)

@@ -275,6 +275,8 @@ class Service:
                 hold_back_ms=config.interim.hold_back_ms,
                 lag_warning_s=config.limits.lag_warning_s,
                 max_window_s=self.preset_table[options.model].max_window_s,
+                live_text=self.preset_table[options.interim_model].live_text,
+                keep_margin=self.preset_table[options.model].keep_margin,
             ),
             models=self.pool,
             decoding=self.dispatcher,

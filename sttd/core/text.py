@@ -47,7 +47,7 @@ from sttd.core.phrases import (
     SENTENCE_ENDS,
     SHORTENED,
 )
-from sttd.core.types import Hypothesis, Segment, Word
+from sttd.core.types import Certainty, Hypothesis, Segment, Word
 
 _NO_SPEECH = 0.6
 _LOGPROB = -1.0
@@ -323,6 +323,11 @@ def guard(
     return attrs.evolve(hypothesis, text=joined(kept), segments=_segments_of(hypothesis, tokens=tokens, kept=kept))
 
 
+def says_nothing(hypothesis: Hypothesis) -> bool:
+    """Guard 1 alone: for live text, of which the VAD has not said everything yet."""
+    return hypothesis.no_speech_prob > _NO_SPEECH and hypothesis.avg_logprob < _LOGPROB
+
+
 def _is_invented(
     hypothesis: Hypothesis,
     keys: Sequence[str],
@@ -365,7 +370,7 @@ def _segments_of(hypothesis: Hypothesis, *, tokens: Sequence[Token], kept: Seque
     return (attrs.evolve(first, text=joined(kept), end_s=end_s, words=words),)
 
 
-def word_places(tokens: Sequence[Token], words: Sequence[Word]) -> list[int]:
+def word_places(tokens: Sequence[Token], words: Sequence[Word | Certainty]) -> list[int]:
     """Which of the decoder's words each token of the uncut text ends in; empty if they are not of the same text."""
     ends = list(itertools.accumulate(len(tidy(word.word).replace(" ", "")) for word in words))
     if not tokens or not ends or ends[-1] != tokens[-1].until:

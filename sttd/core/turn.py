@@ -15,16 +15,23 @@ Rules:
     more than none. (When the client has left, nobody waits: one more try.) If another reason may pass, the end of the
     utterance asks once more.
  2. **Interims.** Of the audio so far, when the cadence wants one and their model is here. None is asked for while one
-    is decoded; one that still waits in the queue is replaced there by the newer one.
+    is decoded; one that still waits in the queue is replaced there by the newer one. What is shown of them, the
+    stabiliser decides. One that says nothing (guard 1), or whose first word is improbable while none is stable, was
+    not heard: noise makes such texts, and always the same.
  3. **Language.** What an interim heard is shown once its language is sure (`core/languages.py`), and from then on the
     utterance has that language: a speculation in another is not its final.
  4. **Speculation.** At a pause that may be the end, what was said so far is decoded as if it were the final. If the
-    speaker goes on it is void. If the utterance ends and the speculation covers all of the speech, it is the final,
-    and its decode was hidden in the pause. `core/utterance.py`, rule 4, sees to it that both would be of the same
-    samples. One that fails, or was shed, is followed by a real try. Windows of files are not speculated on.
+    speaker goes on it is not the final; if its text is there already, it counts as one more interim. If the utterance
+    ends and the speculation covers all of the speech, it is the final, and its decode was hidden in the pause.
+    `core/utterance.py`, rule 4, sees to it that both would be of the same samples. One that fails, or was shed, is
+    followed by a real try. Windows of files are not speculated on.
  5. **Final.** Else the whole utterance is decoded. A window of a file that is refused comes again when the refusal
     says; a refused or failed final of a live session is told to the client.
- 6. **Exactly one final**, whatever becomes of models and decodes. Without a decode its text is what the client was told
+ 6. **The final keeps the stable text.** Whoever decodes it is told the stable text, and prefers a text that begins with
+    those words while it is no less probable than by the margin. With `lock_stable` the text is forced, and kept in any
+    case. Where interims have made more stable since a speculation began and it contradicts that, the utterance is
+    decoded again; if that fails, the speculation stands.
+ 7. **Exactly one final**, whatever becomes of models and decodes. Without a decode its text is what the client was told
     to be stable. Nothing but it follows the end of the speech.
 """
 
@@ -40,7 +47,7 @@ from sttd.core import text as text_rules
 from sttd.core.cadence import Cadence
 from sttd.core.endpointer import TurnHint
 from sttd.core.languages import SessionLanguages, UtteranceLanguage
-from sttd.core.stabiliser import Stabiliser
+from sttd.core.stabiliser import Stabiliser, StableText
 from sttd.core.types import (
     DecodeItem,
     DecodeOptions,
@@ -50,6 +57,7 @@ from sttd.core.types import (
     FinalReason,
     Hypothesis,
     Interim,
+    InterimWord,
     JobClass,
     Outcome,
     Samples,
@@ -66,6 +74,7 @@ from sttd.options import SessionOptions, Tuning
 # When a job should have started, in seconds after it was submitted; orders jobs within a class. Chosen: a final is
 # waited for, an interim is worth little when it is late, and a file has time.
 _DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
+_FIRST_WORD = 0.1  # measured: below are 8 of 407 interims of speech, most of them wrong, and what noise makes up
 _RETRY_S = 0.2  # chosen: the least time between two tries to get a lease, or room in the queue for a file
 
 NOT_DECODED = Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False)
@@ -170,10 +179,12 @@ class _Shown:
 
 @attrs.define(eq=False)
 class _Speculation:
-    """A guess at the final: up to which sample it reaches, and what came of it so far."""
+    """A guess at the final: up to which sample it reaches, what it was told to keep, and what came of it so far."""
 
     job: JobId
     covers_until: int
+    audio_s: float
+    keep: str
     outcome: Outcome | None = None
 
 
@@ -209,9 +220,11 @@ class Turn:
     _speculation: _Speculation | None = attrs.field(default=None, init=False)
     _closed: Closed | None = attrs.field(default=None, init=False)
     _awaited: JobId | None = attrs.field(default=None, init=False)  # the job that the final waits for
+    _fallback: tuple[Outcome, bool] | None = attrs.field(default=None, init=False)  # the final if that fails (rule 6)
     _decided_at: float = attrs.field(default=0.0, init=False)
     _seq: int = attrs.field(default=0, init=False)
-    _shown_text: str = attrs.field(default="", init=False)
+    _heard_until: int = attrs.field(default=0, init=False)  # the sample that the newest interim reaches to
+    _heard_text: str = attrs.field(default="", init=False)  # by the newest interim, whatever was shown of it
     _language: UtteranceLanguage = attrs.field(init=False)
     _stabiliser: Stabiliser = attrs.field(init=False)
     _cadence: Cadence = attrs.field(init=False)
@@ -219,7 +232,11 @@ class Turn:
     def __attrs_post_init__(self) -> None:
         self._preset = self.options.model
         self._language = UtteranceLanguage(utterance=self.number, session=self.languages)
-        self._stabiliser = Stabiliser(lock_stable=self.options.lock_stable, hold_back_s=self.tuning.hold_back_ms / 1000)
+        self._stabiliser = Stabiliser(
+            rules=self.tuning.live_text,
+            lock_stable=self.options.lock_stable,
+            hold_back_s=self.tuning.hold_back_ms / 1000,
+        )
         self._cadence = Cadence(interim_min_ms=self.tuning.interim_min_ms)
 
     @property
@@ -270,12 +287,21 @@ class Turn:
         if self._leased is not _Leased.HELD or self.options.kind == "file" or not self.tuning.speculate_ms:
             return []
         covers = self.opened.start_sample + len(pause.samples)
-        self._speculation = _Speculation(self._new_job(), covers_until=covers)
+        self._speculation = _Speculation(
+            self._new_job(), covers_until=covers, audio_s=seconds(len(pause.samples)), keep=self.stable_text
+        )
         return [self._submit(self._speculation.job, pause.samples, JobClass.SPECULATIVE, now=now)]
 
     def resumed(self) -> list[Action]:
-        """The speaker went on: what was decoded meanwhile is not the utterance."""
-        return self._give_up_speculation()
+        """The speaker went on: what was decoded meanwhile is not the utterance, but what was said so far."""
+        speculation = self._speculation
+        actions = self._give_up_speculation()
+        if speculation is None or speculation.outcome is None or not self._wants_interims:
+            return actions
+        hypothesis, audio_s = speculation.outcome.hypothesis, speculation.audio_s
+        if not self._is_heard(hypothesis, audio_s=audio_s):
+            return actions
+        return [*actions, *self._show(hypothesis, audio_s=audio_s, end_sample=speculation.covers_until)]
 
     def close(self, closed: Closed, *, now: float) -> list[Action]:
         """The utterance has ended."""
@@ -360,6 +386,9 @@ class Turn:
             return self._decode(now) if job == self._awaited else []
         if job != self._awaited:
             return []
+        if self._fallback is not None:
+            outcome, speculative = self._fallback
+            return self._conclude(outcome, speculative=speculative)
         return [*([] if error is None else [_failure(error)]), *self._undecoded()]
 
     def refused(self, job: JobId, error: OverloadedError, *, now: float) -> list[Action]:
@@ -414,59 +443,74 @@ class Turn:
 
     def _take_speculation(self, outcome: Outcome, *, now: float) -> list[Action]:
         """It may have begun before an interim settled the language (rule 3)."""
+        assert self._speculation is not None
         if not self._language.takes(outcome.hypothesis.language):
             return self._decode(now)
-        return self._conclude(outcome, speculative=outcome.started < self._decided_at)
+        speculative = outcome.started < self._decided_at
+        more_is_stable = self.stable_text != self._speculation.keep
+        heard = self._guarded(outcome.hypothesis)
+        if more_is_stable and heard.text and not self._stabiliser.keeps(heard.text, language=heard.language):
+            self._fallback = outcome, speculative
+            return self._decode(now)
+        return self._conclude(outcome, speculative=speculative)
 
     def _take_interim(self, outcome: Outcome, *, now: float) -> list[Action]:
         assert self._interim is not None
         snapshot, self._interim = self._interim.snapshot, None
         self._cadence.completed(seconds=outcome.decode_s, now=now)
         hypothesis = outcome.hypothesis
-        text = text_rules.tidy(hypothesis.text)
-        if not text and self._seq == 0:
+        audio_s = seconds(len(snapshot.samples))
+        if not self._is_heard(hypothesis, audio_s=audio_s):
             return []
-        if not self._language.settle(
+        text = text_rules.tidy(hypothesis.text)
+        hint = text_rules.turn_hint(self._heard_text, text, language=hypothesis.language)
+        self._heard_text = text
+        return [*self._show(hypothesis, audio_s=audio_s, end_sample=snapshot.end_sample), Hint(hint)]
+
+    def _is_heard(self, hypothesis: Hypothesis, *, audio_s: float) -> bool:
+        """Whether somebody said this in so much audio, and in which language is sure enough (rules 2 and 3)."""
+        if text_rules.says_nothing(hypothesis) or (not hypothesis.text.strip() and self._seq == 0):
+            return False
+        spoken = [piece for piece in hypothesis.certainties or () if any(char.isalnum() for char in piece.word)]
+        if spoken and spoken[0].least < _FIRST_WORD and not self.stable_text:
+            return False
+        return self._language.settle(
             hypothesis.language,
             probability=hypothesis.language_probability,
             heard=hypothesis.languages,
-            speech_s=self._speech_s(snapshot.samples),
-        ):
-            return []
+            speech_s=audio_s - seconds(self.opened.at_sample - self.opened.start_sample),
+        )
+
+    def _show(self, hypothesis: Hypothesis, *, audio_s: float, end_sample: int) -> list[Action]:
+        """What the client is shown now that this was heard of so much audio."""
         stable = self._stabiliser.push(
-            text,
+            hypothesis.text,
             words=hypothesis.words,
-            audio_s=seconds(len(snapshot.samples)),
+            certainties=hypothesis.certainties,
+            audio_s=audio_s,
             compression_ratio=hypothesis.compression_ratio,
             temperature=hypothesis.temperature,
         )
+        if not stable.text and self._seq == 0:
+            return []
         self._seq += 1
+        self._heard_until = max(self._heard_until, end_sample)
         interim = Interim(
             utterance=self.number,
             seq=self._seq,
             text=stable.text,
             stable_chars=stable.stable_chars,
             start_s=seconds(self.opened.at_sample),
-            end_s=seconds(snapshot.end_sample),
+            end_s=seconds(self._heard_until),
+            words=_interim_words(stable, hypothesis) if self.options.words else None,
         )
-        hint = text_rules.turn_hint(self._shown_text, text, language=hypothesis.language)
-        self._shown_text = text
-        return [Say(interim), Hint(hint)]
+        return [Say(interim)]
 
     def _conclude(self, outcome: Outcome, *, speculative: bool) -> list[Action]:
         """The final of a decode."""
         assert self._closed is not None
         closed = self._closed
-        # Where the client says what an utterance is, the VAD's opinion of it decides nothing.
-        asked = self.options.endpointing is None
-        hypothesis = text_rules.guard(
-            outcome.hypothesis,
-            speech_s=seconds(len(closed.samples)) if asked else closed.speech_s,
-            mean_probability=math.nan if asked else closed.mean_probability,
-            prompt=self.options.prompt,
-            hotwords=self.options.hotwords,
-            heard_s=closed.speech_s if asked else math.nan,
-        )
+        hypothesis = self._guarded(outcome.hypothesis)
         if hypothesis.text:
             self._language.hear(hypothesis.languages, speech_s=self._speech_s(closed.samples))
         timing = Timing(
@@ -475,12 +519,27 @@ class Turn:
             decode_ms=outcome.decode_s * 1000,
             speculative=speculative,
         )
-        text = self._stabiliser.finalise(hypothesis.text)
+        text = self._stabiliser.finalise(hypothesis.text, language=hypothesis.language)
         end, reason = closed.end_sample, closed.reason
         return self._done(self._final(text, end_sample=end, reason=reason, timing=timing, hypothesis=hypothesis))
 
+    def _guarded(self, hypothesis: Hypothesis) -> Hypothesis:
+        """Without what nobody said."""
+        assert self._closed is not None
+        closed = self._closed
+        # Where the client says what an utterance is, the VAD's opinion of it decides nothing.
+        asked = self.options.endpointing is None
+        return text_rules.guard(
+            hypothesis,
+            speech_s=seconds(len(closed.samples)) if asked else closed.speech_s,
+            mean_probability=math.nan if asked else closed.mean_probability,
+            prompt=self.options.prompt,
+            hotwords=self.options.hotwords,
+            heard_s=closed.speech_s if asked else math.nan,
+        )
+
     def _undecoded(self) -> list[Action]:
-        """The final of an utterance of which nothing could be decoded (rule 6)."""
+        """The final of an utterance of which nothing could be decoded (rule 7)."""
         assert self._closed is not None
         end, reason = self._closed.end_sample, self._closed.reason
         return self._done(self._final(self.stable_text, end_sample=end, reason=reason))
@@ -521,6 +580,8 @@ class Turn:
             prompt=options.prompt,
             hotwords=options.hotwords,
             prefix=self.stable_text if options.lock_stable and not interim else "",
+            keep="" if options.lock_stable or interim or file else self.stable_text,
+            keep_margin=self.tuning.keep_margin,
         )
         if job_class is JobClass.FINAL and file:
             job_class = JobClass.FILE
@@ -557,6 +618,16 @@ class Turn:
             language=self._language.best if hypothesis is None else None,
             model=self._preset,
         )
+
+
+def _interim_words(stable: StableText, hypothesis: Hypothesis) -> tuple[InterimWord, ...]:
+    """The words of an interim. Where an engine does not say how sure it is of each, it is as sure of all."""
+    known = hypothesis.certainties is not None
+    mean = math.exp(min(0.0, hypothesis.avg_logprob))
+    return tuple(
+        InterimWord(word=piece.word, probability=piece.least if known else mean, stable=index < stable.stable)
+        for index, piece in enumerate(stable.words)
+    )
 
 
 def _failure(error: SttdError) -> Say:

@@ -68,6 +68,8 @@ class DecodeOptions:
     prompt: str = ""
     hotwords: tuple[str, ...] = ()
     prefix: str = ""  # text that the result must start with (`lock_stable`)
+    keep: str = ""  # text whose words the result is to start with, if that costs no more than the margin
+    keep_margin: float = 0.0  # mean log probability of a token; looked at by `Effort.FULL`
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -101,6 +103,14 @@ class Word:
 
 
 @attrs.frozen(kw_only=True)
+class Certainty:
+    """A piece of a text, and how sure the decoder was where it was least sure of it."""
+
+    word: str
+    least: float  # probability of the least probable of its tokens; those of punctuation do not count
+
+
+@attrs.frozen(kw_only=True)
 class Segment:
     """A timed piece of a hypothesis; times in seconds from the start of the decoded audio."""
 
@@ -126,6 +136,7 @@ class Hypothesis:
     no_speech_prob: float = 0.0
     compression_ratio: float = 1.0
     temperature: float = 0.0  # above 0: the first tries were rejected by the engine's own thresholds
+    certainties: tuple[Certainty, ...] | None = None  # of the whole text, in order; None: the engine does not say
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -156,6 +167,15 @@ class SpeechStart:
 
 
 @attrs.frozen(kw_only=True)
+class InterimWord:
+    """A word of live text. `probability` is that of its least probable token."""
+
+    word: str
+    probability: float
+    stable: bool
+
+
+@attrs.frozen(kw_only=True)
 class Interim:
     """Text so far; its first `stable_chars` code points never change in later interims."""
 
@@ -165,6 +185,7 @@ class Interim:
     stable_chars: int
     start_s: float
     end_s: float
+    words: tuple[InterimWord, ...] | None = None  # joined they are the text; None: not asked for
 
 
 @attrs.frozen(kw_only=True)

@@ -16,8 +16,8 @@ import attrs
 from sttd.core.types import DecodeItem, Hypothesis
 from sttd.engine.store.ledger import Source
 from sttd.errors import ConfigError, DecodeError, ModelError
-from sttd.fields import FieldError, integer, number, parse, rules_of, string
-from sttd.options import COMPUTE_TYPES, MAX_CPU_THREADS, MAX_UTTERANCE_S, MAX_WORKERS
+from sttd.fields import FieldError, integer, number, parse, rules_of, same, string
+from sttd.options import COMPUTE_TYPES, MAX_CPU_THREADS, MAX_UTTERANCE_S, MAX_WORKERS, LiveText
 
 T = TypeVar("T")
 
@@ -47,9 +47,19 @@ class Preset:
         default=MAX_UTTERANCE_S,
         unit="s",
     )
+    commit: str = same(LiveText, "commit")
+    show_from: float = same(LiveText, "show_from")
+    change_from: float = same(LiveText, "change_from")
+    show_after_s: float = same(LiveText, "show_after_s")
+    keep_margin: float = same(LiveText, "keep_margin")
     smaller: str | None = string("the preset to fall back to out of memory, with `models.allow_smaller`")
     summary: str = string("what it is good for, in a line", one_line=True, default="")
     options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+
+    @property
+    def live_text(self) -> LiveText:
+        """When words of its interims are shown and stable."""
+        return LiveText(**{field.name: getattr(self, field.name) for field in attrs.fields(LiveText)})
 
 
 def options_of(preset: Preset, declared: type[T]) -> T:
@@ -107,6 +117,7 @@ def is_sound(hypothesis: Hypothesis) -> bool:
         hypothesis.language_probability,
         *(value for segment in segments for value in (segment.start_s, segment.end_s, segment.avg_logprob)),
         *(value for word in hypothesis.words for value in (word.start_s, word.end_s, word.probability)),
+        *(piece.least for piece in hypothesis.certainties or ()),
     ]
     try:
         "".join([hypothesis.text, *(word.word for word in hypothesis.words)]).encode()

@@ -25,7 +25,8 @@ _EVENT_NAMES: dict[type[Any], str] = {
     core.Failure: "error",
     core.Stopped: "stopped",
 }
-_FIELDS = {kind: tuple(field.name for field in attrs.fields(kind)) for kind in (*_EVENT_NAMES, core.Word, core.Timing)}
+_PARTS = (core.Word, core.InterimWord, core.Timing)
+_FIELDS = {kind: tuple(field.name for field in attrs.fields(kind)) for kind in (*_EVENT_NAMES, *_PARTS)}
 _NULLABLE = frozenset({"total_s"})  # None is said as null; other fields that are None stay out
 
 

@@ -185,6 +185,15 @@ class SpeechStart:
 
 
 @attrs.frozen(kw_only=True)
+class InterimWordFields:
+    """One word of an interim; joined they are its text."""
+
+    word: str = string("the word", required=True)
+    probability: float = number("0 to 1, of its least probable token", required=True)
+    stable: bool = flag("it never changes in later interims", required=True)
+
+
+@attrs.frozen(kw_only=True)
 class Interim:
     """Text so far of the open utterance."""
 
@@ -196,6 +205,9 @@ class Interim:
     stable_chars: int = integer("so many leading characters never change in later interims", required=True)
     start_s: float = number("start of the utterance", required=True)
     end_s: float = number("end of the audio that was heard for this text", required=True)
+    words: tuple[InterimWordFields, ...] | None = rows(
+        InterimWordFields, "the words", ignore_unknown=True, omitted="absent unless asked for"
+    )
 
 
 @attrs.frozen(kw_only=True)

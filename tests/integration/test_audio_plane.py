@@ -127,6 +127,17 @@ def test_interims_have_numbers_that_rise_and_ends_that_grow(fake):
     assert {"utterance", "seq", "text", "stable_chars", "start_s", "end_s", "type"} == set(interims[0])
 
 
+def test_who_asks_for_words_gets_them_with_interims(fake):
+    interims = of(transcribe(fake, SECOND * 6, endpointing=False, words=True), "interim")
+    assert interims
+    for interim in interims:
+        words = interim["words"]
+        assert "".join(word["word"] for word in words) == interim["text"]
+        assert all(0 < word["probability"] <= 1 for word in words)
+        stable = "".join(word["word"] for word in words if word["stable"])
+        assert stable == interim["text"][: interim["stable_chars"]]
+
+
 def test_without_interims_there_are_none(fake):
     assert of(transcribe(fake, SECOND * 3, endpointing=False, interim=False), "interim") == []
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+
+import attrs
 import numpy as np
 import pytest
 import trio
 
 from benchmarks import __main__ as program
-from benchmarks import first_final, load, offline, options, peers, report, sessions, stability
+from benchmarks import first_final, live_text, load, offline, options, peers, report, sessions, stability
 from benchmarks.peer.script import Heard, Spoken, cut, told_parts, unbroken
 from benchmarks.recordings import Recording, english
 from benchmarks.words import Errors, align, errors, vanished, word_errors, words
+from sttd.core.hearing import Hearing
+from sttd.core.types import SAMPLE_RATE, Interim
+from sttd.engine.contract import Preset
+from sttd.engine.fake import FakeBackend
+from sttd.engine.vad import VoiceDetector
+from sttd.options import Tuning
 
 
 @pytest.mark.parametrize("size", [0, 5, 125, 126, 65_535, 65_536])
@@ -380,3 +389,46 @@ def test_a_session_is_cut_into_what_is_said():
     quiet_s, pcm, speech_s = next(told_parts(parts))
     assert quiet_s + speech_s == pytest.approx(session.truth[0]["start_s"], abs=0.001)
     assert len(pcm) / 32_000 == pytest.approx(session.truth[0]["end_s"] - quiet_s, abs=0.001)
+
+
+def test_live_text_is_counted_by_words_and_on_its_own_clock():
+    def interim(text, stable, seq):
+        return Interim(utterance=1, seq=seq, text=text, stable_chars=stable, start_s=0.5, end_s=float(seq))
+
+    said = live_text.Utterance(
+        interims=[(1.0, interim("A cat", 0, 1)), (2.0, interim("a dog sat", 1, 2)), (3.0, interim("a dog sat", 5, 3))],
+        final="A dog sat down.",
+        ends=[("a", 0.6), ("dog", 1.0), ("sat", 1.5), ("down", 2.5)],
+        onset_s=0.5,
+    )
+    figures = live_text.Figures()
+    figures.add(said)
+    row = figures.row()
+    assert (row["utterances"], row["updates"], row["contradicted_pct"], row["retracted"]) == (1, 3, 0.0, 0)
+    assert (row["ne"], row["stable_pct"], row["first_s"]) == (0.25, 50, 0.5)  # "cat" of four words is taken back
+    assert (row["commit_mean_s"], row["shown_s"]) == (1.7, pytest.approx((0.4 + 1.0 + 0.5) / 3, abs=0.01))
+
+
+def test_a_final_that_says_other_words_contradicts_the_stable_ones_however_they_are_written():
+    figures = live_text.Figures()
+    shown = Interim(utterance=1, seq=1, text="Mr. Smith goes", stable_chars=9, start_s=0.0, end_s=1.0)
+    for final in ("mister Smith goes.", "Mr. Smyth goes."):
+        figures.add(live_text.Utterance(interims=[(1.0, shown)], final=final, ends=[], onset_s=0.0))
+    assert (figures.with_stable, figures.contradicted) == (2, 1)
+
+
+def test_a_replay_hears_each_thing_once_and_moves_its_own_clock():
+    model = FakeBackend().load(Preset(name="fake", backend="fake"), cpu_threads=0, num_workers=1)
+    recogniser = live_text.Recogniser(model=model)
+    said = []
+    for _ in range(2):
+        hearing = Hearing(attrs.evolve(live_text.OPTIONS, endpointing=None), Tuning(), "a clip")
+        replay = live_text.Replay(hearing=hearing, recogniser=recogniser, decode_s=0.2)
+        replay.play(np.zeros(SAMPLE_RATE * 3, np.float32), VoiceDetector(aggressiveness=2, silero=None))
+        said.append((replay.utterances(), len(recogniser.known)))
+    assert said[0] == said[1]
+    [utterance] = said[0][0]
+    assert utterance.final == " ".join(f"w{number}" for number in range(1, 11))
+    whens = [when for when, _ in utterance.interims]
+    assert len(whens) > 3
+    assert all(later - earlier >= 0.35 for earlier, later in itertools.pairwise(whens))

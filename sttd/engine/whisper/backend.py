@@ -19,7 +19,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from sttd.core.types import DecodeItem
+from sttd.core.types import DecodeItem, Effort
 from sttd.engine import memory, speed
 from sttd.engine.contract import NOBODY, Place, Preset, Result, SomeWaiters, Waiters, options_of
 from sttd.engine.presets import Machine, not_local, resolve
@@ -48,6 +48,8 @@ GROWTH: Final = {"float32": 2.0, "float16": 1.0, "bfloat16": 1.0, "int16": 1.0}
 GROWTH_INT8: Final = 0.8  # int8 weights with their scales, embeddings and convolutions wider
 WARM_UP_FRAMES: Final = 400
 _ANYWHERE: Final = ("auto", "default")  # CTranslate2 makes of these what the device can
+# The logits of an interim, until it is decoded: 0.2 MB a token in float32, and people say 4 tokens a second.
+LOGITS_BYTES: Final = 25 * 1024**2
 
 
 @functools.cache
@@ -263,12 +265,14 @@ class LoadedWhisper:
 
         The encoder keeps the attention scores of one layer, heads x positions², for each item: 72 MB for base on a
         CPU, 90 MB for large on a GPU at a full window; half of the free memory may go into them, in as many calls as
-        there are workers.
+        there are workers. Interims keep their logits for as long as the call runs.
         """
         assert isinstance(key, BatchKey)
         positions = key.window // 2
         on_cpu = self._device == "cpu"
         item_bytes = max(1, self._width // HEAD_WIDTH) * positions**2 * (4 if on_cpu else 2) * 2
+        if key.effort is Effort.QUICK:
+            item_bytes += LOGITS_BYTES
         if on_cpu:
             free = memory.available_bytes()
         else:

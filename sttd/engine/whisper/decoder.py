@@ -13,7 +13,18 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from sttd.core.types import SAMPLE_RATE, DecodeItem, Effort, Hypothesis, Samples, Segment, Word, seconds
+from sttd.core.forms import keeps
+from sttd.core.types import (
+    SAMPLE_RATE,
+    Certainty,
+    DecodeItem,
+    Effort,
+    Hypothesis,
+    Samples,
+    Segment,
+    Word,
+    seconds,
+)
 from sttd.engine.contract import NOBODY, SomeWaiters, Unfinished, Waiters
 from sttd.engine.whisper.features import (
     FULL_WINDOW,
@@ -32,9 +43,14 @@ from sttd.engine.whisper.languages import LanguageChooser
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.passes import Known
 from sttd.engine.whisper.search import Attempt, Language, Search
-from sttd.engine.whisper.segments import Piece, align, split_at_timestamps, start_at_sound
+from sttd.engine.whisper.segments import Aligned, Piece, align, certainties, split_at_timestamps, start_at_sound
 from sttd.engine.whisper.tokens import TextCodec, compression_ratio
+from sttd.host import logs
+from sttd.options import Task
 
+log = logs.get(__name__)
+
+LEAST_PROBABILITY: Final = 1e-6  # chosen: one token that cannot be does not outweigh all others
 MIN_REST_S: Final = 1.0  # a window's rest shorter than this holds no words
 _QUIET_MS: Final = 100  # with 50 ms the demo model had its last words
 _SHORT_S: Final = 2.0  # chosen: a few words
@@ -103,6 +119,8 @@ class Decoder:
         for settled in self._search.attempts(
             encoded, batch, effort=key.effort, languages=languages, tried=tried, waiters=waiters
         ):
+            if key.effort is Effort.FULL:
+                settled = self._keeping(encoded, batch, settled, languages=languages, waiters=waiters)
             made = self._hypotheses(encoded, batch, key=key, languages=languages, attempts=settled)
             attempts |= settled
             found |= made
@@ -140,38 +158,63 @@ class Decoder:
         texts = {
             index: [token for token in attempt.tokens if token < self._codec.eot] for index, attempt in attempts.items()
         }
-        words = self._words(encoded, batch, languages=languages, texts=texts) if key.words else {}
+        aligned = self._aligned(encoded, batch, languages=languages, texts=texts) if key.words else {}
         return {
-            index: self._hypothesis(batch[index], languages[index], attempt, words.get(index, []))
+            index: self._hypothesis(
+                batch[index],
+                languages[index],
+                attempt,
+                aligned[index].words if index in aligned else (),
+                certainties=self._certainties(
+                    texts[index], attempt, aligned.get(index), language=languages[index], task=batch[index].options.task
+                ),
+            )
             for index, attempt in attempts.items()
         }
 
-    def _words(
+    def _certainties(
+        self, text: Sequence[int], attempt: Attempt, aligned: Aligned | None, *, language: Language, task: Task
+    ) -> tuple[Certainty, ...] | None:
+        """By the search, where it says; else by the alignment, within 0.05 of what a search says (measured)."""
+        probabilities = aligned.probabilities if aligned is not None else attempt.probabilities
+        if probabilities is None or len(probabilities) != len(text):
+            return None
+        tokenizer = self._codec.tokenizer_for(language.code, task)
+        return certainties(text, probabilities, codec=self._codec, tokenizer=tokenizer)
+
+    def _aligned(
         self,
         encoded: Encoded,
         batch: Sequence[DecodeItem],
         *,
         languages: Sequence[Language],
         texts: Mapping[int, Sequence[int]],
-    ) -> dict[int, list[tuple[Word, int]]]:
-        """Aligned words of the items that have any; one call for each language and task among them."""
-        words: dict[int, list[tuple[Word, int]]] = {}
+    ) -> dict[int, Aligned]:
+        """The items that have text beside their audio; one call for each language and task among them."""
+        aligned: dict[int, Aligned] = {}
         kinds = {index: (languages[index].code, batch[index].options.task) for index, text in texts.items() if text}
         for kind in dict.fromkeys(kinds.values()):
             members = [index for index, other in kinds.items() if other == kind]
-            aligned = align(
+            found = align(
                 encoded.take(members),
                 [texts[index] for index in members],
                 codec=self._codec,
                 tokenizer=self._codec.tokenizer_for(*kind),
                 frames=[content_frames(len(batch[index].samples)) for index in members],
             )
-            for index, found in zip(members, aligned, strict=True):
-                words[index] = start_at_sound(found, batch[index].samples[:MAX_SAMPLES])
-        return words
+            for index, one in zip(members, found, strict=True):
+                words = start_at_sound(one.words, batch[index].samples[:MAX_SAMPLES])
+                aligned[index] = attrs.evolve(one, words=tuple(words))
+        return aligned
 
     def _hypothesis(
-        self, item: DecodeItem, language: Language, attempt: Attempt, words: Sequence[tuple[Word, int]]
+        self,
+        item: DecodeItem,
+        language: Language,
+        attempt: Attempt,
+        words: Sequence[tuple[Word, int]],
+        *,
+        certainties: tuple[Certainty, ...] | None,
     ) -> Hypothesis:
         duration_s = seconds(min(len(item.samples), MAX_SAMPLES))
         split = split_at_timestamps(attempt.tokens, timestamp_begin=self._codec.timestamp_begin, duration_s=duration_s)
@@ -195,6 +238,7 @@ class Decoder:
             no_speech_prob=attempt.no_speech_prob,
             compression_ratio=attempt.compression_ratio,
             temperature=attempt.temperature,
+            certainties=certainties,
         )
 
     def _segment(self, piece: Piece, attempt: Attempt, words: Sequence[Word]) -> Segment:
@@ -210,6 +254,66 @@ class Decoder:
         )
 
     # ------------------------------------------------------------ second passes
+
+    def _keeping(
+        self,
+        encoded: Encoded,
+        batch: Sequence[DecodeItem],
+        attempts: Mapping[int, Attempt],
+        *,
+        languages: Sequence[Language],
+        waiters: Waiters,
+    ) -> dict[int, Attempt]:
+        """The attempts, but for items whose text does not begin with the one that it is to keep and need not differ.
+
+        Those are decoded once more with that text forced. The forced attempt is taken where it is less probable by the
+        margin at most, as the alignment says of both, for a search does not say how probable a forced beginning is.
+        Whatever goes wrong with it, the attempt that was free stands.
+        """
+        freed = [
+            index
+            for index, attempt in attempts.items()
+            if self._contradicts(batch[index], attempt, languages[index]) and not waiters.gone(index)
+        ]
+        if not freed:
+            return dict(attempts)
+        try:
+            again = self._search.forced(
+                encoded.take(freed), [batch[index] for index in freed], languages=[languages[index] for index in freed]
+            )
+            forced = dict(zip(freed, again, strict=True))
+            free_logprobs = self._mean_logprobs(encoded, batch, {index: attempts[index] for index in freed}, languages)
+            forced_logprobs = self._mean_logprobs(encoded, batch, forced, languages)
+        except Exception:
+            log.warning("what a final should keep could not be forced; it stays as it was heard", exc_info=True)
+            return dict(attempts)
+        kept = dict(attempts)
+        for index, attempt in forced.items():
+            gap = free_logprobs[index] - forced_logprobs[index]
+            if gap <= batch[index].options.keep_margin and not self._search.repetitive(attempt):
+                kept[index] = attrs.evolve(attempt, avg_logprob=min(0.0, attempts[index].avg_logprob - gap))
+        return kept
+
+    def _contradicts(self, item: DecodeItem, attempt: Attempt, language: Language) -> bool:
+        keep, text = item.options.keep, self._codec.decode(attempt.tokens).strip()
+        return bool(keep and text) and not keeps(keep, text, language=language.code)
+
+    def _mean_logprobs(
+        self,
+        encoded: Encoded,
+        batch: Sequence[DecodeItem],
+        attempts: Mapping[int, Attempt],
+        languages: Sequence[Language],
+    ) -> dict[int, float]:
+        """The mean log probability of a token of each text, however its search came to it."""
+        texts = {
+            index: [token for token in attempt.tokens if token < self._codec.eot] for index, attempt in attempts.items()
+        }
+        aligned = self._aligned(encoded, batch, languages=languages, texts=texts)
+        return {
+            index: float(np.mean(np.log(np.maximum(one.probabilities, LEAST_PROBABILITY))))
+            for index, one in aligned.items()
+        }
 
     def _unlooped(
         self,

@@ -9,7 +9,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from sttd.core.types import FRAME_MS, FRAME_SAMPLES, Samples, Word
+from sttd.core.types import FRAME_MS, FRAME_SAMPLES, Certainty, Samples, Word
 from sttd.engine.whisper.features import Encoded
 from sttd.engine.whisper.tokens import TextCodec
 
@@ -63,10 +63,18 @@ def split_at_timestamps(tokens: Sequence[int], *, timestamp_begin: int, duration
     return Split(pieces=tuple(pieces), resume_s=start_s if ends_open else None)
 
 
+@attrs.frozen(kw_only=True)
+class Aligned:
+    """A text beside its audio: words with their times and token counts, and the probability of every token."""
+
+    words: tuple[tuple[Word, int], ...] = ()
+    probabilities: tuple[float, ...] = ()
+
+
 def align(
     encoded: Encoded, texts: Sequence[Sequence[int]], *, codec: TextCodec, tokenizer: Any, frames: Sequence[int]
-) -> list[list[tuple[Word, int]]]:
-    """Words with their times and token counts, one list an item.
+) -> list[Aligned]:
+    """Words with their times, and the probabilities of the tokens, one value an item.
 
     Dynamic time warping over the cross-attention of the model's alignment heads (OpenAI's `timing.py`); one
     call for the whole batch, which must have one language. Text tokens only, no timestamps.
@@ -75,12 +83,31 @@ def align(
         encoded.output, tokenizer.sot_sequence, [list(text) for text in texts], [max(1, count) for count in frames]
     )
     return [
-        _words(result, tokenizer.split_to_word_tokens([*text, codec.eot])) if text else []
+        Aligned(
+            words=tuple(_words(result, tokenizer.split_to_word_tokens([*text, codec.eot]))),
+            probabilities=tuple(result.text_token_probs),
+        )
+        if text
+        else Aligned()
         for result, text in zip(results, texts, strict=True)
     ]
 
 
-def start_at_sound(words: list[tuple[Word, int]], samples: Samples) -> list[tuple[Word, int]]:
+def certainties(
+    tokens: Sequence[int], probabilities: Sequence[float], *, codec: TextCodec, tokenizer: Any
+) -> tuple[Certainty, ...]:
+    """The words of a text with the least probability of their tokens; `tokens` are of text alone."""
+    found: list[Certainty] = []
+    first = 0
+    for word, ids in zip(*tokenizer.split_to_word_tokens(list(tokens)), strict=True):
+        pairs = list(zip(ids, probabilities[first : first + len(ids)], strict=True))
+        spoken = [probability for token, probability in pairs if not codec.is_punctuation(token)]
+        found.append(Certainty(word=word, least=min(spoken or [probability for _, probability in pairs])))
+        first += len(ids)
+    return tuple(found)
+
+
+def start_at_sound(words: Sequence[tuple[Word, int]], samples: Samples) -> Sequence[tuple[Word, int]]:
     """Move the start of the first word past the silence before it.
 
     The alignment begins at 0 whatever is heard there, and an utterance comes with its pre-roll. In noise above

@@ -12,6 +12,7 @@ What a client writes is text: tokens that are none (`<|startoftranscript|>`, tim
 from __future__ import annotations
 
 import functools
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from typing import Any, Final
@@ -43,6 +44,7 @@ class TextCodec:
         self.no_timestamps: int = any_language.no_timestamps
         self.context = functools.lru_cache(maxsize=256)(functools.partial(_context, tokenizer, any_language))
         self.suppressed = _suppressed(any_language)
+        self._marks = functools.lru_cache(maxsize=4096)(functools.partial(_is_punctuation, tokenizer))
         # The embedded model begins every text with a token of no text, the first that it has: so must a forced one.
         self._opening = [0] if tokenizer.token_to_id("") == 0 else []
 
@@ -95,6 +97,10 @@ class TextCodec:
             return []
         return [*self._opening, *_encode(self._tokenizer, " " + text, eot=self.eot)][:MAX_PREFIX]
 
+    def is_punctuation(self, token: int) -> bool:
+        """Whether a token is punctuation and nothing else. A part of a character is none."""
+        return bool(self._marks(token))
+
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of the tokens, specials left out."""
         return str(self._tokenizer.decode([token for token in tokens if token < self.eot]))
@@ -134,6 +140,11 @@ def _tokenizer_for(tokenizer: Any, multilingual: bool, language: str, task: Task
     from faster_whisper.tokenizer import Tokenizer
 
     return Tokenizer(tokenizer, multilingual, task=task, language=language)
+
+
+def _is_punctuation(tokenizer: Any, token: int) -> bool:
+    text = str(tokenizer.decode([token])).strip()
+    return bool(text) and all(unicodedata.category(char).startswith("P") for char in text)
 
 
 def compression_ratio(text: str) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sttd.core.languages import SessionLanguages
 from sttd.core.turn import Cancel, Hint, Lease, Promote, Release, Say, Submit, Turn
-from sttd.core.types import SAMPLE_RATE, Final, Hypothesis, Interim, JobClass, Outcome, Segment, Word
+from sttd.core.types import SAMPLE_RATE, Certainty, Final, Hypothesis, Interim, JobClass, Outcome, Segment, Word
 from sttd.core.utterance import Closed, Opened, Paused, Snapshot
 from sttd.options import SessionOptions, Tuning
 
@@ -30,18 +30,38 @@ def words_of(seconds):
     )
 
 
-def outcome(text=None, *, seconds=1.2, started=0.0, decode_s=0.1, heard=(), language=None, probability=1.0):
-    """What a decode of so many seconds brings: by default the words that were said, timed."""
+def outcome(
+    text=None,
+    *,
+    seconds=1.2,
+    started=0.0,
+    decode_s=0.1,
+    heard=(),
+    language=None,
+    probability=1.0,
+    least=None,
+    logprob=-0.2,
+    no_speech=0.0,
+):
+    """What a decode of so many seconds brings: by default the words that were said, timed.
+
+    `least`: how sure the decoder is of each word; None: it does not say.
+    """
     words = words_of(seconds) if text is None else ()
     text = " ".join(word.word for word in words) if text is None else text
     language = language or (heard[0][0] if heard else "en")
+    each = least if isinstance(least, list) else [least] * len(text.split())
+    pieces = zip(text.split(), each, strict=True)
+    certainties = None if least is None else tuple(Certainty(word=f" {word}", least=one) for word, one in pieces)
     hypothesis = Hypothesis(
         text=text,
         segments=(Segment(text=text, start_s=0.0, end_s=seconds, words=words),) if text else (),
         language=language,
         language_probability=probability,
         languages=heard,
-        avg_logprob=-0.2,
+        avg_logprob=logprob,
+        no_speech_prob=no_speech,
+        certainties=certainties,
     )
     return Outcome(hypothesis=hypothesis, queue_s=0.01, started=started, decode_s=decode_s, batch_size=1)
 

@@ -48,12 +48,12 @@ def test_an_utterance_holds_the_model_from_its_first_sound_to_its_final():
 
 def test_interims_come_as_audio_does_and_are_stable_in_front():
     utterance = spoken()
-    interims = [utterance.show(seconds) for seconds in (0.9, 1.8, 3.0)]
-    assert [interim.seq for interim in interims] == [1, 2, 3]
+    interims = [utterance.show(seconds) for seconds in (0.9, 1.8, 2.4, 3.0)]
+    assert [interim.seq for interim in interims] == [1, 2, 3, 4]
     assert interims[-1].text == "w1 w2 w3 w4 w5 w6 w7 w8 w9 w10"
     assert interims[-1].text[: interims[-1].stable_chars] == "w1 w2 w3 w4 w5 w6"
     assert (interims[-1].start_s, interims[-1].end_s) == (0.0, 3.0)
-    assert len(utterance.hints) == 3
+    assert len(utterance.hints) == 4
 
 
 def test_an_interim_is_due_when_its_model_is_here_and_enough_was_said():
@@ -139,6 +139,58 @@ def test_a_client_that_leaves_is_shown_no_more():
     assert utterance.do(utterance.turn.hush()) == []
     utterance.now = 10.0
     assert not utterance.due(2.0)
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        {"text": "Thank you.", "no_speech": 0.7, "logprob": -1.1},
+        {"text": "Thank you.", "least": [0.05, 0.9]},
+        {"text": "... you", "least": [0.9, 0.05]},
+    ],
+)
+def test_what_noise_makes_up_is_not_shown(heard):
+    utterance = spoken(lang=None)
+    assert utterance.show(1.0, **heard) is None
+    assert (utterance.kinds, utterance.hints) == (["SpeechStart"], [])
+    assert utterance.show(2.0).seq == 1
+    assert utterance.show(3.0, text="Thank you.", no_speech=0.7, logprob=-1.1) is None  # nor does it take back anything
+
+
+def test_a_first_word_that_is_stable_may_be_doubtful_again():
+    utterance = spoken()
+    utterance.show(1.0, text="so we go", least=0.9)
+    utterance.show(1.5, text="so we go", least=0.9)
+    assert utterance.turn.stable_text == "so we"
+    assert utterance.show(2.0, text="so we go home", least=[0.05, 0.9, 0.9, 0.9]).text == "so we go home"
+
+
+def test_a_doubtful_text_hints_at_the_end_before_it_is_shown():
+    utterance = spoken()
+    assert utterance.show(1.0, text="go home", least=0.5) is None
+    assert (utterance.kinds, len(utterance.hints)) == (["SpeechStart"], 1)
+    assert utterance.show(1.6, text="go home", least=0.5).text == "go home"
+
+
+def test_who_asks_for_words_gets_those_of_interims_with_their_probabilities():
+    utterance = spoken(words=True)
+    utterance.show(1.0, text="so we go", least=0.9)
+    shown = utterance.show(1.5, text="so we go home", least=[0.9, 0.8, 0.85, 0.9])
+    assert [(word.word, word.probability, word.stable) for word in shown.words] == [
+        ("so", 0.9, True),
+        (" we", 0.8, True),
+        (" go", 0.85, True),
+        (" home", 0.9, False),
+    ]
+    assert spoken().show(1.0).words is None
+
+
+def test_where_an_engine_is_not_asked_of_each_word_it_is_as_sure_of_all():
+    shown = spoken(words=True).show(0.6)
+    assert [(word.word, word.probability) for word in shown.words] == [
+        ("w1", pytest.approx(0.82, abs=0.01)),
+        (" w2", pytest.approx(0.82, abs=0.01)),
+    ]
 
 
 @pytest.mark.parametrize(("asked", "known"), [("de", "de"), (None, "en")])
@@ -290,6 +342,42 @@ def test_speech_that_goes_on_voids_the_speculation(decoded):
     utterance.close(2.0)
     utterance.decoded(FINAL, seconds=2.1)
     assert (utterance.final.text, utterance.jobs) == ("w1 w2 w3 w4 w5 w6 w7", [SPECULATIVE, FINAL])
+
+
+def test_a_speculation_that_is_there_when_the_speaker_goes_on_counts_as_an_interim():
+    utterance = spoken()
+    utterance.show(1.0, text="so we go", least=0.9)
+    utterance.pause(1.2)
+    utterance.decoded(SPECULATIVE, "so we went home", least=0.9)
+    assert len(utterance.interims) == 1
+    utterance.resume()
+    shown = utterance.interims[-1]
+    assert (shown.seq, shown.text, shown.text[: shown.stable_chars]) == (2, "so we went home", "so we")
+    assert shown.end_s == pytest.approx(1.32, abs=0.001)  # with the quiet behind the speech
+    utterance.show(2.0, text="so we went home again", least=0.9)
+    assert utterance.turn.stable_text == "so we went home"
+    assert utterance.jobs.count(SPECULATIVE) == 1
+
+
+def test_an_interim_reaches_as_far_as_the_one_before_it():
+    utterance = spoken()
+    utterance.pause(1.2)
+    utterance.decoded(SPECULATIVE)
+    utterance.show(1.8)
+    utterance.resume()
+    assert [interim.end_s for interim in utterance.interims] == [1.8, 1.8]
+
+
+@pytest.mark.parametrize("why", ["nobody reads", "it says nothing"])
+def test_a_speculation_that_shows_nothing(why):
+    utterance = spoken()
+    utterance.pause(1.2)
+    nothing = {"no_speech": 0.7, "logprob": -1.1} if why == "it says nothing" else {}
+    utterance.decoded(SPECULATIVE, **nothing)
+    if why == "nobody reads":
+        utterance.do(utterance.turn.hush())
+    utterance.resume()
+    assert utterance.interims == []
 
 
 def test_a_speculation_that_lacks_the_end_is_not_used():
@@ -475,6 +563,101 @@ def test_a_locked_prefix_stays_in_the_final():
     assert utterance.job(INTERIM).item.options.prefix == ""
     utterance.decoded(FINAL, "something else")
     assert utterance.final.text.startswith(stable)
+
+
+def stable_as(utterance, text):
+    """Interims until all of the text but its last word is stable."""
+    for _ in range(2):
+        utterance.show(1.0 + utterance.now / 100, text=text, least=0.9)
+    return utterance.turn.stable_text
+
+
+def test_a_final_is_told_what_to_keep_and_how_dearly():
+    utterance = Spoken(tuning=Tuning(interim_min_ms=100, keep_margin=0.3))
+    utterance.lease()
+    stable = stable_as(utterance, "I will go home")
+    assert stable == "I will go"
+    utterance.pause(1.3)
+    utterance.close(2.0)
+    for job in (SPECULATIVE, FINAL):
+        asked = utterance.job(job).item.options
+        assert (asked.keep, asked.keep_margin, asked.prefix) == (stable, 0.3, "")
+    assert utterance.job(INTERIM).item.options.keep == ""
+
+
+@pytest.mark.parametrize("changes", [{"lock_stable": True}, {"kind": "file", "interim": True}])
+def test_nothing_is_to_be_kept_where_it_is_forced_or_nobody_listens(changes):
+    utterance = spoken(**changes)
+    stable_as(utterance, "I will go home")
+    utterance.close(2.0)
+    assert utterance.job(FILE if "kind" in changes else FINAL).item.options.keep == ""
+
+
+@pytest.mark.parametrize(
+    ("heard", "final"),
+    [
+        ("I'll go, home.", "I will go, home."),
+        ("I'd go home.", "I'd go home."),
+        ("", ""),
+    ],
+)
+def test_a_final_of_the_same_words_keeps_their_form(heard, final):
+    utterance = spoken()
+    stable_as(utterance, "I will go home")
+    utterance.close(2.0)
+    utterance.decoded(FINAL, heard)
+    assert utterance.final.text == final
+
+
+def spoken_on_in_the_pause(**changes):
+    """A speculation knows nothing of what was stable only later."""
+    utterance = spoken(**changes)
+    utterance.pause(1.2)
+    assert stable_as(utterance, "I will go home") == "I will go"
+    return utterance
+
+
+@pytest.mark.parametrize(("heard", "again"), [("I'd go home.", True), ("I'll go home.", False), ("", False)])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_speculation_that_contradicts_what_is_stable_since_is_decoded_again(heard, again, late):
+    utterance = spoken_on_in_the_pause()
+    if late:
+        utterance.close(1.2)
+    utterance.decoded(SPECULATIVE, heard)
+    if not late:
+        utterance.close(1.2)
+    assert utterance.jobs.count(FINAL) == again
+    if again:
+        assert utterance.job(FINAL).item.options.keep == "I will go"
+        utterance.decoded(FINAL, "I will go home.")
+    assert utterance.final.text == ("I will go home." if heard else "")
+
+
+@pytest.mark.parametrize("how", ["fails", "is dropped", "is refused"])
+def test_where_that_comes_to_nothing_the_speculation_stands(how):
+    utterance = spoken_on_in_the_pause()
+    utterance.decoded(SPECULATIVE, "I'd go home.", started=0.5)
+    utterance.now = 100.0
+    utterance.close(1.2)
+    match how:
+        case "fails":
+            utterance.fails(FINAL, FAILED)
+        case "is dropped":
+            utterance.fails(FINAL)
+        case _:
+            utterance.refused(FINAL, NO_SLOT)
+    assert (utterance.final.text, utterance.final.timing.speculative) == ("I'd go home.", True)
+    assert "Failure" not in utterance.kinds
+
+
+def test_where_it_is_locked_a_final_is_made_to_keep_it():
+    utterance = spoken_on_in_the_pause(lock_stable=True)
+    utterance.decoded(SPECULATIVE, "I'd go home.")
+    utterance.close(1.2)
+    asked = utterance.job(FINAL).item.options
+    assert (asked.prefix, asked.keep) == ("I will go", "")
+    utterance.fails(FINAL, FAILED)
+    assert utterance.final.text == "I will go home."
 
 
 @pytest.mark.parametrize(

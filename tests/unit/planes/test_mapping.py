@@ -98,7 +98,15 @@ def test_started_reads_back_as_what_start_says():
 
 EVERY_EVENT = [
     core.SpeechStart(utterance=1, at_s=0.12345),
-    core.Interim(utterance=1, seq=2, text="é", stable_chars=1, start_s=0.1, end_s=0.2),
+    core.Interim(
+        utterance=1,
+        seq=2,
+        text="é",
+        stable_chars=1,
+        start_s=0.1,
+        end_s=0.2,
+        words=(core.InterimWord(word="é", probability=0.98765, stable=True),),
+    ),
     core.SpeechEnd(utterance=1, at_s=1.0, silence_ms=400),
     core.Final(
         utterance=1,

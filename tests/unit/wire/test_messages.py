@@ -27,7 +27,7 @@ EVENTS = {
     "hello": "server protocol encodings presets",
     "started": "session " + OPS["start"],
     "speech_start": "utterance at_s",
-    "interim": "utterance seq text stable_chars start_s end_s",
+    "interim": "utterance seq text stable_chars start_s end_s words",
     "speech_end": "utterance at_s silence_ms",
     "final": "utterance text start_s end_s language confidence reason model words timing",
     "progress": "done_s total_s",

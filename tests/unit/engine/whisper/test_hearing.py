@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from sttd.core.languages import Prior
 from sttd.core.types import Effort
+from sttd.engine.contract import Waiters
 from sttd.engine.store.models import embedded_model
 from sttd.engine.whisper.features import FULL_WINDOW, encode, log_mel
+from sttd.engine.whisper.search import Search
+from sttd.engine.whisper.segments import certainties
 from sttd.errors import DecodeError
 from tests.unit.engine.whisper.loaded import hear, item, load
 
@@ -106,6 +110,88 @@ def test_a_prefix_is_kept_and_continued(demo, clips):
     assert hear(demo, samples, prefix="Turn on").text == text
     forced = hear(demo, clips["date"][0], Effort.QUICK, prefix="Turn on the")
     assert forced.text.startswith("Turn on the")
+
+
+def test_interims_say_how_sure_they_are_of_each_word(demo, clips):
+    items = [item(samples, Effort.QUICK) for samples, *_ in clips.values()]
+    together = demo.decode(items)
+    for one, heard in zip(items, together, strict=True):
+        assert "".join(piece.word for piece in heard.certainties).strip() == heard.text
+        assert all(0 <= piece.least <= 1 for piece in heard.certainties)
+        assert max(piece.least for piece in heard.certainties) > 0.8
+        [alone] = demo.decode([one])
+        for piece, other in zip(heard.certainties, alone.certainties, strict=True):
+            assert (piece.word, piece.least) == (other.word, pytest.approx(other.least, abs=0.1))
+
+
+def test_finals_say_it_where_they_are_aligned_anyway(demo, clips):
+    samples, text, *_ = clips["light"]
+    assert hear(demo, samples).certainties is None
+    aligned, quick = hear(demo, samples, words=True), hear(demo, samples, Effort.QUICK)
+    assert "".join(piece.word for piece in aligned.certainties).strip() == text
+    for piece, other in zip(aligned.certainties, quick.certainties, strict=True):
+        assert (piece.word, piece.least) == (other.word, pytest.approx(other.least, abs=0.2))
+
+
+def test_what_a_search_does_not_say_is_not_known(clips):
+    wider = load(interim_beam_size=2)
+    assert hear(wider, clips["light"][0], Effort.QUICK).certainties is None
+    wider.close()
+
+
+def test_of_a_word_the_least_sure_token_counts_and_punctuation_does_not(demo):
+    codec = demo._codec
+    tokenizer = codec.tokenizer_for("en", "transcribe")
+    tokens = codec.prefix(item(np.zeros(0), prefix="well, thermometers").options)
+    marks = [index for index, token in enumerate(tokens) if codec.is_punctuation(token)]
+    assert marks
+    probabilities = [0.1 if index in marks else 0.9 - index / 100 for index in range(len(tokens))]
+    found = certainties(tokens, probabilities, codec=codec, tokenizer=tokenizer)
+    spoken = {piece.word.strip(): piece.least for piece in found if piece.word.strip()}
+    assert spoken["thermometers"] == probabilities[-1]
+    assert spoken["well"] >= 0.8
+
+
+@pytest.mark.parametrize(("margin", "kept"), [(100.0, True), (0.0, False)])
+def test_a_final_keeps_a_text_if_that_costs_no_more_than_the_margin(demo, clips, margin, kept):
+    samples, text, *_ = clips["light"]
+    free = hear(demo, samples)
+    heard = hear(demo, samples, keep="Turn off the", keep_margin=margin)
+    assert heard.text.startswith("Turn off the") == kept
+    assert heard.text == text or kept
+    assert heard.avg_logprob < free.avg_logprob or not kept
+    assert math.isfinite(heard.avg_logprob)
+
+
+def test_what_is_kept_already_is_not_decoded_again(demo, clips, monkeypatch):
+    samples, text, *_ = clips["light"]
+    monkeypatch.setattr(Search, "forced", forced := Mock())
+    assert hear(demo, samples, keep="turn ON", keep_margin=100.0).text == text
+    assert not forced.called
+
+
+def test_in_a_batch_only_what_contradicts_is_forced(demo, clips):
+    keeps = {"light": "Turn off the", "date": "", "number": ""}
+    outcomes = demo.decode([item(clips[name][0], keep=keep, keep_margin=100.0) for name, keep in keeps.items()])
+    assert outcomes[0].text.startswith("Turn off the")
+    assert [outcome.text for outcome in outcomes[1:]] == [clips[name][1] for name in ("date", "number")]
+
+
+def test_where_forcing_fails_the_free_text_stands(demo, clips, monkeypatch):
+    def fail(self, *_, **__):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(Search, "forced", fail)
+    samples, text, *_ = clips["light"]
+    assert hear(demo, samples, keep="Turn off the", keep_margin=100.0).text == text
+
+
+def test_nothing_is_forced_for_somebody_who_left(demo, clips, monkeypatch):
+    monkeypatch.setattr(Search, "forced", forced := Mock())
+    samples, text, *_ = clips["light"]
+    waiters = Mock(spec=Waiters, gone=lambda index: True)
+    [heard] = demo.decode([item(samples, keep="Turn off the", keep_margin=100.0)], waiters=waiters)
+    assert (heard.text, forced.called) == (text, False)
 
 
 @pytest.mark.parametrize("options", [{}, {"prefix": "Turn on"}])
