@@ -86,7 +86,7 @@ def load_failure(key: ModelKey, error: Exception) -> SttdError:
     if isinstance(error, SttdError):
         return error
     log.error("a model does not load", preset=key.preset, exc_info=error)
-    return ModelError(f"Preset {key.preset!r} does not load: {str(error) or type(error).__name__}")
+    return ModelError(f"preset {key.preset!r} does not load: {str(error) or type(error).__name__}")
 
 
 def fresh(error: Exception) -> SttdError:
@@ -98,6 +98,6 @@ def fresh(error: Exception) -> SttdError:
 def no_slot(limits: PoolLimits) -> OverloadedError:
     """What those are told who waited for a slot in vain."""
     return OverloadedError(
-        f"All {limits.max_loaded_models} model slots are in use. Try again, or raise models.max_loaded_models.",
+        f"all {limits.max_loaded_models} model slots are in use; try again, or raise models.max_loaded_models",
         data={"retry_after_s": limits.load_wait_s},
     )

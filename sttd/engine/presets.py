@@ -127,7 +127,7 @@ def smaller_presets(preset: Preset, presets: Mapping[str, Preset]) -> Sequence[P
 
 def not_found(name: str, known: Sequence[str]) -> ModelError:
     """The error for a preset that nobody defined."""
-    return ModelError(f"There is no preset {name!r}; there are: {', '.join(sorted(known))}.", code="model_not_found")
+    return ModelError(f"there is no preset {name!r}; there are: {', '.join(sorted(known))}", code="model_not_found")
 
 
 def not_local(preset: Preset, *, wanted: str, network: bool = True) -> ModelError:
@@ -159,13 +159,13 @@ def _device(preset: Preset, machine: Machine) -> str:
         return "cuda:0" if machine.gpu_bytes else "cpu"
     kind, _, index = preset.device.partition(":")
     if kind != "cuda" or not (index or "0").isdigit():
-        raise ConfigError(f"Preset {preset.name!r}: device {preset.device!r} is none of auto, cpu, cuda, cuda:N.")
+        raise ConfigError(f"preset {preset.name!r}: device {preset.device!r} is none of auto, cpu, cuda, cuda:N")
     number = int(index or "0")
     if number >= len(machine.gpu_bytes):
         found = f"only {len(machine.gpu_bytes)} GPU(s)" if machine.gpu_bytes else "no usable NVIDIA GPU"
         raise ConfigError(
-            f"Preset {preset.name!r} asks for {preset.device}, but this machine has {found}. "
-            'Set device = "auto" or "cpu", or see `nvidia-smi` for what is wrong with the driver.'
+            f"preset {preset.name!r} asks for {preset.device}, but this machine has {found}. "
+            'Set device = "auto" or "cpu", or see `nvidia-smi` for what is wrong with the driver'
         )
     return f"cuda:{number}"
 

@@ -72,7 +72,7 @@ def download(
         listed = hub.model_info(repository, revision=revision, files_metadata=True, timeout=ANSWER_S).siblings
         wanted = [file for file in listed or [] if any(fnmatch.fnmatch(file.rfilename, name) for name in WANTED)]
         if not wanted:
-            raise ModelError(f"{repository} has no model in it.")
+            raise ModelError(f"{repository} has no model in it")
         tally = Tally(progress, total=sum(file.size or 0 for file in wanted))
         folder = target
         checked: dict[str, str] = {}
@@ -99,7 +99,7 @@ def download(
             checked[file.rfilename] = _checked(folder / file.rfilename, file, repository)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise ModelError(
-            f"Hugging Face has no {repository} at {revision}, or it is private.", code="model_not_found"
+            f"Hugging Face has no {repository} at {revision}, or it is private", code="model_not_found"
         ) from error
     except ModelError:
         raise
@@ -122,7 +122,7 @@ def _checked(path: Path, file: Any, repository: str) -> str:
         right = file.blob_id is None or git == file.blob_id
     if not right:
         path.resolve().unlink(missing_ok=True)
-        raise ModelError(f"{path.name} of {repository} is damaged and was removed; try again.")
+        raise ModelError(f"{path.name} of {repository} is damaged and was removed; try again")
     return digest
 
 
@@ -140,7 +140,7 @@ def _fetch(place: Path, repository: str, file: Any, *, revision: str, endpoint: 
         try:
             fcntl.flock(unfinished, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ModelError(f"Another download of {repository} is under way.") from None
+            raise ModelError(f"another download of {repository} is under way") from None
         http_get(
             hf_hub_url(repository, file.rfilename, revision=revision, endpoint=endpoint),
             unfinished,
@@ -153,7 +153,7 @@ def _fetch(place: Path, repository: str, file: Any, *, revision: str, endpoint: 
         unfinished.flush()
         if sha256(part) != file.lfs.sha256:
             part.unlink()
-            raise ModelError(f"{file.rfilename} of {repository} arrived damaged and was removed; try again.")
+            raise ModelError(f"{file.rfilename} of {repository} arrived damaged and was removed; try again")
         part.rename(place)
 
 

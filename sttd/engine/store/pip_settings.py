@@ -57,7 +57,7 @@ def pip_settings(environ: Mapping[str, str] = os.environ, *, prefix: str = sys.p
         indexes = tuple(url.rstrip("/") for url in (main, *values.get("extra-index-url", "").split()) if url)
     find_links = tuple(values.get("find-links", "").split())
     if not indexes and not find_links:
-        raise ModelError("pip knows of no package index here: set PIP_INDEX_URL, or PIP_FIND_LINKS to a directory.")
+        raise ModelError("pip knows of no package index here: set PIP_INDEX_URL, or PIP_FIND_LINKS to a directory")
     return PipSettings(
         indexes=indexes,
         find_links=find_links,

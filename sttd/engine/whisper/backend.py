@@ -174,8 +174,8 @@ class WhisperBackend:
         able = self._compute_types(preset.device)
         if preset.compute_type not in able:
             raise ConfigError(
-                f"Preset {preset.name!r}: {preset.device} does not compute in {preset.compute_type!r}; "
-                f"compute_type may be: {', '.join(each for each in COMPUTE_TYPES if each in {*able, *_ANYWHERE})}."
+                f"preset {preset.name!r}: {preset.device} does not compute in {preset.compute_type!r}; "
+                f"compute_type may be: {', '.join(each for each in COMPUTE_TYPES if each in {*able, *_ANYWHERE})}"
             )
 
     def _measure(
@@ -311,7 +311,7 @@ class LoadedWhisper:
             self._whisper.load_model()
         except RuntimeError as error:
             raise ModelError(
-                f"The parked model does not come back: {_first_line(error)}",
+                f"the parked model does not come back: {_first_line(error)}",
                 code="out_of_memory" if memory.is_out_of_memory(error) else "model_load_failed",
             ) from error
         self._parked = False
@@ -340,14 +340,14 @@ def _refuse_if_too_large(preset: Preset, needed: int) -> None:
 def _load_error(error: BaseException, preset: Preset) -> ModelError:
     if memory.is_out_of_memory(error):
         return _out_of_memory(preset)
-    return ModelError(f"Preset {preset.name!r} does not load: {_first_line(error)}")
+    return ModelError(f"preset {preset.name!r} does not load: {_first_line(error)}")
 
 
 def _out_of_memory(preset: Preset, **figures: int) -> ModelError:
     sizes = ", ".join(f"{name.removesuffix('_bytes')} {value / 1e6:.0f} MB" for name, value in figures.items())
     return ModelError(
-        f"Preset {preset.name!r} ({preset.compute_type} on {preset.device}) does not fit into memory"
-        f"{f' ({sizes})' if sizes else ''}. Unload another model, or choose a smaller one.",
+        f"preset {preset.name!r} ({preset.compute_type} on {preset.device}) does not fit into memory"
+        f"{f' ({sizes})' if sizes else ''}. Unload another model, or choose a smaller one",
         code="out_of_memory",
         data={"preset": preset.name, "compute_type": preset.compute_type, **figures},
     )
@@ -357,11 +357,11 @@ def _decode_error(error: Exception) -> DecodeError:
     if isinstance(error, DecodeError):
         return error
     if memory.is_out_of_memory(error):
-        return DecodeError("Not enough memory to decode this utterance.", code="out_of_memory")
+        return DecodeError("not enough memory to decode this utterance", code="out_of_memory")
     if isinstance(error, SttdError):
         return DecodeError(error.message, code=error.code)
     log.error("a decode failed", exc_info=error)
-    return DecodeError(f"The engine failed: {_first_line(error)}")
+    return DecodeError(f"the engine failed: {_first_line(error)}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -55,7 +55,7 @@ class TextCodec:
             DecodeError: `bad_option`; the model does not know the language.
         """
         if wanted is not None and wanted not in self.languages:
-            raise DecodeError(f"The model does not know the language {wanted!r}. {self._knows()}", code="bad_option")
+            raise DecodeError(f"the model does not know the language {wanted!r}. {self._knows()}", code="bad_option")
         return self.languages[0] if len(self.languages) == 1 else wanted
 
     def check(self, options: DecodeOptions) -> None:
@@ -65,15 +65,15 @@ class TextCodec:
             DecodeError: `bad_option`; it cannot translate, or knows none of the languages that are possible.
         """
         if options.task == "translate" and len(self.languages) == 1:
-            raise DecodeError(f"The model does not translate. {self._knows()}", code="bad_option")
+            raise DecodeError(f"the model does not translate. {self._knows()}", code="bad_option")
         allowed = options.languages.allowed if options.languages is not None else ()
         if allowed and options.language is None and not set(allowed).intersection(self.languages):
-            raise DecodeError(f"The model knows none of {', '.join(allowed)}. {self._knows()}", code="bad_option")
+            raise DecodeError(f"the model knows none of {', '.join(allowed)}. {self._knows()}", code="bad_option")
 
     def _knows(self) -> str:
         if len(self.languages) > 1:
-            return f"It knows {len(self.languages)} others."
-        return f"It knows {self.languages[0]!r} only; a model of many languages does, such as `base`."
+            return f"It knows {len(self.languages)} others"
+        return f"It knows {self.languages[0]!r} only; a model of many languages does, such as `base`"
 
     def prompt(
         self, options: DecodeOptions, *, language: str, timestamps: bool, with_context: bool = True
