@@ -7,7 +7,7 @@ same decodes, each made once. The ways:
 
 - `agreed twice`: words are stable when two hypotheses running have them, and all that is heard is shown;
 - `now`: the rules that the model's preset declares;
-- `finals free`: they are not told the stable text; `locked`: with `lock_stable`.
+- `locked`: with `lock_stable`; `finals free`: they are not told the stable text.
 
 The columns:
 
@@ -309,10 +309,11 @@ AGREED_TWICE = LiveText(commit="0:2:0", show_from=0, change_from=0)
 def ways(preset: Preset) -> Mapping[str, tuple[Mapping[str, Any], Tuning]]:
     """Options of the session and of its live text, by name."""
     rules, margin = preset.live_text, preset.keep_margin
+    free, locked = {"lock_stable": False}, {"lock_stable": True}
     return {
-        "agreed twice": ({}, Tuning(live_text=AGREED_TWICE, keep_margin=-math.inf)),
-        "agreed twice, locked": ({"lock_stable": True}, Tuning(live_text=AGREED_TWICE)),
-        "now": ({}, Tuning(live_text=rules, keep_margin=margin)),
-        "now, finals free": ({}, Tuning(live_text=rules, keep_margin=-math.inf)),
-        "now, locked": ({"lock_stable": True}, Tuning(live_text=rules)),
+        "agreed twice": (free, Tuning(live_text=AGREED_TWICE, keep_margin=-math.inf)),
+        "agreed twice, locked": (locked, Tuning(live_text=AGREED_TWICE)),
+        "now": (free, Tuning(live_text=rules, keep_margin=margin)),
+        "now, locked": (locked, Tuning(live_text=rules)),
+        "now, finals free": (free, Tuning(live_text=rules, keep_margin=-math.inf)),
     }

@@ -19,7 +19,8 @@ the two newest hypotheses that have it and say so. The rules:
  6. **Punctuation** after a word becomes stable with the next word: the ends of hypotheses are full of periods.
  7. **Never back.** The shown text always begins with the stable text. Where a hypothesis contradicts it, its beginning
     up to where the last stable words come counts as them, and the rest is shown after the stable text. If they do not
-    come, the beginning that is nearest to the stable words (edit distance) counts.
+    come, the beginning that is nearest to the stable words (edit distance) counts. Nothing more becomes stable of such
+    a hypothesis: what is stable may be wrong, and the less stands behind it, the less a final loses that keeps it.
  8. **Loops** of the decoder are cut before anything else, so that none becomes stable. What may have been said in that
     much audio is no loop (guard 2 of `core/text.py`).
  9. **The final keeps the stable text** where its words begin with the stable ones but for their form (`core/forms.py`),
@@ -115,6 +116,7 @@ class Stabiliser:
         audio_s: float,
         compression_ratio: float = 1.0,
         temperature: float = 0.0,
+        language: str = "en",
     ) -> StableText:
         """Take the next hypothesis.
 
@@ -125,17 +127,19 @@ class Stabiliser:
             audio_s: seconds of audio that it is of. Less than before counts as no more.
             compression_ratio: the decoder's, for rule 8.
             temperature: the same.
+            language: of the text, for what is the same in another form.
         """
         self._audio_s = max(self._audio_s, audio_s)
         whole = tokenise(tidy(text))
         evidence = Evidence(speech_s=audio_s, compression_ratio=compression_ratio, temperature=temperature, words=words)
         least = _least(whole, certainties)
         tokens = [_Heard(token, least[token.until]) for token in without_loops(whole, evidence)]
-        past = self._stable_length(tokens)
+        kept = self._kept_length(tokens, language=language)
+        past = self._resumption(tokens) if kept is None else kept
         rest = tokens[past:]
         until = _held_back(whole, words, before_s=audio_s - self.hold_back_s) if certainties is None else None
         agreed = 0
-        while agreed < len(rest) - 1 and self._commits(rest, agreed, until=until):
+        while kept is not None and agreed < len(rest) - 1 and self._commits(rest, agreed, until=until):
             agreed += 1
         tail = rest[: self._length_to_show(rest, agreed=agreed)]
         if certainties is not None and not self._gives_way(tail, agreed=agreed):
@@ -156,7 +160,7 @@ class Stabiliser:
         past = self._kept_length(tokens, language=language)
         if past is None and not self.lock_stable:
             return tidy(text)
-        past = self._stable_length(tokens) if past is None else past
+        past = self._resumption(tokens) if past is None else past
         return self._shown(tokens[:past], tokens[past:])[0]
 
     def keeps(self, text: str, *, language: str = "en") -> bool:
@@ -211,13 +215,12 @@ class Stabiliser:
         had = self._before[0].words[place : place + 1]
         return _as_sure(tail[place], self.rules.change_from) or (bool(had) and had[0].key == tail[place].key)
 
-    def _stable_length(self, tokens: Sequence[_Heard]) -> int:
-        """How many tokens of a hypothesis stand for the stable text (rule 7)."""
-        keys, settled = [token.key for token in tokens], [word.key for word in self._settled]
-        return len(settled) if keys[: len(settled)] == settled else resumption(settled, keys)
+    def _resumption(self, tokens: Sequence[_Heard]) -> int:
+        """How many tokens of a text that contradicts the stable text stand for it (rule 7)."""
+        return resumption([word.key for word in self._settled], [token.key for token in tokens])
 
     def _kept_length(self, tokens: Sequence[_Heard], *, language: str) -> int | None:
-        """How many tokens of a final are the stable words (rule 9); None where it does not begin with them."""
+        """How many tokens of a text are the stable words (rule 9); None where it does not begin with them."""
         return same_words([word.token for word in self._settled], [word.token for word in tokens], language=language)
 
     def _shown(self, past: Sequence[_Heard], rest: Sequence[_Heard]) -> tuple[str, list[Certainty]]:

@@ -490,6 +490,7 @@ class Turn:
             audio_s=audio_s,
             compression_ratio=hypothesis.compression_ratio,
             temperature=hypothesis.temperature,
+            language=hypothesis.language,
         )
         if not stable.text and self._seq == 0:
             return []

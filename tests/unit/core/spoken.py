@@ -19,7 +19,9 @@ def samples(seconds):
 
 
 def options(**changes):
-    return SessionOptions(**{"model": "fake", "interim_model": "fake", "endpointing": None, **changes})
+    """Of a session; finals are free unless the test says `lock_stable`."""
+    given = {"model": "fake", "interim_model": "fake", "endpointing": None, "lock_stable": False, **changes}
+    return SessionOptions(**given)
 
 
 def words_of(seconds):

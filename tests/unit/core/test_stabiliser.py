@@ -81,11 +81,24 @@ def test_a_change_of_mind_begins_a_new_agreement():
 
 def test_a_contradiction_does_not_take_back_what_is_stable():
     results = push_all(["I scream for it", "I scream for it", "Ice cream for it now", "Ice cream for it now please"])
-    assert results[2:] == [("I scream for it", " now"), ("I scream for it now", " please")]
+    assert results[2:] == [("I scream for", " it now"), ("I scream for", " it now please")]
+
+
+def test_nothing_more_is_stable_while_what_is_stable_is_contradicted():
+    wrong, right = "how do you marry", "had he married her then"
+    assert push_all([wrong, wrong, right, right, right])[-1] == ("how do you", " her then")
+    assert push_all([wrong, wrong, right, "how do you marry her", "how do you marry her"])[-1] == (
+        "how do you marry",
+        " her",
+    )
+    assert push_all(["I'll go home", "I'll go home", "I will go home now", "I will go home now"])[-1] == (
+        "I'll go home",
+        " now",
+    )
 
 
 def test_a_hypothesis_that_lost_the_beginning_is_shown_behind_the_stable_text():
-    assert push_all(["one two three", "one two three", "two three four"])[-1] == ("one two three", " four")
+    assert push_all(["one two three", "one two three", "two three four"])[-1] == ("one two", " three four")
 
 
 def test_an_empty_hypothesis_shows_what_is_stable():
