@@ -139,9 +139,9 @@ class _Belief:
 
     def before_next(self, start: Prior) -> Prior:
         """The belief before the next utterance (rule 3); `start` is that before the first."""
-        if not self.spoken_s:
-            return start
         total_s = sum(self.spoken_s.values())
+        if not total_s:
+            return start
         known, anew = dict(self.languages.likely), dict(start.likely)
         likely = []
         for code in dict.fromkeys((*known, *anew, *self.spoken_s)):

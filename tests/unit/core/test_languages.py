@@ -116,6 +116,13 @@ def test_only_what_the_client_allows_has_any_probability(spoken, heard):
     assert session.certain in ("es", "pt", None)
 
 
+def test_an_utterance_of_next_to_nothing_says_nothing_of_the_language():
+    session = SessionLanguages()
+    session.hear(1, (("de", 0.5), ("en", 0.4)), speech_s=5e-324)
+    session.hear(2, (("de", 0.5), ("en", 0.4)), speech_s=5e-324)
+    assert as_dict(session.prior(3, speech_s=1.0)) == as_dict(SessionLanguages().prior(1, speech_s=1.0)).expected
+
+
 @given(spoken=utterances, seed=st.integers())
 def test_the_order_in_which_decodes_come_back_does_not_matter(spoken, seed):
     expected = session_of(spoken)

@@ -730,10 +730,10 @@ def flood(session):
 
 
 async def test_a_client_that_does_not_read_is_told_so_once_it_reads_again():
-    async with open_plane(stall_s=0.3) as plane, open_raw(plane) as client:
+    async with open_plane(stall_s=1.5) as plane, open_raw(plane) as client:
         session = plane.service.sessions[0]
         flood(session)
-        await trio.sleep(0.5)  # longer than stall_s, and shorter than twice that
+        await trio.sleep(2.0)  # longer than stall_s, and shorter than twice that
         with trio.fail_after(5):
             while client.code is None and await client.receive():
                 pass
