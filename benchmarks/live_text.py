@@ -38,9 +38,9 @@ from benchmarks import report
 from benchmarks.options import Options
 from benchmarks.recordings import Recording, english, room_noise
 from benchmarks.words import Errors, errors, words
+from sttd.core.actions import Cancel, JobId, Lease, Say, Submit
 from sttd.core.forms import keeps
 from sttd.core.hearing import Hearing
-from sttd.core.turn import Cancel, JobId, Lease, Say, Submit
 from sttd.core.types import (
     FRAME_SAMPLES,
     SAMPLE_RATE,

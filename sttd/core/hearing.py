@@ -20,10 +20,12 @@ from collections.abc import Iterable
 
 import attrs
 
-from sttd.core import turn as turns
+from sttd.core import actions as do
+from sttd.core.actions import JobId, Role, Say
 from sttd.core.endpointer import Activity
 from sttd.core.languages import SessionLanguages
-from sttd.core.turn import JobId, Role, Say, Turn, empty_final
+from sttd.core.results import empty_final
+from sttd.core.turn import Turn
 from sttd.core.types import Final, FinalReason, Gap, Outcome, Samples, seconds
 from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssembler, UtteranceEvent
 from sttd.errors import OverloadedError, SttdError
@@ -40,7 +42,7 @@ class Tune:
     aggressiveness: int
 
 
-Action = turns.Action | Tune
+Action = do.Action | Tune
 
 
 @attrs.define(eq=False)
@@ -265,7 +267,7 @@ class Hearing:
         """Take hints to where they are for, and let finals out that have become ready."""
         others: list[Action] = []
         for action in actions:
-            if isinstance(action, turns.Hint):
+            if isinstance(action, do.Hint):
                 self._assembler.hint(action.hint)
             else:
                 others.append(action)

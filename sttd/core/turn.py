@@ -39,15 +39,15 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Literal
 
 import attrs
 
 from sttd.core import text as text_rules
+from sttd.core.actions import Action, Cancel, Hint, JobId, Lease, Promote, Release, Role, Say, Submit
 from sttd.core.cadence import Cadence
-from sttd.core.endpointer import TurnHint
 from sttd.core.languages import SessionLanguages, UtteranceLanguage
-from sttd.core.stabiliser import Stabiliser, StableText
+from sttd.core.results import NOT_DECODED, final_of, interim_words
+from sttd.core.stabiliser import Stabiliser
 from sttd.core.types import (
     DecodeItem,
     DecodeOptions,
@@ -57,11 +57,9 @@ from sttd.core.types import (
     FinalReason,
     Hypothesis,
     Interim,
-    InterimWord,
     JobClass,
     Outcome,
     Samples,
-    SessionEvent,
     SpeechEnd,
     SpeechStart,
     Timing,
@@ -76,78 +74,6 @@ from sttd.options import SessionOptions, Tuning
 _DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
 _FIRST_WORD = 0.1  # measured: below are 8 of 407 interims of speech, most of them wrong, and what noise makes up
 _RETRY_S = 0.2  # chosen: the least time between two tries to get a lease, or room in the queue for a file
-
-NOT_DECODED = Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False)
-
-Role = Literal["final", "interim"]
-JobId = tuple[int, int]  # the utterance, and which of its jobs
-
-
-# ---------------------------------------------------------------- what is to be done
-
-
-@attrs.frozen
-class Say:
-    """Tell the client."""
-
-    event: SessionEvent
-
-
-@attrs.frozen(kw_only=True)
-class Lease:
-    """Get a lease, in so many seconds; answered by `leased` or `lease_failed`. A file's may be `recalled`."""
-
-    utterance: int
-    role: Role
-    model: str
-    file: bool
-    after_s: float = 0.0
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Submit:
-    """Decode this with the lease of that role, in so many seconds; answered by `decoded`, `failed` or `refused`."""
-
-    job: JobId
-    role: Role
-    job_class: JobClass
-    item: DecodeItem
-    deadline: float
-    after_s: float = 0.0
-
-
-@attrs.frozen(kw_only=True)
-class Promote:
-    """The speculation is the final: if it still waits, it waits as a final."""
-
-    job: JobId
-    deadline: float
-
-
-@attrs.frozen
-class Cancel:
-    """Nobody wants the outcome of this job."""
-
-    job: JobId
-
-
-@attrs.frozen
-class Release:
-    """Give back this lease, or stop waiting for it. Without a role both: the turn is done."""
-
-    utterance: int
-    role: Role | None = None
-
-
-@attrs.frozen
-class Hint:
-    """What the text so far says about the end of the utterance; for the endpointer."""
-
-    hint: TurnHint
-
-
-Action = Say | Lease | Submit | Promote | Cancel | Release | Hint
-
 
 # ---------------------------------------------------------------- the machine
 
@@ -503,7 +429,7 @@ class Turn:
             stable_chars=stable.stable_chars,
             start_s=seconds(self.opened.at_sample),
             end_s=seconds(self._heard_until),
-            words=_interim_words(stable, hypothesis) if self.options.words else None,
+            words=interim_words(stable, hypothesis) if self.options.words else None,
         )
         return [Say(interim)]
 
@@ -621,70 +547,5 @@ class Turn:
         )
 
 
-def _interim_words(stable: StableText, hypothesis: Hypothesis) -> tuple[InterimWord, ...]:
-    """The words of an interim. Where an engine does not say how sure it is of each, it is as sure of all."""
-    known = hypothesis.certainties is not None
-    mean = math.exp(min(0.0, hypothesis.avg_logprob))
-    return tuple(
-        InterimWord(word=piece.word, probability=piece.least if known else mean, stable=index < stable.stable)
-        for index, piece in enumerate(stable.words)
-    )
-
-
 def _failure(error: SttdError) -> Say:
     return Say(Failure.of(error, fatal=False))
-
-
-def final_of(
-    opened: Opened,
-    options: SessionOptions,
-    *,
-    text: str,
-    end_sample: int,
-    reason: FinalReason,
-    timing: Timing = NOT_DECODED,
-    hypothesis: Hypothesis | None = None,
-    language: str | None,
-    model: str,
-) -> Final:
-    """The final of an utterance, its times on the session's clock.
-
-    Args:
-        opened: where the utterance began.
-        options: of the utterance.
-        text: what is sent as its text; without any, there are no words and no confidence.
-        end_sample: where its speech ended.
-        reason: why it ended.
-        timing: of the decode that made the text.
-        hypothesis: that decode's; None if there was none, or it failed.
-        language: what is known of it without the hypothesis.
-        model: the preset that was used.
-    """
-    heard = hypothesis if text else None
-    words = None
-    if options.words:
-        offset_s = seconds(opened.start_sample)
-        words = tuple(
-            attrs.evolve(word, start_s=word.start_s + offset_s, end_s=word.end_s + offset_s)
-            for word in (heard.words if heard is not None else ())
-        )
-    return Final(
-        utterance=opened.utterance,
-        text=text,
-        start_s=seconds(opened.at_sample),
-        end_s=seconds(max(end_sample, opened.at_sample)),
-        language=(hypothesis.language if hypothesis is not None else "") or language or "",
-        confidence=math.exp(min(0.0, heard.avg_logprob)) if heard is not None else 0.0,
-        reason=reason,
-        model=model,
-        words=words,
-        timing=timing,
-    )
-
-
-def empty_final(number: int, options: SessionOptions, *, at_sample: int, language: str | None) -> Final:
-    """The answer to a finalize with nothing to end."""
-    opened = Opened(utterance=number, at_sample=at_sample, start_sample=at_sample)
-    return final_of(
-        opened, options, text="", end_sample=at_sample, reason="finalize", language=language, model=options.model
-    )

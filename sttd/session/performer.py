@@ -18,9 +18,9 @@ from typing import Protocol, get_args
 import attrs
 import trio
 
-from sttd.core import turn
+from sttd.core import actions as do
+from sttd.core.actions import JobId, Role
 from sttd.core.hearing import Action, Hearing, Tune
-from sttd.core.turn import JobId, Role
 from sttd.core.types import SessionEvent
 from sttd.engine.contract import Lease
 from sttd.engine.tickets import Job, JobDropped, Ticket
@@ -118,7 +118,7 @@ class Performer:
 
     def tell_what_was_said(self) -> None:
         """A bug has ended the work in the middle: of what was to be done, do what the client is owed."""
-        events = [action.event for action in self._waiting if isinstance(action, turn.Say)]
+        events = [action.event for action in self._waiting if isinstance(action, do.Say)]
         self._waiting.clear()
         for event in events:
             self.emit(event)
@@ -136,30 +136,30 @@ class Performer:
 
     def _do(self, action: Action) -> None:
         match action:
-            case turn.Say():
+            case do.Say():
                 self.emit(action.event)
-            case turn.Lease():
+            case do.Lease():
                 self._tasks.start_soon(self._lease, action)
-            case turn.Submit():
+            case do.Submit():
                 if action.after_s:
                     self._later.add(action.job)
                     self._tasks.start_soon(self._submit_later, action)
                 else:
                     self._submit(action)
-            case turn.Promote():
+            case do.Promote():
                 self._tickets[action.job].promote(deadline=action.deadline)
-            case turn.Cancel():
+            case do.Cancel():
                 self._later.discard(action.job)
                 if action.job in self._tickets:
                     self._tickets[action.job].cancel()
-            case turn.Release():
+            case do.Release():
                 roles = [action.role] if action.role is not None else get_args(Role)
                 for role in roles:
                     if (held := self._held.pop((action.utterance, role), None)) is not None:
                         held.give_back()
             case Tune():
                 self.tune(action.aggressiveness)
-            case turn.Hint():
+            case do.Hint():
                 raise AssertionError("hints stay in `Hearing`")
 
     @property
@@ -175,7 +175,7 @@ class Performer:
                 load, waits = self.decoding.load, self.interim_waits
                 self.perform(self.hearing.look(now=self.clock(), load=load, interim_waits=waits))
 
-    async def _lease(self, wanted: turn.Lease) -> None:
+    async def _lease(self, wanted: do.Lease) -> None:
         """Get a lease and say so, unless the turn is done before."""
         key = wanted.utterance, wanted.role
         on_recall = partial(self._recall, *key) if wanted.file else None
@@ -200,7 +200,7 @@ class Performer:
         if not running and (held := self._held.get((utterance, role))) is not None and held.lease is not None:
             self.perform(self.hearing.recalled(utterance, role, now=self.clock()))
 
-    def _submit(self, wanted: turn.Submit) -> None:
+    def _submit(self, wanted: do.Submit) -> None:
         lease = self._held[wanted.job[0], wanted.role].lease
         assert lease is not None, "a turn decodes once it has a model"
         job = Job(
@@ -219,7 +219,7 @@ class Performer:
         self._tickets[wanted.job] = ticket
         self._tasks.start_soon(self._wait_for, wanted.job, ticket)
 
-    async def _submit_later(self, wanted: turn.Submit) -> None:
+    async def _submit_later(self, wanted: do.Submit) -> None:
         await trio.sleep(wanted.after_s)
         if wanted.job in self._later:
             self._later.remove(wanted.job)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
+from sttd.core.actions import Cancel, Lease, Promote, Release, Say, Submit
 from sttd.core.endpointer import Activity
 from sttd.core.hearing import Hearing, Tune
-from sttd.core.turn import Cancel, Lease, Promote, Release, Say, Submit
 from sttd.core.types import FRAME_SAMPLES, Final, Gap
 from sttd.options import Tuning
 from tests.unit.core.spoken import options, outcome

@@ -5,8 +5,9 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
+from sttd.core.actions import Cancel, Hint, Lease, Promote, Release, Say, Submit
 from sttd.core.languages import SessionLanguages
-from sttd.core.turn import Cancel, Hint, Lease, Promote, Release, Say, Submit, Turn
+from sttd.core.turn import Turn
 from sttd.core.types import SAMPLE_RATE, Certainty, Final, Hypothesis, Interim, JobClass, Outcome, Segment, Word
 from sttd.core.utterance import Closed, Opened, Paused, Snapshot
 from sttd.options import SessionOptions, Tuning

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sttd.core.turn import Submit
+from sttd.core.actions import Submit
 from sttd.core.types import Final, Interim, JobClass, SpeechEnd, SpeechStart
 from sttd.errors import DecodeError, ModelError, OverloadedError
 from sttd.options import Endpointing, SessionChanges

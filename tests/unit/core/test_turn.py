@@ -3,7 +3,8 @@
 import pytest
 
 from sttd.core import text
-from sttd.core.turn import Lease, Phase, Release
+from sttd.core.actions import Lease, Release
+from sttd.core.turn import Phase
 from sttd.core.types import Effort, Failure, JobClass
 from sttd.errors import DecodeError, ModelError, OverloadedError
 from sttd.options import Endpointing, Tuning

@@ -6,8 +6,8 @@ import pytest
 import trio
 import trio.testing
 
+from sttd.core.actions import Say
 from sttd.core.hearing import Hearing, Tune
-from sttd.core.turn import Say
 from sttd.core.types import Effort, Final, Interim, SpeechStart
 from sttd.errors import OverloadedError
 from sttd.options import SessionOptions, Tuning
