@@ -16,8 +16,9 @@ so a stream that begins like one is spooled (in memory, beyond 8 MiB in an unnam
 that may be, `spool.py` says. To seek means to wait for the end: a live MP4 that has its index in front, as recorders in
 browsers write it, is read forwards, too; one that has not is told that its text comes late.
 
-Of several audio tracks the one is heard that a player would choose. Channels are averaged, but where they cancel each
-other out (one of a balanced pair, a wire the wrong way round) one of them is heard.
+An Ogg file is read link by link (`links.py`).
+
+Of several audio tracks the one is heard that a player would choose.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ import trio
 from sttd.core.types import FRAME_SAMPLES, Warn
 from sttd.errors import OverloadedError, ProtocolError, SttdError
 from sttd.session import spool
+from sttd.session.links import MAX_LINKS, OggLinks
 from sttd.session.spool import RETRY_S
-from sttd.session.unpacking import Unpacker
+from sttd.session.unpacking import Unpacker, mixed
 
 Frames = npt.NDArray[np.float32]
 
@@ -51,7 +53,6 @@ _threads = trio.CapacityLimiter(256)
 
 _ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 _LIVE_HEAD_BYTES = 1 << 16  # in which a live MP4 has begun its index or its audio
-_CANCELLED = 1e-3  # of the energy of a channel is left of all: 30 dB less; two different voices leave a half
 
 _FORMATS = "wav,w64,flac,mp3,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,amr,caf,au"
 _SAFE = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
@@ -308,17 +309,16 @@ def _pull(
     def warn(warning: Warn) -> None:
         trio.from_thread.run(send.send, warning)
 
-    try:
-        if live and seekable:
-            warn(Warn(code="late_text", message="the file has its index at the end: text comes once all of it is here"))
-        with av.open(source, mode="r", options={**_SAFE, **quick}, **tolerant) as container:
+    def read(file: io.RawIOBase, *, before: int) -> int:
+        """Decode all of a container. Returns how many samples there are with those before."""
+        with av.open(file, mode="r", options={**_SAFE, **quick}, **tolerant) as container:
             if not container.streams.audio:
                 raise ProtocolError("the file has no audio stream", code="bad_audio")
             stream = container.streams.best("audio") or container.streams.audio[0]
             if (tracks := len(container.streams.audio)) > 1:
                 number = container.streams.audio.index(stream) + 1
                 warn(Warn(code="other_tracks", message=f"of {tracks} audio tracks number {number} is heard"))
-            if on_info is not None:
+            if on_info is not None and not before:
                 duration = container.duration / av.time_base if container.duration else None
                 trio.from_thread.run_sync(on_info, ContainerInfo(duration_s=duration))
             unpacker = Unpacker(
@@ -326,8 +326,23 @@ def _pull(
                 stream=stream,
                 received_bytes=lambda: source.received,
                 warn=warn,
+                before=before,
             )
             _decode(unpacker, send, channel_select, least=1 if live else _BLOCK_FRAMES)
+            return unpacker.made
+
+    try:
+        if live and seekable:
+            warn(Warn(code="late_text", message="the file has its index at the end: text comes once all of it is here"))
+        if head.startswith(b"OggS"):
+            links = OggLinks(source)
+            made = read(links, before=0)
+            while links.next_link():
+                if links.count > MAX_LINKS:
+                    raise ProtocolError(f"the file has more than {MAX_LINKS} links", code="bad_audio")
+                made = read(links, before=made)
+        else:
+            read(source, before=0)
     except trio.BrokenResourceError:
         return  # the session has stopped listening
     except Exception as exc:  # PyAV raises ValueError and more where FFmpeg's own errors would do
@@ -348,31 +363,13 @@ def _decode(unpacker: Unpacker, send: trio.MemorySendChannel[Any], channel_selec
     rest = np.zeros(0, np.float32)
     try:
         for planes in unpacker.planes():
-            rest = np.concatenate((rest, _mix(planes, channel_select)))
+            rest = np.concatenate((rest, mixed(planes, channel_select)))
             if len(rest) >= least * FRAME_SAMPLES:
                 rest = _hand_over(rest, send)
     except ProtocolError:
         _hand_over(np.pad(rest, (0, -len(rest) % FRAME_SAMPLES)), send)  # what came before is audio all the same
         raise
     _hand_over(np.pad(rest, (0, -len(rest) % FRAME_SAMPLES)), send)
-
-
-def _mix(planes: npt.NDArray[Any], channel_select: int | None) -> npt.NDArray[np.float32]:
-    """(channels, n) to (n,): the channel that was asked for, or the mean, unless that is next to nothing."""
-    if channel_select is not None:
-        if channel_select >= len(planes):
-            raise ProtocolError(
-                f"`channel_select` is {channel_select} and the file has {len(planes)} channel(s)", code="bad_option"
-            )
-        return np.asarray(planes[channel_select], np.float32)
-    if len(planes) == 1:
-        return np.asarray(planes[0], np.float32)
-    mixed = np.asarray(planes.mean(axis=0, dtype=np.float32))
-    energies = np.square(planes).mean(axis=1)
-    loudest = float(energies.max(initial=0.0))
-    if float(np.square(mixed).mean()) < _CANCELLED * loudest:
-        return np.asarray(planes[int(np.argmax(energies >= loudest / 2))], np.float32)  # the same one all the time
-    return mixed
 
 
 def _hand_over(samples: npt.NDArray[np.float32], send: trio.MemorySendChannel[Any]) -> Frames:

@@ -13,7 +13,9 @@ Rules:
 5. **The container's clock holds** where it has one (`_CLOCKED`): audio that begins behind the video, and stretches that
    were never recorded, become silence, so that times are those of a player. Differences below `GAP_S` are jitter. A
    clock that goes back, or farther ahead than rule 4 and `MAX_HOLE_S` allow, is another recording's, and goes on here.
-6. **Whatever the libraries raise means that the audio is bad**, never that the daemon has a bug.
+6. **Channels are averaged**, but where they cancel each other out (one of a balanced pair, a wire the wrong way round)
+   one of them is heard.
+7. **Whatever the libraries raise means that the audio is bad**, never that the daemon has a bug.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ FREE_S: Final = 60.0
 SECONDS_A_BYTE: Final = 0.1
 GAP_S: Final = 0.2  # packets are 20 to 60 ms, and Matroska rounds to 1 ms
 MAX_HOLE_S: Final = 3600.0
+_CANCELLED: Final = 1e-3  # of the energy of a channel is left of all: 30 dB less; two different voices leave a half
 _CLOCKED: Final = frozenset({"matroska", "webm", "mov", "mp4", "ogg"})
 
 Planes = npt.NDArray[np.float32]  # (channels, samples) at 16 kHz
@@ -51,18 +54,25 @@ class Unpacker:
         stream: the audio stream in it.
         received_bytes: how many bytes of the container came so far.
         warn: told what was skipped.
+        before: samples that came of the same bytes before, of another container.
     """
 
     container: Any
     stream: Any
     received_bytes: Callable[[], int]
     warn: Callable[[Warn], None]
+    before: int = 0
     bad: int = attrs.field(default=0, init=False)  # packets, in all
     _bad_in_a_row: int = attrs.field(default=0, init=False)
     _samples: int = attrs.field(default=0, init=False)
     _resampler: Any = attrs.field(default=None, init=False)
     _setup: tuple[Any, ...] = attrs.field(default=(), init=False)
     _origin_s: float | None = attrs.field(default=None, init=False)  # what the container's clock shows at our 0
+
+    @property
+    def made(self) -> int:
+        """Samples so far."""
+        return self.before + self._samples
 
     def planes(self) -> Iterator[Planes]:
         """All audio, channels apart.
@@ -117,7 +127,7 @@ class Unpacker:
         if self._bad_in_a_row > MAX_BAD:
             raise ProtocolError(f"the audio cannot be decoded: {exc.strerror}", code="bad_audio") from None
         if self.bad == 1:
-            at_s = seconds(self._samples)
+            at_s = seconds(self.made)
             self.warn(Warn(code="damaged_audio", message=f"a damaged packet was skipped at {at_s:.1f} s"))
 
     def _unrecorded(self, frame: Any) -> Iterator[Planes]:
@@ -129,7 +139,7 @@ class Unpacker:
             start = self.container.start_time  # of all streams
             self._origin_s = at_s if start is None else start / av.time_base
         hole_s = at_s - self._origin_s - here_s
-        room_s = FREE_S + SECONDS_A_BYTE * self.received_bytes() - here_s
+        room_s = FREE_S + SECONDS_A_BYTE * self.received_bytes() - seconds(self.made)
         if hole_s < -GAP_S or hole_s > min(MAX_HOLE_S, room_s):
             self._origin_s = at_s - here_s
         elif hole_s > GAP_S:
@@ -162,7 +172,7 @@ class Unpacker:
     def _counted(self, planes: Planes) -> Planes:
         """Rule 4."""
         self._samples += planes.shape[1]
-        audio_s, received = seconds(self._samples), self.received_bytes()
+        audio_s, received = seconds(self.made), self.received_bytes()
         if audio_s > FREE_S + SECONDS_A_BYTE * received:
             raise ProtocolError(f"the file makes {audio_s:.0f} s of audio of {received} bytes", code="bad_audio")
         return planes
@@ -175,3 +185,21 @@ class Unpacker:
             )
         if channels > MAX_CHANNELS:
             raise ProtocolError(f"the file has {channels} channels; sttd takes {MAX_CHANNELS}", code="bad_audio")
+
+
+def mixed(planes: Planes, channel_select: int | None) -> npt.NDArray[np.float32]:
+    """(channels, n) to (n,): the channel that was asked for, or the mean, unless that is next to nothing."""
+    if channel_select is not None:
+        if channel_select >= len(planes):
+            raise ProtocolError(
+                f"`channel_select` is {channel_select} and the file has {len(planes)} channel(s)", code="bad_option"
+            )
+        return np.asarray(planes[channel_select], np.float32)
+    if len(planes) == 1:
+        return np.asarray(planes[0], np.float32)
+    mixed = np.asarray(planes.mean(axis=0, dtype=np.float32))
+    energies = np.square(planes).mean(axis=1)
+    loudest = float(energies.max(initial=0.0))
+    if float(np.square(mixed).mean()) < _CANCELLED * loudest:
+        return np.asarray(planes[int(np.argmax(energies >= loudest / 2))], np.float32)  # the same one all the time
+    return mixed

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from sttd.session import unpacking
+from sttd.session import container, unpacking
 from tests.unit.session.test_container import decode, encoded
 
 SECOND = 50  # frames
@@ -96,6 +96,36 @@ async def test_joined_recordings_are_heard_as_they_were(first, second, live):
     assert abs(len(frames) - 6 * SECOND) <= 15
     loud = np.abs(np.fft.rfft(frames[-2 * SECOND :].reshape(-1)))
     assert np.argmax(loud) / 2 == pytest.approx(440, abs=5)  # the second part at its own speed
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize(("first", "second"), [((0.3,), (0.3, 0.3)), ((0.3, 0.3), (0.3,)), ((0.3,), (0.3,))])
+async def test_the_links_of_an_ogg_file_may_differ(first, second, live):
+    data = b"".join(
+        encoded("ogg", "libopus", rate=48_000, seconds=3.0, levels=levels) for levels in (first, second) * 2
+    )
+    frames, error = await decode(data, live=live)
+    assert error is None
+    assert abs(len(frames) - 12 * SECOND) <= 15
+    loud = np.abs(np.fft.rfft(frames[-2 * SECOND :].reshape(-1)))
+    assert np.argmax(loud) / 2 == pytest.approx(440, abs=5)
+
+
+async def test_all_links_of_a_file_are_counted_together(monkeypatch):
+    monkeypatch.setattr(unpacking, "FREE_S", 5.0)
+    monkeypatch.setattr(unpacking, "SECONDS_A_BYTE", 0.0)
+    link = encoded("ogg", "libopus", rate=48_000, seconds=3.0)
+    assert (await decode(link))[1] is None
+    frames, error = await decode(link * 3)
+    assert error.code == "bad_audio"
+    assert len(frames) <= 6 * SECOND
+
+
+async def test_there_are_only_so_many_links(monkeypatch):
+    monkeypatch.setattr(container, "MAX_LINKS", 3)
+    link = encoded("ogg", "libopus", rate=48_000, seconds=0.5)
+    assert (await decode(link * 3))[1] is None
+    assert "links" in (await decode(link * 4))[1].message
 
 
 async def test_a_damaged_packet_costs_itself_and_is_told():
