@@ -15,6 +15,7 @@ The columns:
 - `retracted`: interims that change a stable character of an earlier one. Promised: 0.
 - `ne`: normalised erasure, words that an update takes back, the final included, over the words of the finals
   (Arivazhagan et al. 2020); `words` compares.
+- `ne_written`: the same where case and punctuation are part of a word.
 - `commit_mean_s`, `commit_p95_s`: from the end of a word, as the final is aligned, to the update that has it stable.
 - `stable_pct`: words that were stable before the final.
 - `shown_s`: from the end of a word to the update from which it is rightly shown on, the mean.
@@ -197,6 +198,7 @@ class Figures:
     retracted: int = 0
     updates: int = 0
     erased: int = 0
+    erased_written: int = 0
     words: int = 0
     stable: int = 0
     delays_s: list[float] = attrs.field(factory=list)
@@ -218,6 +220,8 @@ class Figures:
         self.contradicted += kept < len(stable)
         self.updates += len(shown)
         self.erased += sum(len(old) - _common(old, new) for old, new in pairwise([*shown, final]))
+        written = [event.text.split() for _, event in utterance.interims] + [utterance.final.split()]
+        self.erased_written += sum(len(old) - _common(old, new) for old, new in pairwise(written))
         self.words += len(final)
         self.stable += len(stable)
         for index, (word, end_s) in enumerate(utterance.ends[:kept]):
@@ -240,6 +244,7 @@ class Figures:
             "contradicted_pct": round(100 * self.contradicted / max(1, self.with_stable), 1),
             "retracted": self.retracted,
             "ne": round(self.erased / max(1, self.words), 3),
+            "ne_written": round(self.erased_written / max(1, self.words), 3),
             "commit_mean_s": round(statistics.fmean(self.delays_s or [float("nan")]), 2),
             "commit_p95_s": round(float(np.quantile(self.delays_s or [float("nan")], 0.95)), 2),
             "stable_pct": round(100 * self.stable / max(1, self.words)),

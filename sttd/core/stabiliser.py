@@ -14,16 +14,19 @@ the two newest hypotheses that have it and say so. The rules:
     first that is not.
  4. **A shown word gives way** to another only if that is as sure as `change_from`, or the hypothesis before had it too.
     Else what was shown stays, however the newest hypothesis goes on.
- 5. What does not say how sure it is (an engine without probabilities, a speculative final) is shown as it is, and gives
+ 5. **Case and punctuation** of a shown word stay, unless the hypothesis before wrote it as the newest does, or it
+    becomes stable now. Behind the last word no punctuation is shown: the ends of hypotheses are full of periods that
+    are gone with the next word.
+ 6. What does not say how sure it is (an engine without probabilities, a speculative final) is shown as it is, and gives
     way as it is.
- 6. **Punctuation** after a word becomes stable with the next word: the ends of hypotheses are full of periods.
- 7. **Never back.** The shown text always begins with the stable text. Where a hypothesis contradicts it, its beginning
+ 7. **Punctuation** after a word becomes stable with the next word.
+ 8. **Never back.** The shown text always begins with the stable text. Where a hypothesis contradicts it, its beginning
     up to where the last stable words come counts as them, and the rest is shown after the stable text. If they do not
     come, the beginning that is nearest to the stable words (edit distance) counts. Nothing more becomes stable of such
     a hypothesis: what is stable may be wrong, and the less stands behind it, the less a final loses that keeps it.
- 8. **Loops** of the decoder are cut before anything else, so that none becomes stable. What may have been said in that
+ 9. **Loops** of the decoder are cut before anything else, so that none becomes stable. What may have been said in that
     much audio is no loop (guard 2 of `core/text.py`).
- 9. **The final keeps the stable text** where its words begin with the stable ones but for their form (`core/forms.py`),
+10. **The final keeps the stable text** where its words begin with the stable ones but for their form (`core/forms.py`),
     and in any case with `lock_stable`. Else it is free; that it hardly ever is, whoever decodes sees to (rule 6 of
     `core/turn.py`).
 
@@ -125,7 +128,7 @@ class Stabiliser:
             words: its words with times, if it has any.
             certainties: how sure each piece of it is; None where that is not known.
             audio_s: seconds of audio that it is of. Less than before counts as no more.
-            compression_ratio: the decoder's, for rule 8.
+            compression_ratio: the decoder's, for rule 9.
             temperature: the same.
             language: of the text, for what is the same in another form.
         """
@@ -144,6 +147,9 @@ class Stabiliser:
         tail = rest[: self._length_to_show(rest, agreed=agreed)]
         if certainties is not None and not self._gives_way(tail, agreed=agreed):
             tail = [*rest[:agreed], *self._tail[agreed:]]
+        tail = [*tail[:agreed], *self._as_written(tail)[agreed:]]
+        if tail:
+            tail[-1] = _bare(tail[-1])
         shown, pieces = self._shown(tokens[:past], tail)
         if agreed:
             self._stable, self._pieces = self._shown(tokens[:past], [*tail[: agreed - 1], _bare(tail[agreed - 1])])
@@ -155,7 +161,7 @@ class Stabiliser:
         return StableText(shown, len(self._stable), tuple(pieces), len(self._settled))
 
     def finalise(self, text: str, *, language: str = "en") -> str:
-        """The final text (rule 9)."""
+        """The final text (rule 10)."""
         tokens = [_Heard(token, None) for token in tokenise(tidy(text))]
         past = self._kept_length(tokens, language=language)
         if past is None and not self.lock_stable:
@@ -189,7 +195,7 @@ class Stabiliser:
         )
 
     def _length_to_show(self, rest: Sequence[_Heard], *, agreed: int) -> int:
-        """How many words may be shown, of which so many become stable (rules 3 and 5)."""
+        """How many words may be shown, of which so many become stable (rules 3 and 6)."""
         length = max(agreed, self._heard_for_long(rest), _common(rest, self._tail))
         while length < len(rest) and _as_sure(rest[length], self.rules.show_from):
             length += 1
@@ -206,7 +212,7 @@ class Stabiliser:
         return 0
 
     def _gives_way(self, tail: Sequence[_Heard], *, agreed: int) -> bool:
-        """Whether what is shown may be replaced by a tail of which so many words become stable (rules 4 and 5)."""
+        """Whether what is shown may be replaced by a tail of which so many words become stable (rules 4 and 6)."""
         place = _common(self._tail, tail)
         if place == len(self._tail) or place < agreed or not self.rules.change_from:
             return True
@@ -215,12 +221,24 @@ class Stabiliser:
         had = self._before[0].words[place : place + 1]
         return _as_sure(tail[place], self.rules.change_from) or (bool(had) and had[0].key == tail[place].key)
 
+    def _as_written(self, tail: Sequence[_Heard]) -> list[_Heard]:
+        """What is to be shown, written as it was (rule 5)."""
+        written = list(tail)
+        before = self._before[0].words if self._before else ()
+        for index in range(_common(self._tail, tail)):
+            was, word = self._tail[index].token, tail[index]
+            followed = index == len(self._tail) - 1 and index < len(tail) - 1
+            twice = before[index : index + 1] and before[index].token.piece == word.token.piece
+            if not followed and not twice:
+                written[index] = attrs.evolve(word, token=was._replace(until=word.token.until))
+        return written
+
     def _resumption(self, tokens: Sequence[_Heard]) -> int:
-        """How many tokens of a text that contradicts the stable text stand for it (rule 7)."""
+        """How many tokens of a text that contradicts the stable text stand for it (rule 8)."""
         return resumption([word.key for word in self._settled], [token.key for token in tokens])
 
     def _kept_length(self, tokens: Sequence[_Heard], *, language: str) -> int | None:
-        """How many tokens of a text are the stable words (rule 9); None where it does not begin with them."""
+        """How many tokens of a text are the stable words (rule 10); None where it does not begin with them."""
         return same_words([word.token for word in self._settled], [word.token for word in tokens], language=language)
 
     def _shown(self, past: Sequence[_Heard], rest: Sequence[_Heard]) -> tuple[str, list[Certainty]]:
@@ -241,7 +259,7 @@ def _piece(word: _Heard) -> Certainty:
 
 
 def _bare(word: _Heard) -> _Heard:
-    """Without the punctuation behind it (rule 6)."""
+    """Without the punctuation behind it (rule 7)."""
     return attrs.evolve(word, token=word.token._replace(tail=""))
 
 
@@ -282,7 +300,7 @@ def _held_back(tokens: Sequence[Token], words: Sequence[Word], *, before_s: floa
 
 
 def resumption(stable: Sequence[str], keys: Sequence[str]) -> int:
-    """How much of a hypothesis stands for the stable words, when it does not begin with them (rule 7)."""
+    """How much of a hypothesis stands for the stable words, when it does not begin with them (rule 8)."""
     last = list(stable[-_ANCHOR:])
     places = [end for end in range(_ANCHOR, len(keys) + 1) if keys[end - _ANCHOR : end] == last]
     if places:
