@@ -160,7 +160,7 @@ class Peer:
 
     async def receive(self) -> Any:
         """The next message; trio.EndOfChannel at the end."""
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while not self.messages:
                 data = await self.stream.receive_some(65536)
                 if not data:

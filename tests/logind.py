@@ -81,6 +81,6 @@ def released(lock):
 
 
 async def until(condition):
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while not condition():  # noqa: ASYNC110  # what is waited for is on the other side of a socket
             await trio.sleep(0.01)

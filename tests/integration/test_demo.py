@@ -83,7 +83,7 @@ def test_a_model_that_is_asked_for_and_cannot_be_had_is_an_error(environment):
     error = run("--model", "tiny", environment=environment, status=1)
     assert error.startswith("sttd demo: tiny could not be fetched: ")
     assert len(error.splitlines()) == 1
-    assert "There is no preset 'tinny'" in run("--model", "tinny", environment=environment, status=1)
+    assert "there is no preset 'tinny'" in run("--model", "tinny", environment=environment, status=1)
 
 
 def test_a_file_is_heard(environment):

@@ -81,7 +81,7 @@ async def serving(*, sessions=10, per_uid=10, silero=None, **models):
         on_reload=lambda: None,
         on_shutdown=lambda drain_s: None,
     )
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_engine(engine):
             service.open()
             yield service

@@ -77,7 +77,7 @@ def gated(*, workers=1, failures=()):
 async def running(**options):
     """A dispatcher that runs; ended, and its time bounded, with the block. Expects calls to be quick."""
     dispatcher = Dispatcher(options=PolicyOptions(first_call_s=0.01, speculation_wait_s=5, **options))
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await nursery.start(dispatcher.run)
             yield dispatcher
@@ -503,7 +503,7 @@ async def test_options_change_while_it_runs():
 async def test_the_end_waits_for_running_calls_and_drops_the_rest():
     model = gated()
     lease = FakeLease(model)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         dispatcher = Dispatcher()
         async with trio.open_nursery() as nursery:
             await nursery.start(dispatcher.run)
@@ -521,7 +521,7 @@ async def test_the_end_waits_for_running_calls_and_drops_the_rest():
 
 async def test_a_call_cancelled_before_its_thread_began_settles_its_ticket():
     lease = FakeLease(FakeModel(options=FakeOptions()))
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         dispatcher = Dispatcher()
         ticket = dispatcher.submit(job(lease))
         async with trio.open_nursery() as nursery:

@@ -31,7 +31,7 @@ def engine(backend=None, **more):
 
 async def test_it_leases_decodes_and_is_finished():
     events = []
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_engine(engine(on_event=lambda event, entry, error: events.append(event))) as running:
             lease = await running.pool.lease("fake")
             lease.release()
@@ -48,7 +48,7 @@ async def test_a_load_under_way_is_not_waited_for():
             self.gate.wait(10)
             return super().load(preset, cpu_threads=cpu_threads, num_workers=num_workers)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_engine(engine(Slow())) as running, trio.open_nursery() as nursery:
             nursery.start_soon(running.pool.lease, "fake")
             while not running.pool.busy:  # noqa: ASYNC110
@@ -58,7 +58,7 @@ async def test_a_load_under_way_is_not_waited_for():
 
 
 async def test_asleep_it_begins_nothing():
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_engine(engine()) as running:
             await running.sleep()
             await running.wake()
@@ -86,7 +86,7 @@ async def test_a_model_that_hangs_is_given_up_and_loaded_afresh():
         deadline = trio.current_time() + 1
         return Job(item=item, job_class=JobClass.FINAL, session="s", uid=1, deadline=deadline, lease=lease)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_engine(engine(Once(), call_timeout_s=0.1)) as running:
             first = await running.pool.lease("fake")
             with pytest.raises(DecodeError):

@@ -207,7 +207,7 @@ async def test_frames_sent_together_with_the_handshake_are_not_lost():
         request = client.wsproto.send(frames.Request(host="localhost", target="/ws"))
         ahead = wsproto.connection.Connection(wsproto.ConnectionType.CLIENT)
         await stream.send_all(request + ahead.send(frames.TextMessage(data='{"op":"start"}')))
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while len(client.messages) < 2:
                 await client.receive()
         assert [json.loads(message)["type"] for message in client.messages] == ["hello", "started"]
@@ -327,7 +327,7 @@ async def test_far_too_large_a_message_is_refused_before_it_is_there():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_and_be_cut, client.socket, bytes(20 << 20))
             messages, code = await client.hear_all()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await plane.service.sessions[0].left.wait()
     assert ([message["code"] for message in messages], code) == (["too_large"], 1009)
 
@@ -448,7 +448,7 @@ async def test_on_a_drain_a_client_without_session_is_sent_away_at_once():
     async with one_client() as (plane, client):
         await client.hear()
         plane.drain.stop_accepting()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             (error,), code = await client.hear_all()
     assert (error["code"], code) == ("shutting_down", 1001)
 
@@ -469,7 +469,7 @@ async def test_a_connection_that_outlives_the_drain_is_cut():
         await client.begin()
         plane.drain.stop_accepting()
         plane.drain.close_at(trio.current_time() + 0.2)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             _, code = await client.hear_all()
     assert code == 1006
     assert plane.service.sessions[0].left.is_set()
@@ -483,7 +483,7 @@ async def test_a_dropped_connection_leaves_the_session_without_stop():
         await client.begin()
         session = plane.service.sessions[0]
         await trio.aclose_forcefully(client.socket._stream)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await session.left.wait()
     assert session.calls == []
 
@@ -498,7 +498,7 @@ async def test_what_had_arrived_before_the_client_left_is_not_lost():
             await client.socket.send_message(b"x")
         await client.say(op="stop")
         await client.socket.aclose()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await session.left.wait()
     assert session.calls == [("feed", b"x")] * 20 + [("stop", None)]
 
@@ -589,7 +589,7 @@ async def test_pings_behind_a_backlog_are_answered_while_the_session_takes_nothi
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while not client.pongs:
                     await client.receive()
         assert client.pongs == [b"still there?"]
@@ -603,7 +603,7 @@ async def test_a_session_that_is_stuck_for_good_is_given_up(monkeypatch):
         plane.service.sessions[0].stuck = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send_and_be_cut_often, client.socket)
-            with trio.fail_after(10):
+            with trio.fail_after(60):
                 messages, code = await client.hear_all()
             nursery.cancel_scope.cancel()
     assert (messages[0]["code"], messages[0]["fatal"], code) == ("overloaded", True, 1013)
@@ -634,7 +634,7 @@ async def test_frames_that_cost_too_much_end_their_connection_by_name(flood, cod
             await client.open()
         else:
             await client.send(frames.Request(host="localhost", target="/ws"))
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await stream.send_all(flood)
             while client.code is None and await client.receive():
                 pass
@@ -692,7 +692,7 @@ async def test_a_start_that_came_before_is_still_obeyed():
         await client.receive()
         ahead = client.wsproto.send(frames.TextMessage(data='{"op":"start"}'))
         await stream.send_all(ahead + client.wsproto.send(frames.BytesMessage(data=b"abcd")) + b"\x81\x02{}")
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while client.code is None and await client.receive():
                 pass
     assert [json.loads(message)["type"] for message in client.messages] == ["hello", "started", "error"]
@@ -734,7 +734,7 @@ async def test_a_client_that_does_not_read_is_told_so_once_it_reads_again():
         session = plane.service.sessions[0]
         flood(session)
         await trio.sleep(2.0)  # longer than stall_s, and shorter than twice that
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while client.code is None and await client.receive():
                 pass
         await session.left.wait()
@@ -747,7 +747,7 @@ async def test_a_client_that_does_not_read_is_told_so_once_it_reads_again():
 async def test_a_client_that_never_reads_is_dropped():
     async with open_plane(stall_s=0.2, close_s=0.2) as plane, open_raw(plane) as client:
         flood(plane.service.sessions[0])
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await plane.service.sessions[0].left.wait()
         assert client.code is None
 
@@ -762,7 +762,7 @@ async def test_a_client_that_still_writes_is_no_slow_consumer():
                 await trio.sleep(0.1)
         assert not session.left.is_set()
         session.end(close_code=1000)
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while client.code is None and await client.receive():
                 pass
     assert client.code == 1000
@@ -774,7 +774,7 @@ async def test_a_client_that_drops_and_does_not_read_is_slow_although_its_audio_
         plane.service.sessions[0].options = attrs.evolve(plane.service.sessions[0].options, overflow="drop")
         session = plane.service.sessions[0]
         flood(session)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while not session.left.is_set():
                 with contextlib.suppress(trio.BrokenResourceError):
                     await client.send(frames.BytesMessage(bytes(640)))

@@ -351,7 +351,7 @@ async def test_who_only_stops_sending_gets_the_answers(plane, peer):
 )
 async def test_malformed_input_is_answered_where_it_can_be_and_closed(plane, data, answered):
     async with plane.connect() as bystander, plane.connect() as peer:
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             await peer.stream.send_all(data)
             answers = [(msgid, error and error["code"]) for _, msgid, error, _ in await peer.receive_all()]
         assert answers == answered
@@ -388,7 +388,7 @@ async def test_silence_between_messages_is_allowed(tmp_path):
 
 async def test_a_peer_that_does_not_read_is_dropped(tmp_path):
     async with open_plane(tmp_path, limits=ControlLimits(write_s=0.2)) as plane, plane.connect() as peer:
-        with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+        with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
             await ask_for_ever(peer)
         assert await plane.is_alive()
         assert plane.failures == 0
@@ -409,7 +409,7 @@ async def test_one_user_does_not_take_all_connections(tmp_path):
 async def test_idle_connections_beyond_the_users_share_do_not_stay(tmp_path):
     async with open_plane(tmp_path, limits=ControlLimits(connections_per_uid=1, message_s=0.2)) as plane:
         async with plane.connect() as first, plane.connect() as second, plane.connect() as third:
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 assert await third.receive_all() == [], "far too many: at once"
                 await second.receive_all()  # after its time for a question
             assert await first.call("ping") == {}
@@ -426,13 +426,13 @@ async def test_there_are_only_so_many_connections(tmp_path):
 
 
 async def eventually(condition):
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while not condition():  # noqa: ASYNC110  what is waited for is another task's cleanup, which tells nobody
             await trio.sleep(0.01)
 
 
 async def eventually_served(plane):
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while True:
             try:
                 return await plane.is_alive()

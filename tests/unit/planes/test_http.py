@@ -199,7 +199,7 @@ async def test_a_drain_does_not_wait_for_connections_that_ask_nothing():
     async with open_plane(limits=HttpLimits(head_s=60, linger_s=60)) as plane, await plane.connect() as stream:
         await trio.testing.wait_all_tasks_blocked(0.01)
         plane.drain.stop_accepting()
-        with trio.fail_after(2):
+        with trio.fail_after(30):
             assert await stream.receive_some() == b""
 
 

@@ -86,7 +86,7 @@ async def test_a_cancelled_send_is_finished_by_the_next_one():
             while len(received) < len(first) + len(second):
                 received.extend(await theirs.receive_some())
 
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(read)
                 await stream.send_all(second)

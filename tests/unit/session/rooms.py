@@ -155,7 +155,7 @@ class Room:
 async def open_room(**model):
     """A room whose dispatcher runs; in the end every lease must have come back."""
     recogniser = Recogniser(**model)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             dispatcher = Dispatcher()
             await nursery.start(dispatcher.run)

@@ -57,7 +57,7 @@ async def decode(data, *, chunk=1000, live=False, channel_select=None, warnings=
             elif warnings is not None:
                 warnings.append(item)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(feed)
             nursery.start_soon(collect)
@@ -134,7 +134,7 @@ async def test_a_file_may_not_be_larger_than_the_bound(monkeypatch):
 async def test_cancelling_ends_the_thread_while_it_waits_for_bytes():
     to, inside = trio.open_memory_channel(1)
     out, _frames = trio.open_memory_channel(1)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: decode_container(inside, out, channel_select=None, live=True))
             await to.send(encoded("wav", "pcm_s16le", seconds=0.2))
@@ -146,7 +146,7 @@ async def test_cancelling_ends_the_thread_while_it_waits_for_bytes():
 async def test_a_listener_that_is_gone_ends_it():
     to, inside = trio.open_memory_channel(1)
     out, frames = trio.open_memory_channel(0)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: decode_container(inside, out, channel_select=None, live=True))
             frames.close()
@@ -158,7 +158,7 @@ async def test_a_listener_that_is_gone_ends_it():
 async def test_the_stage_passes_on_what_is_no_audio_and_ends_with_the_error():
     to, inside = trio.open_memory_channel(10)
     out, items = trio.open_memory_channel(10)
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: container_stage(inside, out, channel_select=None, live=False))
             await to.send("a finalize")
@@ -187,7 +187,7 @@ async def stage(items, *, live=True):
     """What comes out of the stage for these items, each sent when the one before was taken."""
     to, inside = trio.open_memory_channel(0)
     out, received = trio.open_memory_channel(100)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(container_stage, inside, out, channel_select=None, live=live))
             async with to:
@@ -274,7 +274,7 @@ async def heard_before_the_end(data):
     """How many frames of a live container come while its client has not stopped, and what is warned of."""
     to, inside = trio.open_memory_channel(0)
     out, received = trio.open_memory_channel(1000)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(container_stage, inside, out, channel_select=None, live=True))
             for start in range(0, len(data), 1000):
