@@ -180,7 +180,7 @@ def check_promises(events: list[dict], *, locked: bool = False) -> None:
             finals.append(number)
     assert finals == list(range(1, len(finals) + 1)), "finals are missing or out of order"
     assert set(shown) <= set(finals), "an utterance without its final"
-    assert events[-1]["type"] == "stopped", "stopped is not the last message"
+    assert events[-1]["type"] == "stopped", f"stopped is not the last message, but {events[-1]}"
     assert events[-1]["utterances"] == len(finals)
 
 

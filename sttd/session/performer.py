@@ -147,7 +147,8 @@ class Performer:
                 else:
                     self._submit(action)
             case do.Promote():
-                self._tickets[action.job].promote(deadline=action.deadline)
+                if action.job in self._tickets:  # else it was refused a moment ago, and what follows comes behind this
+                    self._tickets[action.job].promote(deadline=action.deadline)
             case do.Cancel():
                 self._later.discard(action.job)
                 if action.job in self._tickets:

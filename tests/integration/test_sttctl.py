@@ -58,6 +58,7 @@ def test_the_commands_that_show_the_daemon(daemon):
 
 
 def test_models_are_loaded_and_unloaded(daemon):
+    sttctl(daemon, "unload", "--all")  # what tests before this one had loaded
     assert not sttctl_json(daemon, "load", "fake", "--cpu-threads", 2, "--keep-alive", -1)["cache_hit"]
     (entry,) = sttctl_json(daemon, "status")["models"]["entries"]
     assert (entry["preset"], entry["cpu_threads"], entry["pinned"]) == ("fake", 2, True)

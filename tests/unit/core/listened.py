@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import attrs
 import numpy as np
 
@@ -9,9 +11,11 @@ from sttd.core.actions import Cancel, Lease, Promote, Release, Say, Submit
 from sttd.core.endpointer import Activity
 from sttd.core.hearing import Hearing, Tune
 from sttd.core.types import FRAME_SAMPLES, Final, Gap
+from sttd.errors import OverloadedError
 from sttd.options import Tuning
 from tests.unit.core.spoken import options, outcome
 
+NO_ROOM = OverloadedError("no slot", data={"retry_after_s": 1.0})
 FRAMES_S = 50  # frames in a second
 
 
@@ -28,7 +32,10 @@ def is_of(utterance, role, number, wanted):
 
 @attrs.define
 class Listened:
-    """Drives one session's machine. `leases` and `jobs` are those that wait for an answer."""
+    """Drives one session's machine. `leases` and `jobs` are those that wait for an answer.
+
+    The next `refusals` submissions are answered at once: there is no room.
+    """
 
     hearing: Hearing
     now: float = 0.0
@@ -39,37 +46,52 @@ class Listened:
     jobs: dict = attrs.field(factory=dict)
     cancelled: set = attrs.field(factory=set)
     log: list = attrs.field(factory=list)
+    refusals: int = 0
+    refused: set = attrs.field(factory=set)
+    waiting: deque = attrs.field(factory=deque)
+    performing: bool = False
 
     @classmethod
     def to(cls, *, tuning=None, **changes):
         return cls(Hearing(options(**changes), tuning or Tuning(interim_min_ms=100), "s000001"))
 
     def do(self, actions):
-        """Perform."""
-        for action in actions:
-            self.log.append(action)
-            match action:
-                case Say():
-                    self.said.append(action.event)
-                case Lease():
-                    self.leases.append(action)
-                case Submit():
-                    assert action.job not in self.jobs, "a number is given once"
-                    assert (action.job[0], action.role) in self.held, "nothing is decoded without a lease"
-                    self.jobs[action.job] = action
-                case Promote():
-                    assert action.job in self.jobs
-                case Cancel():
-                    if self.jobs.pop(action.job, None) is not None:
-                        self.cancelled.add(action.job)
-                case Release(utterance=number, role=role):
-                    self.leases = [each for each in self.leases if not is_of(each.utterance, each.role, number, role)]
-                    self.held = {key for key in self.held if not is_of(*key, number, role)}
-                case Tune():
-                    self.tuned.append(action.aggressiveness)
-                case _:
-                    raise AssertionError(action)
+        """Perform; what follows from an action comes behind those that were there before, as in `Performer`."""
+        self.waiting.extend(actions)
+        while self.waiting and not self.performing:
+            self.performing = True
+            action = self.waiting.popleft()
+            self.perform(action)
+            if isinstance(action, Submit) and self.refusals and not action.after_s:
+                self.refusals -= 1
+                self.refused.add(action.job)
+                self.refuse(NO_ROOM, action.job)
+            self.performing = False
         return actions
+
+    def perform(self, action):
+        self.log.append(action)
+        match action:
+            case Say():
+                self.said.append(action.event)
+            case Lease():
+                self.leases.append(action)
+            case Submit():
+                assert action.job not in self.jobs, "a number is given once"
+                assert (action.job[0], action.role) in self.held, "nothing is decoded without a lease"
+                self.jobs[action.job] = action
+            case Promote():
+                assert action.job in self.jobs or action.job in self.refused
+            case Cancel():
+                if self.jobs.pop(action.job, None) is not None:
+                    self.cancelled.add(action.job)
+            case Release(utterance=number, role=role):
+                self.leases = [each for each in self.leases if not is_of(each.utterance, each.role, number, role)]
+                self.held = {key for key in self.held if not is_of(*key, number, role)}
+            case Tune():
+                self.tuned.append(action.aggressiveness)
+            case _:
+                raise AssertionError(action)
 
     # ---------------------------------------------------------------- the client
 

@@ -11,14 +11,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sttd.core.actions import Submit
 from sttd.core.types import Final, Interim, JobClass, SpeechEnd, SpeechStart
-from sttd.errors import DecodeError, ModelError, OverloadedError
+from sttd.errors import DecodeError, ModelError
 from sttd.options import Endpointing, SessionChanges
-from tests.unit.core.listened import Listened
+from tests.unit.core.listened import NO_ROOM, Listened
 
 ERRORS = [
-    OverloadedError("no slot", data={"retry_after_s": 1.0}),
+    NO_ROOM,
     ModelError("broken", code="model_load_failed"),
     ModelError("no such preset", code="model_not_found"),
 ]
@@ -26,20 +25,6 @@ SOUNDS = [(("en", 0.98), ("de", 0.01)), (("es", 0.9), ("pt", 0.08)), (("en", 0.4
 SAID = [None, "", "Turn the lights on.", "turn the light", "w1 w2 w3 and something else", "the the the the the"]
 
 picked = st.integers(min_value=0)
-
-
-class Scheduler(Listened):
-    """Answers some submissions at once, with a refusal."""
-
-    refusals: int = 0
-
-    def do(self, actions):
-        super().do(actions)
-        for action in actions:
-            if isinstance(action, Submit) and action.job in self.jobs and self.refusals and not action.after_s:
-                self.refusals -= 1
-                self.refuse(ERRORS[0], action.job)
-        return actions
 
 
 class Sessions(RuleBasedStateMachine):
@@ -51,7 +36,7 @@ class Sessions(RuleBasedStateMachine):
         lang=st.sampled_from([None, "en"]),
     )
     def begin(self, kind, endpointing, quick, lock, lang):
-        self.session = Scheduler.to(
+        self.session = Listened.to(
             kind=kind,
             interim=kind == "live" or quick,
             endpointing=endpointing,
@@ -60,7 +45,6 @@ class Sessions(RuleBasedStateMachine):
             max_utterance_s=5.0,
             lang=lang,
         )
-        self.session.refusals = 0
         self.locked = lock
         self.hearing = self.session.hearing
         self.over = self.gone = False

@@ -10,7 +10,7 @@ from sttd.core.actions import Say
 from sttd.core.hearing import Hearing, Tune
 from sttd.core.types import Effort, Final, Interim, SpeechStart
 from sttd.errors import OverloadedError
-from sttd.options import SessionOptions, Tuning
+from sttd.options import Endpointing, SessionOptions, Tuning
 from sttd.session.performer import Performer
 from tests.unit.core.listened import activity
 from tests.unit.session.rooms import open_room
@@ -220,6 +220,21 @@ async def test_a_window_of_a_file_is_submitted_again_when_there_is_room():
         await room.until(lambda: speaker.of(Final))
         assert speaker.of(Final)[0].text == "w1 w2 w3"
         assert room.model.calls == [[Effort.TIMED]]
+
+
+async def test_a_guess_that_is_refused_in_the_moment_when_it_is_to_be_the_final_is_followed_by_a_real_one():
+    async with open_room() as room:
+        endpointing = Endpointing(silence_ms_min=300, silence_ms_max=300)
+        speaker = hands(room, interim=False, endpointing=endpointing, decoding=Busy(room.dispatcher, refusals=1))
+        speaker.speak(1.0)
+        await room.until(lambda: room.models.held)
+        hearing = speaker.performer.hearing
+        quiet = np.zeros((100, 320), np.float32)  # the pause and the end are in one message
+        actions = hearing.hear(quiet, activity(100, speech=False), now=speaker.performer.clock())
+        assert [type(action).__name__ for action in actions] == ["Submit", "Say", "Promote", "Tune"]
+        speaker.performer.perform(actions)
+        await room.until(lambda: speaker.of(Final))
+        assert speaker.of(Final)[0].text == "w1 w2 w3"
 
 
 @pytest.mark.parametrize("stage", ["lease", "speech", "decode", "later"])
