@@ -10,10 +10,10 @@ Rules:
 
  1. **Model.** A lease on the model is asked for with the first sound, and one on the model of the interims where that
     is another; both are held until the turn is done. (A file gives them back for speech that needs the slot, unless
-    they are in use, and asks again.) A lease that fails is told to the client once. Who gets none
-    because all slots are taken asks again until there is one: what was said is still here, and a late final is worth
-    more than none. (When the client has left, nobody waits: one more try.) If another reason may pass, the end of the
-    utterance asks once more.
+    they are in use, and asks again.) A lease that fails is told to the client once. Who gets none because all slots
+    are taken asks again until there is one: what was said is still here, and a late final is worth more than none.
+    (When the client has left, nobody waits: one more try.) If another reason may pass, the end of the utterance asks
+    once more.
  2. **Interims.** Of the audio so far, when the cadence wants one and their model is here. None is asked for while one
     is decoded; one that still waits in the queue is replaced there by the newer one. What is shown of them, the
     stabiliser decides. One that says nothing (guard 1), or whose first word is improbable while none is stable, was

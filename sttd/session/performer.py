@@ -54,6 +54,7 @@ class _Held:
 
     asking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     lease: Lease | None = None
+    recalled: bool = False  # it was granted, and recalled before it came
 
     def give_back(self) -> None:
         self.asking.cancel()
@@ -185,6 +186,10 @@ class Performer:
             await trio.sleep(wanted.after_s)
             try:
                 lease = await self.models.lease(wanted.model, on_recall=on_recall)
+                while held.recalled:
+                    held.recalled = False
+                    lease.release()
+                    lease = await self.models.lease(wanted.model, on_recall=on_recall)
             except SttdError as error:
                 self.perform(self.hearing.lease_failed(*key, error, now=self.clock()))
                 return
@@ -197,8 +202,12 @@ class Performer:
 
     def _recall(self, utterance: int, role: Role) -> None:
         """Speech needs the slot of a file's lease. A call that runs goes on: the lease comes back when it is done."""
-        running = any(ticket.started for job, ticket in self._tickets.items() if job[0] == utterance)
-        if not running and (held := self._held.get((utterance, role))) is not None and held.lease is not None:
+        held = self._held.get((utterance, role))
+        if held is not None and held.lease is None:
+            held.recalled = True
+        elif held is not None and not any(
+            ticket.started for job, ticket in self._tickets.items() if job[0] == utterance
+        ):
             self.perform(self.hearing.recalled(utterance, role, now=self.clock()))
 
     def _submit(self, wanted: do.Submit) -> None:

@@ -160,6 +160,21 @@ async def test_a_lease_under_which_a_call_runs_comes_back_with_its_end():
         assert file.of(Final)[0].text == "w1 w2 w3"
 
 
+async def test_a_lease_that_is_recalled_before_it_comes_is_given_back_and_asked_for_again():
+    async with open_room() as room:
+        room.models.loading = {"fake"}
+        file = hands(room, kind="file", interim=False)
+        file.speak(1.0)
+        await room.until(lambda: room.models.asked)
+        room.models.recalls[-1]()
+        room.models.loaded("fake")
+        await room.until(lambda: len(room.models.asked) == 2)
+        file.finalize()
+        await room.until(lambda: file.of(Final))
+        assert file.of(Final)[0].text == "w1 w2 w3"
+        await room.until(lambda: not room.models.held)
+
+
 async def test_the_lease_of_speech_cannot_be_recalled():
     async with open_room() as room:
         speaker = hands(room)
