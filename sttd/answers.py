@@ -11,7 +11,8 @@ from typing import Any
 
 import attrs
 
-from sttd.engine.leases import ModelsStatus, PresetRow
+from sttd.engine.leases import ModelsStatus
+from sttd.engine.leases import PresetRow as PresetRow
 from sttd.engine.tickets import DispatcherStatistics, QueueWait
 from sttd.session.registry import Registry
 from sttd.session.row import SessionRow
@@ -45,6 +46,7 @@ class SessionsStatus:
     peak: int
     limit: int
     total: int
+    apis: Mapping[str, int]  # active ones by the wire that they came by
 
 
 @attrs.frozen(kw_only=True)
@@ -124,7 +126,13 @@ def compose_status(
     return Status(
         server=server,
         models=models,
-        sessions=SessionsStatus(active=len(registry), peak=registry.peak, limit=registry.limit, total=registry.total),
+        sessions=SessionsStatus(
+            active=len(registry),
+            peak=registry.peak,
+            limit=registry.limit,
+            total=registry.total,
+            apis=registry.apis(),
+        ),
         scheduler=SchedulerStatus(
             queued=scheduler.queued,
             in_flight=scheduler.in_flight,

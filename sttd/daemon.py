@@ -42,7 +42,8 @@ from sttd.planes.drain import Drain
 from sttd.planes.http import serve_http
 from sttd.service import Service
 from sttd.session.registry import Registry
-from sttd.wire.http import AccessRules
+from sttd.wire.access import AccessRules
+from sttd.wire.routes import Offers
 
 log = logs.get("daemon")
 
@@ -148,8 +149,11 @@ class Daemon:
 
     async def _open_planes(self, planes: trio.Nursery) -> None:
         config, service, on_freed = self.plan.config, self.service, self._heap.freed
+        offers = Offers(openai=config.server.openai, deepgram=config.server.deepgram)
         unix = Drain()
-        serve = _bind(serve_http, self.listeners.audio, service, access=None, drain=unix, on_freed=on_freed)
+        serve = _bind(
+            serve_http, self.listeners.audio, service, access=None, offers=offers, drain=unix, on_freed=on_freed
+        )
         await planes.start(serve)
         self._audio.append(unix)
         if self.listeners.tcp:
@@ -158,7 +162,9 @@ class Daemon:
                 allowed_hosts=server.allowed_hosts, allowed_origins=server.allowed_origins, token=read_token(config)
             )
             tcp = Drain()
-            serve = _bind(serve_http, self.listeners.tcp, service, access=access, drain=tcp, on_freed=on_freed)
+            serve = _bind(
+                serve_http, self.listeners.tcp, service, access=access, offers=offers, drain=tcp, on_freed=on_freed
+            )
             await planes.start(serve)
             self._audio.append(tcp)
 

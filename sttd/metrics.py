@@ -85,6 +85,9 @@ class Metrics:
             ["kind"],
             registry=self._registry,
         )
+        self._opened = Counter(
+            "sttd_sessions_opened", "Sessions since the start, by wire.", ["api"], registry=self._registry
+        )
         self._registry.register(self)
 
     def observe_latency(self, kind: Literal["final", "interim"], seconds: float) -> None:
@@ -102,6 +105,10 @@ class Metrics:
     def count_response(self, status: int) -> None:
         """A plain HTTP answer went out."""
         self._responses.labels(str(status)).inc()
+
+    def count_session(self, api: str) -> None:
+        """A session began that came by this wire."""
+        self._opened.labels(api).inc()
 
     def count_refused_session(self, kind: str) -> None:
         """A session, `live` or `file`, was not admitted."""
@@ -123,9 +130,17 @@ class Metrics:
         for name, text, value_of in _COUNTERS:
             if (value := value_of(status)) is not None:
                 yield CounterMetricFamily(name, text, value)
+        yield _apis(status)
         yield _queued(status)
         yield _queue_waits(status)
         yield from _models(status)
+
+
+def _apis(status: Status) -> Metric:
+    family = GaugeMetricFamily("sttd_sessions_by_api", "Sessions open now, by wire.", labels=["api"])
+    for api, count in status.sessions.apis.items():
+        family.add_metric([api], count)
+    return family
 
 
 def _queued(status: Status) -> Metric:

@@ -23,6 +23,7 @@ from sttd.fields import asked, flag, integer, name, nested, number, refuse, rule
 Kind = Literal["live", "file"]
 Task = Literal["transcribe", "translate"]
 Overflow = Literal["wait", "drop"]
+Api = Literal["sttd", "openai", "realtime", "wyoming", "deepgram"]  # by which wire a session came
 RawEncoding = Literal["pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw"]
 Encoding = Literal[RawEncoding, "container"]
 

@@ -45,7 +45,7 @@ from sttd.errors import OverloadedError, SessionError, SttdError
 from sttd.host import logs
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
-from sttd.options import FILE_ENDPOINTING, Endpointing, SessionChanges, SessionOptions, Tuning
+from sttd.options import FILE_ENDPOINTING, Api, Endpointing, SessionChanges, SessionOptions, Tuning
 from sttd.session.fitting import fit_changes, fit_options
 from sttd.session.inbox import Held
 from sttd.session.registry import Registry, running
@@ -220,8 +220,8 @@ class Service:
         )
 
     @asynccontextmanager
-    async def open_session(self, options: SessionOptions, *, peer: Peer) -> AsyncIterator[Session]:
-        """A session for as long as the block runs.
+    async def open_session(self, options: SessionOptions, *, peer: Peer, api: Api = "sttd") -> AsyncIterator[Session]:
+        """A session for as long as the block runs. `api` is the wire by which the client came.
 
         Leaving the block without `stop` is a dropped connection: the finals still owed are made and go to
         subscribers before the block is left. Cancellation ends the session at once.
@@ -243,8 +243,9 @@ class Service:
             raise
         window_s = self.preset_table[options.model].max_window_s
         options = fit_options(options, self.stock.shelf, window_s=window_s, selectable=self.presets())
-        session = self._new_session(options, peer, silero=silero)
+        session = self._new_session(options, peer, api, silero=silero)
         self.registry.add(session)
+        self.meters.count_session(api)
         self._tell_session("opened", session)
         try:
             async with running(session):
@@ -262,11 +263,12 @@ class Service:
     async def _voice_network(self) -> SileroModel | None:
         return await self.engine.voice_network() if self.settings.vad.silero else None
 
-    def _new_session(self, options: SessionOptions, peer: Peer, *, silero: SileroModel | None) -> Session:
+    def _new_session(self, options: SessionOptions, peer: Peer, api: Api, *, silero: SileroModel | None) -> Session:
         config = self.settings
         return Session(
             id=self.registry.new_id(),
             uid=peer.uid,
+            api=api,
             options=options,
             tuning=Tuning(
                 speculate_ms=config.endpointing.speculate_ms,

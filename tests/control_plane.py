@@ -97,6 +97,7 @@ class FakeService:
             session="s1",
             uid=peer.uid,
             label="",
+            api="sttd",
             kind="live",
             state="idle",
             model="fake",

@@ -16,7 +16,7 @@ from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.errors import ConfigError
 from sttd.fields import Rule, flag, integer, number, rules_of, same, string, strings
-from sttd.options import COMPUTE_TYPES, MAX_CPU_THREADS, Endpointing, Tuning
+from sttd.options import COMPUTE_TYPES, MAX_CPU_THREADS, MAX_UTTERANCE_S, Endpointing, Tuning
 
 
 def _of_sessions(declared: type[Any], name: str) -> Any:
@@ -45,6 +45,24 @@ class ServerConfig:
     allowed_origins: tuple[str, ...] = strings(
         "origins of web pages that may connect, besides the daemon's own", default=(), changes="restart"
     )
+    openai: bool = flag(
+        "answer OpenAI's transcription API under /v1 (REST, and Realtime over WebSocket)",
+        default=True,
+        changes="restart",
+    )
+    deepgram: bool = flag("answer Deepgram's live API at /v1/listen", default=True, changes="restart")
+    wyoming: tuple[str, ...] = strings(
+        "where Wyoming clients (Home Assistant) connect: HOST:PORT, tcp://HOST:PORT or unix://PATH; "
+        "the default is for a user's own daemon alone",
+        default=("127.0.0.1:10300",),
+        changes="restart",
+    )
+    wyoming_allowed: tuple[str, ...] = strings(
+        "addresses and networks that Wyoming clients may come from; needed beyond loopback, for Wyoming knows no token",
+        default=(),
+        changes="restart",
+    )
+    wyoming_streaming: bool = flag("tell Wyoming clients the text while it is spoken", default=True, changes="restart")
     drain_s: float = number(
         "how long SIGTERM waits for open utterances; keep it below TimeoutStopSec",
         minimum=0,
@@ -165,6 +183,54 @@ class LimitsConfig:
         "close a session that sends nothing for so long", minimum=1, default=300.0, unit="s", changes="restart"
     )
     lag_warning_s: float = _of_sessions(Tuning, "lag_warning_s")
+    upload_bytes: int = integer(
+        "largest body of an upload",
+        minimum=1024,
+        maximum=10**13,
+        default=512 * 1024**2,
+        unit="bytes",
+        changes="restart",
+    )
+    upload_spool_bytes: int = integer(
+        "all uploads together that are held on disk; beyond, new ones are refused",
+        minimum=0,
+        maximum=10**14,
+        default=2 * 1024**3,
+        unit="bytes",
+        changes="restart",
+    )
+    upload_stall_s: float = number(
+        "give up an upload of which nothing came for so long", minimum=1, default=30.0, unit="s", changes="restart"
+    )
+    final_upload_s: float = number(
+        "longest upload that is decoded like the final of a live session; longer ones are files",
+        minimum=0,
+        maximum=MAX_UTTERANCE_S + 1,
+        default=30.0,
+        unit="s",
+        changes="restart",
+    )
+    final_uploads: int = integer(
+        "uploads of one user that are finals at the same time; further ones are files",
+        minimum=0,
+        maximum=100_000,
+        default=4,
+        changes="restart",
+    )
+    keepalive_s: float = number(
+        "close a Deepgram connection on which nothing is said for so long",
+        minimum=1,
+        default=10.0,
+        unit="s",
+        changes="restart",
+    )
+    adapter_idle_s: float = number(
+        "close a Realtime or Wyoming connection on which nothing is said for so long",
+        minimum=1,
+        default=3600.0,
+        unit="s",
+        changes="restart",
+    )
     memory_reserve_bytes: int = integer(
         "refuse new sessions while less memory than this is free; 0: never",
         minimum=0,

@@ -186,6 +186,8 @@ class PresetRow:
     preset: str
     backend: str
     model: str
+    repository: str | None  # of a published model
+    english: bool  # it is known to know no other language
     device: str
     compute_type: str
     loaded: bool
@@ -200,12 +202,16 @@ class PresetRow:
     default_for: tuple[str, ...] = ()  # what the configuration uses it for; the service knows
 
 
-def preset_row(preset: Preset, *, loaded: Loaded | None, place: Place) -> PresetRow:
+def preset_row(
+    preset: Preset, *, loaded: Loaded | None, place: Place, repository: str | None, english: bool
+) -> PresetRow:
     """The row of a preset."""
     return PresetRow(
         preset=preset.name,
         backend=preset.backend,
         model=place.model,
+        repository=repository,
+        english=english,
         device=loaded.model.device if loaded else preset.device,
         compute_type=loaded.model.compute_type if loaded else preset.compute_type,
         loaded=loaded is not None,

@@ -91,7 +91,15 @@ class Shelf:
 
     def rows(self, loaded: Mapping[str, Loaded]) -> list[PresetRow]:
         """A row for each preset; `loaded`: what is loaded, by the name of its preset."""
-        return [
-            preset_row(preset, loaded=loaded.get(name), place=self.backends[preset.backend].describe(preset))
-            for name, preset in self.presets.items()
-        ]
+        rows = []
+        for name, preset in self.presets.items():
+            place = self.backends[preset.backend].describe(preset)
+            row = preset_row(
+                preset,
+                loaded=loaded.get(name),
+                place=place,
+                repository=catalogue.repository(place.model),
+                english=self.english_only(name),
+            )
+            rows.append(row)
+        return rows

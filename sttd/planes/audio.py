@@ -27,7 +27,7 @@ from typing import Protocol
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed
+from trio_websocket import ConnectionClosed, WebSocketConnection
 
 import sttd
 from sttd.admission import Peer
@@ -36,10 +36,11 @@ from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import ENCODINGS, Endpointing, SessionChanges, SessionOptions
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
+from sttd.planes.line import Line
 from sttd.planes.reader import Reader
 from sttd.planes.speaker import Speaker
 from sttd.planes.streams import UpgradedStream
-from sttd.planes.websocket import hold_socket
+from sttd.planes.websocket import serve_socket
 from sttd.service import Service
 from sttd.wire.common import PROTOCOL
 from sttd.wire.http import Upgrade
@@ -92,27 +93,25 @@ async def serve_audio(
     Raises whatever goes wrong, after telling the client where that is still possible. Cancellation cuts the connection
     and ends its session at once.
     """
-    upgraded = UpgradedStream(stream, head=upgrade.head, rest=upgrade.rest)
-    try:
+
+    async def serve(socket: WebSocketConnection, upgraded: UpgradedStream) -> None:
+        talk = Talk()
+        line = Line(socket=socket, stall_s=limits.stall_s, close_s=limits.close_s)
+        connection = _Connection(
+            reader=Reader(socket),
+            talk=talk,
+            speaker=Speaker(line=line, talk=talk),
+            service=service,
+            peer=peer,
+            drain=drain,
+            limits=limits,
+        )
         async with trio.open_nursery() as nursery:
-            socket = await nursery.start(hold_socket, upgraded, upgrade, limits.handshake_s)
-            if socket is not None:
-                talk = Talk()
-                speaker = Speaker(socket=socket, talk=talk, stall_s=limits.stall_s, close_s=limits.close_s)
-                connection = _Connection(
-                    reader=Reader(socket),
-                    talk=talk,
-                    speaker=speaker,
-                    service=service,
-                    peer=peer,
-                    drain=drain,
-                    limits=limits,
-                )
-                nursery.start_soon(connection.heed_violations, upgraded)
-                await connection.run()
+            nursery.start_soon(connection.heed_violations, upgraded)
+            await connection.run()
             nursery.cancel_scope.cancel()
-    finally:
-        on_freed(upgraded.received_bytes)
+
+    await serve_socket(stream, upgrade, serve, handshake_s=limits.handshake_s, on_freed=on_freed)
 
 
 @attrs.define(eq=False, kw_only=True)

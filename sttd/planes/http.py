@@ -1,7 +1,7 @@
-"""The front of the audio sockets: reads a request head, and refuses it, answers it or upgrades to the WebSocket.
+"""The front of the audio sockets: reads a request head, and refuses it, answers it or hands it to the plane for it.
 
-One request a connection. TCP and Unix sockets differ in the access rules alone (wire/http.py): a Unix peer is known by
-its credentials, a TCP peer counts as the daemon's own user.
+One request a connection. TCP and Unix sockets differ in the access rules alone (`wire/access.py`): a Unix peer is
+known by its credentials, a TCP peer counts as the daemon's own user.
 """
 
 from __future__ import annotations
@@ -27,23 +27,14 @@ from sttd.host.sockets import Listener
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
 from sttd.planes.audio import AudioLimits, serve_audio
 from sttd.planes.drain import Drain, serve_connections
+from sttd.planes.line import LineLimits
 from sttd.planes.peers import unix_peer
 from sttd.planes.streams import RECEIVE_BYTES, linger
 from sttd.planes.supervise import Supervisor
 from sttd.service import Service
-from sttd.wire.http import (
-    AccessRules,
-    Decision,
-    Get,
-    HeadReader,
-    Request,
-    Response,
-    Route,
-    Upgrade,
-    decide,
-    json_response,
-    refusal,
-)
+from sttd.wire.access import AccessRules
+from sttd.wire.http import Denial, HeadReader, Request, Response, json_response, refusal
+from sttd.wire.routes import Call, Connect, Decision, Get, Offers, Route, decide, form_of
 
 log = logs.get(__name__)
 
@@ -61,12 +52,13 @@ _SEND_BUFFER_BYTES = 1024 * 1024
 class HttpLimits:
     """Bounds of the plane. Times in seconds."""
 
-    connections: int = 512  # WebSockets; as many again may be in the middle of a plain request, or closing
-    connections_per_uid: int = 128  # WebSockets of one user who has no say over the daemon; as many again likewise
+    connections: int = 512  # WebSockets and uploads; as many again may be in the middle of a plain request, or closing
+    connections_per_uid: int = 128  # those of one user who has no say over the daemon; as many again likewise
     head_s: float = 5.0  # to send a request head
     answer_s: float = 10.0  # to take the answer
     linger_s: float = 2.0  # to read the last bytes, while it may still be writing
     audio: AudioLimits = attrs.field(factory=AudioLimits)
+    line: LineLimits = attrs.field(factory=LineLimits)
 
 
 def configured_limits(service: Service) -> HttpLimits:
@@ -74,7 +66,8 @@ def configured_limits(service: Service) -> HttpLimits:
     limits = service.settings.limits
     audio = AudioLimits(start_s=limits.start_timeout_s, idle_s=limits.idle_timeout_s)
     own = max(2 * limits.sessions_per_uid, limits.connections // 4)  # some wait for their `start`
-    return HttpLimits(connections=limits.connections, connections_per_uid=own, audio=audio)
+    line = LineLimits(keepalive_s=limits.keepalive_s, idle_s=limits.adapter_idle_s)
+    return HttpLimits(connections=limits.connections, connections_per_uid=own, audio=audio, line=line)
 
 
 async def serve_http(
@@ -83,6 +76,7 @@ async def serve_http(
     *,
     access: AccessRules | None,
     drain: Drain,
+    offers: Offers = Offers(),  # noqa: B008 (frozen)
     limits: HttpLimits | None = None,
     on_freed: Callable[[int], None] = lambda count_bytes: None,
     task_status: trio.TaskStatus[list[Listener]] = trio.TASK_STATUS_IGNORED,
@@ -91,6 +85,7 @@ async def serve_http(
 
     Args:
         access: the rules for TCP listeners; None for Unix sockets.
+        offers: the APIs of others that are answered.
         limits: None takes those of the configuration.
         on_freed: is told how many bytes a WebSocket received that has ended.
 
@@ -100,6 +95,7 @@ async def serve_http(
     plane = _Plane(
         service=service,
         access=access,
+        offers=offers,
         drain=drain,
         limits=limits or configured_limits(service),
         on_freed=on_freed,
@@ -116,12 +112,13 @@ class _Plane:
 
     service: Service
     access: AccessRules | None
+    offers: Offers
     drain: Drain
     limits: HttpLimits
     on_freed: Callable[[int], None]
     supervisor: Supervisor
     _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
-    _upgraded: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets by uid
+    _lasting: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets and uploads, by uid
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
@@ -140,60 +137,72 @@ class _Plane:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         _widen_outflow(stream)
-        decision = await self._decide(stream)
-        if decision is None:
+        head = HeadReader()
+        request = await self._read_head(stream, head)
+        if request is None:
             await trio.aclose_forcefully(stream)
-        elif isinstance(decision, Upgrade):
-            peer = self._peer(stream)
-            with _counted(self._upgraded, peer.uid):
+            return
+        decision = request if isinstance(request, Response) else self._decide(stream, request)
+        if isinstance(decision, Response):
+            with_body = isinstance(request, Response) or request.method != "HEAD"
+            await self._respond(stream, decision, with_body=with_body)
+            return
+        peer = self._peer(stream)
+        with _counted(self._lasting, peer.uid):
+            await self._converse(stream, decision, peer)
+
+    async def _converse(self, stream: trio.SocketStream, decision: Call | Connect, peer: Peer) -> None:
+        """Serve what lasts longer than an answer from memory."""
+        match decision:
+            case Connect(socket="audio", upgrade=upgrade):
                 await serve_audio(
                     stream,
-                    decision,
+                    upgrade,
                     service=self.service,
                     peer=peer,
                     drain=self.drain,
                     limits=self.limits.audio,
                     on_freed=self.on_freed,
                 )
+            case _:
+                denial = Denial("not_found", "this API is not there yet")
+                await self._respond(stream, form_of(decision.request.path)(denial))
 
-    def _too_many(self, peer: Peer) -> Response | None:
-        """The refusal of one more WebSocket, where there is no room, or this user has enough of it."""
-        own = self.limits.connections_per_uid
-        if self._upgraded.total() >= self.limits.connections:
-            return refusal("overloaded", f"all {self.limits.connections} connections are taken; come again later")
-        if not peer.privileged and self._upgraded[peer.uid] >= own:
-            return refusal("overloaded", f"user {peer.uid} has {own} connections, as many as one user may")
-        return None
-
-    async def _decide(self, stream: trio.SocketStream) -> Decision | None:
-        """Read the head and answer it. None if the client went away; an upgrade is not answered here."""
-        request = await self._read_head(stream)
-        if request is None or isinstance(request, Response):
-            decision: Decision | None = request
-            request = None
-        else:
-            port = 0 if self.access is None else stream.socket.getsockname()[1]
-            decision = decide(request, access=self.access, port=port)
-        if isinstance(decision, Upgrade):
-            decision = self._too_many(self._peer(stream)) or decision
-        if isinstance(decision, Get) and request is not None:
-            decision = self._answer(decision.route, request)
-        if isinstance(decision, Response):
-            self.service.meters.count_response(decision.status)
-            with trio.move_on_after(self.limits.answer_s):
-                await stream.send_all(decision.to_bytes(body=request is None or request.method != "HEAD"))
+    def _decide(self, stream: trio.SocketStream, request: Request) -> Response | Call | Connect:
+        port = 0 if self.access is None else stream.socket.getsockname()[1]
+        decision: Decision = decide(request, access=self.access, port=port, offers=self.offers)
+        if isinstance(decision, Get):
+            return self._answer(decision.route, request)
+        if isinstance(decision, Connect | Call) and (denial := self._too_many(self._peer(stream))):
+            if isinstance(decision, Connect):
+                denial = attrs.evolve(denial, status=503)  # some clients give up for good on 4xx
+            return form_of(request.path)(denial)
         return decision
 
-    async def _read_head(self, stream: trio.SocketStream) -> Request | Response | None:
+    def _too_many(self, peer: Peer) -> Denial | None:
+        """Why there is no room for one more WebSocket or upload, or this user has enough of them."""
+        own = self.limits.connections_per_uid
+        if self._lasting.total() >= self.limits.connections:
+            return Denial("overloaded", f"all {self.limits.connections} connections are taken; come again later")
+        if not peer.privileged and self._lasting[peer.uid] >= own:
+            return Denial("overloaded", f"user {peer.uid} has {own} connections, as many as one user may")
+        return None
+
+    async def _respond(self, stream: trio.SocketStream, answer: Response, *, with_body: bool = True) -> None:
+        self.service.meters.count_response(answer.status)
+        with trio.move_on_after(self.limits.answer_s):
+            await stream.send_all(answer.to_bytes(body=with_body))
+
+    async def _read_head(self, stream: trio.SocketStream, head: HeadReader) -> Request | Response | None:
         """The head, its refusal, or None for a peer that sends none: it left, or a drain began before it was done."""
         result = None
         with trio.move_on_after(self.limits.head_s) as patience:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._stop_reading_on_drain, nursery.cancel_scope)
-                result = await _receive_head(stream)
+                result = await _receive_head(stream, head)
                 nursery.cancel_scope.cancel()
         if patience.cancelled_caught:
-            return refusal("idle_timeout", f"no request within {self.limits.head_s:g} s")
+            return refusal(Denial("idle_timeout", f"no request within {self.limits.head_s:g} s"))
         return result
 
     async def _stop_reading_on_drain(self, scope: trio.CancelScope) -> None:
@@ -234,10 +243,9 @@ def _counted(counts: Counter[int], uid: int) -> Iterator[None]:
             del counts[uid]
 
 
-async def _receive_head(stream: trio.SocketStream) -> Request | Response | None:
-    reader = HeadReader()
+async def _receive_head(stream: trio.SocketStream, head: HeadReader) -> Request | Response | None:
     while data := await stream.receive_some(RECEIVE_BYTES):
-        if (result := reader.push(data)) is not None:
+        if (result := head.push(data)) is not None:
             return result
     return None
 

@@ -1,8 +1,4 @@
-"""What a connection says to its client: one message at a time, and how it is known that nobody reads.
-
-A client is a slow consumer when a message could not be written for `stall_s` while nothing was taken from it either
-(`progress`). One that writes a whole recording before it begins to read is none until both directions stand still.
-"""
+"""What the audio plane says to its client: refusals, events, goodbyes, each as the protocol writes them."""
 
 from __future__ import annotations
 
@@ -10,34 +6,27 @@ from typing import Any
 
 import attrs
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from sttd.core.types import Failure, SessionEvent
 from sttd.errors import SessionError, SttdError
 from sttd.planes import mapping
+from sttd.planes.line import Line
 from sttd.wire.messages import encode_event
 from sttd.wire.talk import Answer, Fail, Refuse, Talk
 
 
 @attrs.define(eq=False, kw_only=True)
 class Speaker:
-    """Writes to one client. Nothing happens where it is gone: whoever reads sees that, and ends what there is.
+    """Says things on a line. `talk` learns that the client does not read."""
 
-    Args:
-        socket: the connection.
-        talk: learns that the client does not read.
-        stall_s: how long a message may take.
-        close_s: how long the client may take for its half of the closing handshake.
-    """
-
-    socket: WebSocketConnection
+    line: Line
     talk: Talk
-    stall_s: float
-    close_s: float
-    stalled: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _writing: trio.Lock = attrs.field(factory=trio.Lock, init=False)
-    _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)  # for the message written now
     _untold: SttdError | None = attrs.field(default=None, init=False)  # fatal, and not written yet
+
+    @property
+    def stalled(self) -> trio.Event:
+        """Set when the client does not read."""
+        return self.line.stalled
 
     async def say(self, name: str, fields: dict[str, Any]) -> None:
         """Write a message of this plane."""
@@ -58,32 +47,21 @@ class Speaker:
 
     def progress(self) -> None:
         """Something was taken from the client."""
-        if self._writing.locked():
-            self._patience.deadline = trio.current_time() + self.stall_s
+        self.line.progress()
 
     async def close(self, session_code: int | None) -> None:
-        """Say goodbye. Idempotent, bounded; the stream never closes in the middle of a message."""
+        """Say goodbye. Idempotent, bounded."""
         untold, self._untold = self._untold, None
-        with trio.move_on_after(self.close_s if untold is None else self.stall_s):
-            async with self._writing:  # behind what somebody else is telling the client
-                try:
-                    if untold is not None:
-                        await self.socket.send_message(_told(untold, fatal=True))
-                except ConnectionClosed:
-                    return
-                await self.socket.aclose(*self.talk.close_with(session_code))
+        last = None if untold is None else _told(untold, fatal=True)
+        await self.line.close(*self.talk.close_with(session_code), last=last)
 
     async def _write(self, text: str) -> None:
-        async with self._writing:
-            with trio.move_on_after(self.stall_s) as self._patience:
-                try:
-                    await self.socket.send_message(text)
-                except ConnectionClosed:
-                    return
-            if self._patience.cancelled_caught:
-                slow = SessionError("the client does not read what it is sent", code="slow_consumer")
-                self.tell_last(self.talk.overrule(slow))
-                self.stalled.set()
+        stalled = self.stalled.is_set()
+        await self.line.send(text)
+        if self.stalled.is_set() and not stalled:
+            self.tell_last(
+                self.talk.overrule(SessionError("the client does not read what it is sent", code="slow_consumer"))
+            )
 
 
 def _told(error: SttdError, *, fatal: bool) -> str:

@@ -6,6 +6,7 @@ import trio
 
 from sttd.errors import ProtocolError
 from sttd.wire.frames import FrameGuard
+from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 
 RECEIVE_BYTES = 16 * 1024  # of a read; one large message takes a few more turns, in which others get theirs
 _CLOSE_FRAME = 0x88  # the first byte of one; the library sends a frame at a time
@@ -26,12 +27,14 @@ class UpgradedStream(trio.abc.Stream):
       can overtake the close frame; whoever owns the socket reads on for a while and then closes it (`linger`).
     """
 
-    def __init__(self, stream: trio.SocketStream, *, head: bytes, rest: bytes = b"") -> None:
+    def __init__(
+        self, stream: trio.SocketStream, *, head: bytes, rest: bytes = b"", message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
         self._stream = stream
         self._first = head
         self._rest = rest
         self._received = b""  # and not handed on yet
-        self._guard = FrameGuard()
+        self._guard = FrameGuard(message_bytes)
         self._violated = trio.Event()
         self._wading = trio.CancelScope()  # through what comes after a violation
         self._released = trio.Event()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 from wsproto.utilities import LocalProtocolError
@@ -15,13 +17,39 @@ log = logs.get(__name__)
 
 # The library cuts a larger message off with a bare 1009. Up to this size we read it to its end and refuse it by name,
 # and the client still gets the finals that it is owed.
-LIBRARY_MESSAGE_BYTES = 4 * MAX_MESSAGE_BYTES
+_LIBRARY_FACTOR = 4
 
 
-async def hold_socket(
+async def serve_socket(
+    stream: trio.SocketStream,
+    upgrade: Upgrade,
+    serve: Callable[[WebSocketConnection, UpgradedStream], Awaitable[None]],
+    *,
+    handshake_s: float,
+    on_freed: Callable[[int], None],
+    message_bytes: int = MAX_MESSAGE_BYTES,
+) -> None:
+    """Complete the handshake and run `serve` on the connection, if the client is still there.
+
+    `on_freed` is told at the end how many bytes the client had sent; a message may have `message_bytes`. The caller
+    closes the socket. Raises what `serve` raises; cancellation cuts the connection.
+    """
+    upgraded = UpgradedStream(stream, head=upgrade.head, rest=upgrade.rest, message_bytes=message_bytes)
+    try:
+        async with trio.open_nursery() as nursery:
+            socket = await nursery.start(_hold_socket, upgraded, upgrade, handshake_s, message_bytes)
+            if socket is not None:
+                await serve(socket, upgraded)
+            nursery.cancel_scope.cancel()
+    finally:
+        on_freed(upgraded.received_bytes)
+
+
+async def _hold_socket(
     stream: UpgradedStream,
     upgrade: Upgrade,
     handshake_s: float,
+    message_bytes: int,
     *,
     task_status: trio.TaskStatus[WebSocketConnection | None],
 ) -> None:
@@ -30,7 +58,7 @@ async def hold_socket(
     try:
         async with trio.open_nursery() as nursery:
             with trio.move_on_after(handshake_s):
-                socket = await _accept(nursery, stream, upgrade)
+                socket = await _accept(nursery, stream, upgrade, message_bytes)
             told = True
             task_status.started(socket)
             await trio.sleep_forever()
@@ -42,10 +70,12 @@ async def hold_socket(
             task_status.started(None)
 
 
-async def _accept(nursery: trio.Nursery, stream: UpgradedStream, upgrade: Upgrade) -> WebSocketConnection | None:
+async def _accept(
+    nursery: trio.Nursery, stream: UpgradedStream, upgrade: Upgrade, message_bytes: int
+) -> WebSocketConnection | None:
     """The library's half of the handshake. None if the client is gone already."""
     request = await wrap_server_stream(
-        nursery, stream, max_message_size=LIBRARY_MESSAGE_BYTES, receive_buffer_size=RECEIVE_BYTES
+        nursery, stream, max_message_size=_LIBRARY_FACTOR * message_bytes, receive_buffer_size=RECEIVE_BYTES
     )
     try:
         socket = await request.accept(subprotocol=upgrade.subprotocol)

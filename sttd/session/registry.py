@@ -35,6 +35,10 @@ class Registry:
         """A copy: sessions come and go while the caller walks it."""
         return tuple(self._sessions.values())
 
+    def apis(self) -> dict[str, int]:
+        """How many sessions there are of each wire that one came by."""
+        return dict(Counter(session.api for session in self._sessions.values()))
+
     def check_room(self, uid: int) -> None:
         """Raises OverloadedError where one more session of this user is one too many."""
         retry = {"retry_after_s": _RETRY_AFTER_S}

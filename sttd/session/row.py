@@ -12,6 +12,7 @@ class SessionRow:
     session: str
     uid: int
     label: str
+    api: str
     kind: str
     state: str
     model: str

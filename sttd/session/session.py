@@ -37,7 +37,7 @@ from sttd.core.types import (
 from sttd.engine.vad import SileroModel
 from sttd.errors import InternalError, SttdError
 from sttd.host import logs
-from sttd.options import SessionChanges, SessionOptions, Tuning
+from sttd.options import Api, SessionChanges, SessionOptions, Tuning
 from sttd.session.arrivals import Arrivals
 from sttd.session.container import ContainerInfo, container_stage
 from sttd.session.ear import Ear
@@ -65,6 +65,7 @@ class Session:
     Args:
         id: unique in this daemon.
         uid: whose session it is.
+        api: the wire by which it came.
         options: that it begins with.
         tuning: of the configuration when it began.
         models: where leases come from.
@@ -87,6 +88,7 @@ class Session:
     clock: Callable[[], float]
     on_final: Callable[[Session, Final], None]
     on_written: Callable[[Interim | Final, float], None]
+    api: Api = "sttd"
     _first_options: SessionOptions = attrs.field(alias="options")
     _tuning: Tuning = attrs.field(alias="tuning")
     close_code: int | None = attrs.field(default=None, init=False)
@@ -197,6 +199,7 @@ class Session:
             session=self.id,
             uid=self.uid,
             label=self.options.label,
+            api=self.api,
             kind=self.options.kind,
             state=state,
             model=self.options.model,

@@ -6,7 +6,7 @@ the client's choice and everybody's loss. And where a frame breaks the RFC, ours
 So:
 
 1. At most `FRAMES_A_TURN` frames are handed on at a time.
-2. A message that would exceed `MAX_MESSAGE_BYTES` is refused by what its headers declare, before it is there.
+2. A message that would exceed `message_bytes` is refused by what its headers declare, before it is there.
 3. A message may have `MAX_FRAGMENTS` fragments. (Browsers send one; libraries cut at 16 KiB or more.)
 4. Of control frames (pings, pongs) there may be `CONTROLS_A_SECOND` in the long run and `CONTROLS_AT_ONCE` in a burst.
 5. Text, and the reason of a close, must be UTF-8: otherwise the close code is 1007.
@@ -71,8 +71,9 @@ class _Frame:
 
 @attrs.define(eq=False)
 class FrameGuard:
-    """The rules above for one connection. Time is an argument, in seconds."""
+    """The rules above for one connection, whose messages may have so many bytes. Time is an argument, in seconds."""
 
+    message_bytes: int = MAX_MESSAGE_BYTES
     violation: ProtocolError | None = attrs.field(default=None, init=False)
     _header: bytearray = attrs.field(factory=bytearray, init=False)  # of a frame that has only begun
     _frame: _Frame | None = attrs.field(default=None, init=False)  # the one whose payload comes
@@ -158,8 +159,8 @@ class FrameGuard:
     def _count(self, frame: _Frame) -> ProtocolError | None:
         self._message += frame.length
         self._fragments += 1
-        if self._message > MAX_MESSAGE_BYTES:
-            return ProtocolError(f"a message may have {MAX_MESSAGE_BYTES} bytes at most", code="too_large")
+        if self._message > self.message_bytes:
+            return ProtocolError(f"a message may have {self.message_bytes} bytes at most", code="too_large")
         if self._fragments > MAX_FRAGMENTS:
             return ProtocolError(f"a message may have {MAX_FRAGMENTS} fragments at most")
         return None

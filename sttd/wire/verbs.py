@@ -178,7 +178,8 @@ VERBS: Mapping[str, Verb] = {
             summary="The presets, loaded or not.",
             params=NoParams,
             result={
-                "presets": "rows of preset, backend, model, device, compute_type, loaded, local (on disk), "
+                "presets": "rows of preset, backend, model, repository (of a published model), english (it knows no "
+                "other language), device, compute_type, loaded, local (on disk), "
                 "default_for (of final, interim), verified (its files match known hashes), source (hub, index, "
                 "directory, embedded), size_bytes (on disk, or to be downloaded), realtime (this machine can run it "
                 "live; null: not measured), interim_s and window_s (seconds for an interim and for a final of 30 s), "
@@ -229,7 +230,7 @@ VERBS: Mapping[str, Verb] = {
             summary="The running sessions of this user; all of them for root and the daemon's user.",
             params=SessionsParams,
             result={
-                "sessions": "rows of session, uid, label, kind, state, model, lang, audio_s, utterances, lag_s",
+                "sessions": "rows of session, uid, label, api (the wire that it came by), kind, state, model, lang, audio_s, utterances, lag_s",
                 "next": "cursor of the next page, or null",
             },
         ),

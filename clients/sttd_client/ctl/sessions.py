@@ -19,7 +19,7 @@ def sessions(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json({"sessions": rows})
         return
-    header = ("SESSION", "UID", "LABEL", "KIND", "STATE", "MODEL", "LANG", "AUDIO", "UTTERANCES", "LAG")
+    header = ("SESSION", "UID", "LABEL", "API", "KIND", "STATE", "MODEL", "LANG", "AUDIO", "UTTERANCES", "LAG")
     print("\n".join(table(header, [_row(row) for row in rows])) or "no sessions")
 
 
@@ -40,7 +40,7 @@ def _all(control: Control, limit: int | None) -> list[dict[str, Any]]:
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
     return (
         *(str(row.get(key, "-")) for key in ("session", "uid")),
-        *(str(row.get(key) or "-") for key in ("label", "kind", "state", "model", "lang")),
+        *(str(row.get(key) or "-") for key in ("label", "api", "kind", "state", "model", "lang")),
         f"{row.get('audio_s', 0):.1f} s",
         str(row.get("utterances", "-")),
         f"{row.get('lag_s') or 0:.1f} s",

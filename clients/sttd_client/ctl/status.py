@@ -57,6 +57,9 @@ def _work(report: Report) -> Iterator[str]:
         f"{'sessions':12}{sessions.get('active', '-')} active of {sessions.get('limit', '-')}, "
         f"peak {sessions.get('peak', '-')}, {sessions.get('total', '-')} since the start"
     )
+    apis = ", ".join(f"{count} {name}" for name, count in sorted(sessions.get("apis", {}).items()))
+    if apis:
+        yield f"{'':12}by {apis}"
     queued = ", ".join(f"{count} {name}" for name, count in scheduler.get("queued", {}).items())
     yield (
         f"{'queue':12}{queued or '-'}; {scheduler.get('in_flight', '-')} decoding "

@@ -222,6 +222,12 @@ def _published(model: str) -> Published | None:
     return _BY_NAME.get(model.rstrip("/").rpartition("/")[2])
 
 
+def repository(model: str) -> str | None:
+    """The repository of a published model."""
+    known = _published(model)
+    return known.repository if known is not None else None
+
+
 def pull_unit(model: str) -> str:
     """The unit that downloads a model for the service, which has no network itself."""
     return f"sttd-pull@{model.replace('/', '--')}"  # a unit's name has no slash; `sttd pull` reads the dashes as one

@@ -13,7 +13,7 @@ from sttd.planes.audio import AudioLimits
 from sttd.planes.drain import Drain
 from sttd.planes.http import HttpLimits, serve_http
 from sttd.session.inbox import Inbox
-from sttd.wire.http import AccessRules
+from sttd.wire.access import AccessRules
 from tests.answers import MODELS, STATUS
 
 LOOPBACK = AccessRules()
@@ -106,7 +106,7 @@ class FakeService:
         return changes
 
     @asynccontextmanager
-    async def open_session(self, options, *, peer):
+    async def open_session(self, options, *, peer, api="sttd"):
         await trio.lowlevel.checkpoint()
         if self.refusals:
             raise self.refusals.pop(0)

@@ -18,7 +18,7 @@ from sttd.core.types import Failure, Final, Interim, Progress, SpeechStart, Stop
 from sttd.errors import ModelError, OverloadedError, ProtocolError, SessionError
 from sttd.options import Endpointing
 from sttd.session import inbox
-from sttd.wire.http import AccessRules
+from sttd.wire.access import AccessRules
 from tests.unit.planes.fakes import FakeService, open_plane
 
 SPEECH = Final(

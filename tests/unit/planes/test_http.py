@@ -7,15 +7,17 @@ import os
 import re
 from collections import defaultdict
 from contextlib import AsyncExitStack
+from types import SimpleNamespace
 
 import attrs
 import pytest
 import trio
 
 from sttd.admission import Peer
+from sttd.config.tree import Config, LimitsConfig
 from sttd.planes import http
 from sttd.planes.http import HttpLimits, page
-from sttd.wire.http import AccessRules
+from sttd.wire.access import AccessRules
 from tests.answers import STATUS, sent
 from tests.unit.planes.fakes import FakeService, open_plane
 
@@ -221,17 +223,14 @@ async def test_a_bug_ends_one_connection_is_counted_and_is_logged_once(caplog):
 
 
 async def test_limits_come_from_the_configuration():
-    service = FakeService()
-    service = attrs.make_class("Configured", ["settings"])(
-        attrs.make_class("S", ["limits"])(
-            attrs.make_class("L", ["connections", "start_timeout_s", "idle_timeout_s", "sessions_per_uid"])(
-                7, 8.0, 9.0, 5
-            )
-        )
+    given = LimitsConfig(
+        connections=7, start_timeout_s=8.0, idle_timeout_s=9.0, sessions_per_uid=5, keepalive_s=6.0, adapter_idle_s=99.0
     )
+    service = SimpleNamespace(settings=Config(limits=given))
     limits = http.configured_limits(service)
     assert limits.connections_per_uid == 10
     assert (limits.connections, limits.audio.start_s, limits.audio.idle_s) == (7, 8.0, 9.0)
+    assert (limits.line.keepalive_s, limits.line.idle_s) == (6.0, 99.0)
 
 
 async def test_file_descriptors_come_back():

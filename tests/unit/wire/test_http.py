@@ -1,4 +1,4 @@
-"""Who may ask over HTTP, and what is answered: the rules of wire/http.py one by one."""
+"""Who may ask over HTTP, and what is answered: the rules of wire/http.py, access.py and routes.py one by one."""
 
 import json
 
@@ -9,18 +9,9 @@ import wsproto.events
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.wire.http import (
-    HEAD_LIMIT_BYTES,
-    AccessRules,
-    Get,
-    HeadReader,
-    Request,
-    Response,
-    Upgrade,
-    decide,
-    json_response,
-    refusal,
-)
+from sttd.wire.access import AccessRules
+from sttd.wire.http import HEAD_LIMIT_BYTES, Denial, HeadReader, Request, Response, json_response, refusal
+from sttd.wire.routes import Connect, Get, decide
 
 PORT = 7788
 OPEN = AccessRules()
@@ -59,6 +50,7 @@ def test_a_head_in_single_bytes_becomes_a_request_with_what_followed_it():
     assert result == Request(
         method="GET",
         path="/status",
+        query="x=1",
         headers=((b"host", b"localhost"), (b"x-two", b"a"), (b"x-two", b"b")),
         rest=b"early",
     )
@@ -144,8 +136,8 @@ def test_the_host_must_be_loopback_or_allowed(host, allowed):
 def test_the_origin_must_be_absent_own_or_allowed(make, origin, allowed):
     rules = AccessRules(allowed_origins=("https://notes.example/",))
     decision = decide(make(origin=origin), access=rules, port=PORT)
-    assert status_of(decision) == (("Get" if make is request else "Upgrade") if allowed else 403)
-    assert status_of(decide(make(origin=origin), access=None)) in ("Get", "Upgrade")
+    assert status_of(decision) == (("Get" if make is request else "Connect") if allowed else 403)
+    assert status_of(decide(make(origin=origin), access=None)) in ("Get", "Connect")
 
 
 def test_two_origins_are_refused_even_if_both_are_fine():
@@ -183,11 +175,11 @@ def test_a_configured_token_must_be_shown(headers, granted):
     rules = AccessRules(token="s3cret")
     decision = decide(handshake(**headers), access=rules, port=PORT)
     if granted:
-        assert isinstance(decision, Upgrade)
+        assert isinstance(decision, Connect)
     else:
         assert decision.status == 401
         assert ("WWW-Authenticate", 'Bearer realm="sttd"') in decision.headers
-    assert isinstance(decide(handshake(**headers), access=None), Upgrade)
+    assert isinstance(decide(handshake(**headers), access=None), Connect)
 
 
 def test_the_token_counts_for_plain_requests_but_not_in_the_url_or_as_their_subprotocol():
@@ -260,11 +252,11 @@ def test_the_websocket_library_gets_a_head_that_we_wrote():
         cookie=b"\xfd",
     )
     decision = decide(nasty, access=None)
-    assert isinstance(decision, Upgrade)
-    assert decision.subprotocol == "sttd.token.x"
-    assert decision.head.isascii()
+    assert isinstance(decision, Connect)
+    assert decision.upgrade.subprotocol == "sttd.token.x"
+    assert decision.upgrade.head.isascii()
     server = wsproto.WSConnection(wsproto.ConnectionType.SERVER)
-    server.receive_data(decision.head)
+    server.receive_data(decision.upgrade.head)
     (event,) = list(server.events())
     assert isinstance(event, wsproto.events.Request)
     assert event.subprotocols == ["sttd.token.x"]
@@ -272,7 +264,7 @@ def test_the_websocket_library_gets_a_head_that_we_wrote():
 
 
 def test_no_subprotocol_is_accepted_that_is_not_ours():
-    assert decide(handshake(sec_websocket_protocol=b"chat"), access=OPEN, port=PORT).subprotocol is None
+    assert decide(handshake(sec_websocket_protocol=b"chat"), access=OPEN, port=PORT).upgrade.subprotocol is None
 
 
 def test_what_followed_the_head_is_kept():
@@ -280,7 +272,7 @@ def test_what_followed_the_head_is_kept():
         b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + KEY + b"\r\n\r\n\x81\x80abcd"
     )
-    assert decide(early, access=OPEN, port=PORT).rest == b"\x81\x80abcd"
+    assert decide(early, access=OPEN, port=PORT).upgrade.rest == b"\x81\x80abcd"
 
 
 # ---------------------------------------------------------------- answers
@@ -288,7 +280,7 @@ def test_what_followed_the_head_is_kept():
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_answers_are_http_that_another_parser_reads(method):
-    answer = refusal("forbidden", "nö", headers=(("X-Extra", "1"),))
+    answer = refusal(Denial("forbidden", "nö", headers=(("X-Extra", "1"),)))
     client = h11.Connection(h11.CLIENT)
     client.send(h11.Request(method=method, target="/", headers=[("Host", "x")]))
     client.send(h11.EndOfMessage())
