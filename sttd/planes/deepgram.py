@@ -1,4 +1,6 @@
-"""Deepgram's live API on a WebSocket: a session for each channel that is told apart (`wire/deepgram.py`).
+"""Deepgram's live API on a WebSocket: a session for each channel that is told apart.
+
+`wire/deepgram.py` says what a message asks for, `wire/deepgram_channel.py` what the client is told of each channel.
 
     socket ──▶ listen ──▶ a session's inbox … the session … its outbox ──▶ forward, one for each ──▶ socket
 
@@ -43,6 +45,7 @@ from sttd.planes.websocket import serve_socket
 from sttd.service import Service
 from sttd.wire import deepgram as dg
 from sttd.wire import deepgram_answers
+from sttd.wire.deepgram_channel import Channel
 from sttd.wire.deepgram_query import Asked, parse_query
 from sttd.wire.http import Denial, Response
 from sttd.wire.routes import Connect
@@ -132,7 +135,7 @@ class _Voice:
     """One channel: who hears it, and what is told of it."""
 
     session: Session
-    channel: dg.Channel
+    channel: Channel
     nap: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)  # until something is said
     audio_s: float | None = attrs.field(default=None, init=False)  # in all, of a session that ended well
 
@@ -286,32 +289,14 @@ class _Connection:
                 if voice.nap.cancelled_caught:
                     looked_s = heard_s
                     await self._tell(voice.channel.quiet(heard_s))
+                elif isinstance(event, core.Failure) and event.fatal:
+                    await self._end_with(from_map(attrs.asdict(event)))
                 else:
-                    await self._tell(self._messages(voice, event))
+                    await self._tell(_messages(voice, event))
         except trio.EndOfChannel:
             await self._tell(voice.channel.stopped(voice.audio_s))
         self.talk.ending = True
         self._stop()
-
-    def _messages(self, voice: _Voice, event: core.SessionEvent) -> list[str]:
-        """What the client is told of an event of the session."""
-        match event:
-            case core.SpeechStart():
-                return voice.channel.speech_started(event.utterance, event.at_s)
-            case core.Interim():
-                return voice.channel.interim(event)
-            case core.Final():
-                return voice.channel.final(event)
-            case core.Stopped():
-                voice.audio_s = event.audio_s
-            case core.Failure(fatal=True):
-                error = from_map(attrs.asdict(event))
-                self.talk.fail(error)
-                if error.code not in _SAID_BY_CLOSE:
-                    return [dg.error_event(error.code, error.message)]
-            case core.Failure():
-                return [dg.error_event(event.code, event.message)]
-        return []
 
     async def _tell(self, messages: list[str]) -> None:
         for text in messages:
@@ -334,6 +319,22 @@ class _Connection:
         # Of several sessions that ended, the first did for a reason of its own and the others because it had.
         code = next((code for code in codes if code != 1000), 1000)
         await self.line.close(*self.talk.close_with(code), last=last)
+
+
+def _messages(voice: _Voice, event: core.SessionEvent) -> list[str]:
+    """What the client is told of an event of the session."""
+    match event:
+        case core.SpeechStart():
+            return voice.channel.speech_started(event.utterance, event.at_s)
+        case core.Interim():
+            return voice.channel.interim(event)
+        case core.Final():
+            return voice.channel.final(event)
+        case core.Failure():
+            return [dg.error_event(event.code, event.message)]
+        case core.Stopped():
+            voice.audio_s = event.audio_s
+    return []
 
 
 # ---------------------------------------------------------------- what was asked for
@@ -376,11 +377,11 @@ def _splitter(asked: Asked) -> dg.Splitter | None:
     return dg.Splitter(SAMPLE_BYTES[asked.encoding], asked.channels)
 
 
-def _channel(index: int, asked: Asked, options: SessionOptions, count: int, request_id: str) -> dg.Channel:
+def _channel(index: int, asked: Asked, options: SessionOptions, count: int, request_id: str) -> Channel:
     bytes_per_s = None
     if asked.encoding != CONTAINER:
         bytes_per_s = options.sample_rate * options.channels * SAMPLE_BYTES[asked.encoding]
-    return dg.Channel(
+    return Channel(
         index=index,
         count=count,
         request_id=request_id,
@@ -391,5 +392,5 @@ def _channel(index: int, asked: Asked, options: SessionOptions, count: int, requ
         vad_events=asked.vad_events,
         tell_language=options.lang is None,
         utterance_end_ms=asked.utterance_end_ms,
-        silence_ms=options.endpointing.silence_ms_max if options.endpointing is not None else 0,
+        silence_ms=options.endpointing.silence_ms_max if options.endpointing is not None else None,
     )
