@@ -26,6 +26,7 @@ from sttd.host import logs
 from sttd.host.sockets import Listener
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
 from sttd.planes.audio import AudioLimits, serve_audio
+from sttd.planes.deepgram import serve_deepgram
 from sttd.planes.drain import Drain, serve_connections
 from sttd.planes.line import LineLimits
 from sttd.planes.peers import unix_peer
@@ -164,6 +165,17 @@ class _Plane:
                     limits=self.limits.audio,
                     on_freed=self.on_freed,
                 )
+            case Connect(socket="listen"):
+                refused = await serve_deepgram(
+                    stream,
+                    decision,
+                    service=self.service,
+                    peer=peer,
+                    limits=self.limits.line,
+                    on_freed=self.on_freed,
+                )
+                if refused is not None:
+                    await self._respond(stream, refused)
             case _:
                 denial = Denial("not_found", "this API is not there yet")
                 await self._respond(stream, form_of(decision.request.path)(denial))
