@@ -25,6 +25,7 @@ from sttd.answers import as_map
 from sttd.host import logs
 from sttd.host.sockets import Listener
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
+from sttd.planes import realtime, realtime_asking
 from sttd.planes.audio import AudioLimits, serve_audio
 from sttd.planes.deepgram import serve_deepgram
 from sttd.planes.drain import Drain, serve_connections
@@ -191,6 +192,20 @@ class _Plane:
                     drain=self.drain,
                     limits=self.limits.upload,
                     respond=partial(self._respond, stream, with_body=decision.request.method != "HEAD"),
+                    on_freed=self.on_freed,
+                )
+            case Connect(socket="realtime", upgrade=upgrade, request=request):
+                if refused := realtime_asking.check(request, service=self.service, peer=peer):
+                    await self._respond(stream, refused)
+                    return
+                await realtime.serve_realtime(
+                    stream,
+                    upgrade,
+                    request,
+                    service=self.service,
+                    peer=peer,
+                    drain=self.drain,
+                    limits=self.limits.line,
                     on_freed=self.on_freed,
                 )
             case _:
