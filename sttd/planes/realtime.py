@@ -19,7 +19,7 @@ How a connection ends, and what the client sees:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -31,7 +31,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from sttd.admission import Peer
 from sttd.core import types as core
 from sttd.core.results import NOT_DECODED
-from sttd.errors import InternalError, ModelError, ProtocolError, SessionError, SttdError
+from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import SessionChanges, SessionOptions
 from sttd.planes.asking import agent_of
 from sttd.planes.drain import Drain
@@ -178,9 +178,9 @@ class _Connection:
         code, reason = self._close_code, None
         if self._ending is not None:
             code, reason = self._ending.close_code, self._ending.code
-        last = [act.text for act in self.talk.fail(self._untold) if isinstance(act, Say)] if self._untold else []
-        self._untold = None
-        await self.line.close(code, reason, last=last[0] if last else None)
+        untold, self._untold = self._untold, None
+        last = None if untold is None else self.talk.fail(untold)[0].text
+        await self.line.close(code, reason, last=last)
 
     async def _heed_drain(self) -> None:
         """A client that has no session would otherwise be waited for until the end of the drain."""
@@ -269,23 +269,21 @@ class _Connection:
             for name in (options.model, options.interim_model):
                 self.service.admission.check_model(name)
             changes, renew = changes_between(stage.options if stage is not None else options, options)
-            changes = self.service.fit_changes(changes, options=options) if changes.given() else changes
+            fitted = self.service.fit_changes(changes, options=options)
         except RefusedError as error:
             await self._perform(self.talk.refuse(error, event_id=event.event_id))
             return
-        except (ModelError, ProtocolError) as error:
-            refused = refusal_of(error)
-            acts = (
-                self.talk.refuse(refused, event_id=event.event_id)
-                if refused
-                else self.talk.fail(error, event_id=event.event_id)
-            )
-            await self._perform(acts)
+        except SttdError as error:
+            refused = refusal_of(error, event)
+            if refused is None:
+                await self._perform(self.talk.fail(error, event_id=event.event_id))
+            else:
+                await self._perform(self.talk.refuse(refused))
             return
         await self._perform(self.talk.adopt(settings, event, renew=renew))
         if stage is not None and stage is self._newest and changes.given() and not renew:
             stage.options = options
-            stage.session.configure(changes)
+            stage.session.configure(fitted)
 
     # ------------------------------------------------------------------ sessions
 
@@ -346,7 +344,7 @@ class _Connection:
                 return
             await self._perform(self._heard(event))
 
-    def _heard(self, event: core.SessionEvent) -> list[Act]:
+    def _heard(self, event: core.SessionEvent) -> Sequence[Act]:
         match event:
             case core.SpeechStart(utterance=utterance, at_s=at_s):
                 return self.talk.speech_started(utterance, at_s=at_s)
@@ -366,19 +364,24 @@ class _Connection:
             case _:
                 return []
 
-    async def _perform(self, acts: list[Act]) -> None:
-        """Do what the machine says, in the order in which it said it: nothing may come between it and this."""
+    async def _perform(self, acts: Sequence[Act]) -> None:
+        """Do what the machine has just said: what concerns the session at once, and say the rest in its order."""
+        for act in acts:
+            self._steer(act)
         async with self._order:
             for act in acts:
-                match act:
-                    case Say(text=text):
-                        await self.line.send(text)
-                    case Finalize() if self._newest is not None:
-                        self._newest.session.finalize()
-                    case Renew() if self._newest is not None:
-                        self._newest.replaced = True
-                        self._newest.session.stop()
-                        self._newest = None
+                if isinstance(act, Say):
+                    await self.line.send(act.text)
+
+    def _steer(self, act: Act) -> None:
+        stage = self._newest
+        if stage is None:
+            return
+        if isinstance(act, Finalize):
+            stage.session.finalize()
+        elif isinstance(act, Renew):
+            stage.replaced, self._newest = True, None
+            stage.session.stop()
 
 
 async def _read(message: str | bytes) -> ClientEvent:

@@ -142,7 +142,7 @@ class Settings:
         if session is None:
             raise RefusedError("an update needs a `session`", param="session", code="missing_required_parameter")
         given = _object(session, "session")
-        if given.get("type", "transcription") != "transcription":
+        if given.get("type") not in (None, "transcription"):
             raise RefusedError("every session here is of type 'transcription'", param="session.type")
         changed = self
         for name, param, value in _given(given):
