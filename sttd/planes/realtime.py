@@ -167,8 +167,7 @@ class _Connection:
                     # Before the sessions are left: one that is left early takes its time to decode what it owes.
                     await self._close()
                     nursery.cancel_scope.cancel()
-                for stage in self._stages:
-                    stage.reading.cancel()
+                self._leave_sessions()
         except Exception:
             self._ending = self._untold = InternalError("a bug in sttd; the journal has the traceback")
             await self._close()
@@ -182,6 +181,10 @@ class _Connection:
         last = None if untold is None else self.talk.fail(untold)[0].text
         await self.line.close(code, reason, last=last)
 
+    def _leave_sessions(self) -> None:
+        for stage in self._stages:
+            stage.reading.cancel()
+
     async def _heed_drain(self) -> None:
         """A client that has no session would otherwise be waited for until the end of the drain."""
         await self.drain.started.wait()
@@ -193,6 +196,7 @@ class _Connection:
         """The sessions of a client that does not read are left at once."""
         await self.line.stalled.wait()
         self._ending = self._untold = SessionError("the client does not read what it is sent", code="slow_consumer")
+        self._leave_sessions()
         self._life.cancel()
 
     async def _heed_idleness(self) -> None:
