@@ -149,7 +149,7 @@ class _Connection:
     _failure: SttdError | None = attrs.field(default=None, init=False)  # of a session
     _ending: SttdError | None = attrs.field(default=None, init=False)  # the fatal error of this plane
     _untold: SttdError | None = attrs.field(default=None, init=False)  # it may still be said before the close
-    _close_code: int = attrs.field(default=1000, init=False)
+    _close_code: int | None = attrs.field(default=None, init=False)  # once the last session has said its last
 
     # ------------------------------------------------------------------ its life
 
@@ -174,7 +174,7 @@ class _Connection:
             raise
 
     async def _close(self) -> None:
-        code, reason = self._close_code, None
+        code, reason = self._close_code or 1000, None
         if self._ending is not None:
             code, reason = self._ending.close_code, self._ending.code
         untold, self._untold = self._untold, None
@@ -221,17 +221,22 @@ class _Connection:
         if not self._stages:
             self._life.cancel()
 
+    @property
+    def _over(self) -> bool:
+        """What the client says now is of no more use."""
+        return self._ending is not None or self._close_code is not None
+
     # ------------------------------------------------------------------ in
 
     async def _listen(self, sessions: trio.Nursery) -> None:
         """Take what the client sends, until it is gone."""
         try:
             while True:
-                if self._newest is not None and self._ending is None:
+                if self._newest is not None and not self._over:
                     await self._newest.session.wait_for_room()
                 message = await self.reader.next_message()
                 self.line.progress()
-                if self._ending is None:
+                if not self._over:
                     await self._take(message, sessions)
         except ConnectionClosed:
             return
@@ -330,12 +335,13 @@ class _Connection:
     async def _ended(self, stage: _Stage) -> None:
         """A session has said its last."""
         self._stages.remove(stage)
+        goes_on = stage.replaced and (self._stages or not (self._ending or self.drain.started.is_set()))
+        if not goes_on:
+            self._close_code = 1001 if stage.replaced else stage.session.close_code or 1000
         error = self._failure or self._ending or SessionError("the session was ended", code="shutting_down")
         await self._perform(self.talk.session_ended(error))
-        if stage.replaced and (self._stages or not (self._ending or self.drain.started.is_set())):
-            return
-        self._close_code = 1001 if stage.replaced else stage.session.close_code or 1000
-        self._life.cancel()
+        if not goes_on:
+            self._life.cancel()
 
     # ------------------------------------------------------------------ out
 
