@@ -298,17 +298,15 @@ class _Connection:
 
     async def _open(self, sessions: trio.Nursery) -> _Stage | None:
         """A session for what is appended from here on. None where there is none; the client was told."""
-        options = options_of(self.talk.settings, service=self.service, agent=self.agent)
-        before, self._last_heard = self._last_heard, trio.Event()
-        hold = partial(self._hold, options=options, before=before, said=self._last_heard)
+        before, said = self._last_heard, trio.Event()
         try:
-            stage: _Stage = await sessions.start(hold)
+            options = options_of(self.talk.settings, service=self.service, agent=self.agent)
+            stage: _Stage = await sessions.start(partial(self._hold, options=options, before=before, said=said))
         except SttdError as error:
-            self._last_heard = before
-            code = 1001 if error.code == "shutting_down" else 1013
-            error.close_code = code
+            error.close_code = 1001 if error.code == "shutting_down" else 1013
             await self._end_with(error)
             return None
+        self._last_heard = said
         return stage
 
     async def _hold(

@@ -38,11 +38,13 @@ def check(request: Request, *, service: Service, peer: Peer) -> Response | None:
 
 
 def dialect_of(request: Request) -> Dialect:
+    """What a client expects some events to be called."""
     asked = b"realtime=v1" in request.words(b"openai-beta")
     return "beta" if asked or _BETA_PROTOCOL in request.words(b"sec-websocket-protocol") else "ga"
 
 
 def first_settings(request: Request) -> Settings:
+    """What the address says: the model. Everything else comes by an update."""
     model = parse_qs(request.query).get("model", [""])[-1]
     return Settings(transcription=Transcription(model=model or None))
 

@@ -172,7 +172,8 @@ class RealtimeTalk:
         settings = self.settings.updated(update.session)
         same = (settings.audio_type, settings.rate) == (self.settings.audio_type, self.settings.rate)
         if self._appended_ms and not same:
-            raise RefusedError("the format is set before the first audio", param="session.audio.input.format")
+            param = "session.audio.input.format" if update.dialect == "ga" else "session.input_audio_format"
+            raise RefusedError("the format is set before the first audio", param=param)
         return settings
 
     def adopt(self, settings: Settings, update: Update, *, renew: bool) -> list[Act]:

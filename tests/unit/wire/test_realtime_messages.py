@@ -42,6 +42,7 @@ def test_every_event_is_read():
     assert read_message(event("input_audio_buffer.commit", event_id="a")) == Commit(event_id="a")
     assert read_message(event("input_audio_buffer.clear", event_id=5)) == Clear(event_id=None)
     assert read_message(event("session.update", session={})) == Update(event_id=None, dialect="ga", session={})
+    assert read_message(event("input_audio_buffer.clear", event_id="\ud800")) == Clear(event_id=None)
     beta = read_message(event("transcription_session.update", event_id="x" * 600))
     assert beta == Update(event_id="x" * 512, dialect="beta", session=None)
 
@@ -93,6 +94,14 @@ def test_a_large_append_may_have_its_keys_in_any_order_and_its_name_behind_it():
     assert (large.event_id, b"".join(large.audio)) == ("z", data)
 
 
+def test_a_large_append_may_be_written_with_the_escapes_of_other_languages():
+    data = b"\xff" * 200_000
+    message = append(data, event_id="e").replace("/", "\\/").replace("=", "\\u003d")
+    assert "\\/" in message
+    large, _ = read_large(message)
+    assert (large.event_id, b"".join(large.audio)) == ("e", data)
+
+
 LONG = "A" * (MAX_MESSAGE_BYTES + 4)
 
 
@@ -106,6 +115,7 @@ LONG = "A" * (MAX_MESSAGE_BYTES + 4)
         (event("input_audio_buffer.append", audio=LONG[:70_000] + "=" + LONG), "invalid_value"),
         ('{"type": "input_audio_buffer.append", "audio": "' + LONG, "invalid_value"),
         ('{"type": "input_audio_buffer.append", "audio": "' + LONG + '"', "invalid_json"),
+        (event("session.update", session={"keywords": ["w"] * 60_000}), "invalid_value"),
         ('{"a": [' + '"",' * MAX_MESSAGE_BYTES + '""]}', "invalid_value"),
         ("[" * (MAX_MESSAGE_BYTES + 1), "invalid_value"),
         ('"' * (MAX_MESSAGE_BYTES + 1), "invalid_value"),

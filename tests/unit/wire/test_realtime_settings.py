@@ -134,6 +134,8 @@ def test_models_without_turn_detection_upstream_have_none_unless_it_is_set(model
         (audio(format={"type": "audio/pcmu", "rate": 16000}), "session.audio.input.format.rate"),
         ({"input_audio_format": "mp3"}, "session.input_audio_format.type"),
         (audio(transcription="base"), "session.audio.input.transcription"),
+        (audio(transcription={"prompt": "half a pair: \ud800"}), "session.audio.input.transcription.prompt"),
+        (audio(transcription={"keywords": ["\udfff"]}), "session.audio.input.transcription.keywords"),
         (audio(transcription={"model": 1}), "session.audio.input.transcription.model"),
         (audio(transcription={"language": "klingon"}), "session.audio.input.transcription.language"),
         (audio(transcription={"languages": "en"}), "session.audio.input.transcription.languages"),
