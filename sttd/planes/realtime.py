@@ -19,7 +19,7 @@ How a connection ends, and what the client sees:
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Final, Protocol
@@ -31,7 +31,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from sttd.admission import Peer
 from sttd.core import types as core
 from sttd.core.results import NOT_DECODED
-from sttd.errors import InternalError, ModelError, ProtocolError, SessionError, SttdError
+from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import SessionChanges, SessionOptions
 from sttd.planes.asking import agent_of
 from sttd.planes.drain import Drain
@@ -149,7 +149,7 @@ class _Connection:
     _failure: SttdError | None = attrs.field(default=None, init=False)  # of a session
     _ending: SttdError | None = attrs.field(default=None, init=False)  # the fatal error of this plane
     _untold: SttdError | None = attrs.field(default=None, init=False)  # it may still be said before the close
-    _close_code: int = attrs.field(default=1000, init=False)
+    _close_code: int | None = attrs.field(default=None, init=False)  # once the last session has said its last
 
     # ------------------------------------------------------------------ its life
 
@@ -167,20 +167,23 @@ class _Connection:
                     # Before the sessions are left: one that is left early takes its time to decode what it owes.
                     await self._close()
                     nursery.cancel_scope.cancel()
-                for stage in self._stages:
-                    stage.reading.cancel()
+                self._leave_sessions()
         except Exception:
             self._ending = self._untold = InternalError("a bug in sttd; the journal has the traceback")
             await self._close()
             raise
 
     async def _close(self) -> None:
-        code, reason = self._close_code, None
+        code, reason = self._close_code or 1000, None
         if self._ending is not None:
             code, reason = self._ending.close_code, self._ending.code
-        last = [act.text for act in self.talk.fail(self._untold) if isinstance(act, Say)] if self._untold else []
-        self._untold = None
-        await self.line.close(code, reason, last=last[0] if last else None)
+        untold, self._untold = self._untold, None
+        last = None if untold is None else self.talk.fail(untold)[0].text
+        await self.line.close(code, reason, last=last)
+
+    def _leave_sessions(self) -> None:
+        for stage in self._stages:
+            stage.reading.cancel()
 
     async def _heed_drain(self) -> None:
         """A client that has no session would otherwise be waited for until the end of the drain."""
@@ -193,6 +196,7 @@ class _Connection:
         """The sessions of a client that does not read are left at once."""
         await self.line.stalled.wait()
         self._ending = self._untold = SessionError("the client does not read what it is sent", code="slow_consumer")
+        self._leave_sessions()
         self._life.cancel()
 
     async def _heed_idleness(self) -> None:
@@ -217,17 +221,22 @@ class _Connection:
         if not self._stages:
             self._life.cancel()
 
+    @property
+    def _over(self) -> bool:
+        """What the client says now is of no more use."""
+        return self._ending is not None or self._close_code is not None
+
     # ------------------------------------------------------------------ in
 
     async def _listen(self, sessions: trio.Nursery) -> None:
         """Take what the client sends, until it is gone."""
         try:
             while True:
-                if self._newest is not None and self._ending is None:
+                if self._newest is not None and not self._over:
                     await self._newest.session.wait_for_room()
                 message = await self.reader.next_message()
                 self.line.progress()
-                if self._ending is None:
+                if not self._over:
                     await self._take(message, sessions)
         except ConnectionClosed:
             return
@@ -269,39 +278,35 @@ class _Connection:
             for name in (options.model, options.interim_model):
                 self.service.admission.check_model(name)
             changes, renew = changes_between(stage.options if stage is not None else options, options)
-            changes = self.service.fit_changes(changes, options=options) if changes.given() else changes
+            fitted = self.service.fit_changes(changes, options=options)
         except RefusedError as error:
             await self._perform(self.talk.refuse(error, event_id=event.event_id))
             return
-        except (ModelError, ProtocolError) as error:
-            refused = refusal_of(error)
-            acts = (
-                self.talk.refuse(refused, event_id=event.event_id)
-                if refused
-                else self.talk.fail(error, event_id=event.event_id)
-            )
-            await self._perform(acts)
+        except SttdError as error:
+            refused = refusal_of(error, event)
+            if refused is None:
+                await self._perform(self.talk.fail(error, event_id=event.event_id))
+            else:
+                await self._perform(self.talk.refuse(refused))
             return
         await self._perform(self.talk.adopt(settings, event, renew=renew))
         if stage is not None and stage is self._newest and changes.given() and not renew:
             stage.options = options
-            stage.session.configure(changes)
+            stage.session.configure(fitted)
 
     # ------------------------------------------------------------------ sessions
 
     async def _open(self, sessions: trio.Nursery) -> _Stage | None:
         """A session for what is appended from here on. None where there is none; the client was told."""
-        options = options_of(self.talk.settings, service=self.service, agent=self.agent)
-        before, self._last_heard = self._last_heard, trio.Event()
-        hold = partial(self._hold, options=options, before=before, said=self._last_heard)
+        before, said = self._last_heard, trio.Event()
         try:
-            stage: _Stage = await sessions.start(hold)
+            options = options_of(self.talk.settings, service=self.service, agent=self.agent)
+            stage: _Stage = await sessions.start(partial(self._hold, options=options, before=before, said=said))
         except SttdError as error:
-            self._last_heard = before
-            code = 1001 if error.code == "shutting_down" else 1013
-            error.close_code = code
+            error.close_code = 1001 if error.code == "shutting_down" else 1013
             await self._end_with(error)
             return None
+        self._last_heard = said
         return stage
 
     async def _hold(
@@ -328,12 +333,13 @@ class _Connection:
     async def _ended(self, stage: _Stage) -> None:
         """A session has said its last."""
         self._stages.remove(stage)
+        goes_on = stage.replaced and (self._stages or not (self._ending or self.drain.started.is_set()))
+        if not goes_on:
+            self._close_code = 1001 if stage.replaced else stage.session.close_code or 1000
         error = self._failure or self._ending or SessionError("the session was ended", code="shutting_down")
         await self._perform(self.talk.session_ended(error))
-        if stage.replaced and (self._stages or not (self._ending or self.drain.started.is_set())):
-            return
-        self._close_code = 1001 if stage.replaced else stage.session.close_code or 1000
-        self._life.cancel()
+        if not goes_on:
+            self._life.cancel()
 
     # ------------------------------------------------------------------ out
 
@@ -346,7 +352,7 @@ class _Connection:
                 return
             await self._perform(self._heard(event))
 
-    def _heard(self, event: core.SessionEvent) -> list[Act]:
+    def _heard(self, event: core.SessionEvent) -> Sequence[Act]:
         match event:
             case core.SpeechStart(utterance=utterance, at_s=at_s):
                 return self.talk.speech_started(utterance, at_s=at_s)
@@ -366,19 +372,24 @@ class _Connection:
             case _:
                 return []
 
-    async def _perform(self, acts: list[Act]) -> None:
-        """Do what the machine says, in the order in which it said it: nothing may come between it and this."""
+    async def _perform(self, acts: Sequence[Act]) -> None:
+        """Do what the machine has just said: what concerns the session at once, and say the rest in its order."""
+        for act in acts:
+            self._steer(act)
         async with self._order:
             for act in acts:
-                match act:
-                    case Say(text=text):
-                        await self.line.send(text)
-                    case Finalize() if self._newest is not None:
-                        self._newest.session.finalize()
-                    case Renew() if self._newest is not None:
-                        self._newest.replaced = True
-                        self._newest.session.stop()
-                        self._newest = None
+                if isinstance(act, Say):
+                    await self.line.send(act.text)
+
+    def _steer(self, act: Act) -> None:
+        stage = self._newest
+        if stage is None:
+            return
+        if isinstance(act, Finalize):
+            stage.session.finalize()
+        elif isinstance(act, Renew):
+            stage.replaced, self._newest = True, None
+            stage.session.stop()
 
 
 async def _read(message: str | bytes) -> ClientEvent:

@@ -15,14 +15,12 @@ from sttd.planes.asking import Asked, session_options
 from sttd.service import Service
 from sttd.wire import openai_answers
 from sttd.wire.http import Denial, Request, Response
+from sttd.wire.realtime_messages import Update
 from sttd.wire.realtime_settings import LOGPROBS, Dialect, RefusedError, Settings, Transcription
 
 _BETA_PROTOCOL: Final = b"openai-beta.realtime-v1"
-# What a client got wrong, beyond what the machine sees: where it stands, and the API's word for it.
-_WRONG: Final = {
-    "model_not_found": ("session.audio.input.transcription.model", "model_not_found"),
-    "bad_option": ("session.audio.input.transcription.language", "invalid_value"),
-}
+# What a client got wrong, beyond what the machine sees: the key of the transcription, and the API's word for it.
+_WRONG: Final = {"model_not_found": ("model", "model_not_found"), "bad_option": ("language", "invalid_value")}
 
 
 def check(request: Request, *, service: Service, peer: Peer) -> Response | None:
@@ -40,11 +38,13 @@ def check(request: Request, *, service: Service, peer: Peer) -> Response | None:
 
 
 def dialect_of(request: Request) -> Dialect:
+    """What a client expects some events to be called."""
     asked = b"realtime=v1" in request.words(b"openai-beta")
     return "beta" if asked or _BETA_PROTOCOL in request.words(b"sec-websocket-protocol") else "ga"
 
 
 def first_settings(request: Request) -> Settings:
+    """What the address says: the model. Everything else comes by an update."""
     model = parse_qs(request.query).get("model", [""])[-1]
     return Settings(transcription=Transcription(model=model or None))
 
@@ -86,9 +86,10 @@ def changes_between(before: SessionOptions, after: SessionOptions) -> tuple[Sess
     return SessionChanges(**changes), len(changes) < len(differing)
 
 
-def refusal_of(error: SttdError) -> RefusedError | None:
+def refusal_of(error: SttdError, update: Update) -> RefusedError | None:
     """What the client got wrong in an update; None where it is sttd that cannot."""
     if error.code not in _WRONG:
         return None
-    param, code = _WRONG[error.code]
-    return RefusedError(error.message, param=param, code=code)
+    key, code = _WRONG[error.code]
+    group = "session.audio.input.transcription" if update.dialect == "ga" else "session.input_audio_transcription"
+    return RefusedError(error.message, param=f"{group}.{key}", code=code, event_id=update.event_id)

@@ -163,7 +163,7 @@ class RealtimeTalk:
         fields = error_fields(error.code, error.message, status=400, param=error.param)
         return [self._error(fields, event_id=error.event_id or event_id)]
 
-    def fail(self, error: SttdError, *, event_id: str | None = None) -> list[Act]:
+    def fail(self, error: SttdError, *, event_id: str | None = None) -> list[Say]:
         """An error of sttd's own; whether the session goes on is the caller's matter."""
         return [self._error(_own_error(error), event_id=event_id)]
 
@@ -172,7 +172,8 @@ class RealtimeTalk:
         settings = self.settings.updated(update.session)
         same = (settings.audio_type, settings.rate) == (self.settings.audio_type, self.settings.rate)
         if self._appended_ms and not same:
-            raise RefusedError("the format is set before the first audio", param="session.audio.input.format")
+            param = "session.audio.input.format" if update.dialect == "ga" else "session.input_audio_format"
+            raise RefusedError("the format is set before the first audio", param=param)
         return settings
 
     def adopt(self, settings: Settings, update: Update, *, renew: bool) -> list[Act]:
@@ -364,7 +365,7 @@ class RealtimeTalk:
             acts.append(self._outcome(self._owed.popleft()))
         return acts
 
-    def _outcome(self, item: _Item) -> Act:
+    def _outcome(self, item: _Item) -> Say:
         if item.trouble is not None:
             return self._say(f"{_TRANSCRIPTION}.failed", item_id=item.id, content_index=0, error=item.trouble)
         known = {} if item.words is None else {"logprobs": logprobs(item.text, item.words)}
@@ -383,20 +384,20 @@ class RealtimeTalk:
     def _ms(self, at_s: float) -> int:
         return round(self._rounds[0].offset_ms + at_s * 1000)
 
-    def _stopped(self, item: _Item, at_ms: int) -> Act:
+    def _stopped(self, item: _Item, at_ms: int) -> Say:
         return self._say("input_audio_buffer.speech_stopped", audio_end_ms=at_ms, item_id=item.id)
 
-    def _session(self, name: str, dialect: Dialect) -> Act:
+    def _session(self, name: str, dialect: Dialect) -> Say:
         session: dict[str, Any] = {"object": "realtime.transcription_session", "id": f"sess_{self.token}"}
         if dialect == "ga":
             session = {"type": "transcription", **session}
         session["expires_at"] = self.expires_at
         return self._say(name, session={**session, **self.settings.shown(dialect)})
 
-    def _error(self, fields: dict[str, Any], *, event_id: str | None) -> Act:
+    def _error(self, fields: dict[str, Any], *, event_id: str | None) -> Say:
         return self._say("error", error={**fields, "event_id": event_id})
 
-    def _say(self, name: str, **fields: Any) -> Act:
+    def _say(self, name: str, **fields: Any) -> Say:
         self._events += 1
         return Say(write_object({"type": name, "event_id": f"event_{self.token}{self._events:08d}", **fields}))
 

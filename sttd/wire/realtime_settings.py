@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
 
 import attrs
 
@@ -142,7 +142,7 @@ class Settings:
         if session is None:
             raise RefusedError("an update needs a `session`", param="session", code="missing_required_parameter")
         given = _object(session, "session")
-        if given.get("type", "transcription") != "transcription":
+        if given.get("type") not in (None, "transcription"):
             raise RefusedError("every session here is of type 'transcription'", param="session.type")
         changed = self
         for name, param, value in _given(given):
@@ -278,16 +278,27 @@ def _object(value: object, param: str) -> Mapping[str, Any]:
     return value
 
 
+def is_text(value: object) -> TypeGuard[str]:
+    """Whether a value is a string that can be sent to somebody: JSON can also spell half of a surrogate pair."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _text(value: object, param: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise RefusedError(f"`{param}` must be a string", param=param)
-    return value or None
+    if value is None or is_text(value):
+        return value or None
+    raise RefusedError(f"`{param}` must be a string", param=param)
 
 
 def _texts(value: object, param: str) -> Iterable[str]:
     if value is None:
         return ()
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, list) or not all(is_text(item) for item in value):
         raise RefusedError(f"`{param}` must be a list of strings", param=param)
     return value
 
@@ -312,5 +323,5 @@ def _silence_ms(value: object, param: str) -> int:
 def _is_plain(value: object) -> bool:
     """Whether a value that is ignored may be shown: a number, or a word."""
     if isinstance(value, str):
-        return len(value) <= _MAX_SHOWN_CHARS
+        return len(value) <= _MAX_SHOWN_CHARS and is_text(value)
     return isinstance(value, int | float) and abs(value) <= _MAX_SHOWN
