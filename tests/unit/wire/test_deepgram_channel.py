@@ -351,7 +351,8 @@ class Stream:
 
     def close(self, reason, *, text):
         start, self.open_since = self.open_since, None
-        words = [(word, start - 0.3 + 0.2 * n, start + 0.1 * n) for n, word in enumerate(text.split())]
+        until = self.spoke_until  # words may begin in the pre-roll, and end with the audio
+        words = [(word, start - 0.3 + 0.2 * n, min(start + 0.1 * n, until)) for n, word in enumerate(text.split())]
         self.owed.append(final(self.number, text, start, self.spoke_until, reason=reason, words=words))
 
     def step(self, action, size, text):
