@@ -1,6 +1,7 @@
 """The Wyoming codec: what real clients write, what it refuses, and that chunks do not matter."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -221,6 +222,9 @@ def test_a_long_list_of_names_is_taken_and_what_only_costs_time_is_not():
         assert refused(line(type="transcribe", data_length=len(body)) + body) == "too_large"
 
 
+values = st.recursive(
+    st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
 soup = st.lists(
     st.one_of(
         st.binary(max_size=30),
@@ -236,11 +240,10 @@ soup = st.lists(
                 b"\n",
             ]
         ),
-        st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
-        .map(lambda value: line(type="transcribe", data=value, data_length=None)),
+        values.map(lambda value: line(type="transcribe", data=value, data_length=None)),
     ),
     max_size=10,
-).map(b"".join)  # fmt: skip
+).map(b"".join)
 
 
 def outcome(pieces):
@@ -263,7 +266,7 @@ def outcome(pieces):
 def test_any_bytes_give_events_or_one_typed_error_however_they_are_cut(data, cuts):
     edges = [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
     whole = outcome([data])
-    assert outcome([data[a:b] for a, b in zip(edges, edges[1:], strict=False)]) == whole
+    assert outcome([data[a:b] for a, b in pairwise(edges)]) == whole
     assert outcome([bytes([byte]) for byte in data]) == whole
 
 
@@ -279,7 +282,7 @@ def test_samples_of_any_width_keep_their_values_however_they_are_cut(width, valu
     else:
         data = b"".join(value.to_bytes(width, "little", signed=True) for value in values)
     widener, edges = Widener(width), [0, *sorted(cut for cut in cuts if cut < len(data)), len(data)]
-    wide = b"".join(widener.widen(data[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    wide = b"".join(widener.widen(data[a:b]) for a, b in pairwise(edges))
     out, full = ("<i2", 2**15) if width <= 2 else ("<i4", 2**31)
     assert Format(rate=8000, width=width, channels=1).encoding == ("pcm_s16le" if width <= 2 else "pcm_s32le")
     assert [sample / full for sample in np.frombuffer(wide, out)] == [value / 2 ** (8 * width - 1) for value in values]
