@@ -144,6 +144,7 @@ class _Plane:
     # Who has it reads a large text, or looks through the models: one such step in a turn of the loop, of all clients.
     turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
+    _served: Counter[int] = attrs.field(factory=Counter, init=False)  # those that were not refused, until they end
 
     def info(self) -> bytes:
         """What there is, as it is now."""
@@ -169,7 +170,7 @@ class _Plane:
         """Serve the connection, unless it may not be there, or there are too many."""
         try:
             peer = self._peer(stream)
-            if peer is None or self._too_many(peer, times=2):
+            if peer is None or self._too_many(peer, self._accepted, times=2):
                 return
             with counted(self._accepted, peer.uid):
                 await self.supervisor.run(partial(self._serve, stream, peer))
@@ -180,21 +181,19 @@ class _Plane:
     async def _serve(self, stream: trio.SocketStream, peer: Peer) -> None:
         widen_outflow(stream)
         connection = _Connection(plane=self, line=_Line(stream=stream, stall_s=self.limits.stall_s), peer=peer)
-        if self._too_many(peer, times=1, but=1):
+        if self._too_many(peer, self._served):
             await connection.refuse(OverloadedError("there are as many connections as there may be; come again later"))
             return
         try:
-            await connection.run()
+            with counted(self._served, peer.uid):
+                await connection.run()
         finally:
             self.on_freed(connection.received_bytes)
 
-    def _too_many(self, peer: Peer, *, times: int, but: int = 0) -> bool:
-        """Whether there are so many times as many connections as there may be, `but` so many."""
-        limits, accepted = self.limits, self._accepted
-        own = times * limits.connections_per_uid + but
-        return accepted.total() >= times * limits.connections + but or (
-            not peer.privileged and accepted[peer.uid] >= own
-        )
+    def _too_many(self, peer: Peer, counts: Counter[int], *, times: int = 1) -> bool:
+        """Whether there is no room for one more, with so many `times` the limits."""
+        full = counts.total() >= times * self.limits.connections
+        return full or (not peer.privileged and counts[peer.uid] >= times * self.limits.connections_per_uid)
 
     def _peer(self, stream: trio.SocketStream) -> Peer | None:
         """Who is there; None: somebody who may not be."""
