@@ -23,9 +23,12 @@ from sttd.answers import as_map
 from sttd.host import logs
 from sttd.host.sockets import Listener
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
+from sttd.planes import realtime, realtime_asking
 from sttd.planes.audio import AudioLimits, serve_audio
+from sttd.planes.deepgram import serve_deepgram
 from sttd.planes.drain import Drain, serve_connections
 from sttd.planes.line import LineLimits
+from sttd.planes.openai import UploadLimits, serve_call
 from sttd.planes.peers import unix_peer
 from sttd.planes.streams import RECEIVE_BYTES, bound_inflow, linger, widen_outflow
 from sttd.planes.supervise import Supervisor, counted
@@ -48,6 +51,7 @@ class HttpLimits:
     linger_s: float = 2.0  # to read the last bytes, while it may still be writing
     audio: AudioLimits = attrs.field(factory=AudioLimits)
     line: LineLimits = attrs.field(factory=LineLimits)
+    upload: UploadLimits = attrs.field(factory=UploadLimits)
 
 
 def configured_limits(service: Service) -> HttpLimits:
@@ -56,7 +60,8 @@ def configured_limits(service: Service) -> HttpLimits:
     audio = AudioLimits(start_s=limits.start_timeout_s, idle_s=limits.idle_timeout_s)
     own = max(2 * limits.sessions_per_uid, limits.connections // 4)  # some wait for their `start`
     line = LineLimits(keepalive_s=limits.keepalive_s, idle_s=limits.adapter_idle_s)
-    return HttpLimits(connections=limits.connections, connections_per_uid=own, audio=audio, line=line)
+    upload = UploadLimits(body_bytes=limits.upload_bytes, stall_s=limits.upload_stall_s, final_s=limits.final_upload_s)
+    return HttpLimits(connections=limits.connections, connections_per_uid=own, audio=audio, line=line, upload=upload)
 
 
 async def serve_http(
@@ -138,9 +143,11 @@ class _Plane:
             return
         peer = self._peer(stream)
         with counted(self._lasting, peer.uid):
-            await self._converse(stream, decision, peer)
+            await self._converse(stream, decision, peer, head)
 
-    async def _converse(self, stream: trio.SocketStream, decision: Call | Connect, peer: Peer) -> None:
+    async def _converse(
+        self, stream: trio.SocketStream, decision: Call | Connect, peer: Peer, head: HeadReader
+    ) -> None:
         """Serve what lasts longer than an answer from memory."""
         match decision:
             case Connect(socket="audio", upgrade=upgrade):
@@ -151,6 +158,43 @@ class _Plane:
                     peer=peer,
                     drain=self.drain,
                     limits=self.limits.audio,
+                    on_freed=self.on_freed,
+                )
+            case Connect(socket="listen"):
+                refused = await serve_deepgram(
+                    stream,
+                    decision,
+                    service=self.service,
+                    peer=peer,
+                    limits=self.limits.line,
+                    on_freed=self.on_freed,
+                )
+                if refused is not None:
+                    await self._respond(stream, refused)
+            case Call():
+                await serve_call(
+                    stream,
+                    decision,
+                    head.body(),
+                    service=self.service,
+                    peer=peer,
+                    drain=self.drain,
+                    limits=self.limits.upload,
+                    respond=partial(self._respond, stream, with_body=decision.request.method != "HEAD"),
+                    on_freed=self.on_freed,
+                )
+            case Connect(socket="realtime", upgrade=upgrade, request=request):
+                if refused := realtime_asking.check(request, service=self.service, peer=peer):
+                    await self._respond(stream, refused)
+                    return
+                await realtime.serve_realtime(
+                    stream,
+                    upgrade,
+                    request,
+                    service=self.service,
+                    peer=peer,
+                    drain=self.drain,
+                    limits=self.limits.line,
                     on_freed=self.on_freed,
                 )
             case _:
