@@ -133,6 +133,11 @@ class EventReader:
         self._buffer += data
 
     @property
+    def held_bytes(self) -> int:
+        """How many bytes came that belong to no event yet."""
+        return len(self._buffer)
+
+    @property
     def work_bytes(self) -> int:
         """How many bytes of JSON `next_event` will read now, at the most."""
         if self._part == "payload":
