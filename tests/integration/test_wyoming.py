@@ -6,7 +6,6 @@ The model is `fake`: n seconds are heard as n / 0.3 words, `w1 w2 …`, so that 
 import contextlib
 import json
 import os
-import select
 import socket
 import threading
 import time
@@ -18,14 +17,13 @@ from wyoming.asr import Transcribe, Transcript, TranscriptChunk, TranscriptStart
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 from wyoming.client import AsyncClient, AsyncTcpClient
 from wyoming.error import Error
-from wyoming.event import Event, read_event, write_event
+from wyoming.event import Event, write_event
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
 from tests.running import ControlLine, RunningDaemon, read_pcm, read_until, say, start, transcribe
+from tests.wyoming_client import PCM, SPOKEN_S, open_client, text_of
 
-SPOKEN_S = 3.0
-PCM = b"\x10\x00\xf0\xff" * int(SPOKEN_S * 8000)
 WORDS = [f"w{number}" for number in range(1, 11)]
 PATIENCE_S = 60.0  # a limit for machines that are busy; nothing here takes that long
 CLIP = Path(__file__).parents[1] / "data" / "light.flac"
@@ -62,64 +60,8 @@ class Running:
             sock = socket.socket(socket.AF_UNIX)
             sock.settimeout(PATIENCE_S)
             sock.connect(str(path))
-        with sock, sock.makefile("rwb") as file:
-            yield Client(sock, file)
-
-
-@attrs.frozen
-class Client:
-    socket: socket.socket
-    file: object
-
-    def say(self, *events):
-        for event in events:
-            write_event(event.event(), self.file)
-
-    def hear(self):
-        return read_event(self.file)
-
-    def speak(self, pcm=PCM, *, rate=16000, width=2, channels=1, step=4096):
-        for at in range(0, len(pcm), step):
-            self.say(AudioChunk(rate, width, channels, pcm[at : at + step]))
-
-    def speak_until_told(self):
-        """Begin an utterance and speak a word a time until there is text of it. Returns how many words that were."""
-        self.say(AudioStart(16000, 2, 1))
-        for number in range(1, 90):
-            self.speak(PCM[:9600])
-            if select.select([self.socket], [], [], 0.1)[0]:
-                return number
-        raise AssertionError("no text in 27 s of speech")
-
-    def rest(self):
-        """Everything until the end of the stream."""
-        return list(iter(self.hear, None))
-
-    def told(self):
-        """All events of an utterance, up to its `transcript-stop`."""
-        events = []
-        while not events or events[-1].type not in ("transcript-stop", "error"):
-            events.append(self.hear())
-            assert events[-1] is not None, events
-        return events
-
-    def transcribe(self, pcm=PCM, **audio):
-        """An utterance of a line, and its text."""
-        self.say(AudioStart(audio.get("rate", 16000), audio.get("width", 2), audio.get("channels", 1)))
-        self.speak(pcm, **audio)
-        self.say(AudioStop())
-        return text_of(self.told())
-
-
-def text_of(events):
-    """The text of an utterance, of which everything that was said is as it should be."""
-    kinds = [event.type for event in events]
-    chunks = kinds.count("transcript-chunk")
-    assert kinds == ["transcript-start", *["transcript-chunk"] * chunks, "transcript", "transcript-stop"], events
-    text = Transcript.from_event(events[-2]).text
-    assert "".join(TranscriptChunk.from_event(event).text for event in events[1 : 1 + chunks]) == text
-    assert all(TranscriptChunk.from_event(event).text for event in events[1 : 1 + chunks])
-    return text
+        with open_client(sock) as client:
+            yield client
 
 
 def the_error(events):
