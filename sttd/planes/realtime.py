@@ -41,6 +41,7 @@ from sttd.planes.realtime_asking import changes_between, dialect_of, first_setti
 from sttd.planes.streams import UpgradedStream
 from sttd.planes.websocket import serve_socket
 from sttd.service import Service
+from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Request, Upgrade
 from sttd.wire.realtime import Act, Finalize, RealtimeTalk, Renew, Say, Text
 from sttd.wire.realtime_messages import (
@@ -83,11 +84,12 @@ async def serve_realtime(
     peer: Peer,
     drain: Drain,
     limits: LineLimits,
+    large: LargeMessages,
     on_freed: Callable[[int], None],
 ) -> None:
     """Serve a WebSocket whose handshake was read and allowed, until it is closed. The caller closes the socket.
 
-    `on_freed` is told at the end how many bytes the client had sent.
+    `large` is shared by all connections; `on_freed` is told at the end how many bytes the client had sent.
 
     Raises whatever goes wrong, after telling the client where that is still possible. Cancellation cuts the connection
     and ends its sessions at once.
@@ -95,6 +97,7 @@ async def serve_realtime(
 
     async def serve(socket: WebSocketConnection, upgraded: UpgradedStream) -> None:
         connection = _Connection(
+            stream=upgraded,
             reader=Reader(socket),
             line=Line(socket=socket, stall_s=limits.stall_s, close_s=limits.close_s),
             talk=RealtimeTalk(
@@ -110,12 +113,18 @@ async def serve_realtime(
             limits=limits,
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.heed_violations, upgraded)
+            nursery.start_soon(connection.heed_violations)
             await connection.run()
             nursery.cancel_scope.cancel()
 
     await serve_socket(
-        stream, upgrade, serve, handshake_s=limits.handshake_s, on_freed=on_freed, message_bytes=MAX_BYTES
+        stream,
+        upgrade,
+        serve,
+        handshake_s=limits.handshake_s,
+        on_freed=on_freed,
+        message_bytes=MAX_BYTES,
+        large=large,
     )
 
 
@@ -133,6 +142,7 @@ class _Stage:
 class _Connection:
     """One client, from its first message to the close."""
 
+    stream: UpgradedStream
     reader: Reader
     line: Line
     talk: RealtimeTalk
@@ -203,9 +213,9 @@ class _Connection:
         await self.reader.silence(self.limits.idle_s)
         await self._end_with(SessionError(f"nothing came from the client for {self.limits.idle_s:g} s"))
 
-    async def heed_violations(self, stream: UpgradedStream) -> None:
+    async def heed_violations(self) -> None:
         """End the connection of a client whose frames are against the rules of `wire/frames.py`."""
-        error = await stream.violation()
+        error = await self.stream.violation()
         await self.reader.catch_up()
         await self._end_with(error)
 
@@ -238,6 +248,7 @@ class _Connection:
                 self.line.progress()
                 if not self._over:
                     await self._take(message, sessions)
+                self.stream.message_taken()
         except ConnectionClosed:
             return
         except SttdError as error:
