@@ -30,7 +30,6 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from sttd.admission import Peer
 from sttd.core import types as core
-from sttd.core.results import NOT_DECODED
 from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import SessionChanges, SessionOptions
 from sttd.planes.asking import agent_of
@@ -38,22 +37,19 @@ from sttd.planes.drain import Drain
 from sttd.planes.line import Line, LineLimits
 from sttd.planes.reader import Reader
 from sttd.planes.realtime_asking import changes_between, dialect_of, first_settings, options_of, refusal_of
+from sttd.planes.realtime_events import hear, read
 from sttd.planes.streams import UpgradedStream
 from sttd.planes.websocket import serve_socket
 from sttd.service import Service
 from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Request, Upgrade
-from sttd.wire.realtime import Act, Finalize, RealtimeTalk, Renew, Say, Text
+from sttd.wire.realtime import Act, Finalize, RealtimeTalk, Renew, Say
 from sttd.wire.realtime_messages import (
     MAX_BYTES,
     Append,
     Clear,
-    ClientEvent,
     Commit,
-    LargeMessage,
     Update,
-    is_large,
-    read_message,
 )
 from sttd.wire.realtime_settings import RefusedError
 
@@ -257,7 +253,7 @@ class _Connection:
 
     async def _take(self, message: str | bytes, sessions: trio.Nursery) -> None:
         try:
-            event = await _read(message)
+            event = await read(message)
         except RefusedError as error:
             await self._perform(self.talk.refuse(error))
             return
@@ -361,27 +357,9 @@ class _Connection:
                 event = await session.receive()
             except trio.EndOfChannel:
                 return
-            await self._perform(self._heard(event))
-
-    def _heard(self, event: core.SessionEvent) -> Sequence[Act]:
-        match event:
-            case core.SpeechStart(utterance=utterance, at_s=at_s):
-                return self.talk.speech_started(utterance, at_s=at_s)
-            case core.Interim(utterance=utterance, text=text, stable_chars=stable_chars):
-                return self.talk.interim(utterance, text=text, stable_chars=stable_chars)
-            case core.SpeechEnd(utterance=utterance, at_s=at_s, silence_ms=silence_ms, reason=reason):
-                return self.talk.speech_ended(utterance, at_s=at_s, silence_ms=silence_ms, reason=reason)
-            case core.Final(utterance=utterance):
-                return self.talk.final(utterance, _text_of(event))
-            case core.Failure(fatal=fatal):
-                error = SttdError(event.message, code=event.code)
-                self.talk.troubled(error)
-                if not fatal:
-                    return []
-                self._failure = error
-                return self.talk.fail(error)
-            case _:
-                return []
+            if isinstance(event, core.Failure) and event.fatal:
+                self._failure = SttdError(event.message, code=event.code)
+            await self._perform(hear(self.talk, event))
 
     async def _perform(self, acts: Sequence[Act]) -> None:
         """Do what the machine has just said: what concerns the session at once, and say the rest in its order."""
@@ -401,18 +379,3 @@ class _Connection:
         elif isinstance(act, Renew):
             stage.replaced, self._newest = True, None
             stage.session.stop()
-
-
-async def _read(message: str | bytes) -> ClientEvent:
-    """What a message says; a large one takes a few turns. Raises RefusedError."""
-    if not is_large(message):
-        return read_message(message)
-    large = LargeMessage(message)
-    for _ in large:
-        await trio.lowlevel.checkpoint()
-    return large.event
-
-
-def _text_of(final: core.Final) -> Text:
-    words = None if final.words is None else [(word.word, word.probability) for word in final.words]
-    return Text(text=final.text, language=final.language, decoded=final.timing is not NOT_DECODED, words=words)
