@@ -120,6 +120,7 @@ class _Round:
     """One session's share: what it was asked to end and has not answered, and what it is hearing."""
 
     offset_ms: float
+    fed: bool = False  # audio came for it, so the session is there
     asked: deque[_Item] = attrs.field(factory=deque)
     open: _Item | None = None
     last: int = 0  # the newest utterance
@@ -191,6 +192,7 @@ class RealtimeTalk:
         """So much audio went to the session."""
         per_second = SAMPLE_BYTES[self.settings.encoding] * self.settings.rate
         self._appended_ms += size_bytes * 1000 / per_second
+        self._rounds[-1].fed = True
 
     def commit(self, event: Commit) -> list[Act]:
         """The client ends the item."""
@@ -207,10 +209,9 @@ class RealtimeTalk:
         """The client takes back what it did not commit."""
         acts: list[Act] = []
         if self._uncommitted_ms:
-            acts, item = [Finalize()], self._take_open()
+            item = self._take_open()
             item.cleared = True
-            self._rounds[-1].asked.append(item)
-            self._marked_ms = self._appended_ms
+            acts = self._ask(item)
         return [*acts, self._say("input_audio_buffer.cleared"), *self._renew()]
 
     # ---------------------------------------------------------------- what its session says
@@ -319,11 +320,20 @@ class RealtimeTalk:
 
     def _commit(self) -> list[Act]:
         item = self._take_open()
-        self._rounds[-1].asked.append(item)
         item.duration_s = self._uncommitted_ms / 1000
-        self._marked_ms = self._appended_ms
-        stopped = [self._stopped(item, round(self._appended_ms))] if item.announced else []
-        return [Finalize(), *stopped, *self._place(item)]
+        acts = self._ask(item)
+        if item.announced:
+            acts.append(self._stopped(item, round(self._appended_ms)))
+        return [*acts, *self._place(item), *self._settle()]
+
+    def _ask(self, item: _Item) -> list[Act]:
+        """The session is to end an item. One between two sessions has none: the old one says what it still heard."""
+        round_, self._marked_ms = self._rounds[-1], self._appended_ms
+        if not round_.fed:
+            item.whole = True
+            return []
+        round_.asked.append(item)
+        return [Finalize()]
 
     def _renew(self) -> list[Act]:
         if not self._renewing:

@@ -454,6 +454,21 @@ def test_with_turn_detection_another_session_takes_over_between_utterances():
     assert started["audio_start_ms"] == 2500  # of all that was appended
 
 
+def test_a_commit_between_two_sessions_is_of_an_item_where_nobody_spoke():
+    desk = Desk()
+    desk.append(2.0)
+    desk.update(renew=True)
+    assert desk.commit() == [*COMMITTED, "completed 1 ''"]
+    desk.append(1.0)
+    desk.update(renew=True)
+    desk.clear()
+    assert desk.asked == [Renew, Renew]  # nobody is there to end anything
+    for _ in range(2):
+        assert desk.ended() == []
+    desk.append(1.0)
+    assert desk.start(1) == ["speech_started 3"]
+
+
 def test_outcomes_of_a_new_session_wait_for_those_of_the_old_one():
     desk = Desk()
     desk.append(2.0)
@@ -487,6 +502,7 @@ class Hearer:
     """A session as the core has it: what it is given takes effect in order, finals leave in order."""
 
     turns: bool
+    opened: bool = False
     inbox: list = attrs.field(factory=list)
     number: int = 0
     open: int | None = None
@@ -509,11 +525,12 @@ def _play(desk, session, step, data):
         case "append":
             desk.append(data.draw(st.sampled_from([0.05, 1.0])))
             session.inbox.append("audio")
+            session.opened = True
         case "commit":
             desk.commit()
         case "clear":
             desk.clear()
-        case "hear":
+        case "hear" if session.opened:
             _hear(desk, session, data.draw(st.sampled_from(["goes on", "endpoint", "max_length"])))
         case "interim" if session.open is not None:
             _grow(desk, session, data.draw(st.sampled_from(["a", "bc", " d"])))
@@ -525,6 +542,7 @@ def _play(desk, session, step, data):
             desk.talk.troubled(DecodeError("no"))
     if Finalize in desk.asked:
         desk.asked.remove(Finalize)
+        assert session.opened, "no session is there to end anything"
         session.inbox.append("finalize")
     if Renew in desk.asked:
         desk.asked.remove(Renew)
@@ -541,6 +559,8 @@ def _hear(desk, session, how):
         else:
             _close(desk, session, "finalize")
     elif session.open is None:
+        if session.turns and how == "endpoint":
+            return  # silence
         session.number += 1
         session.open, session.stable[session.number] = session.number, ""
         desk.start(session.number)
@@ -567,7 +587,7 @@ def _let_out(desk, session):
 
 def _drain(desk, session):
     while session.inbox:
-        _hear(desk, session, "goes on")
+        _hear(desk, session, "endpoint" if session.turns else "goes on")
     if session.open is not None:
         _close(desk, session, "drain")
     while session.owed:
