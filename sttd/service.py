@@ -7,7 +7,7 @@ A plane translates bytes to these calls and back, and knows nothing behind them.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal, Protocol
 
@@ -43,13 +43,16 @@ from sttd.engine.store.models import ModelStore
 from sttd.engine.vad import SileroModel
 from sttd.errors import OverloadedError, SessionError, SttdError
 from sttd.host import logs
+from sttd.host.spool import Room
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
 from sttd.options import FILE_ENDPOINTING, Api, Endpointing, SessionChanges, SessionOptions, Tuning
+from sttd.session.beginning import Beginning, decode_beginning
 from sttd.session.fitting import fit_changes, fit_options
 from sttd.session.inbox import Held
 from sttd.session.registry import Registry, running
 from sttd.session.session import Session
+from sttd.uploads import Uploads
 
 log = logs.get("service")
 
@@ -97,6 +100,7 @@ class Service:
 
     admission: Admission = attrs.field(init=False)
     desk: ModelDesk = attrs.field(init=False)
+    uploads: Uploads = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._started_at = self.clock()
@@ -108,6 +112,9 @@ class Service:
             network=self.store.network,
         )
         self.desk = ModelDesk(admission=self.admission, pool=self.pool, store=self.store)
+        limits = self.settings.limits
+        room = Room(total_bytes=limits.upload_spool_bytes, uid_bytes=limits.upload_spool_bytes, what="uploads")
+        self.uploads = Uploads(room=room, finals=limits.final_uploads)
 
     @property
     def settings(self) -> Config:
@@ -220,8 +227,16 @@ class Service:
         )
 
     @asynccontextmanager
-    async def open_session(self, options: SessionOptions, *, peer: Peer, api: Api = "sttd") -> AsyncIterator[Session]:
-        """A session for as long as the block runs. `api` is the wire by which the client came.
+    async def open_session(
+        self, options: SessionOptions, *, peer: Peer, api: Api = "sttd", whole: bool = False
+    ) -> AsyncIterator[Session]:
+        """A session for as long as the block runs.
+
+        Args:
+            options: what the client asks for.
+            peer: who the client is.
+            api: the wire by which it came.
+            whole: all of the audio is here, so no pause in it is worth a guess at how it goes on.
 
         Leaving the block without `stop` is a dropped connection: the finals still owed are made and go to
         subscribers before the block is left. Cancellation ends the session at once.
@@ -243,7 +258,7 @@ class Service:
             raise
         window_s = self.preset_table[options.model].max_window_s
         options = fit_options(options, self.stock.shelf, window_s=window_s, selectable=self.presets())
-        session = self._new_session(options, peer, api, silero=silero)
+        session = self._new_session(options, peer, api, silero=silero, whole=whole)
         self.registry.add(session)
         self.meters.count_session(api)
         self._tell_session("opened", session)
@@ -256,6 +271,10 @@ class Service:
             self.audio_dropped_s += session.dropped_s
             self._tell_session("closed", session)
 
+    async def decode_beginning(self, pieces: AsyncIterable[bytes], *, most_s: float, peer: Peer) -> Beginning:
+        """So much of a container, and whether that is all. Errors and cancellation as `decode_beginning` has them."""
+        return await decode_beginning(pieces, most_s=most_s, uid=peer.uid)
+
     def fit_changes(self, changes: SessionChanges, *, options: SessionOptions) -> SessionChanges:
         """What `configure` may change in a session with these options. Raises ProtocolError, as `open_session`."""
         return fit_changes(changes, self.stock.shelf, options=options, selectable=self.presets())
@@ -263,7 +282,9 @@ class Service:
     async def _voice_network(self) -> SileroModel | None:
         return await self.engine.voice_network() if self.settings.vad.silero else None
 
-    def _new_session(self, options: SessionOptions, peer: Peer, api: Api, *, silero: SileroModel | None) -> Session:
+    def _new_session(
+        self, options: SessionOptions, peer: Peer, api: Api, *, silero: SileroModel | None, whole: bool
+    ) -> Session:
         config = self.settings
         return Session(
             id=self.registry.new_id(),
@@ -271,7 +292,7 @@ class Service:
             api=api,
             options=options,
             tuning=Tuning(
-                speculate_ms=config.endpointing.speculate_ms,
+                speculate_ms=0 if whole else config.endpointing.speculate_ms,
                 pre_roll_ms=config.endpointing.pre_roll_ms,
                 interim_min_ms=config.interim.interim_min_ms,
                 hold_back_ms=config.interim.hold_back_ms,
@@ -323,8 +344,8 @@ class Service:
 
     @property
     def in_use(self) -> bool:
-        """Whether anybody would miss the daemon now: a session is open, or a model is being downloaded."""
-        return bool(len(self.registry) or self.desk.pulls)
+        """Whether anybody would miss the daemon now: a session or an upload is open, or a model is being downloaded."""
+        return bool(len(self.registry) or self.uploads.active or self.desk.pulls)
 
     # ------------------------------------------------------------------ the daemon itself
 

@@ -28,6 +28,7 @@ from typing import Any, Literal, TextIO
 Format = Literal["auto", "text", "json", "journal"]
 
 _PACKAGES = ("sttd", "sttd_client")
+_TALKATIVE = ("python_multipart",)  # warn of whatever strangers send, in the strangers' words
 _JOURNAL_SOCKET = "/run/systemd/journal/socket"
 _SPEECH_FIELDS = frozenset({"audio", "hotwords", "payload", "prompt", "text", "transcript", "words"})
 _LOGGING_KEYWORDS = ("exc_info", "stack_info", "stacklevel")
@@ -77,6 +78,8 @@ def configure(*, level: str = "info", format: Format = "auto", stream: TextIO | 
     root.setLevel(logging.WARNING)
     for package in _PACKAGES:
         logging.getLogger(package).setLevel(level.upper())
+    for library in _TALKATIVE:
+        logging.getLogger(library).setLevel(logging.CRITICAL)
 
 
 class TextFormatter(logging.Formatter):

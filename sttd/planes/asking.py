@@ -59,9 +59,7 @@ def session_options(
         label=f"{api} {agent}".strip(),
         **more,
     )
-    # What `auto` means has a name of its own, and may change.
-    named = {row.preset: None if row.preset == "auto" else row.repository for row in selectable(service)}
-    preset = find_preset(asked.model, named, prefixes=prefixes)
+    preset = find_preset(asked.model, nameable(service), prefixes=prefixes)
     return options if preset is None else attrs.evolve(options, model=preset, interim_model=preset)
 
 
@@ -88,6 +86,11 @@ def selectable(service: Service) -> list[PresetRow]:
     names = service.presets()
     rows = [row for row in service.desk.models().presets if row.preset in names]
     return sorted(rows, key=lambda row: "final" not in row.default_for)
+
+
+def nameable(service: Service) -> dict[str, str | None]:
+    """The same by name, each with its repository. What `auto` means has a name of its own, and may change."""
+    return {row.preset: None if row.preset == "auto" else row.repository for row in selectable(service)}
 
 
 def agent_of(request: Request) -> str:

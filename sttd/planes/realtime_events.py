@@ -9,7 +9,7 @@ import trio
 from sttd.core import types as core
 from sttd.core.results import NOT_DECODED
 from sttd.errors import SttdError
-from sttd.wire.realtime import Act, RealtimeTalk, Text
+from sttd.wire.realtime import Act, RealtimeTalk
 from sttd.wire.realtime_messages import ClientEvent, LargeMessage, is_large, read_message
 
 
@@ -33,15 +33,10 @@ def hear(talk: RealtimeTalk, event: core.SessionEvent) -> Sequence[Act]:
         case core.SpeechEnd(utterance=utterance, at_s=at_s, silence_ms=silence_ms, reason=reason):
             return talk.speech_ended(utterance, at_s=at_s, silence_ms=silence_ms, reason=reason)
         case core.Final(utterance=utterance):
-            return talk.final(utterance, _text_of(event))
+            return talk.final(utterance, event, decoded=event.timing is not NOT_DECODED)
         case core.Failure(fatal=fatal):
             error = SttdError(event.message, code=event.code)
             talk.troubled(error)
             return talk.fail(error) if fatal else []
         case _:
             return []
-
-
-def _text_of(final: core.Final) -> Text:
-    words = None if final.words is None else [(word.word, word.probability) for word in final.words]
-    return Text(text=final.text, language=final.language, decoded=final.timing is not NOT_DECODED, words=words)

@@ -13,7 +13,7 @@ container too to it, and would have the daemon read other files, or listen on po
 
 Most formats are read strictly forwards. MP4 and QuickTime often keep their index at the end, CAF its table of packets,
 so a stream that begins like one is spooled (in memory, beyond 8 MiB in an unnamed file) and may be sought in. How much
-that may be, `spool.py` says. To seek means to wait for the end: a live MP4 that has its index in front, as recorders in
+that may be, `room` says. To seek means to wait for the end: a live MP4 that has its index in front, as recorders in
 browsers write it, is read forwards, too; one that has not is told that its text comes late.
 
 An Ogg file is read link by link (`links.py`).
@@ -26,7 +26,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from typing import Any, Protocol
 
 import attrs
@@ -36,15 +36,16 @@ import trio
 
 from sttd.core.types import FRAME_SAMPLES, Warn
 from sttd.errors import OverloadedError, ProtocolError, SttdError
-from sttd.session import spool
+from sttd.host.spool import RETRY_S, Room, directory
 from sttd.session.links import MAX_LINKS, OggLinks
-from sttd.session.spool import RETRY_S
 from sttd.session.unpacking import Unpacker, mixed
 
 Frames = npt.NDArray[np.float32]
 
 MAX_CONTAINER_BYTES = 2 << 30
 _SPOOL_BYTES = 8 << 20
+room = Room(total_bytes=2 * MAX_CONTAINER_BYTES, uid_bytes=MAX_CONTAINER_BYTES)  # of all that are spooled
+FRAME_BLOCKS = 4  # in the channel behind the stage
 _BLOCK_FRAMES = 25  # 0.5 s: what one hop from the thread to the loop carries at most
 
 # PyAV's thread of a session mostly waits for bytes, so the bound is on open containers, not on CPU. It is never waited
@@ -59,12 +60,10 @@ _SAFE = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 
 
 class Receiver(Protocol):
-    """Where a container's bytes come from: the inbox, and a channel behind it."""
+    """Where a container's bytes come from."""
 
     async def receive(self) -> Any:
         """The next item. Raises trio.EndOfChannel after the last."""
-
-    def __aiter__(self) -> AsyncIterator[Any]: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -98,7 +97,7 @@ class _Source(io.RawIOBase):
     def __attrs_post_init__(self) -> None:
         self.received = len(self.head)
         if self.seekable_:
-            self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 (closed in close)
+            self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=directory())  # noqa: SIM115 (closed in close)
             self._store(self.head)
         else:
             self._pending = self.head
@@ -137,7 +136,7 @@ class _Source(io.RawIOBase):
         if self._spool is not None:
             self._spool.close()
             self._spool = None
-            spool.room.give_back(self._size, uid=self.uid)
+            room.give_back(self._size, uid=self.uid)
         super().close()
 
     def _read_spooled(self, size: int) -> bytes:
@@ -150,7 +149,7 @@ class _Source(io.RawIOBase):
 
     def _store(self, data: bytes) -> None:
         try:
-            spool.room.take(len(data), uid=self.uid)
+            room.take(len(data), uid=self.uid)
         except OverloadedError as exc:
             self._ended, self.interrupted = True, exc
             return
@@ -187,7 +186,7 @@ class _Source(io.RawIOBase):
 
 
 async def container_stage(
-    receive: Receiver,
+    receive: AsyncIterable[Any],
     send: trio.MemorySendChannel[Any],
     *,
     channel_select: int | None,
@@ -210,7 +209,7 @@ async def container_stage(
 
 
 async def _sort(
-    receive: Receiver,
+    receive: AsyncIterable[Any],
     to_thread: trio.MemorySendChannel[Any],
     send: trio.MemorySendChannel[Any],
 ) -> None:

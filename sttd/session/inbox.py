@@ -131,6 +131,12 @@ class Inbox:
                 self._slice_due = self.clock() + PAUSE_S
         await trio.lowlevel.checkpoint_if_cancelled()
 
+    async def wait_until_free(self) -> None:
+        """Wait until reading on is free (rules 1 and 2), or nothing more is taken."""
+        await trio.lowlevel.checkpoint()
+        while self.full and not self._ended:
+            await self._emptied.park()
+
     def put(self, item: Item) -> None:
         """Append what was read. What comes after the end is ignored."""
         if self._ended:

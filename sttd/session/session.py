@@ -39,7 +39,7 @@ from sttd.errors import InternalError, SttdError
 from sttd.host import logs
 from sttd.options import Api, SessionChanges, SessionOptions, Tuning
 from sttd.session.arrivals import Arrivals
-from sttd.session.container import ContainerInfo, container_stage
+from sttd.session.container import FRAME_BLOCKS, ContainerInfo, container_stage
 from sttd.session.ear import Ear
 from sttd.session.inbox import Dropped, Finalize, Held, Inbox
 from sttd.session.outbox import Outbox
@@ -48,7 +48,6 @@ from sttd.session.row import SessionRow
 
 log = logs.get("session")
 
-FRAME_BLOCKS = 4
 OWED_FINALS = 8
 OWED_WINDOWS = 16  # of a file: enough for a full batch, with another one on its way
 _WARN_EVERY_S = 5.0  # chosen, as the next one
@@ -134,15 +133,22 @@ class Session:
         """Audio that was dropped, `overflow: drop`."""
         return self._hearing.dropped_s
 
+    @property
+    def ending(self) -> Ending | None:
+        """Why there will be no more audio; None while there may be."""
+        return self._ending
+
     # ------------------------------------------------------------------ what the plane calls
 
-    async def wait_for_room(self) -> None:
+    async def wait_for_room(self, *, patient: bool = False) -> None:
         """Wait until more may be fed: with `overflow: wait` a session that is behind holds its client back.
 
+        `patient`: for as long as it takes, since the client has nothing to say behind its audio.
+
         Raises:
-            OverloadedError: it takes nothing any more.
+            OverloadedError: it takes nothing any more, and the client is not patient.
         """
-        await self._inbox.wait_for_room()
+        await (self._inbox.wait_until_free() if patient else self._inbox.wait_for_room())
 
     def feed(self, data: bytes) -> None:
         """Take audio, after `wait_for_room`. What comes after the end is ignored."""

@@ -91,7 +91,11 @@ class Unpacker:
         if self.bad and not self._samples:
             raise ProtocolError("the audio cannot be decoded: every packet of it is bad", code="bad_audio")
         if self._bad_in_a_row:
-            raise ProtocolError("the file breaks off in the middle; what came before it was heard", code="bad_audio")
+            raise ProtocolError(
+                "the file breaks off in the middle; what came before it was heard",
+                code="bad_audio",
+                data={"breaks_off": True},
+            )
         if self.bad > 1:
             self.warn(Warn(code="damaged_audio", message=f"{self.bad} damaged packets were skipped, in all"))
 

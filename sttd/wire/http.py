@@ -1,4 +1,6 @@
-"""HTTP as far as sttd speaks it: one request head, what an answer looks like, the handshake of a WebSocket. Sans-IO.
+"""HTTP as far as sttd speaks it: one request and its body, what an answer looks like, the handshake of a WebSocket.
+
+Sans-IO.
 
 The audio sockets carry plain requests and WebSockets on one port, so the head is read here and not by the WebSocket
 library. A head is at most 16 KiB and is HTTP as h11 understands it (400, 431). Who may ask is said in `access.py`,
@@ -12,13 +14,14 @@ from __future__ import annotations
 
 import binascii
 import json
+from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import h11
 
-from sttd.errors import CODES, SttdError
+from sttd.errors import CODES, ProtocolError, SttdError
 
 HEAD_LIMIT_BYTES = 16 * 1024
 
@@ -34,6 +37,7 @@ class Request:
     path: str  # without the query
     headers: tuple[tuple[bytes, bytes], ...]
     query: str = ""
+    version: str = "1.1"  # of HTTP
     rest: bytes = attrs.field(default=b"", repr=False)  # what came after the head
 
     @property
@@ -62,17 +66,24 @@ class Response:
 
     def to_bytes(self, *, body: bool = True) -> bytes:
         """The answer as it goes out; without its body for a HEAD request."""
+        head = self._head(f"Content-Length: {len(self.body)}")
+        return head + self.body if body else head
+
+    def head_of_stream(self, *, chunked: bool) -> bytes:
+        """The head of an answer whose body comes piece by piece: in chunks, or up to the end of the connection."""
+        return self._head(*(["Transfer-Encoding: chunked"] if chunked else []))
+
+    def _head(self, *length: str) -> bytes:
         lines = [
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
             f"Content-Type: {self.content_type}",
-            f"Content-Length: {len(self.body)}",
+            *length,
             "Connection: close",
             "X-Content-Type-Options: nosniff",
             "Cross-Origin-Resource-Policy: same-origin",
             *(f"{name}: {value}" for name, value in self.headers),
         ]
-        head = "\r\n".join([*lines, "", ""]).encode("ascii")
-        return head + self.body if body else head
+        return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
 @attrs.frozen
@@ -106,6 +117,7 @@ class Upgrade:
     head: bytes  # for the WebSocket library
     rest: bytes  # what the client sent after its own head: frames, although it should have waited
     subprotocol: str | None  # to be accepted
+    headers: tuple[tuple[str, str], ...] = ()  # of the answer that accepts it
 
 
 @attrs.define(eq=False)
@@ -134,9 +146,58 @@ class HeadReader:
             method=event.method.decode("ascii"),
             path=path,
             query=query,
+            version=event.http_version.decode("ascii"),
             headers=tuple((bytes(name), bytes(value)) for name, value in event.headers),
             rest=self._h11.trailing_data[0],
         )
+
+    def body(self) -> BodyReader:
+        """The reader of what follows the head. To be called once the head is there."""
+        return BodyReader(self._h11)
+
+
+@attrs.define(eq=False)
+class BodyReader:
+    """Bytes in, pieces of the body out, whether its length was told or it comes in chunks."""
+
+    _h11: h11.Connection
+    done: bool = attrs.field(default=False, init=False)
+
+    @property
+    def awaited(self) -> bool:
+        """Whether the client waits to be told that it may send the body (`Expect: 100-continue`)."""
+        return self._h11.they_are_waiting_for_100_continue
+
+    def push(self, data: bytes) -> None:
+        """Take what was received; never empty."""
+        self._h11.receive_data(data)
+
+    def pieces(self) -> Iterator[bytes]:
+        """What there is of the body so far, piece by piece; `done` says whether that was the end.
+
+        Raises:
+            ProtocolError: `bad_request`: it is no body.
+        """
+        while not self.done:
+            try:
+                event = self._h11.next_event()
+            except h11.RemoteProtocolError as error:
+                raise ProtocolError(f"the body is not what its head says: {error}") from None
+            if isinstance(event, h11.Data):
+                yield bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                self.done = True
+            else:
+                return
+
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+
+def chunk(data: bytes) -> bytes:
+    """A piece of a body in chunks; never empty, which would end it."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def json_response(content: Any, *, status: int = 200) -> Response:

@@ -7,7 +7,9 @@ import re
 import hypothesis.strategies as st
 from hypothesis import given
 from sttd_client.events import Final, WordFields
-from sttd_client.transcripts import CUE_S, LINE_CHARS, Hole, cues_of, formatted
+from sttd_client.transcripts import Hole, cues_of, formatted
+
+from sttd.wire.cues import CUE_S, LINE_CHARS
 
 
 def final(text, start_s=0.0, end_s=2.0, number=1, words=None):

@@ -75,6 +75,10 @@ class FakeSession:
         self.calls.append(("stop", None))
         self.end(Stopped(audio_s=0.0, utterances=0, dropped_s=0.0), close_code=1000)
 
+    def abort(self):
+        self.calls.append(("abort", None))
+        self.end(Stopped(audio_s=0.0, utterances=0, dropped_s=0.0), close_code=1008)
+
     async def receive(self):
         return await self._events[1].receive()
 
@@ -86,6 +90,7 @@ class FakeService:
     meters: Metrics = attrs.field(factory=Metrics)
     sessions: list = attrs.field(factory=list)
     peers: list = attrs.field(factory=list)
+    apis: list = attrs.field(factory=list)
     refusals: list = attrs.field(factory=list)
     ready: tuple = (True, "ok")
     opened: trio.Event = attrs.field(factory=trio.Event)
@@ -113,6 +118,7 @@ class FakeService:
         session = FakeSession(options)
         self.sessions.append(session)
         self.peers.append(peer)
+        self.apis.append(api)
         self.opened.set()
         try:
             yield session
@@ -127,6 +133,9 @@ class FakeService:
 
     def models(self):
         return MODELS
+
+    def languages(self, preset):
+        return ("de", "en") if preset == "fake" else ("en",)
 
     def metrics(self):
         return self.meters.render(self.status())

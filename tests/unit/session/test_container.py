@@ -11,7 +11,8 @@ import trio.testing
 
 from sttd.core.types import FRAME_SAMPLES, Warn
 from sttd.errors import OverloadedError, ProtocolError, SttdError
-from sttd.session import container, spool
+from sttd.host import spool
+from sttd.session import container
 from sttd.session.container import container_stage, decode_container
 
 
@@ -227,7 +228,7 @@ async def test_a_container_too_many_is_refused_and_not_kept_waiting(monkeypatch)
 async def test_what_is_kept_of_containers_has_a_bound_for_a_user_and_for_all(monkeypatch):
     data = encoded("ipod", "aac", seconds=4.0)
     room = spool.Room(total_bytes=2 * len(data) - 1, uid_bytes=len(data))
-    monkeypatch.setattr(spool, "room", room)
+    monkeypatch.setattr(container, "room", room)
     for _ in range(3):  # what was taken is given back
         frames, error = await decode(data, uid=7)
         assert (error, room.taken_bytes) == (None, 0)
@@ -247,11 +248,11 @@ async def test_a_full_disk_means_come_again_and_keeps_nothing(monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(container.tempfile, "SpooledTemporaryFile", lambda **_: FullDisk())
-    monkeypatch.setattr(spool, "room", spool.Room())
+    monkeypatch.setattr(container, "room", spool.Room(total_bytes=1 << 20, uid_bytes=1 << 20))
     _, error = await decode(encoded("ipod", "aac"))
     assert error.code == "overloaded"
     assert "No space left" in error.message
-    assert spool.room.taken_bytes == 0
+    assert container.room.taken_bytes == 0
 
 
 @pytest.mark.parametrize(("form", "codec"), [("caf", "alac"), ("mov", "alac"), ("mp4", "aac")])

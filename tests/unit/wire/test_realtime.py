@@ -8,13 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.errors import DecodeError, OverloadedError, SessionError
-from sttd.wire.realtime import Finalize, RealtimeTalk, Renew, Say, Text, logprobs
+from sttd.wire.realtime import Finalize, RealtimeTalk, Renew, Say
 from sttd.wire.realtime_messages import Clear, Commit, Update
 from sttd.wire.realtime_settings import RefusedError, Settings
 
 SECOND = 48_000  # bytes of 24 kHz
 NAMES = "conversation.item.input_audio_transcription."
 STOPPING = SessionError("the daemon is stopping", code="shutting_down")
+
+
+@attrs.frozen
+class Word:
+    word: str
+    probability: float
+    start_s: float = 0.0
+    end_s: float = 1.0
+
+
+@attrs.frozen
+class Spoken:
+    """The final of an utterance."""
+
+    text: str
+    language: str
+    words: list | None
+    confidence: float = 0.9
 
 
 class Desk:
@@ -58,7 +76,9 @@ class Desk:
         return self.do(self.talk.speech_ended(utterance, at_s=at_s, silence_ms=silence_ms, reason=reason))
 
     def final(self, utterance, text, *, language="en", decoded=True, words=None):
-        return self.do(self.talk.final(utterance, Text(text=text, language=language, decoded=decoded, words=words)))
+        words = words and [Word(word=word, probability=probability) for word, probability in words]
+        final = Spoken(text=text, language=language, words=words)
+        return self.do(self.talk.final(utterance, final, decoded=decoded))
 
     def ended(self, error=STOPPING):
         return self.do(self.talk.session_ended(error))
@@ -349,9 +369,18 @@ def test_logprobs_are_those_of_the_words_and_together_they_are_the_text():
     assert bytes(completed["logprobs"][1]["bytes"]).decode() == " wörld"
 
 
-def test_words_that_gave_way_to_stable_text_have_no_logprobs():
-    assert [token["token"] for token in logprobs("one two", [("un", 0.5), ("two", 0.5)])] == ["one two"]
-    assert logprobs("", []) == []
+def test_logprobs_of_an_item_in_parts_are_its_text_too():
+    desk = Desk(turns=False)
+    desk.append(40.0)
+    desk.start(1)
+    desk.end(1, "max_length")
+    desk.start(2)
+    desk.final(1, "one two", words=[("un", 0.5), (" two", 0.5)])
+    desk.commit()
+    desk.end(2, "finalize")
+    desk.final(2, "three", words=[("three", 0.5)])
+    (completed,) = desk.named(f"{NAMES}completed")
+    assert [token["token"] for token in completed["logprobs"]] == ["one two", " three"]
 
 
 def test_interims_are_sent_to_those_who_asked():
