@@ -34,6 +34,7 @@ from sttd.planes.streams import RECEIVE_BYTES, bound_inflow, linger, widen_outfl
 from sttd.planes.supervise import Supervisor, counted
 from sttd.service import Service
 from sttd.wire.access import AccessRules
+from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Denial, HeadReader, Request, Response, json_response, refusal
 from sttd.wire.routes import Call, Connect, Decision, Get, Offers, Route, decide, form_of
 
@@ -48,6 +49,7 @@ class HttpLimits:
     connections_per_uid: int = 128  # those of one user who has no say over the daemon; as many again likewise
     head_s: float = 5.0  # to send a request head
     answer_s: float = 10.0  # to take the answer
+    large_bytes: int = 256 * 1024 * 1024  # chosen: as much as all sessions may hold of what their clients sent
     linger_s: float = 2.0  # to read the last bytes, while it may still be writing
     audio: AudioLimits = attrs.field(factory=AudioLimits)
     line: LineLimits = attrs.field(factory=LineLimits)
@@ -113,6 +115,10 @@ class _Plane:
     supervisor: Supervisor
     _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
     _lasting: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets and uploads, by uid
+    _large: LargeMessages = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._large = LargeMessages(self.limits.large_bytes)
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
@@ -195,11 +201,9 @@ class _Plane:
                     peer=peer,
                     drain=self.drain,
                     limits=self.limits.line,
+                    large=self._large,
                     on_freed=self.on_freed,
                 )
-            case _:
-                denial = Denial("not_found", "this API is not there yet")
-                await self._respond(stream, form_of(decision.request.path)(denial))
 
     def _decide(self, stream: trio.SocketStream, request: Request) -> Response | Call | Connect:
         port = 0 if self.access is None else stream.socket.getsockname()[1]

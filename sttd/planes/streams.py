@@ -8,7 +8,7 @@ import trio
 
 from sttd.errors import ProtocolError
 from sttd.host.sockets import Listener
-from sttd.wire.frames import FrameGuard
+from sttd.wire.frames import FrameGuard, LargeMessages
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 
 RECEIVE_BYTES = 16 * 1024  # of a read; one large message takes a few more turns, in which others get theirs
@@ -40,13 +40,19 @@ class UpgradedStream(trio.abc.Stream):
     """
 
     def __init__(
-        self, stream: trio.SocketStream, *, head: bytes, rest: bytes = b"", message_bytes: int = MAX_MESSAGE_BYTES
+        self,
+        stream: trio.SocketStream,
+        *,
+        head: bytes,
+        rest: bytes = b"",
+        message_bytes: int = MAX_MESSAGE_BYTES,
+        large: LargeMessages | None = None,
     ) -> None:
         self._stream = stream
         self._first = head
         self._rest = rest
         self._received = b""  # and not handed on yet
-        self._guard = FrameGuard(message_bytes)
+        self._guard = FrameGuard(message_bytes, large)
         self._violated = trio.Event()
         self._wading = trio.CancelScope()  # through what comes after a violation
         self._released = trio.Event()
@@ -58,6 +64,14 @@ class UpgradedStream(trio.abc.Stream):
         """The handshake is over."""
         self._received, self._rest = self._rest, b""
         self._released.set()
+
+    def message_taken(self) -> None:
+        """The oldest of the messages that were received is dealt with; to be told where `large` is shared."""
+        self._guard.taken()
+
+    def forget_messages(self) -> None:
+        """None of them is needed any more."""
+        self._guard.close()
 
     async def violation(self) -> ProtocolError:
         """Wait until the peer breaks the rules of `FrameGuard`."""
