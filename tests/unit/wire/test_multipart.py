@@ -1,5 +1,7 @@
 """A form with a file in it: whatever comes, in whatever pieces."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,11 +63,11 @@ def test_whatever_comes_is_a_form_or_is_refused(noise, sizes, at):
     body = form(FILE, part(b"model", b"base"))
     for hostile in (noise, body[:at] + noise + body[at:], body[:at] + noise):
         reader, _ = read(hostile, sizes)
-        try:
-            reader.finish()
-        except Refused as refusal:
-            assert refusal.answer.status == 400
-            assert reader.fields == []
+        if reader.trouble is None:
+            with contextlib.suppress(Refused):
+                reader.finish()
+        if reader.trouble is not None:
+            assert (reader.trouble.answer.status, reader.fields) == (400, [])
 
 
 def test_a_file_twice_is_malformed():
