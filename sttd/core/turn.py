@@ -235,7 +235,7 @@ class Turn:
         at_s, silence_ms = seconds(closed.end_sample), closed.silence_ms
         return [
             *self._give_up_interim(),
-            Say(SpeechEnd(utterance=self.number, at_s=at_s, silence_ms=silence_ms)),
+            Say(SpeechEnd(utterance=self.number, at_s=at_s, silence_ms=silence_ms, reason=closed.reason)),
             *self._go_on(now),
         ]
 
@@ -252,7 +252,7 @@ class Turn:
         if self._closed is not None:
             end = self._closed.end_sample
         else:
-            actions.append(Say(SpeechEnd(utterance=self.number, at_s=seconds(end), silence_ms=0)))
+            actions.append(Say(SpeechEnd(utterance=self.number, at_s=seconds(end), silence_ms=0, reason=reason)))
         return [*actions, *self._done(self._final(self.stable_text, end_sample=end, reason=reason))]
 
     # ---------------------------------------------------------------- what becomes of what was to be done

@@ -190,11 +190,15 @@ class Interim:
 
 @attrs.frozen(kw_only=True)
 class SpeechEnd:
-    """Where the speech ended (not where that was decided). `silence_ms` is the wait that decided it."""
+    """Where the speech ended (not where that was decided). `silence_ms` is the wait that decided it.
+
+    `reason` is that of the final. It is for planes whose clients name what they end; the audio plane does not send it.
+    """
 
     utterance: int
     at_s: float
     silence_ms: int
+    reason: FinalReason = "endpoint"
 
 
 @attrs.frozen(kw_only=True)

@@ -10,10 +10,8 @@ import base64
 import hashlib
 import os
 import re
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.resources import files
 
@@ -25,28 +23,21 @@ from sttd.answers import as_map
 from sttd.host import logs
 from sttd.host.sockets import Listener
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
+from sttd.planes import realtime, realtime_asking
 from sttd.planes.audio import AudioLimits, serve_audio
+from sttd.planes.deepgram import serve_deepgram
 from sttd.planes.drain import Drain, serve_connections
 from sttd.planes.line import LineLimits
 from sttd.planes.openai import UploadLimits, serve_call
 from sttd.planes.peers import unix_peer
-from sttd.planes.streams import RECEIVE_BYTES, linger
-from sttd.planes.supervise import Supervisor
+from sttd.planes.streams import RECEIVE_BYTES, bound_inflow, linger, widen_outflow
+from sttd.planes.supervise import Supervisor, counted
 from sttd.service import Service
 from sttd.wire.access import AccessRules
 from sttd.wire.http import Denial, HeadReader, Request, Response, json_response, refusal
 from sttd.wire.routes import Call, Connect, Decision, Get, Offers, Route, decide, form_of
 
 log = logs.get(__name__)
-
-# What lies in the kernels' buffers is in front of a client's next ping (session/inbox.py). With Linux' defaults that is
-# 4.6 MB over loopback, most of it on the client's side, where the buffer grows with the segment size: so both are kept
-# small, by the listener, which hands them on. Measured: 1 to 2 MB, and still 300 MB/s.
-_RECEIVE_BUFFER_BYTES = 32 * 1024
-_SEGMENT_BYTES = 1400  # about that of Ethernet; loopback's is 64 KiB
-# A client may write a whole recording before it reads its first event. Trio lets 16 KiB wait in the kernel, which is
-# good for a minute of interims; this is good for half an hour.
-_SEND_BUFFER_BYTES = 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -105,7 +96,7 @@ async def serve_http(
         supervisor=Supervisor("audio", partial(service.meters.count_failure, "audio")),
     )
     for listener in listeners:
-        _bound_inflow(listener)
+        bound_inflow(listener)
     await serve_connections(listeners, plane.handle, drain=drain, task_status=task_status)
 
 
@@ -134,12 +125,12 @@ class _Plane:
         full = self._accepted.total() >= 2 * self.limits.connections
         if full or (not peer.privileged and self._accepted[peer.uid] >= 2 * self.limits.connections_per_uid):
             return
-        with _counted(self._accepted, peer.uid):
+        with counted(self._accepted, peer.uid):
             await self.supervisor.run(partial(self._serve, stream))
             await linger(stream, timeout_s=self.limits.linger_s)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        _widen_outflow(stream)
+        widen_outflow(stream)
         head = HeadReader()
         request = await self._read_head(stream, head)
         if request is None:
@@ -151,7 +142,7 @@ class _Plane:
             await self._respond(stream, decision, with_body=with_body)
             return
         peer = self._peer(stream)
-        with _counted(self._lasting, peer.uid):
+        with counted(self._lasting, peer.uid):
             await self._converse(stream, decision, peer, head)
 
     async def _converse(
@@ -169,6 +160,17 @@ class _Plane:
                     limits=self.limits.audio,
                     on_freed=self.on_freed,
                 )
+            case Connect(socket="listen"):
+                refused = await serve_deepgram(
+                    stream,
+                    decision,
+                    service=self.service,
+                    peer=peer,
+                    limits=self.limits.line,
+                    on_freed=self.on_freed,
+                )
+                if refused is not None:
+                    await self._respond(stream, refused)
             case Call():
                 await serve_call(
                     stream,
@@ -179,6 +181,20 @@ class _Plane:
                     drain=self.drain,
                     limits=self.limits.upload,
                     respond=partial(self._respond, stream, with_body=decision.request.method != "HEAD"),
+                    on_freed=self.on_freed,
+                )
+            case Connect(socket="realtime", upgrade=upgrade, request=request):
+                if refused := realtime_asking.check(request, service=self.service, peer=peer):
+                    await self._respond(stream, refused)
+                    return
+                await realtime.serve_realtime(
+                    stream,
+                    upgrade,
+                    request,
+                    service=self.service,
+                    peer=peer,
+                    drain=self.drain,
+                    limits=self.limits.line,
                     on_freed=self.on_freed,
                 )
             case _:
@@ -249,37 +265,11 @@ class _Plane:
         return Peer(uid=os.geteuid(), privileged=True)
 
 
-@contextmanager
-def _counted(counts: Counter[int], uid: int) -> Iterator[None]:
-    counts[uid] += 1
-    try:
-        yield
-    finally:
-        counts[uid] -= 1
-        if not counts[uid]:
-            del counts[uid]
-
-
 async def _receive_head(stream: trio.SocketStream, head: HeadReader) -> Request | Response | None:
     while data := await stream.receive_some(RECEIVE_BYTES):
         if (result := head.push(data)) is not None:
             return result
     return None
-
-
-def _bound_inflow(listener: Listener) -> None:
-    """Let little of what clients send lie in the kernel. A Unix socket has 200 KB at most anyway."""
-    if listener.socket.family != socket.AF_UNIX:
-        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
-
-
-def _widen_outflow(stream: trio.SocketStream) -> None:
-    """Let the kernel take a lot of what a client does not read yet. (Trio has set TCP_NODELAY.)"""
-    if stream.socket.family == socket.AF_UNIX:
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    else:
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _SEND_BUFFER_BYTES)
 
 
 # ---------------------------------------------------------------- the live-caption page

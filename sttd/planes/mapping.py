@@ -26,8 +26,12 @@ _EVENT_NAMES: dict[type[Any], str] = {
     core.Stopped: "stopped",
 }
 _PARTS = (core.Word, core.InterimWord, core.Timing)
-_FIELDS = {kind: tuple(field.name for field in attrs.fields(kind)) for kind in (*_EVENT_NAMES, *_PARTS)}
 _NULLABLE = frozenset({"total_s"})  # None is said as null; other fields that are None stay out
+_UNSENT: dict[type[Any], frozenset[str]] = {core.SpeechEnd: frozenset({"reason"})}  # the final says it
+_FIELDS = {
+    kind: tuple(field.name for field in attrs.fields(kind) if field.name not in _UNSENT.get(kind, ()))
+    for kind in (*_EVENT_NAMES, *_PARTS)
+}
 
 
 def session_options(start: Start, *, defaults: SessionOptions) -> SessionOptions:

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+
 import trio
 
 from sttd.errors import ProtocolError
+from sttd.host.sockets import Listener
 from sttd.wire.frames import FrameGuard
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 
 RECEIVE_BYTES = 16 * 1024  # of a read; one large message takes a few more turns, in which others get theirs
 _CLOSE_FRAME = 0x88  # the first byte of one; the library sends a frame at a time
+
+# What lies in the kernels' buffers is in front of a client's next ping (session/inbox.py). With Linux' defaults that is
+# 4.6 MB over loopback, most of it on the client's side, where the buffer grows with the segment size: so both are kept
+# small, by the listener, which hands them on. Measured: 1 to 2 MB, and still 300 MB/s.
+_RECEIVE_BUFFER_BYTES = 32 * 1024
+_SEGMENT_BYTES = 1400  # about that of Ethernet; loopback's is 64 KiB
+# A client may write a whole recording before it reads its first event. Trio lets 16 KiB wait in the kernel, which is
+# good for a minute of interims; this is good for half an hour.
+_SEND_BUFFER_BYTES = 1024 * 1024
 
 
 class UpgradedStream(trio.abc.Stream):
@@ -130,3 +142,18 @@ async def linger(stream: trio.SocketStream, *, timeout_s: float) -> None:
         pass
     finally:
         await trio.aclose_forcefully(stream)
+
+
+def bound_inflow(listener: Listener) -> None:
+    """Let little of what clients send lie in the kernel. A Unix socket has 200 KB at most anyway."""
+    if listener.socket.family != socket.AF_UNIX:
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
+
+
+def widen_outflow(stream: trio.SocketStream) -> None:
+    """Let the kernel take a lot of what a client does not read yet. (Trio has set TCP_NODELAY.)"""
+    if stream.socket.family == socket.AF_UNIX:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    else:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _SEND_BUFFER_BYTES)

@@ -78,7 +78,8 @@ async def _accept(
         nursery, stream, max_message_size=_LIBRARY_FACTOR * message_bytes, receive_buffer_size=RECEIVE_BYTES
     )
     try:
-        socket = await request.accept(subprotocol=upgrade.subprotocol)
+        headers = [(name.encode(), value.encode()) for name, value in upgrade.headers]
+        socket = await request.accept(subprotocol=upgrade.subprotocol, extra_headers=headers)
     except ConnectionClosed:
         return None
     stream.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping
 from typing import Final
@@ -23,7 +24,9 @@ def refuse(denial: Denial) -> Response:
     fields = {"err_code": code, "err_msg": denial.message, "request_id": request_id}
     answer = json_response(fields, status=status)
     own = (("dg-request-id", request_id), ("dg-error", _in_a_line(denial.message)))
-    return attrs.evolve(answer, headers=(*answer.headers, *own, *denial.headers))
+    wait_s = denial.retry_after_s
+    wait = (("Retry-After", str(math.ceil(wait_s))),) if wait_s is not None else ()
+    return attrs.evolve(answer, headers=(*answer.headers, *own, *wait, *denial.headers))
 
 
 def _in_a_line(text: str) -> str:

@@ -117,6 +117,7 @@ class Upgrade:
     head: bytes  # for the WebSocket library
     rest: bytes  # what the client sent after its own head: frames, although it should have waited
     subprotocol: str | None  # to be accepted
+    headers: tuple[tuple[str, str], ...] = ()  # of the answer that accepts it
 
 
 @attrs.define(eq=False)

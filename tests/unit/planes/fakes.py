@@ -88,6 +88,7 @@ class FakeSession:
 
     def abort(self):
         self.calls.append(("abort", None))
+        self.end(Stopped(audio_s=0.0, utterances=0, dropped_s=0.0), close_code=1008)
 
     async def receive(self):
         return await self._events[1].receive()
@@ -100,6 +101,7 @@ class FakeService:
     meters: Metrics = attrs.field(factory=Metrics)
     sessions: list = attrs.field(factory=list)
     peers: list = attrs.field(factory=list)
+    apis: list = attrs.field(factory=list)
     refusals: list = attrs.field(factory=list)
     ready: tuple = (True, "ok")
     upload: bytes = b""  # the last one
@@ -137,6 +139,7 @@ class FakeService:
         session = FakeSession(options, stays=self.staying)
         self.sessions.append(session)
         self.peers.append(peer)
+        self.apis.append(api)
         self.opened.set()
         try:
             yield session
@@ -151,6 +154,9 @@ class FakeService:
 
     def models(self):
         return MODELS
+
+    def languages(self, preset):
+        return ("de", "en") if preset == "fake" else ("en",)
 
     def metrics(self):
         return self.meters.render(self.status())

@@ -110,8 +110,8 @@ def test_whatever_the_fields_say_is_a_request_or_a_refusal(fields):
     refusal = None
     try:
         read_request(fields, has_file=True, task="transcribe")
-    except Refused as caught:
-        refusal = caught
+    except Refused as error:
+        refusal = error
     assert refusal is None or refusal.answer.status == 400
     assert refusal is None or refusal.param in {name for name, _ in fields}
 
