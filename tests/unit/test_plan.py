@@ -8,6 +8,7 @@ import pytest
 from sttd.engine.whisper.backend import supported_compute_types
 from sttd.errors import ConfigError
 from sttd.plan import Sources, make_plan, read_token
+from tests.running import PATIENCE_S
 
 GOOD = b'[models]\nmodel = "fake"\n'
 BAD = {
@@ -57,7 +58,7 @@ def test_a_running_daemon_outlives_every_bad_file(serve, tmp_path):
         with pytest.raises(RuntimeError, match="config_invalid"):
             daemon.call("reload")
         daemon.process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while refused() < before + 2:
             assert time.monotonic() < deadline, daemon.log()
             time.sleep(0.02)
