@@ -122,26 +122,37 @@ def say(socket_: ClientConnection, op: str, **fields: object) -> None:
 
 
 PIECE_S = 0.5
-INTERIM_S = 3.0  # the longest between two interims; a decode that takes longer costs the test time alone
 
 
-def speak(socket_: ClientConnection, pcm: bytes, *, until: Callable[[list[dict]], bool]) -> list[dict]:
+def speak(
+    daemon: RunningDaemon, socket_: ClientConnection, pcm: bytes, *, until: Callable[[list[dict]], bool]
+) -> list[dict]:
     """Send 16-bit audio of 16 kHz at the pace of speech; once `until` holds for the interims, as fast as it goes.
 
-    The pace is slower where interims take their time, so that there are some on any machine. Returns the events so far.
+    The pace is slower where hearing and decoding take their time, so that there are interims on any machine. Of the
+    daemon's sessions this is the newest. Returns the events so far.
     """
     events, enough, size = [], False, round(PIECE_S * 16_000) * 2
     for at in range(0, len(pcm), size):
         socket_.send(pcm[at : at + size])
-        sent, shown = time.monotonic(), False
-        while not enough and (left_s := sent + (PIECE_S if shown else INTERIM_S) - time.monotonic()) > 0:
+        due = time.monotonic() + PIECE_S
+        while not enough:
             try:
-                events.append(json.loads(socket_.recv(timeout=left_s)))
+                events.append(json.loads(socket_.recv(timeout=max(0.1, due - time.monotonic()))))
             except TimeoutError:
-                break
-            if events[-1]["type"] == "interim":
-                shown, enough = True, until([event for event in events if event["type"] == "interim"])
+                if _has_done_its_work(daemon, heard_s=(at + size) / 32_000):
+                    break
+            else:
+                enough = events[-1]["type"] == "interim" and until([e for e in events if e["type"] == "interim"])
     return events
+
+
+def _has_done_its_work(daemon: RunningDaemon, *, heard_s: float) -> bool:
+    """Whether its newest session has heard so much, and there is nothing to load or to decode."""
+    row, status = daemon.call("sessions")["sessions"][-1], daemon.call("status")
+    loading = any(entry["state"] == "loading" for entry in status["models"]["entries"])
+    decoding = status["scheduler"]["in_flight"] or any(status["scheduler"]["queued"].values())
+    return row["audio_s"] >= heard_s - 0.1 and not loading and not decoding
 
 
 def read_until(socket_: ClientConnection, kind: str, *, timeout_s: float = PATIENCE_S) -> list[dict]:

@@ -51,7 +51,7 @@ def test_interims_grow_into_the_final(demo):
     pcm = read_pcm(ASSETS / "sample.flac")
     with demo.connect() as socket_:
         start(socket_, lang="en", label="growing")
-        events = speak(socket_, pcm[: 16_000 * 2 * 4], until=have_grown)  # the first utterance
+        events = speak(demo, socket_, pcm[: 16_000 * 2 * 4], until=have_grown)  # the first utterance
         say(socket_, "stop")
         events += read_to_end(socket_)
     check_promises(events)

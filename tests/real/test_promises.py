@@ -12,7 +12,7 @@ import pytest
 from benchmarks.recordings import as_bytes
 from benchmarks.words import words
 from sttd.core.types import SAMPLE_RATE
-from tests.running import ControlLine, check_promises, read_to_end, read_until, say, speak, start
+from tests.running import PATIENCE_S, ControlLine, check_promises, read_to_end, read_until, say, speak, start
 
 pytestmark = pytest.mark.real
 
@@ -31,7 +31,7 @@ def test_a_stop_in_the_middle_of_a_sentence(daemon, recordings):
     pcm = pcm_of(recordings["ls-2412-153948-0000"], from_s=0.3, to_s=6.5)
     with daemon.connect() as client:
         start(client, lang="en", lock_stable=True)
-        events = speak(client, pcm, until=lambda interims: interims[-1]["stable_chars"] > 0)
+        events = speak(daemon, client, pcm, until=lambda interims: interims[-1]["stable_chars"] > 0)
         say(client, "stop")
         events += read_to_end(client)
         assert client.close_code == 1000
@@ -75,7 +75,7 @@ def test_a_dropped_connection(daemon, recordings):
 
 def test_sigterm(model_on_disk, model, serve, recordings):
     model_on_disk(model)
-    daemon = serve("--tcp", "off", "--model", model)
+    daemon = serve("--tcp", "off", "--model", model, "--set", f"server.drain_s={PATIENCE_S}")
     daemon.call("load", preset=model)
     with daemon.connect() as client:
         events = speak_to_the_third(client, recordings)
