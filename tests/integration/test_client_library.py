@@ -76,15 +76,21 @@ async def test_a_trio_session_shows_text_while_audio_is_sent(serve, pcm, watchdo
         open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, endpointing=False) as session,
         trio.open_nursery() as nursery,
     ):
+        interims = []
 
         async def send():
-            for at in range(0, len(pcm), 3200):
-                await session.send(pcm[at : at + 3200])
-                await trio.sleep(0.02)
+            half = len(pcm) // 4 * 2
+            for part in (pcm[:half], pcm[half:]):
+                shown = len(interims)
+                await session.send(part)
+                while len(interims) == shown:  # noqa: ASYNC110 - the other task tells nobody
+                    await trio.sleep(0.02)
             await session.stop()
 
         nursery.start_soon(send)
-        interims = [event async for event in session if isinstance(event, Interim)]
+        async for event in session:
+            if isinstance(event, Interim):
+                interims.append(event)  # noqa: PERF401 - the other task looks at it meanwhile
     assert len(interims) >= 2
     assert [len(event.text) for event in interims] == sorted(len(event.text) for event in interims)
 
