@@ -22,7 +22,7 @@ import numpy as np
 from websockets.sync.client import ClientConnection, unix_connect
 
 # How long anything may take that is under way: a machine with other work to do is not a daemon that hangs. Chosen.
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 
 
 @attrs.define
