@@ -108,7 +108,7 @@ def test_neovim_inserts_what_is_dictated(environment, recording, tmp_path):
         vim.cmd("normal! G$")
         vim.cmd("SttdDictate")
         local saw_interim, namespace = false, vim.api.nvim_get_namespaces().sttd
-        vim.wait(15000, function()
+        vim.wait(100000, function()
           for _, mark in ipairs(vim.api.nvim_buf_get_extmarks(0, namespace, 0, -1, {{details = true}})) do
             saw_interim = saw_interim or (mark[4].virt_text and mark[4].virt_text[1][1]:match("w1") ~= nil)
           end
