@@ -1,8 +1,9 @@
-"""How a batch of utterances becomes hypotheses: keys, windows, segments and words.
+"""How a batch of utterances becomes hypotheses: keys, windows, second passes.
 
-Finals see a full window of 3000 frames, as Whisper was trained; interims the shortest that `interim_windows` allows;
-files a full one with timestamps, which say where their segments lie. What is searched for and how often is the
-business of `search`.
+Interims and finals see the shortest window that `interim_windows` and `final_windows` allow; what is doubted there
+(`doubt`) sees the full one of 3000 frames, as Whisper was trained. Files always do, with timestamps, which say where
+their segments lie. What is searched for and how often is the business of `search`, what is written down that of
+`writing`.
 """
 
 from __future__ import annotations
@@ -16,16 +17,14 @@ import numpy as np
 from sttd.core.forms import keeps
 from sttd.core.types import (
     SAMPLE_RATE,
-    Certainty,
     DecodeItem,
     Effort,
     Hypothesis,
     Samples,
-    Segment,
-    Word,
     seconds,
 )
 from sttd.engine.contract import NOBODY, SomeWaiters, Unfinished, Waiters
+from sttd.engine.whisper.doubt import doubtful
 from sttd.engine.whisper.features import (
     FULL_WINDOW,
     HOP,
@@ -33,7 +32,6 @@ from sttd.engine.whisper.features import (
     Encoded,
     Features,
     Recordings,
-    content_frames,
     encode,
     log_power,
     normalised,
@@ -43,10 +41,10 @@ from sttd.engine.whisper.languages import LanguageChooser
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.passes import Known
 from sttd.engine.whisper.search import Attempt, Language, Search
-from sttd.engine.whisper.segments import Aligned, Piece, align, certainties, split_at_timestamps, start_at_sound
-from sttd.engine.whisper.tokens import TextCodec, compression_ratio
+from sttd.engine.whisper.segments import split_at_timestamps
+from sttd.engine.whisper.tokens import TextCodec
+from sttd.engine.whisper.writing import Writer
 from sttd.host import logs
-from sttd.options import Task
 
 log = logs.get(__name__)
 
@@ -66,6 +64,7 @@ class BatchKey:
 
     effort: Effort
     window: int
+    timestamps: bool
     context: int  # tokens before <|startoftranscript|>
     words: bool
     step: int  # tries before: the next is at another temperature
@@ -82,6 +81,7 @@ class Decoder:
     _recordings: Recordings = attrs.field(factory=Recordings)
     _search: Search = attrs.field(init=False)
     _chooser: LanguageChooser = attrs.field(init=False)
+    _writer: Writer = attrs.field(init=False)
 
     @_search.default
     def _build_search(self) -> Search:
@@ -91,12 +91,17 @@ class Decoder:
     def _build_chooser(self) -> LanguageChooser:
         return LanguageChooser(self._whisper, self._codec)
 
+    @_writer.default
+    def _build_writer(self) -> Writer:
+        return Writer(codec=self._codec)
+
     def batch_key(self, item: DecodeItem) -> BatchKey:
         """Some microseconds; prompts are tokenised once and remembered."""
-        allowed = self._settings.interim_windows if item.options.effort is Effort.QUICK else ()
+        effort, length = item.options.effort, len(item.samples)
         return BatchKey(
-            effort=item.options.effort,
-            window=window_for(len(item.samples), allowed=allowed),
+            effort=effort,
+            window=window_for(length, allowed=self._allowed(effort)),
+            timestamps=effort is Effort.TIMED,
             context=len(self._codec.context(item.options.prompt, item.options.hotwords)),
             words=item.options.words,
             step=len(Known.of(item).tried),
@@ -105,9 +110,9 @@ class Decoder:
     def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters = NOBODY) -> list[Hypothesis | Unfinished]:
         """Decode items of one key. Raises whatever CTranslate2 raises, for all of them.
 
-        Of finals, `waiters` hear at once what needs no second try while others of the batch do; those may take as
-        long again. An item for which nobody waits any more is
-        not tried again. Only windows of files are left unfinished, when asked to hurry.
+        Of finals, `waiters` hear at once what needs no second try while others of the batch do; those may take as long
+        again, or three times as long as in a short window. An item for which nobody waits any more is not tried again.
+        Only windows of files are left unfinished, when asked to hurry.
         """
         key = self.batch_key(batch[0])
         features = [self._features(item, window=key.window) for item in batch]
@@ -116,12 +121,24 @@ class Decoder:
         tried = [list(Known.of(item).tried) for item in batch]
         attempts: dict[int, Attempt] = {}
         found: dict[int, Hypothesis] = {}
+        again: list[int] = []
         for settled in self._search.attempts(
-            encoded, batch, effort=key.effort, languages=languages, tried=tried, waiters=waiters
+            encoded,
+            batch,
+            effort=key.effort,
+            timestamps=key.timestamps,
+            once=key.effort is Effort.QUICK or key.window < FULL_WINDOW,
+            languages=languages,
+            tried=tried,
+            waiters=waiters,
         ):
+            if key.window < FULL_WINDOW:
+                doubted = [index for index, attempt in settled.items() if self._doubts(batch[index], attempt)]
+                again = [index for index in doubted if not waiters.gone(index)]
+                settled = {index: attempt for index, attempt in settled.items() if index not in again}
             if key.effort is Effort.FULL:
                 settled = self._keeping(encoded, batch, settled, languages=languages, waiters=waiters)
-            made = self._hypotheses(encoded, batch, key=key, languages=languages, attempts=settled)
+            made = self._writer.hypotheses(encoded, batch, attempts=settled, languages=languages, words=key.words)
             attempts |= settled
             found |= made
             if key.effort is Effort.FULL and len(found) < len(batch):
@@ -131,9 +148,20 @@ class Decoder:
             return self._passes(
                 batch, attempts=attempts, found=found, tried=tried, languages=languages, waiters=waiters
             )
-        if key.effort is Effort.QUICK and key.window < FULL_WINDOW:
-            return self._unlooped(batch, found, languages=languages, waiters=waiters)
-        return [found[index] for index in range(len(batch))]
+        results: dict[int, Hypothesis | Unfinished] = {**found}
+        if again:
+            results |= self._in_full(batch, again, waiters=waiters)
+        return [results[index] for index in range(len(batch))]
+
+    def _allowed(self, effort: Effort) -> tuple[int, ...]:
+        """The short windows that a decode may use."""
+        match effort:
+            case Effort.QUICK:
+                return self._settings.interim_windows
+            case Effort.FULL:
+                return self._settings.final_windows
+            case _:
+                return ()
 
     def _features(self, item: DecodeItem, *, window: int) -> Features:
         """The spectrum of an item; of a recording that was decoded before, only what is new is computed."""
@@ -142,116 +170,6 @@ class Decoder:
         # Where the quiet is now the recording may go on: what it was decoded from then is not part of it.
         self._recordings.keep(item.recording, spectrum[:, : len(item.samples) // HOP + 1])
         return normalised(spectrum, samples=len(heard), window=window)
-
-    # ------------------------------------------------------------ text
-
-    def _hypotheses(
-        self,
-        encoded: Encoded,
-        batch: Sequence[DecodeItem],
-        *,
-        key: BatchKey,
-        languages: Sequence[Language],
-        attempts: Mapping[int, Attempt],
-    ) -> dict[int, Hypothesis]:
-        """What the attempts at some of the items say."""
-        texts = {
-            index: [token for token in attempt.tokens if token < self._codec.eot] for index, attempt in attempts.items()
-        }
-        aligned = self._aligned(encoded, batch, languages=languages, texts=texts) if key.words else {}
-        return {
-            index: self._hypothesis(
-                batch[index],
-                languages[index],
-                attempt,
-                aligned[index].words if index in aligned else (),
-                certainties=self._certainties(
-                    texts[index], attempt, aligned.get(index), language=languages[index], task=batch[index].options.task
-                ),
-            )
-            for index, attempt in attempts.items()
-        }
-
-    def _certainties(
-        self, text: Sequence[int], attempt: Attempt, aligned: Aligned | None, *, language: Language, task: Task
-    ) -> tuple[Certainty, ...] | None:
-        """By the search, where it says; else by the alignment, within 0.05 of what a search says (measured)."""
-        probabilities = aligned.probabilities if aligned is not None else attempt.probabilities
-        if probabilities is None or len(probabilities) != len(text):
-            return None
-        tokenizer = self._codec.tokenizer_for(language.code, task)
-        return certainties(text, probabilities, codec=self._codec, tokenizer=tokenizer)
-
-    def _aligned(
-        self,
-        encoded: Encoded,
-        batch: Sequence[DecodeItem],
-        *,
-        languages: Sequence[Language],
-        texts: Mapping[int, Sequence[int]],
-    ) -> dict[int, Aligned]:
-        """The items that have text beside their audio; one call for each language and task among them."""
-        aligned: dict[int, Aligned] = {}
-        kinds = {index: (languages[index].code, batch[index].options.task) for index, text in texts.items() if text}
-        for kind in dict.fromkeys(kinds.values()):
-            members = [index for index, other in kinds.items() if other == kind]
-            found = align(
-                encoded.take(members),
-                [texts[index] for index in members],
-                codec=self._codec,
-                tokenizer=self._codec.tokenizer_for(*kind),
-                frames=[content_frames(len(batch[index].samples)) for index in members],
-            )
-            for index, one in zip(members, found, strict=True):
-                words = start_at_sound(one.words, batch[index].samples[:MAX_SAMPLES])
-                aligned[index] = attrs.evolve(one, words=tuple(words))
-        return aligned
-
-    def _hypothesis(
-        self,
-        item: DecodeItem,
-        language: Language,
-        attempt: Attempt,
-        words: Sequence[tuple[Word, int]],
-        *,
-        certainties: tuple[Certainty, ...] | None,
-    ) -> Hypothesis:
-        duration_s = seconds(min(len(item.samples), MAX_SAMPLES))
-        split = split_at_timestamps(attempt.tokens, timestamp_begin=self._codec.timestamp_begin, duration_s=duration_s)
-        segments: list[Segment] = []
-        rest = list(words)
-        for piece in split.pieces:
-            mine: list[Word] = []
-            left = len(piece.tokens)
-            while rest and left > 0:
-                word, tokens = rest.pop(0)
-                mine.append(word)
-                left -= tokens
-            segments.append(self._segment(piece, attempt, mine))
-        return Hypothesis(
-            text=self._codec.decode(attempt.tokens).strip(),
-            segments=tuple(segments),
-            language=language.code,
-            language_probability=language.probability,
-            languages=language.heard,
-            avg_logprob=attempt.avg_logprob,
-            no_speech_prob=attempt.no_speech_prob,
-            compression_ratio=attempt.compression_ratio,
-            temperature=attempt.temperature,
-            certainties=certainties,
-        )
-
-    def _segment(self, piece: Piece, attempt: Attempt, words: Sequence[Word]) -> Segment:
-        text = self._codec.decode(piece.tokens).strip()
-        return Segment(
-            text=text,
-            start_s=words[0].start_s if words else piece.start_s,
-            end_s=words[-1].end_s if words else piece.end_s,
-            avg_logprob=attempt.avg_logprob,
-            no_speech_prob=attempt.no_speech_prob,
-            compression_ratio=compression_ratio(text),
-            words=tuple(words),
-        )
 
     # ------------------------------------------------------------ second passes
 
@@ -309,32 +227,24 @@ class Decoder:
         texts = {
             index: [token for token in attempt.tokens if token < self._codec.eot] for index, attempt in attempts.items()
         }
-        aligned = self._aligned(encoded, batch, languages=languages, texts=texts)
+        aligned = self._writer.aligned(encoded, batch, languages=languages, texts=texts)
         return {
             index: float(np.mean(np.log(np.maximum(one.probabilities, LEAST_PROBABILITY))))
             for index, one in aligned.items()
         }
 
-    def _unlooped(
-        self,
-        batch: Sequence[DecodeItem],
-        found: Mapping[int, Hypothesis],
-        *,
-        languages: Sequence[Language],
-        waiters: Waiters,
-    ) -> list[Hypothesis | Unfinished]:
-        """Short windows make some models repeat themselves; the full window is the cure, for those who still wait."""
-        looped = [
-            index
-            for index, hypothesis in found.items()
-            if hypothesis.compression_ratio > self._settings.compression_ratio_threshold and not waiters.gone(index)
-        ]
-        results: dict[int, Hypothesis | Unfinished] = {**found}
-        if looped:
-            full = attrs.evolve(self, settings=attrs.evolve(self._settings, interim_windows=()))
-            again = [attrs.evolve(batch[index], known=Known(language=languages[index])) for index in looped]
-            results |= zip(looped, full.decode(again), strict=True)
-        return [results[index] for index in range(len(batch))]
+    def _doubts(self, item: DecodeItem, attempt: Attempt) -> bool:
+        text = self._codec.decode(attempt.tokens)
+        audio_s = seconds(len(item.samples))
+        return doubtful(attempt, text, effort=item.options.effort, audio_s=audio_s, settings=self._settings)
+
+    def _in_full(
+        self, batch: Sequence[DecodeItem], indices: Sequence[int], *, waiters: Waiters
+    ) -> dict[int, Hypothesis | Unfinished]:
+        """Some items, heard in the full window."""
+        full = attrs.evolve(self, settings=attrs.evolve(self._settings, interim_windows=(), final_windows=()))
+        found = full.decode([batch[index] for index in indices], waiters=SomeWaiters(waiters, tuple(indices)))
+        return dict(zip(indices, found, strict=True))
 
     def _passes(
         self,

@@ -17,6 +17,7 @@ from sttd.engine.store.models import ModelStore
 from sttd.engine.whisper import measurement as whisper_speed
 from sttd.engine.whisper.backend import WhisperBackend
 from sttd.engine.whisper.places import Places
+from sttd.engine.whisper.windows import with_windows
 
 LAPTOP = Machine(cores=2)
 AUTO = builtin_presets()["auto"]
@@ -90,7 +91,7 @@ def put(places, name):
 
 
 def note(places, name, speed):
-    preset = resolve(attrs.evolve(AUTO, model=name), machine=LAPTOP)
+    preset = with_windows(resolve(attrs.evolve(AUTO, model=name), machine=LAPTOP))
     places.ledger.note_speed(rules.key_of(preset, places.store.locate(name)), speed)
 
 
@@ -184,7 +185,7 @@ def test_the_first_loads_measure_when_the_machine_is_not_busy(tmp_path, monkeypa
     assert not ledger.path.exists()
     monkeypatch.setattr(whisper_speed, "_waited_s", lambda: 0.0)
     backend.load(demo, cpu_threads=1, num_workers=1).close()
-    key = rules.key_of(backend.resolve(attrs.evolve(demo, cpu_threads=1)), backend.locate(demo))
+    key = rules.key_of(with_windows(backend.resolve(attrs.evolve(demo, cpu_threads=1))), backend.locate(demo))
     measured = ledger.speed(key)
     assert measured is not None
     assert measured.interim_s > 0

@@ -8,7 +8,7 @@ import pytest
 
 from sttd.core.types import Effort
 from sttd.engine.whisper.search import Search
-from tests.unit.engine.whisper.loaded import hear, item, load
+from tests.unit.engine.whisper.loaded import Waiters, hear, item, load
 
 pytestmark = pytest.mark.model
 
@@ -27,25 +27,6 @@ def test_a_rejected_final_climbs_the_temperatures_and_keeps_the_best(clips, monk
     assert temperatures == [(0.0, 2), (0.5, 2), (1.0, 2)]
     assert [outcome.text for outcome in outcomes] == [clips["light"][1], clips["date"][1]]
     model.close()
-
-
-@attrs.define
-class Waiters:
-    """Remembers what it is told after how many calls; `left` are gone."""
-
-    calls: list = attrs.field(factory=list)
-    left: tuple = ()
-    told: list = attrs.field(factory=list)
-    rush: bool = False
-
-    def tell(self, index, hypothesis):
-        self.told.append((index, hypothesis, len(self.calls)))
-
-    def gone(self, index):
-        return index in self.left
-
-    def hurry(self):
-        return self.rush
 
 
 def test_only_rejected_items_are_tried_again(clips, monkeypatch):
@@ -99,9 +80,10 @@ def test_a_file_is_left_between_two_tries_when_somebody_waits(clips, monkeypatch
 
 @pytest.fixture
 def stops_early(demo, monkeypatch):
-    """The model leaves a window behind its first segment, as real ones do at times."""
+    """The model leaves a window behind its first segment, as real ones do; returns what it writes behind it."""
     generate = Search._generate
     begin = demo._decoder._codec.timestamp_begin
+    left = {"behind": 2}  # timestamps: the end of a segment, and the start of the next
 
     def stop_early(self, encoded, items, **rest):
         attempts = generate(self, encoded, items, **rest)
@@ -109,9 +91,10 @@ def stops_early(demo, monkeypatch):
 
     def until_pair(tokens):
         pairs = [at for at in range(1, len(tokens) - 2) if tokens[at] >= begin and tokens[at + 1] >= begin]
-        return tokens[: pairs[0] + 2] if pairs else tokens
+        return tokens[: pairs[0] + left["behind"]] if pairs else tokens
 
     monkeypatch.setattr(Search, "_generate", stop_early)
+    return left
 
 
 @pytest.mark.usefixtures("stops_early")
