@@ -124,11 +124,13 @@ class Search:
             if not pending:
                 return
 
-    def forced(self, encoded: Encoded, batch: Sequence[DecodeItem], *, languages: Sequence[Language]) -> list[Attempt]:
+    def forced(
+        self, encoded: Encoded, batch: Sequence[DecodeItem], *, timestamps: bool, languages: Sequence[Language]
+    ) -> list[Attempt]:
         """One more attempt at each item, with the text forced that it is to keep."""
         items = [attrs.evolve(one, options=attrs.evolve(one.options, prefix=one.options.keep)) for one in batch]
         prompts = [
-            self.codec.prompt(item.options, language=language.code, timestamps=False)
+            self.codec.prompt(item.options, language=language.code, timestamps=timestamps)
             for item, language in zip(items, languages, strict=True)
         ]
         return self._generate(encoded, items, prompts=prompts, effort=Effort.FULL, temperature=0.0)
