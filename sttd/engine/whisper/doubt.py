@@ -20,6 +20,9 @@ from sttd.core.types import Effort
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.search import Attempt
 
+# Chosen. It costs little and decides little: of 318 utterances of tiny.en, three quarters of them disturbed, 53 are
+# heard again with it, 86 with -0.35 and 13 with -1.0, and 4 of 3,475 words are right or wrong for it. In other
+# languages it mended 6 words of 652 (base).
 LOGPROB: Final = -0.5
 
 
