@@ -29,6 +29,7 @@ class FakeSession:
     calls: list = attrs.field(factory=list)
     left: trio.Event = attrs.field(factory=trio.Event)
     stuck: bool = False  # take no audio
+    heard_s: float = 0.0
     _events: tuple = attrs.field(factory=lambda: trio.open_memory_channel(5000))
     ended: bool = False
     inbox: Inbox = attrs.field(init=False)
@@ -78,6 +79,13 @@ class FakeSession:
     def abort(self):
         self.calls.append(("abort", None))
         self.end(Stopped(audio_s=0.0, utterances=0, dropped_s=0.0), close_code=1008)
+
+    def row(self):
+        return self
+
+    @property
+    def audio_s(self):
+        return self.heard_s
 
     async def receive(self):
         return await self._events[1].receive()
