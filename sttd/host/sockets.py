@@ -37,7 +37,7 @@ BACKLOG = 128
 _PATH_BYTES = 107  # sockaddr_un, less the zero at its end
 _LOCK = "sttd.lock"  # in the directory
 _WATCH_S = 5.0  # chosen: between two looks at the files
-OPEN_FILES = 8192  # all planes at their limits are some 2600 connections
+OPEN_FILES = 8192  # all planes at their limits are some 3600 connections
 
 
 def allow_open_files(count: int = OPEN_FILES) -> int:

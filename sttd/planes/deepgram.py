@@ -295,8 +295,9 @@ class _Connection:
                     await self._tell(_messages(voice, event))
         except trio.EndOfChannel:
             await self._tell(voice.channel.stopped(voice.audio_s))
-        self.talk.ending = True
-        self._stop()
+        if not self.talk.ending:
+            self.talk.ending = True
+            self._stop()
 
     async def _tell(self, messages: list[str]) -> None:
         for text in messages:

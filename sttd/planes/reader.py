@@ -30,7 +30,11 @@ class Attention:
     async def wait_for(self, receive: Callable[[], Awaitable[T]]) -> T:
         """What `receive` returns, which waits for the client."""
         self._waiting_since = trio.current_time()
-        received = await receive()
+        try:
+            received = await receive()
+        except trio.Cancelled:
+            self._waiting_since = math.inf
+            raise
         self._waiting_since = math.inf
         return received
 

@@ -5,7 +5,7 @@ A connection is one nursery. It has a session in an utterance alone, in a task o
     socket ──▶ listen ──▶ the session's inbox … the session … its outbox ──▶ transcribe ──▶ socket
 
 - **listen** reads events at the speed that the inbox allows. `wire/wyoming_talk.py` says what one asks for. Where an
-  utterance begins while the transcript of the last one is still to come, it waits for that.
+  utterance begins while the transcript of the last one is still to come, it waits for that, and reads a little ahead.
 - **transcribe** holds the session and tells its text, until the transcript.
 
 How a connection ends:
@@ -30,47 +30,22 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import Any, Final, Protocol
 
 import attrs
 import trio
 
-import sttd
 from sttd.admission import Peer
-from sttd.core import types as core
-from sttd.core.results import NOT_DECODED
-from sttd.errors import DecodeError, InternalError, OverloadedError, ProtocolError, SessionError, SttdError, from_map
-from sttd.fields import clip
+from sttd.errors import OverloadedError
 from sttd.host import logs
 from sttd.host.sockets import Listener
-from sttd.options import SessionOptions
-from sttd.planes.asking import Asked, selectable, session_options
 from sttd.planes.drain import Drain, serve_connections
-from sttd.planes.line import Outflow
 from sttd.planes.peers import unix_peer
-from sttd.planes.reader import Attention
-from sttd.planes.streams import RECEIVE_BYTES, bound_inflow, linger, send_eof, widen_outflow
+from sttd.planes.streams import bound_inflow, linger, widen_outflow
 from sttd.planes.supervise import Supervisor, counted
+from sttd.planes.wyoming_connection import Common, Connection, Line, WyomingLimits
 from sttd.service import Service
-from sttd.wire import wyoming
-from sttd.wire.names import find_language
-from sttd.wire.wyoming import AudioChunk, Describe, Event, EventReader, Ping, Samples, Transcribe
-from sttd.wire.wyoming_talk import Begin, End, Feed, Nothing, Talk, Transcript
 
 log = logs.get(__name__)
-
-_HEAVY_BYTES: Final = 4096  # chosen: a JSON text above is read in turns; satellites send 200 bytes an event
-
-
-@attrs.frozen(kw_only=True)
-class WyomingLimits:
-    """Bounds of the plane. Times in seconds."""
-
-    connections: int = 512  # as many again may be told that there are too many, or be closing
-    connections_per_uid: int = 128  # those of one user who has no say over the daemon; as many again likewise
-    stall_s: float = 10.0  # with both directions standing still
-    idle_s: float = 3600.0  # without anything said on a connection
-    linger_s: float = 2.0  # to read on after an error, or a reset would overtake it
 
 
 def configured_limits(service: Service) -> WyomingLimits:
@@ -78,19 +53,6 @@ def configured_limits(service: Service) -> WyomingLimits:
     limits = service.settings.limits
     own = max(2 * limits.sessions_per_uid, limits.connections // 4)
     return WyomingLimits(connections=limits.connections, connections_per_uid=own, idle_s=limits.adapter_idle_s)
-
-
-class Session(Protocol):
-    """What `Service.open_session` yields, as far as this plane uses it."""
-
-    @property
-    def options(self) -> SessionOptions: ...
-    async def wait_for_room(self) -> None: ...
-    def feed(self, data: bytes) -> None: ...
-    def finalize(self) -> None: ...
-    def stop(self) -> None: ...
-    def abort(self) -> None: ...
-    async def receive(self) -> core.SessionEvent: ...
 
 
 async def serve_wyoming(
@@ -115,16 +77,15 @@ async def serve_wyoming(
     No client can end it or disturb another one: whatever a connection raises is logged and counted, and ends that
     connection alone. Cancellation cuts all connections at once.
     """
+    limits = limits or configured_limits(service)
+    common = Common(service=service, streaming=streaming, drain=drain, limits=limits)
+    common.info()  # the first look reads the vocabularies of models; Home Assistant waits for a second, and no longer
     plane = _Plane(
-        service=service,
+        common=common,
         allowed=tuple(allowed),
-        streaming=streaming,
-        drain=drain,
-        limits=limits or configured_limits(service),
         on_freed=on_freed,
         supervisor=Supervisor("wyoming", partial(service.meters.count_failure, "wyoming")),
     )
-    plane.info()  # the first look reads the vocabularies of models; Home Assistant waits for a second, and no longer
     for listener in listeners:
         bound_inflow(listener)
     await serve_connections(listeners, plane.handle, drain=drain, task_status=task_status)
@@ -132,69 +93,50 @@ async def serve_wyoming(
 
 @attrs.define(eq=False, kw_only=True)
 class _Plane:
-    """What the connections share."""
+    """Lets connections in."""
 
-    service: Service
+    common: Common
     allowed: tuple[IPv4Network | IPv6Network, ...]
-    streaming: bool
-    drain: Drain
-    limits: WyomingLimits
     on_freed: Callable[[int], None]
     supervisor: Supervisor
-    # Who has it reads a large text, or looks through the models: one such step in a turn of the loop, of all clients.
-    turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
-
-    def info(self) -> bytes:
-        """What there is, as it is now."""
-        desk = self.service.desk
-        models = [
-            wyoming.Model(
-                name=row.preset,
-                description=row.summary,
-                repository=row.repository,
-                installed=row.local,
-                languages=desk.languages(row.preset),
-            )
-            for row in selectable(self.service)
-        ]
-        return wyoming.info(models, version=sttd.__version__, streaming=self.streaming)
+    _served: Counter[int] = attrs.field(factory=Counter, init=False)  # those that were not refused, until they end
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
-        self.service.meters.count_connection("wyoming")
+        self.common.service.meters.count_connection("wyoming")
         await self.supervisor.run(partial(self._admit, stream))
 
     async def _admit(self, stream: trio.SocketStream) -> None:
         """Serve the connection, unless it may not be there, or there are too many."""
         try:
             peer = self._peer(stream)
-            if peer is None or self._too_many(peer, times=2):
+            if peer is None or self._too_many(peer, self._accepted, times=2):
                 return
             with counted(self._accepted, peer.uid):
                 await self.supervisor.run(partial(self._serve, stream, peer))
-                await linger(stream, timeout_s=self.limits.linger_s)
+                await linger(stream, timeout_s=self.common.limits.linger_s)
         finally:
             await trio.aclose_forcefully(stream)
 
     async def _serve(self, stream: trio.SocketStream, peer: Peer) -> None:
         widen_outflow(stream)
-        connection = _Connection(plane=self, line=_Line(stream=stream, stall_s=self.limits.stall_s), peer=peer)
-        if self._too_many(peer, times=1, but=1):
+        connection = Connection(
+            common=self.common, line=Line(stream=stream, stall_s=self.common.limits.stall_s), peer=peer
+        )
+        if self._too_many(peer, self._served):
             await connection.refuse(OverloadedError("there are as many connections as there may be; come again later"))
             return
         try:
-            await connection.run()
+            with counted(self._served, peer.uid):
+                await connection.run()
         finally:
             self.on_freed(connection.received_bytes)
 
-    def _too_many(self, peer: Peer, *, times: int, but: int = 0) -> bool:
-        """Whether there are so many times as many connections as there may be, `but` so many."""
-        limits, accepted = self.limits, self._accepted
-        own = times * limits.connections_per_uid + but
-        return accepted.total() >= times * limits.connections + but or (
-            not peer.privileged and accepted[peer.uid] >= own
-        )
+    def _too_many(self, peer: Peer, counts: Counter[int], *, times: int = 1) -> bool:
+        """Whether there is no room for one more, with so many `times` the limits."""
+        full = counts.total() >= times * self.common.limits.connections
+        return full or (not peer.privileged and counts[peer.uid] >= times * self.common.limits.connections_per_uid)
 
     def _peer(self, stream: trio.SocketStream) -> Peer | None:
         """Who is there; None: somebody who may not be."""
@@ -211,296 +153,3 @@ class _Plane:
                 log.debug("a Wyoming client is not on the list `server.wyoming_allowed`", address=str(address))
                 return None
         return Peer(uid=os.geteuid(), privileged=True)
-
-
-@attrs.define(eq=False, kw_only=True)
-class _Line(Outflow):
-    """Writes to one client. Nothing happens where it is gone: whoever reads sees that, and ends what there is."""
-
-    stream: trio.SocketStream
-    _torn: bool = attrs.field(default=False, init=False)  # an event was begun and not written whole
-
-    async def send(self, data: bytes) -> None:
-        """Write whole events, behind those that are being written."""
-        try:
-            await self.write(partial(self._send_all, data))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
-
-    async def _send_all(self, data: bytes) -> None:
-        if self._torn:
-            return
-        self._torn = True
-        await self.stream.send_all(data)
-        self._torn = False
-
-
-@attrs.define(eq=False, kw_only=True)
-class _Utterance:
-    """What a client says between two silences: a session, and what is told of it."""
-
-    transcript: Transcript
-    session: Session | None = attrs.field(default=None, init=False)  # once it is open
-    stopped: bool = attrs.field(default=False, init=False)  # the client has said all
-    telling: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    over: trio.Event = attrs.field(factory=trio.Event, init=False)  # nothing more is told, and its session is left
-
-    def drop(self, *, unseen: bool = False) -> None:
-        """Nobody is told any more. What somebody has text of is decoded all the same, unless it is to end `unseen`."""
-        if self.session is not None and (unseen or not self.transcript.told):
-            self.session.abort()
-        self.telling.cancel()
-
-
-@attrs.define(eq=False, kw_only=True)
-class _Connection:
-    """One client, from its first event to the end."""
-
-    plane: _Plane
-    line: _Line
-    peer: Peer
-    received_bytes: int = attrs.field(default=0, init=False)
-    _events: EventReader = attrs.field(factory=EventReader, init=False)
-    _talk: Talk = attrs.field(factory=Talk, init=False)
-    _attention: Attention = attrs.field(factory=Attention, init=False)
-    _asked: Asked = attrs.field(factory=Asked, init=False)  # for utterances that begin from here on
-    _utterance: _Utterance | None = attrs.field(default=None, init=False)  # the last one
-    _error: SttdError | None = attrs.field(default=None, init=False)  # why it ends
-    _listening: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-
-    # ------------------------------------------------------------------ its life
-
-    async def run(self) -> None:
-        """Serve until the connection is to be closed."""
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._heed_drain)
-                nursery.start_soon(self._heed_stall)
-                nursery.start_soon(self._heed_idleness)
-                with self._listening:
-                    await self._listen(nursery)
-                await self._leave()
-                nursery.cancel_scope.cancel()
-        except Exception:
-            await self.refuse(InternalError("a bug in sttd; the journal has the traceback"))
-            raise
-
-    async def refuse(self, error: SttdError) -> None:
-        """Say why nothing more comes, and that nothing more comes."""
-        await self.line.send(wyoming.error(error.message, error.code))
-        await send_eof(self.line.stream)
-
-    async def _leave(self) -> None:
-        """The session is left after the error is said: what is owed to others takes its time."""
-        if self._utterance is not None:
-            self._utterance.drop()
-        if self._error is not None:
-            await self.refuse(self._error)
-        if self._utterance is not None:
-            await self._utterance.over.wait()
-
-    def _end_with(self, error: SttdError) -> None:
-        """End the connection for this reason; the first one counts."""
-        if self._error is None:
-            self._error = error
-        self._listening.cancel()
-
-    async def _heed_drain(self) -> None:
-        await self.plane.drain.started.wait()
-        if self._utterance is not None:
-            await self._utterance.over.wait()
-        self._listening.cancel()
-
-    async def _heed_stall(self) -> None:
-        await self.line.stalled.wait()
-        self._listening.cancel()
-
-    async def _heed_idleness(self) -> None:
-        idle_s = self.plane.limits.idle_s
-        while True:
-            await self._attention.silence(idle_s)
-            if self._utterance is None or not self._utterance.stopped or self._utterance.over.is_set():
-                break
-            await self._utterance.over.wait()  # a client that waits for its transcript is not idle
-        if self._talk.open:
-            self._end_with(SessionError(f"nothing came from the client for {idle_s:g} s"))
-        self._listening.cancel()
-
-    # ------------------------------------------------------------------ in
-
-    async def _listen(self, nursery: trio.Nursery) -> None:
-        """Do what the client asks for, until it is gone."""
-        try:
-            while (event := await self._next_event()) is not None:
-                await self._obey(event, nursery)
-                if not isinstance(event, Samples | AudioChunk):  # others may come by the hundred in what was read
-                    await trio.lowlevel.checkpoint()
-        except SttdError as error:
-            self._end_with(error)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return
-
-    async def _next_event(self) -> Event | None:
-        """The next event; None: the client is gone. Raises ProtocolError."""
-        while True:
-            if self._events.work_bytes > _HEAVY_BYTES:
-                async with self.plane.turn:
-                    event = self._events.next_event()
-            else:
-                event = self._events.next_event()
-            if event is not None:
-                return event
-            data = bytes(await self._attention.wait_for(partial(self.line.stream.receive_some, RECEIVE_BYTES)))
-            if not data:
-                return None
-            self.received_bytes += len(data)
-            self.line.progress()
-            self._events.receive_data(data)
-
-    async def _obey(self, event: Event, nursery: trio.Nursery) -> None:
-        match self._talk.receive(event):
-            case Feed(data=data):
-                await self._feed(data)
-            case Begin() as begin:
-                await self._begin(begin, nursery)
-            case End():
-                self._end_utterance()
-            case Nothing():
-                await self._wait_until_over()
-                await self._tell(self._new_transcript(self._asked.language).end())
-            case Transcribe() as asked:
-                async with self.plane.turn:
-                    self._ask(asked)
-            case Describe():
-                async with self.plane.turn:
-                    info = self.plane.info()
-                await self._tell(info)
-            case Ping(text=text):
-                await self._tell(wyoming.pong(text))
-
-    def _ask(self, wanted: Transcribe) -> None:
-        """Remember what the next utterances are to be. Raises ModelError: there is no such model."""
-        language = wanted.language
-        try:
-            find_language(language)
-        except ProtocolError:
-            log.info(
-                "a client asks for a language that sttd does not know; it is detected", language=clip(language or "")
-            )
-            language = None
-        asked = Asked(model=wanted.name, language=language, hotwords=wanted.words)
-        self._options(asked)
-        self._asked = asked
-
-    async def _begin(self, begin: Begin, nursery: trio.Nursery) -> None:
-        """Open a session for an utterance."""
-        if begin.again and self._utterance is not None:
-            self._utterance.drop(unseen=True)
-        await self._wait_until_over()
-        declared = begin.format
-        async with self.plane.turn:
-            options = self._options(
-                self._asked, encoding=declared.encoding, sample_rate=declared.rate, channels=declared.channels
-            )
-        self._utterance = _Utterance(transcript=self._new_transcript(options.lang))
-        await nursery.start(self._transcribe, self._utterance, options)
-
-    async def _wait_until_over(self) -> None:
-        if self._utterance is not None:
-            await self._utterance.over.wait()
-
-    async def _feed(self, data: bytes) -> None:
-        assert self._utterance is not None
-        session = self._utterance.session
-        if session is None:
-            await trio.lowlevel.checkpoint()  # it did not open, which ends the connection here
-            return
-        await session.wait_for_room()
-        session.feed(data)
-
-    def _end_utterance(self) -> None:
-        assert self._utterance is not None
-        self._utterance.stopped = True
-        if self._utterance.session is not None:
-            self._utterance.session.finalize()
-            self._utterance.session.stop()
-
-    # ------------------------------------------------------------------ out
-
-    async def _transcribe(
-        self, utterance: _Utterance, options: SessionOptions, *, task_status: trio.TaskStatus[None]
-    ) -> None:
-        """Hold the session of an utterance, and tell its text."""
-        try:
-            async with self.plane.service.open_session(options, peer=self.peer, api="wyoming") as session:
-                utterance.session = session
-                task_status.started()
-                with utterance.telling:
-                    await self._tell_text(utterance, session)
-        except SttdError as error:
-            self._end_with(error)
-            task_status.started()
-        finally:
-            utterance.over.set()
-
-    async def _tell_text(self, utterance: _Utterance, session: Session) -> None:
-        transcript, trouble, ended = utterance.transcript, None, False
-        while True:
-            try:
-                event = await session.receive()
-            except trio.EndOfChannel:
-                break
-            match event:
-                case core.Interim():
-                    await self._tell(transcript.stable(event.utterance, event.text[: event.stable_chars]))
-                case core.Final() if _is_undecoded(event):
-                    self._end_with(trouble or _why_undecoded(event))
-                    return
-                case core.Final():
-                    await self._tell(transcript.final(event.utterance, event.text, language=event.language))
-                case core.Failure():
-                    # What can be mended is not told: if it is not, the final that is owed will show it.
-                    trouble = from_map(attrs.asdict(event))
-                    if event.fatal:
-                        self._end_with(trouble)
-                        return
-                case core.Stopped():
-                    ended = True
-        if not ended:
-            self._end_with(trouble or InternalError("a bug in sttd; the journal has the traceback"))
-            return
-        await self._tell(transcript.end())
-        if not utterance.stopped:
-            self._listening.cancel()  # somebody else has ended it
-
-    async def _tell(self, data: bytes) -> None:
-        if data:
-            await self.line.send(data)
-            self._attention.start_over()
-
-    def _new_transcript(self, language: str | None) -> Transcript:
-        return Transcript(streaming=self.plane.streaming, language=language)
-
-    def _options(self, asked: Asked, **more: Any) -> SessionOptions:
-        """Options for an utterance that the client ends itself. Raises ModelError."""
-        return session_options(
-            asked,
-            service=self.plane.service,
-            api="wyoming",
-            agent="",
-            endpointing=None,
-            interim=self.plane.streaming,
-            lock_stable=True,
-            **more,
-        )
-
-
-def _is_undecoded(final: core.Final) -> bool:
-    """Whether there was audio, and nobody knows what was said in it."""
-    return final.timing == NOT_DECODED and final.end_s > final.start_s
-
-
-def _why_undecoded(final: core.Final) -> SttdError:
-    if final.reason == "drain":
-        return SessionError("the utterance was ended before it could be decoded", code="shutting_down")
-    return DecodeError("the utterance could not be decoded", code="decode_failed")

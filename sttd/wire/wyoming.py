@@ -26,7 +26,7 @@ import attrs
 
 from sttd.errors import ProtocolError
 from sttd.fields import integer
-from sttd.options import MAX_CHANNELS, MAX_RATE, MIN_RATE, RawEncoding
+from sttd.options import MAX_CHANNELS, MAX_HOTWORD_CHARS, MAX_HOTWORDS, MAX_RATE, MIN_RATE, RawEncoding
 from sttd.wire.jsontext import read_object, write_object
 from sttd.wire.schema import parse
 
@@ -131,6 +131,11 @@ class EventReader:
     def receive_data(self, data: bytes) -> None:
         """Take what came."""
         self._buffer += data
+
+    @property
+    def held_bytes(self) -> int:
+        """How many bytes came that belong to no event yet."""
+        return len(self._buffer)
 
     @property
     def work_bytes(self) -> int:
@@ -261,12 +266,20 @@ def _text(data: Mapping[str, Any], name: str) -> str | None:
 
 
 def _words(data: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    """Words that are likely to be said; those that nobody could say are left out."""
+    """Words that are likely to be said, as many as a session takes; those that nobody could say are left out."""
     value = data.get(name) or []
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+    if not isinstance(value, list):
         raise ProtocolError(f"`{name}` must be a list of texts", code="bad_option")
-    words = (" ".join(word.split()) for word in value)
-    return tuple(word for word in words if word and word.isprintable())
+    words: dict[str, None] = {}  # each once, in their order
+    for item in value:
+        if not isinstance(item, str):
+            raise ProtocolError(f"`{name}` must be a list of texts", code="bad_option")
+        word = " ".join(item.split()) if len(item) <= MAX_HOTWORD_CHARS else ""
+        if word and word.isprintable():
+            words[word] = None
+        if len(words) == MAX_HOTWORDS:
+            break
+    return tuple(words)
 
 
 # ---------------------------------------------------------------- samples

@@ -17,7 +17,8 @@ from sttd.core.types import Failure, Final, Interim, SpeechStart, Stopped, Timin
 from sttd.errors import OverloadedError, SessionError
 from sttd.options import SessionOptions
 from sttd.planes.drain import Drain
-from sttd.planes.wyoming import WyomingLimits, serve_wyoming
+from sttd.planes.wyoming import serve_wyoming
+from sttd.planes.wyoming_connection import WyomingLimits
 from tests.unit.planes.fakes import FakeService
 
 PATIENCE_S = 60.0  # a limit for machines that are busy; nothing here takes that long
@@ -419,6 +420,21 @@ async def test_an_utterance_of_which_nobody_has_text_is_not_decoded_when_its_cli
             await until(lambda: session.named("finalize"))
         await until(session.left.is_set)
         assert session.named("abort")
+
+
+async def test_a_client_that_goes_is_seen_though_it_has_begun_its_next_utterance():
+    async with open_plane() as plane:
+        async with plane.client() as client:
+            await client.begin()
+            session = await plane.session()
+            session.stop = lambda: None
+            await client.say("audio-stop")
+            await client.begin()
+            await client.chunk(bytes(10_000))
+            await until(lambda: session.named("finalize"))
+        await until(session.left.is_set)
+        assert session.named("abort")
+        assert len(plane.service.sessions) == 1
 
 
 async def test_an_utterance_of_which_somebody_has_text_is_a_dropped_connection():
