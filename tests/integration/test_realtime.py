@@ -502,6 +502,40 @@ def test_the_largest_append_is_taken_and_nobody_waits_for_it(fake):
         assert hear(big, "error")[-1]["error"]["param"] == "audio"
 
 
+def test_a_flood_of_commits_and_clears_is_answered_one_by_one(fake):
+    tenth = SECOND[:4800]
+    with push_to_talk(fake) as socket:
+        sender = threading.Thread(target=_flood, args=(socket, tenth))
+        sender.start()
+        events = []
+        while sum(event["type"] == f"{NAMES}completed" for event in events) < 50:
+            events.append(json.loads(socket.recv(timeout=PATIENCE_S)))
+        sender.join()
+    check_items(events)
+    assert sum(event["type"] == "input_audio_buffer.cleared" for event in events) == 100
+    assert all(event["usage"]["seconds"] == 0.1 for event in events if event["type"] == f"{NAMES}completed")
+
+
+def _flood(socket, tenth):
+    for _ in range(50):
+        append(socket, tenth[:960])
+        say(socket, "input_audio_buffer.clear")
+        say(socket, "input_audio_buffer.clear")
+        append(socket, tenth)
+        say(socket, "input_audio_buffer.commit")
+
+
+def test_a_client_that_is_gone_in_the_middle_of_a_large_message_leaves_nothing(fake):
+    with push_to_talk(fake, "?model=quick") as socket:
+        append(socket, SECOND)
+        say(socket, "session.update", session={})
+        hear(socket, "session.updated")
+        payload = bytes(10 << 20)
+        socket.socket.sendall(b"\x81\xff" + (20 << 20).to_bytes(8, "big") + bytes(4) + payload.replace(b"\0", b"a"))
+        socket.socket.close()
+    _until(lambda: not fake.daemon.call("sessions")["sessions"])
+
+
 def test_too_large_a_message_closes_with_1009_and_what_is_owed_still_comes(fake):
     with push_to_talk(fake) as socket:
         append(socket, SECOND)
