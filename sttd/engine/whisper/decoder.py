@@ -49,8 +49,8 @@ from sttd.host import logs
 log = logs.get(__name__)
 
 # Of several sentences Whisper without timestamps may write the first ones and stop, with all confidence. Measured on
-# utterances of 8 to 17 s, joined from recordings: word errors 10.8 -> 3.3 % (tiny.en), 5.4 -> 3.1 % (base), lost words
-# 93 -> 7 and 38 -> 3 of 1140. Of 5 to 8 s hardly anything is lost, and with timestamps both hear a little worse.
+# utterances of 8 to 17 s, joined from recordings: word errors 9.1 -> 3.6 % (tiny.en), 5.4 -> 3.1 % (base), lost words
+# 71 -> 4 of 1128 and 38 -> 3 of 1140. Of 5 to 8 s hardly anything is lost, and with them both hear a little worse.
 LONG_S: Final = 8.0
 LEAST_PROBABILITY: Final = 1e-6  # chosen: one token that cannot be does not outweigh all others
 MIN_REST_S: Final = 1.0  # a window's rest shorter than this holds no words
