@@ -33,6 +33,7 @@ from sttd.planes.asking import Asked, agent_of, nameable, selectable, session_op
 from sttd.planes.drain import Drain
 from sttd.planes.outcome import Done, Outcome, Step
 from sttd.planes.streams import RECEIVE_BYTES
+from sttd.planes.supervise import beside
 from sttd.service import Service
 from sttd.wire.http import CONTINUE, LAST_CHUNK, BodyReader, Denial, Response, chunk
 from sttd.wire.multipart import STEP_BYTES, FormReader, form_head, too_large
@@ -170,7 +171,7 @@ class _Exchange:
             request = read_request(form.fields, has_file=form.has_file, task="translate" if translate else "transcribe")
             self._options(request)  # what is wrong with them is said before anything is decoded
             with trio.CancelScope() as self._work:
-                await _beside(self._heed_hanging_up, partial(self._decode, request, spool))
+                await beside(self._heed_hanging_up, partial(self._decode, request, spool))
             if self._work.cancelled_caught:
                 raise trio.BrokenResourceError("the client is gone")
 
@@ -179,7 +180,7 @@ class _Exchange:
         if self.body.awaited:
             await self._send(CONTINUE)
         with trio.CancelScope() as self._work:
-            await _beside(self._heed_drain, partial(self._take_all, form, spool))
+            await beside(self._heed_drain, partial(self._take_all, form, spool))
         if self._work.cancelled_caught:
             if self.drain.started.is_set():
                 raise _stopping()
@@ -279,7 +280,7 @@ class _Exchange:
     ) -> None:
         outcome, transcript = Outcome(), Transcript(request)
         feed = partial(self._feed, session, pieces, outcome)
-        await _beside(feed, partial(self._follow, session, outcome, transcript, duration_s))
+        await beside(feed, partial(self._follow, session, outcome, transcript, duration_s))
 
     async def _feed(self, session: Session, pieces: AsyncIterable[bytes], outcome: Outcome) -> None:
         try:
@@ -389,20 +390,6 @@ class _Cut:
         self._at += len(piece)
         await trio.lowlevel.checkpoint()
         return piece
-
-
-async def _beside(task: Callable[[], Awaitable[None]], work: Callable[[], Awaitable[None]]) -> None:
-    """Do the work with a task beside it, that ends with it. What the work raises comes out as it is."""
-    failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(task)
-        try:
-            await work()
-        except Exception as error:
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
 
 
 def _stopping() -> SessionError:

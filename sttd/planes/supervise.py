@@ -67,3 +67,17 @@ def counted(counts: Counter[int], uid: int) -> Iterator[None]:
         counts[uid] -= 1
         if not counts[uid]:
             del counts[uid]
+
+
+async def beside(task: Callable[[], Awaitable[None]], work: Callable[[], Awaitable[None]]) -> None:
+    """Do the work with a task beside it, that ends with it. What the work raises comes out as it is."""
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(task)
+        try:
+            await work()
+        except Exception as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -19,6 +19,7 @@ from sttd.wire.http import Denial, Response, json_response
 # Where OpenAI's word for it is another than sttd's.
 _CODES: Final[Mapping[str, str]] = {"unauthorized": "invalid_api_key"}
 _STATUS: Final[Mapping[str, int]] = {"overloaded": 429, "too_many_requests": 429, "decode_failed": 500}
+_RETRY_S: Final = 5.0  # chosen: where nobody knows better when there will be room
 _HOPELESS: Final = frozenset({"model_not_local", "internal"})  # and whatever has status 408
 
 
@@ -97,7 +98,8 @@ def new_id() -> str:
 def _retrying(denial: Denial, status: int) -> tuple[tuple[str, str], ...]:
     if status == 408 or denial.code in _HOPELESS:
         return (("x-should-retry", "false"),)
-    if denial.retry_after_s is None:
+    wait_s = denial.retry_after_s
+    if wait_s is None and status != 429:
         return ()
-    milliseconds = math.ceil(denial.retry_after_s * 1000)
-    return (("retry-after-ms", str(milliseconds)), ("retry-after", str(math.ceil(denial.retry_after_s))))
+    wait_s = _RETRY_S if wait_s is None else wait_s
+    return (("retry-after-ms", str(math.ceil(wait_s * 1000))), ("retry-after", str(math.ceil(wait_s))))

@@ -9,8 +9,19 @@ import wsproto.events
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sttd.errors import ProtocolError
 from sttd.wire.access import AccessRules
-from sttd.wire.http import HEAD_LIMIT_BYTES, Denial, HeadReader, Request, Response, json_response, refusal
+from sttd.wire.http import (
+    HEAD_LIMIT_BYTES,
+    LAST_CHUNK,
+    Denial,
+    HeadReader,
+    Request,
+    Response,
+    chunk,
+    json_response,
+    refusal,
+)
 from sttd.wire.routes import Connect, Get, decide
 
 PORT = 7788
@@ -301,3 +312,46 @@ def test_answers_are_http_that_another_parser_reads(method):
 def test_json_answers_keep_their_status():
     answer = json_response({"status": "ok"}, status=503)
     assert (answer.status, json.loads(answer.body)) == (503, {"status": "ok"})
+
+
+# ---------------------------------------------------------------- the body
+
+
+def read_body(data, sizes):
+    """Everything of a body that comes in pieces of these sizes, and whether it has ended."""
+    reader, body, at = HeadReader(), None, 0
+    found = b""
+    for size in (*sizes, len(data)):
+        piece, at = data[at : at + size], at + size
+        if not piece:
+            break
+        if body is None:
+            body = reader.body() if reader.push(piece) is not None else None
+        else:
+            body.push(piece)
+        if body is not None:
+            found += b"".join(body.pieces())
+    return found, body is not None and body.done
+
+
+@given(
+    st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.lists(st.integers(1, 60), max_size=30), st.booleans()
+)
+def test_a_body_is_the_same_in_whatever_pieces_it_comes(pieces, sizes, chunked):
+    body = b"".join(pieces)
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(body)
+    sent = b"".join(map(chunk, pieces)) + LAST_CHUNK if chunked else body
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\n" + length + b"\r\n\r\n"
+    assert read_body(head + sent, sizes) == (body, True)
+
+
+@given(st.binary(max_size=100), st.lists(st.integers(1, 20), max_size=10))
+def test_a_body_that_is_none_is_refused_by_name(noise, sizes):
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    try:
+        read_body(head + noise, [len(head), *sizes])
+    except ProtocolError as error:
+        code = error.code
+    else:
+        code = "bad_request"
+    assert code == "bad_request"

@@ -139,3 +139,8 @@ def test_errors_of_the_service_have_the_names_of_the_api(error, status, code, pa
     assert headers.get("x-should-retry") == ("false" if code == "model_not_local" else None)
     if status == 429:
         assert (headers["retry-after-ms"], headers["retry-after"]) == ("1250", "2")
+
+
+def test_a_429_always_says_when_to_come_again():
+    headers = dict(Refused.of(OverloadedError("no")).answer.headers)
+    assert int(headers["retry-after-ms"]) == 1000 * int(headers["retry-after"]) > 0
