@@ -69,6 +69,8 @@ def daemon(
             name,
             "--tcp",
             "off",
+            "--set",
+            "server.wyoming=[]",
         ]
         with (directory / "log").open("w") as log:
             process = subprocess.Popen([*command, *arguments], stderr=log, env=clean_environ(environ or {}))

@@ -194,8 +194,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
     from sttd.plan import Sources, make_plan, place
 
     plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags=_flags(arguments)))
-    place(plan.loaded, environ=os.environ)
-    for warning in plan.loaded.warnings:
+    where = place(plan.loaded, environ=os.environ)
+    for warning in (*plan.loaded.warnings, *where.warnings):
         print(f"sttd: {warning}", file=sys.stderr)
     for key, (value, origin) in plan.loaded.values().items():
         print(f"{key} = {value!r}  ({origin})")

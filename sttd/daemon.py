@@ -4,7 +4,7 @@ Nurseries, outermost first; each layer outlives those inside it:
 
     engine   pool, dispatcher; event-loop watch
       └ duties   signals, watchdog, status line, idle exit, suspend
-          └ planes   control, HTTP and WebSocket on the Unix socket, the same on TCP
+          └ planes   control, HTTP and WebSocket on the Unix socket, the same on TCP, Wyoming
 
 Stopping goes the other way: the listeners close; sessions get their finals and say goodbye; the dispatcher runs
 dry; models are freed; and the process leaves by `os._exit`, because CTranslate2's threads may crash an
@@ -23,7 +23,7 @@ import trio
 
 import sttd
 from sttd.answers import Reloaded
-from sttd.config.tree import Config, changed
+from sttd.config.tree import Config, changed, parse_networks
 from sttd.engine import memory
 from sttd.engine.engine import build_engine, open_engine
 from sttd.engine.leases import PoolEntry
@@ -40,6 +40,7 @@ from sttd.plan import Plan, Sources, make_plan, place, policy_options, pool_limi
 from sttd.planes.control import serve_control
 from sttd.planes.drain import Drain
 from sttd.planes.http import serve_http
+from sttd.planes.wyoming import serve_wyoming
 from sttd.service import Service
 from sttd.session.registry import Registry
 from sttd.wire.access import AccessRules
@@ -167,6 +168,19 @@ class Daemon:
             )
             await planes.start(serve)
             self._audio.append(tcp)
+        if self.listeners.wyoming:
+            wyoming = Drain()
+            serve = _bind(
+                serve_wyoming,
+                self.listeners.wyoming,
+                service,
+                allowed=parse_networks(config.server.wyoming_allowed),
+                streaming=config.server.wyoming_streaming,
+                drain=wyoming,
+                on_freed=on_freed,
+            )
+            await planes.start(serve)
+            self._audio.append(wyoming)
 
     async def _drain(self) -> None:
         """Finals for everybody, then goodbye; who is not done in time gets the text that is there."""
@@ -311,12 +325,18 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
     config = plan.config
     logs.configure(level=config.log.level, format=config.log.format)
     log.info("starting", version=sttd.__version__, config=plan.loaded.path or "defaults")
-    for warning in plan.loaded.warnings:
-        log.warning(warning)
     where = place(plan.loaded, environ=sources.environ, inherited=inherited)
+    for warning in (*plan.loaded.warnings, *where.warnings):
+        log.warning(warning)
     with sockets.owned(where.directory) as holding:
         listeners = await sockets.open_listeners(
-            where.directory, tcp=where.tcp, tcp_is_default=where.tcp_is_default, inherited=inherited, holding=holding
+            where.directory,
+            tcp=where.tcp,
+            tcp_is_default=where.tcp_is_default,
+            wyoming=where.wyoming,
+            wyoming_is_default=where.wyoming_is_default,
+            inherited=inherited,
+            holding=holding,
         )
         try:
             await Daemon(sources, plan, notifier, listeners, inherited).run()

@@ -52,6 +52,10 @@ class ModelDesk:
             network=self.store.network,
         )
 
+    def languages(self, preset: str) -> tuple[str, ...]:
+        """The languages that a preset's model may know. Raises ModelError `model_not_found`."""
+        return self.stock.shelf.languages(preset)
+
     async def load(
         self,
         *,

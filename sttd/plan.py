@@ -6,13 +6,14 @@ A start and a reload make a plan; one that does not hold raises and changes noth
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
 from sttd.config.reader import Loaded, load
-from sttd.config.tree import Config, parse_tcp
+from sttd.config.tree import Config, parse_networks, parse_tcp, parse_wyoming
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.engine.contract import Backend, Preset
@@ -135,10 +136,16 @@ class Place:
     directory: Path
     tcp: str
     tcp_is_default: bool
+    wyoming: tuple[str, ...]
+    wyoming_is_default: bool
+    warnings: tuple[str, ...]
 
 
 def place(loaded: Loaded, *, environ: Mapping[str, str], inherited: Sequence[InheritedSocket] = ()) -> Place:
-    """Say where to listen. Raises ConfigError where a daemon would not start: no directory, or TCP without a token."""
+    """Say where to listen.
+
+    Raises ConfigError where a daemon would not start: no directory, TCP without a token, or Wyoming open to everybody.
+    """
     server = loaded.config.server
     directory = runtime_dir(server.runtime_dir, environ)
     tcp_is_default = loaded.origins.get("server.tcp", "default") == "default"
@@ -146,18 +153,57 @@ def place(loaded: Loaded, *, environ: Mapping[str, str], inherited: Sequence[Inh
     # Every local user reaches TCP, so the system service opens it only when told to.
     tcp = "off" if tcp_is_default and for_all else server.tcp
     _check_token(loaded.config, tcp, inherited=inherited, for_all=for_all)
-    return Place(directory=directory, tcp=tcp, tcp_is_default=tcp_is_default)
+    wyoming_is_default = loaded.origins.get("server.wyoming", "default") == "default"
+    # It knows no token: it is open to nobody who would need one, unless somebody says so.
+    wyoming = () if wyoming_is_default and (for_all or read_token(loaded.config)) else server.wyoming
+    warnings = _check_wyoming(loaded.config, wyoming, inherited=inherited, for_all=for_all)
+    return Place(
+        directory=directory,
+        tcp=tcp,
+        tcp_is_default=tcp_is_default,
+        wyoming=wyoming,
+        wyoming_is_default=wyoming_is_default,
+        warnings=warnings,
+    )
 
 
 def _check_token(config: Config, tcp: str, *, inherited: Sequence[InheritedSocket], for_all: bool) -> None:
     """TCP does not tell who is there, so beyond one person's own machine a token does."""
-    hosts = [passed.socket.getsockname()[0] for passed in inherited if passed.name == "audio-tcp"]
+    hosts = _inherited_hosts(inherited, "audio-tcp")
     if address := parse_tcp(tcp):
         hosts.append(address[0])
     token = read_token(config)
     if not hosts or token:
         return
-    if not all(host in ("localhost", "::1") or host.startswith("127.") for host in hosts):
+    if not all(map(_is_loopback, hosts)):
         raise ConfigError("TCP is open to other machines; set `server.token_file`, or bind to 127.0.0.1")
     if for_all:
         raise ConfigError("TCP is open to every user of this machine; set `server.token_file`, or close it")
+
+
+def _check_wyoming(
+    config: Config, addresses: Sequence[str], *, inherited: Sequence[InheritedSocket], for_all: bool
+) -> tuple[str, ...]:
+    """Wyoming does not tell who is there either, so beyond this machine addresses do. Returns what to warn of."""
+    hosts = _inherited_hosts(inherited, "wyoming")
+    hosts += [parsed[0] for address in addresses if not isinstance(parsed := parse_wyoming(address), str)]
+    if not hosts:
+        return ()
+    if not all(map(_is_loopback, hosts)) and not parse_networks(config.server.wyoming_allowed):
+        raise ConfigError(
+            "Wyoming is open to other machines; say in `server.wyoming_allowed` from which addresses and networks its "
+            "clients come, or bind to 127.0.0.1"
+        )
+    if read_token(config):
+        return ("Wyoming knows no token: whoever reaches its port needs none",)
+    return ("Wyoming is open to every user of this machine",) if for_all else ()
+
+
+def _inherited_hosts(inherited: Sequence[InheritedSocket], name: str) -> list[str]:
+    """Where the TCP sockets of this name that systemd passed are bound."""
+    sockets = (passed.socket for passed in inherited if passed.name == name)
+    return [sock.getsockname()[0] for sock in sockets if sock.family != socket.AF_UNIX]
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")

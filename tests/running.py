@@ -42,8 +42,10 @@ class RunningDaemon:
 
     @classmethod
     def start(cls, directory: Path, *arguments: str, env: dict[str, str] | None = None) -> RunningDaemon:
-        """Start it and wait until it answers `ping`."""
+        """Start it and wait until it answers `ping`. Without Wyoming: its default port is for one daemon a machine."""
         directory.mkdir(parents=True, exist_ok=True)
+        if not any("server.wyoming" in argument for argument in arguments):
+            arguments = ("--set", "server.wyoming=[]", *arguments)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("STTD_")}
         with (directory / "log").open("w") as log:
             process = subprocess.Popen(

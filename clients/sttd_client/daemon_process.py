@@ -58,7 +58,7 @@ class DaemonProcess:
 
 @asynccontextmanager
 async def run_daemon(directory: Path, *, model: str) -> AsyncIterator[DaemonProcess]:
-    """Run `sttd serve` with its sockets and its log in `directory`, default options and no TCP; yield it when ready.
+    """Run `sttd serve` with its sockets and its log in `directory`, default options and no ports; yield it when ready.
 
     It is stopped at the end, however the end comes.
 
@@ -68,7 +68,7 @@ async def run_daemon(directory: Path, *, model: str) -> AsyncIterator[DaemonProc
     config = directory / "sttd.toml"
     config.touch()  # an empty file by name: this machine's own configuration is not meant
     command = [sys.executable, "-m", "sttd", "serve", "--config", str(config), "--runtime-dir", str(directory)]
-    command += ["--tcp", "off", "--model", model]
+    command += ["--tcp", "off", "--set", "server.wyoming=[]", "--model", model]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STTD_")}
     started_at = trio.current_time()
     with (directory / "sttd.log").open("wb") as log:

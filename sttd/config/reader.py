@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import attrs
 
-from sttd.config.tree import Config, options, parse_tcp, sections, walk
+from sttd.config.tree import Config, options, parse_networks, parse_tcp, parse_wyoming, sections, walk
 from sttd.errors import ConfigError, SttdError
 from sttd.fields import FieldError, Rule, clip, suggestion
 
@@ -228,3 +228,6 @@ def _check_whole(config: Config) -> None:
     if config.server.token and config.server.token_file:
         raise ConfigError("`server.token` and `server.token_file` exclude each other")
     parse_tcp(config.server.tcp)
+    for address in config.server.wyoming:
+        parse_wyoming(address)
+    parse_networks(config.server.wyoming_allowed)

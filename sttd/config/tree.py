@@ -7,7 +7,8 @@ variables, `--set`, `sttctl config`, `sttd check-config`, the example file, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
 import attrs
@@ -293,8 +294,33 @@ def parse_tcp(text: str) -> tuple[str, int] | None:
     """`HOST:PORT` as a pair, `[::1]:PORT` too; None for `off`. Raises ConfigError."""
     if text == "off":
         return None
+    address = _host_and_port(text)
+    if address is None:
+        raise ConfigError(f"`server.tcp` must be HOST:PORT or `off`, not {text!r}")
+    return address
+
+
+def parse_wyoming(text: str) -> tuple[str, int] | str:
+    """One of `server.wyoming`: a host and a port, or the path of a Unix socket. Raises ConfigError."""
+    if text.startswith("unix://") and (path := text.removeprefix("unix://")):
+        return path
+    address = _host_and_port(text.removeprefix("tcp://"))
+    if address is None:
+        raise ConfigError(f"`server.wyoming` must list HOST:PORT, tcp://HOST:PORT or unix://PATH, not {text!r}")
+    return address
+
+
+def parse_networks(texts: Sequence[str]) -> tuple[IPv4Network | IPv6Network, ...]:
+    """`server.wyoming_allowed`: an address is a network of one. Raises ConfigError."""
+    try:
+        return tuple(ip_network(text, strict=False) for text in texts)
+    except ValueError as error:
+        raise ConfigError(f"`server.wyoming_allowed` must list addresses and networks: {error}") from None
+
+
+def _host_and_port(text: str) -> tuple[str, int] | None:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
-        raise ConfigError(f"`server.tcp` must be HOST:PORT or `off`, not {text!r}")
+    if not colon or not host or "/" in host or not port.isdecimal() or len(port) > 5 or int(port) > 65535:
+        return None
     return host, int(port)

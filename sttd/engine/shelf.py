@@ -12,6 +12,7 @@ from sttd.engine.leases import Loaded, PresetRow, preset_row
 from sttd.engine.presets import not_found, not_local
 from sttd.engine.store import catalogue
 from sttd.errors import ModelError
+from sttd.options import LANGUAGES
 
 
 @attrs.frozen(eq=False)
@@ -43,6 +44,13 @@ class Shelf:
         """Whether the model of a preset is known not to know a language. Raises ModelError `model_not_found`."""
         known = self._languages(name)
         return catalogue.lacks(self._model(name), language) or (known is not None and language not in known)
+
+    def languages(self, name: str) -> tuple[str, ...]:
+        """All that the model of a preset is not known to lack. Raises ModelError `model_not_found`."""
+        known, model = self._languages(name), self._model(name)
+        return tuple(
+            code for code in LANGUAGES if not catalogue.lacks(model, code) and (known is None or code in known)
+        )
 
     def translates(self, name: str) -> bool:
         """Whether nothing is known that keeps a preset's model from it. Raises ModelError `model_not_found`."""

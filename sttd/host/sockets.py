@@ -25,7 +25,7 @@ from typing import Any
 import attrs
 import trio
 
-from sttd.config.tree import parse_tcp
+from sttd.config.tree import parse_tcp, parse_wyoming
 from sttd.errors import AccessError, ConfigError, OverloadedError
 from sttd.host import logs
 from sttd.host.systemd import InheritedSocket
@@ -37,7 +37,7 @@ BACKLOG = 128
 _PATH_BYTES = 107  # sockaddr_un, less the zero at its end
 _LOCK = "sttd.lock"  # in the directory
 _WATCH_S = 5.0  # chosen: between two looks at the files
-OPEN_FILES = 8192  # all planes at their limits are some 2600 connections
+OPEN_FILES = 8192  # all planes at their limits are some 3600 connections
 
 
 def allow_open_files(count: int = OPEN_FILES) -> int:
@@ -126,6 +126,7 @@ class Listeners:
     control: list[Listener] = attrs.field(factory=list)
     audio: list[Listener] = attrs.field(factory=list)
     tcp: list[trio.SocketListener] = attrs.field(factory=list)
+    wyoming: list[Listener] = attrs.field(factory=list)
     names: list[str] = attrs.field(factory=list)
     inherited: bool = False
     holding: Holding | None = None  # of the directory, while there is a daemon
@@ -133,7 +134,8 @@ class Listeners:
 
     @property
     def _own(self) -> list[UnixListener]:
-        return [listener for listener in (*self.control, *self.audio) if isinstance(listener, UnixListener)]
+        unix = (*self.control, *self.audio, *self.wyoming)
+        return [listener for listener in unix if isinstance(listener, UnixListener)]
 
     def remove_files(self) -> None:
         """Unlink the socket files that this daemon made; those of systemd and of other daemons stay."""
@@ -169,7 +171,7 @@ class Listeners:
 
     def discard(self) -> None:
         """Close what was opened: the start failed."""
-        for listener in (*self.control, *self.audio, *self.tcp):
+        for listener in (*self.control, *self.audio, *self.tcp, *self.wyoming):
             listener.socket.close()
         self.remove_files()
 
@@ -276,6 +278,8 @@ async def open_listeners(
     *,
     tcp: str,
     tcp_is_default: bool,
+    wyoming: Sequence[str] = (),
+    wyoming_is_default: bool = False,
     inherited: Sequence[InheritedSocket] = (),
     holding: Holding | None = None,
 ) -> Listeners:
@@ -285,22 +289,33 @@ async def open_listeners(
         holding: of the directory, which is held again with it where it was removed.
 
     Raises:
-        OverloadedError: a socket or the configured port is in use.
+        OverloadedError: a socket or a configured port is in use.
         AccessError: not allowed to bind.
+        ConfigError: a socket of systemd's has an unknown name, or the path of a socket is too long.
     """
     listeners = Listeners(holding=holding)
     try:
-        await _open_all(listeners, directory, tcp=tcp, tcp_is_default=tcp_is_default, inherited=inherited)
+        _take_inherited(listeners, inherited)
+        _open_unix(listeners, directory)
+        if not listeners.tcp and (address := parse_tcp(tcp)) is not None:
+            remedy = "choose another with --tcp HOST:PORT, or --tcp off"
+            opened = await _open_tcp("audio-tcp", address, listeners, is_default=tcp_is_default, remedy=remedy)
+            listeners.tcp += opened
+        if not listeners.wyoming:
+            await _open_wyoming(listeners, directory, wyoming, is_default=wyoming_is_default)
     except BaseException:
         listeners.discard()
         raise
     return listeners
 
 
-async def _open_all(
-    listeners: Listeners, directory: Path, *, tcp: str, tcp_is_default: bool, inherited: Sequence[InheritedSocket]
-) -> None:
-    groups: dict[str, list[Any]] = {"control": listeners.control, "audio": listeners.audio, "audio-tcp": listeners.tcp}
+def _take_inherited(listeners: Listeners, inherited: Sequence[InheritedSocket]) -> None:
+    groups: dict[str, list[Any]] = {
+        "control": listeners.control,
+        "audio": listeners.audio,
+        "audio-tcp": listeners.tcp,
+        "wyoming": listeners.wyoming,
+    }
     for passed in inherited:
         if passed.name not in groups:
             raise ConfigError(
@@ -311,30 +326,51 @@ async def _open_all(
             listeners._of_systemd[path] = file
         listeners.names.append(f"{passed.name}: systemd")
         listeners.inherited = True
+
+
+def _open_unix(listeners: Listeners, directory: Path) -> None:
     for name, group in (("control", listeners.control), ("audio", listeners.audio)):
         if not group:
             path = directory / f"{name}.sock"
             group.append(_listen_unix(path))
             listeners.names.append(f"{name}: {path}")
-    address = parse_tcp(tcp)
-    if address is not None and not listeners.tcp:
-        try:
-            listeners.tcp += await trio.open_tcp_listeners(address[1], host=address[0], backlog=BACKLOG)
-        except OSError as exc:
-            _explain_tcp(exc, tcp=tcp, tcp_is_default=tcp_is_default)
+
+
+async def _open_wyoming(listeners: Listeners, directory: Path, addresses: Sequence[str], *, is_default: bool) -> None:
+    for text in dict.fromkeys(addresses):
+        address = parse_wyoming(text)
+        if isinstance(address, str):
+            path = _unix_path(directory, address)
+            listeners.wyoming.append(_listen_unix(path))
+            listeners.names.append(f"wyoming: {path}")
         else:
-            port = listeners.tcp[0].socket.getsockname()[1]
-            listeners.names.append(f"audio-tcp: {tcp.rpartition(':')[0]}:{port}")
+            remedy = "choose another with `server.wyoming`, or `[]` for none"
+            opened = await _open_tcp("wyoming", address, listeners, is_default=is_default, remedy=remedy)
+            listeners.wyoming += opened
 
 
-def _explain_tcp(exc: OSError, *, tcp: str, tcp_is_default: bool) -> None:
-    """The default port is a convenience that may be missing; a configured one is a promise."""
-    reason = "is in use by another program" if _errno(exc) == errno.EADDRINUSE else (exc.strerror or str(exc))
-    remedy = "choose another with --tcp HOST:PORT, or --tcp off"
-    if not tcp_is_default:
-        kind = OverloadedError if _errno(exc) == errno.EADDRINUSE else AccessError
-        raise kind(f"{tcp} {reason}; {remedy}")
-    log.warning(f"{tcp} {reason}; serving the Unix sockets alone; {remedy}")
+def _unix_path(directory: Path, text: str) -> Path:
+    return directory / os.path.expanduser(text)  # an absolute one is what it is
+
+
+async def _open_tcp(
+    name: str, address: tuple[str, int], listeners: Listeners, *, is_default: bool, remedy: str
+) -> list[trio.SocketListener]:
+    """Listen on a port, and note its name. A default one is a convenience that may be missing, a configured one is a
+    promise. Raises OverloadedError, AccessError."""
+    host, port = address
+    shown = f"[{host}]" if ":" in host else host
+    try:
+        opened = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    except OSError as exc:
+        in_use = _errno(exc) == errno.EADDRINUSE
+        trouble = f"{shown}:{port} {'is in use by another program' if in_use else exc.strerror or exc}"
+        if not is_default:
+            raise (OverloadedError if in_use else AccessError)(f"{trouble}; {remedy}") from None
+        log.warning(f"{trouble}; serving without it; {remedy}")
+        return []
+    listeners.names.append(f"{name}: {shown}:{opened[0].socket.getsockname()[1]}")
+    return opened
 
 
 def _errno(exc: OSError) -> int | None:
@@ -344,9 +380,13 @@ def _errno(exc: OSError) -> int | None:
 
 
 def _listen_unix(path: Path) -> UnixListener:
-    _remove_stale(path)
-    # Others may connect where they may enter the directory as a group: that is how the system service is shared.
-    return UnixListener(path, shared=bool(path.parent.stat().st_mode & stat.S_IXGRP))
+    try:
+        # Others may connect where they may enter the directory as a group: that is how the system service is shared.
+        shared = bool(path.parent.stat().st_mode & stat.S_IXGRP)
+        _remove_stale(path)
+    except OSError as exc:
+        raise AccessError(f"{path}: {exc.strerror}") from None
+    return UnixListener(path, shared=shared)
 
 
 def _bind_unix(path: Path, *, shared: bool) -> trio.SocketListener:

@@ -16,8 +16,15 @@ import sttd
 from sttd.errors import AccessError, ConfigError
 
 _MARK = "# Written by `sttd install-units`. Your own changes go beside it: `systemctl edit` makes the place.\n"
-_SYSTEM_UNITS = ("sttd.service", "sttd.socket", "sttd-audio.socket", "sttd-tcp.socket", "sttd-pull@.service")
-_USER_UNITS = ("sttd.service", "sttd.socket", "sttd-audio.socket")
+_SYSTEM_UNITS = (
+    "sttd.service",
+    "sttd.socket",
+    "sttd-audio.socket",
+    "sttd-tcp.socket",
+    "sttd-wyoming.socket",
+    "sttd-pull@.service",
+)
+_USER_UNITS = ("sttd.service", "sttd.socket", "sttd-audio.socket", "sttd-wyoming.socket")
 _STARTED = "sttd.service sttd.socket sttd-audio.socket"
 # ProtectHome= and PrivateTmp= hide these from the system service, so a program there could not even start.
 _HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")

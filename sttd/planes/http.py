@@ -10,10 +10,8 @@ import base64
 import hashlib
 import os
 import re
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.resources import files
 
@@ -32,23 +30,15 @@ from sttd.planes.drain import Drain, serve_connections
 from sttd.planes.line import LineLimits
 from sttd.planes.openai import UploadLimits, serve_call
 from sttd.planes.peers import unix_peer
-from sttd.planes.streams import RECEIVE_BYTES, linger
-from sttd.planes.supervise import Supervisor
+from sttd.planes.streams import RECEIVE_BYTES, bound_inflow, linger, widen_outflow
+from sttd.planes.supervise import Supervisor, counted
 from sttd.service import Service
 from sttd.wire.access import AccessRules
+from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Denial, HeadReader, Request, Response, json_response, refusal
 from sttd.wire.routes import Call, Connect, Decision, Get, Offers, Route, decide, form_of
 
 log = logs.get(__name__)
-
-# What lies in the kernels' buffers is in front of a client's next ping (session/inbox.py). With Linux' defaults that is
-# 4.6 MB over loopback, most of it on the client's side, where the buffer grows with the segment size: so both are kept
-# small, by the listener, which hands them on. Measured: 1 to 2 MB, and still 300 MB/s.
-_RECEIVE_BUFFER_BYTES = 32 * 1024
-_SEGMENT_BYTES = 1400  # about that of Ethernet; loopback's is 64 KiB
-# A client may write a whole recording before it reads its first event. Trio lets 16 KiB wait in the kernel, which is
-# good for a minute of interims; this is good for half an hour.
-_SEND_BUFFER_BYTES = 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -59,6 +49,7 @@ class HttpLimits:
     connections_per_uid: int = 128  # those of one user who has no say over the daemon; as many again likewise
     head_s: float = 5.0  # to send a request head
     answer_s: float = 10.0  # to take the answer
+    large_bytes: int = 256 * 1024 * 1024  # chosen: as much as all sessions may hold of what their clients sent
     linger_s: float = 2.0  # to read the last bytes, while it may still be writing
     audio: AudioLimits = attrs.field(factory=AudioLimits)
     line: LineLimits = attrs.field(factory=LineLimits)
@@ -107,7 +98,7 @@ async def serve_http(
         supervisor=Supervisor("audio", partial(service.meters.count_failure, "audio")),
     )
     for listener in listeners:
-        _bound_inflow(listener)
+        bound_inflow(listener)
     await serve_connections(listeners, plane.handle, drain=drain, task_status=task_status)
 
 
@@ -124,6 +115,10 @@ class _Plane:
     supervisor: Supervisor
     _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
     _lasting: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets and uploads, by uid
+    _large: LargeMessages = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._large = LargeMessages(self.limits.large_bytes)
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
@@ -136,12 +131,12 @@ class _Plane:
         full = self._accepted.total() >= 2 * self.limits.connections
         if full or (not peer.privileged and self._accepted[peer.uid] >= 2 * self.limits.connections_per_uid):
             return
-        with _counted(self._accepted, peer.uid):
+        with counted(self._accepted, peer.uid):
             await self.supervisor.run(partial(self._serve, stream))
             await linger(stream, timeout_s=self.limits.linger_s)
 
     async def _serve(self, stream: trio.SocketStream) -> None:
-        _widen_outflow(stream)
+        widen_outflow(stream)
         head = HeadReader()
         request = await self._read_head(stream, head)
         if request is None:
@@ -153,7 +148,7 @@ class _Plane:
             await self._respond(stream, decision, with_body=with_body)
             return
         peer = self._peer(stream)
-        with _counted(self._lasting, peer.uid):
+        with counted(self._lasting, peer.uid):
             await self._converse(stream, decision, peer, head)
 
     async def _converse(
@@ -206,11 +201,9 @@ class _Plane:
                     peer=peer,
                     drain=self.drain,
                     limits=self.limits.line,
+                    large=self._large,
                     on_freed=self.on_freed,
                 )
-            case _:
-                denial = Denial("not_found", "this API is not there yet")
-                await self._respond(stream, form_of(decision.request.path)(denial))
 
     def _decide(self, stream: trio.SocketStream, request: Request) -> Response | Call | Connect:
         port = 0 if self.access is None else stream.socket.getsockname()[1]
@@ -276,37 +269,11 @@ class _Plane:
         return Peer(uid=os.geteuid(), privileged=True)
 
 
-@contextmanager
-def _counted(counts: Counter[int], uid: int) -> Iterator[None]:
-    counts[uid] += 1
-    try:
-        yield
-    finally:
-        counts[uid] -= 1
-        if not counts[uid]:
-            del counts[uid]
-
-
 async def _receive_head(stream: trio.SocketStream, head: HeadReader) -> Request | Response | None:
     while data := await stream.receive_some(RECEIVE_BYTES):
         if (result := head.push(data)) is not None:
             return result
     return None
-
-
-def _bound_inflow(listener: Listener) -> None:
-    """Let little of what clients send lie in the kernel. A Unix socket has 200 KB at most anyway."""
-    if listener.socket.family != socket.AF_UNIX:
-        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
-        listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
-
-
-def _widen_outflow(stream: trio.SocketStream) -> None:
-    """Let the kernel take a lot of what a client does not read yet. (Trio has set TCP_NODELAY.)"""
-    if stream.socket.family == socket.AF_UNIX:
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-    else:
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _SEND_BUFFER_BYTES)
 
 
 # ---------------------------------------------------------------- the live-caption page

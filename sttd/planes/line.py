@@ -1,10 +1,14 @@
-"""The sending side of a WebSocket: one message at a time, and how it is known that nobody reads.
+"""The sending side of a connection: one message at a time, and how it is known that nobody reads.
 
 A client is a slow consumer when a message could not be written for `stall_s` while nothing was taken from it either
 (`progress`). One that writes a whole recording before it begins to read is none until both directions stand still.
 """
 
 from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
 
 import attrs
 import trio
@@ -24,30 +28,23 @@ class LineLimits:
 
 
 @attrs.define(eq=False, kw_only=True)
-class Line:
-    """Writes to one client. Nothing happens where it is gone: whoever reads sees that, and ends what there is.
+class Outflow:
+    """Writes to one client, whatever the wire.
 
     Args:
-        socket: the connection.
         stall_s: how long a message may take.
-        close_s: how long the client may take for its half of the closing handshake.
     """
 
-    socket: WebSocketConnection
     stall_s: float
-    close_s: float
     stalled: trio.Event = attrs.field(factory=trio.Event, init=False)  # the client does not read
     _writing: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _patience: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)  # for the message written now
 
-    async def send(self, text: str) -> None:
-        """Write a message, behind those that are being written."""
+    async def write(self, send: Callable[[], Awaitable[object]]) -> None:
+        """Let `send` write a message, behind those that are being written. Raises what it raises."""
         async with self._writing:
             with trio.move_on_after(self.stall_s) as self._patience:
-                try:
-                    await self.socket.send_message(text)
-                except ConnectionClosed:
-                    return
+                await send()
             if self._patience.cancelled_caught:
                 self.stalled.set()
 
@@ -55,6 +52,24 @@ class Line:
         """Something was taken from the client."""
         if self._writing.locked():
             self._patience.deadline = trio.current_time() + self.stall_s
+
+
+@attrs.define(eq=False, kw_only=True)
+class Line(Outflow):
+    """Writes to one WebSocket. Nothing happens where it is gone: whoever reads sees that, and ends what there is.
+
+    Args:
+        socket: the connection.
+        close_s: how long the client may take for its half of the closing handshake.
+    """
+
+    socket: WebSocketConnection
+    close_s: float
+
+    async def send(self, text: str) -> None:
+        """Write a message, behind those that are being written."""
+        with suppress(ConnectionClosed):
+            await self.write(partial(self.socket.send_message, text))
 
     async def close(self, code: int, reason: str | None = None, *, last: str | None = None) -> None:
         """Say goodbye. Idempotent, bounded; the stream never closes in the middle of a message.

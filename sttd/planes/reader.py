@@ -8,7 +8,8 @@ meanwhile.
 from __future__ import annotations
 
 import math
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -17,20 +18,30 @@ from trio_websocket import WebSocketConnection
 _GRACE_S: Final = 1.0  # for what a client sent and nobody has looked at yet; chosen
 _GLANCE_S: Final = 0.02  # chosen
 
+T = TypeVar("T")
+
 
 @attrs.define(eq=False)
-class Reader:
-    """Reads from one client; one task at a time."""
+class Attention:
+    """Waits for what one client sends; one task at a time."""
 
-    socket: WebSocketConnection
-    _waiting_since: float = attrs.field(default=math.inf, init=False)  # for the next message; inf: nobody waits
+    _waiting_since: float = attrs.field(default=math.inf, init=False)  # for what comes next; inf: nobody waits
 
-    async def next_message(self) -> str | bytes:
-        """The next message. Raises ConnectionClosed when the client is gone and all was read."""
+    async def wait_for(self, receive: Callable[[], Awaitable[T]]) -> T:
+        """What `receive` returns, which waits for the client."""
         self._waiting_since = trio.current_time()
-        message: str | bytes = await self.socket.get_message()
+        try:
+            received = await receive()
+        except trio.Cancelled:
+            self._waiting_since = math.inf
+            raise
         self._waiting_since = math.inf
-        return message
+        return received
+
+    def start_over(self) -> None:
+        """The client was told something: its silence counts from now."""
+        if not math.isinf(self._waiting_since):
+            self._waiting_since = trio.current_time()
 
     async def catch_up(self) -> None:
         """Wait until what had come is obeyed, so that more is waited for; not for ever."""
@@ -54,3 +65,15 @@ class Reader:
             await trio.sleep(min(_GRACE_S, idle_s))  # a daemon that stood still has not read what came
             if self._waiting_since == since:
                 return
+
+
+@attrs.define(eq=False)
+class Reader(Attention):
+    """Reads the messages of one WebSocket; one task at a time."""
+
+    socket: WebSocketConnection
+
+    async def next_message(self) -> str | bytes:
+        """The next message. Raises ConnectionClosed when the client is gone and all was read."""
+        message: str | bytes = await self.wait_for(self.socket.get_message)
+        return message

@@ -30,7 +30,6 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from sttd.admission import Peer
 from sttd.core import types as core
-from sttd.core.results import NOT_DECODED
 from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import SessionChanges, SessionOptions
 from sttd.planes.asking import agent_of
@@ -38,21 +37,19 @@ from sttd.planes.drain import Drain
 from sttd.planes.line import Line, LineLimits
 from sttd.planes.reader import Reader
 from sttd.planes.realtime_asking import changes_between, dialect_of, first_settings, options_of, refusal_of
+from sttd.planes.realtime_events import hear, read
 from sttd.planes.streams import UpgradedStream
 from sttd.planes.websocket import serve_socket
 from sttd.service import Service
+from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Request, Upgrade
-from sttd.wire.realtime import Act, Finalize, RealtimeTalk, Renew, Say, Text
+from sttd.wire.realtime import Act, Finalize, RealtimeTalk, Renew, Say
 from sttd.wire.realtime_messages import (
     MAX_BYTES,
     Append,
     Clear,
-    ClientEvent,
     Commit,
-    LargeMessage,
     Update,
-    is_large,
-    read_message,
 )
 from sttd.wire.realtime_settings import RefusedError
 
@@ -83,11 +80,12 @@ async def serve_realtime(
     peer: Peer,
     drain: Drain,
     limits: LineLimits,
+    large: LargeMessages,
     on_freed: Callable[[int], None],
 ) -> None:
     """Serve a WebSocket whose handshake was read and allowed, until it is closed. The caller closes the socket.
 
-    `on_freed` is told at the end how many bytes the client had sent.
+    `large` is shared by all connections; `on_freed` is told at the end how many bytes the client had sent.
 
     Raises whatever goes wrong, after telling the client where that is still possible. Cancellation cuts the connection
     and ends its sessions at once.
@@ -95,6 +93,7 @@ async def serve_realtime(
 
     async def serve(socket: WebSocketConnection, upgraded: UpgradedStream) -> None:
         connection = _Connection(
+            stream=upgraded,
             reader=Reader(socket),
             line=Line(socket=socket, stall_s=limits.stall_s, close_s=limits.close_s),
             talk=RealtimeTalk(
@@ -110,12 +109,18 @@ async def serve_realtime(
             limits=limits,
         )
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(connection.heed_violations, upgraded)
+            nursery.start_soon(connection.heed_violations)
             await connection.run()
             nursery.cancel_scope.cancel()
 
     await serve_socket(
-        stream, upgrade, serve, handshake_s=limits.handshake_s, on_freed=on_freed, message_bytes=MAX_BYTES
+        stream,
+        upgrade,
+        serve,
+        handshake_s=limits.handshake_s,
+        on_freed=on_freed,
+        message_bytes=MAX_BYTES,
+        large=large,
     )
 
 
@@ -133,6 +138,7 @@ class _Stage:
 class _Connection:
     """One client, from its first message to the close."""
 
+    stream: UpgradedStream
     reader: Reader
     line: Line
     talk: RealtimeTalk
@@ -203,9 +209,9 @@ class _Connection:
         await self.reader.silence(self.limits.idle_s)
         await self._end_with(SessionError(f"nothing came from the client for {self.limits.idle_s:g} s"))
 
-    async def heed_violations(self, stream: UpgradedStream) -> None:
+    async def heed_violations(self) -> None:
         """End the connection of a client whose frames are against the rules of `wire/frames.py`."""
-        error = await stream.violation()
+        error = await self.stream.violation()
         await self.reader.catch_up()
         await self._end_with(error)
 
@@ -238,6 +244,7 @@ class _Connection:
                 self.line.progress()
                 if not self._over:
                     await self._take(message, sessions)
+                self.stream.message_taken()
         except ConnectionClosed:
             return
         except SttdError as error:
@@ -246,7 +253,7 @@ class _Connection:
 
     async def _take(self, message: str | bytes, sessions: trio.Nursery) -> None:
         try:
-            event = await _read(message)
+            event = await read(message)
         except RefusedError as error:
             await self._perform(self.talk.refuse(error))
             return
@@ -350,27 +357,9 @@ class _Connection:
                 event = await session.receive()
             except trio.EndOfChannel:
                 return
-            await self._perform(self._heard(event))
-
-    def _heard(self, event: core.SessionEvent) -> Sequence[Act]:
-        match event:
-            case core.SpeechStart(utterance=utterance, at_s=at_s):
-                return self.talk.speech_started(utterance, at_s=at_s)
-            case core.Interim(utterance=utterance, text=text, stable_chars=stable_chars):
-                return self.talk.interim(utterance, text=text, stable_chars=stable_chars)
-            case core.SpeechEnd(utterance=utterance, at_s=at_s, silence_ms=silence_ms, reason=reason):
-                return self.talk.speech_ended(utterance, at_s=at_s, silence_ms=silence_ms, reason=reason)
-            case core.Final(utterance=utterance):
-                return self.talk.final(utterance, _text_of(event))
-            case core.Failure(fatal=fatal):
-                error = SttdError(event.message, code=event.code)
-                self.talk.troubled(error)
-                if not fatal:
-                    return []
-                self._failure = error
-                return self.talk.fail(error)
-            case _:
-                return []
+            if isinstance(event, core.Failure) and event.fatal:
+                self._failure = SttdError(event.message, code=event.code)
+            await self._perform(hear(self.talk, event))
 
     async def _perform(self, acts: Sequence[Act]) -> None:
         """Do what the machine has just said: what concerns the session at once, and say the rest in its order."""
@@ -390,18 +379,3 @@ class _Connection:
         elif isinstance(act, Renew):
             stage.replaced, self._newest = True, None
             stage.session.stop()
-
-
-async def _read(message: str | bytes) -> ClientEvent:
-    """What a message says; a large one takes a few turns. Raises RefusedError."""
-    if not is_large(message):
-        return read_message(message)
-    large = LargeMessage(message)
-    for _ in large:
-        await trio.lowlevel.checkpoint()
-    return large.event
-
-
-def _text_of(final: core.Final) -> Text:
-    words = None if final.words is None else [(word.word, word.probability) for word in final.words]
-    return Text(text=final.text, language=final.language, decoded=final.timing is not NOT_DECODED, words=words)

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+
 import trio
 
 from sttd.errors import ProtocolError
-from sttd.wire.frames import FrameGuard
+from sttd.host.sockets import Listener
+from sttd.wire.frames import FrameGuard, LargeMessages
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 
 RECEIVE_BYTES = 16 * 1024  # of a read; one large message takes a few more turns, in which others get theirs
 _CLOSE_FRAME = 0x88  # the first byte of one; the library sends a frame at a time
+
+# What lies in the kernels' buffers is in front of a client's next ping (session/inbox.py). With Linux' defaults that is
+# 4.6 MB over loopback, most of it on the client's side, where the buffer grows with the segment size: so both are kept
+# small, by the listener, which hands them on. Measured: 1 to 2 MB, and still 300 MB/s.
+_RECEIVE_BUFFER_BYTES = 32 * 1024
+_SEGMENT_BYTES = 1400  # about that of Ethernet; loopback's is 64 KiB
+# A client may write a whole recording before it reads its first event. Trio lets 16 KiB wait in the kernel, which is
+# good for a minute of interims; this is good for half an hour.
+_SEND_BUFFER_BYTES = 1024 * 1024
 
 
 class UpgradedStream(trio.abc.Stream):
@@ -28,13 +40,19 @@ class UpgradedStream(trio.abc.Stream):
     """
 
     def __init__(
-        self, stream: trio.SocketStream, *, head: bytes, rest: bytes = b"", message_bytes: int = MAX_MESSAGE_BYTES
+        self,
+        stream: trio.SocketStream,
+        *,
+        head: bytes,
+        rest: bytes = b"",
+        message_bytes: int = MAX_MESSAGE_BYTES,
+        large: LargeMessages | None = None,
     ) -> None:
         self._stream = stream
         self._first = head
         self._rest = rest
         self._received = b""  # and not handed on yet
-        self._guard = FrameGuard(message_bytes)
+        self._guard = FrameGuard(message_bytes, large)
         self._violated = trio.Event()
         self._wading = trio.CancelScope()  # through what comes after a violation
         self._released = trio.Event()
@@ -46,6 +64,14 @@ class UpgradedStream(trio.abc.Stream):
         """The handshake is over."""
         self._received, self._rest = self._rest, b""
         self._released.set()
+
+    def message_taken(self) -> None:
+        """The oldest of the messages that were received is dealt with; to be told where `large` is shared."""
+        self._guard.taken()
+
+    def forget_messages(self) -> None:
+        """None of them is needed any more."""
+        self._guard.close()
 
     async def violation(self) -> ProtocolError:
         """Wait until the peer breaks the rules of `FrameGuard`."""
@@ -130,3 +156,18 @@ async def linger(stream: trio.SocketStream, *, timeout_s: float) -> None:
         pass
     finally:
         await trio.aclose_forcefully(stream)
+
+
+def bound_inflow(listener: Listener) -> None:
+    """Let little of what clients send lie in the kernel. A Unix socket has 200 KB at most anyway."""
+    if listener.socket.family != socket.AF_UNIX:
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
+
+
+def widen_outflow(stream: trio.SocketStream) -> None:
+    """Let the kernel take a lot of what a client does not read yet. (Trio has set TCP_NODELAY.)"""
+    if stream.socket.family == socket.AF_UNIX:
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+    else:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _SEND_BUFFER_BYTES)

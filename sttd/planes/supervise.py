@@ -6,7 +6,9 @@ So each connection runs inside `Supervisor.run`, the one place of a plane that c
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import attrs
 import trio
@@ -53,3 +55,15 @@ class Supervisor:
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     nested = [_leaves(e) if isinstance(e, BaseExceptionGroup) else [e] for e in group.exceptions]
     return [leaf for part in nested for leaf in part]
+
+
+@contextmanager
+def counted(counts: Counter[int], uid: int) -> Iterator[None]:
+    """One more of this user for as long as the block runs."""
+    counts[uid] += 1
+    try:
+        yield
+    finally:
+        counts[uid] -= 1
+        if not counts[uid]:
+            del counts[uid]

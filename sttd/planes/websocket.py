@@ -10,6 +10,7 @@ from wsproto.utilities import LocalProtocolError
 
 from sttd.host import logs
 from sttd.planes.streams import RECEIVE_BYTES, UpgradedStream
+from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Upgrade
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 
@@ -28,13 +29,15 @@ async def serve_socket(
     handshake_s: float,
     on_freed: Callable[[int], None],
     message_bytes: int = MAX_MESSAGE_BYTES,
+    large: LargeMessages | None = None,
 ) -> None:
     """Complete the handshake and run `serve` on the connection, if the client is still there.
 
-    `on_freed` is told at the end how many bytes the client had sent; a message may have `message_bytes`. The caller
-    closes the socket. Raises what `serve` raises; cancellation cuts the connection.
+    `on_freed` is told at the end how many bytes the client had sent. A message may have `message_bytes`; where those
+    are more than others have, `large` is shared by all such connections. The caller closes the socket. Raises what
+    `serve` raises; cancellation cuts the connection.
     """
-    upgraded = UpgradedStream(stream, head=upgrade.head, rest=upgrade.rest, message_bytes=message_bytes)
+    upgraded = UpgradedStream(stream, head=upgrade.head, rest=upgrade.rest, message_bytes=message_bytes, large=large)
     try:
         async with trio.open_nursery() as nursery:
             socket = await nursery.start(_hold_socket, upgraded, upgrade, handshake_s, message_bytes)
@@ -42,6 +45,7 @@ async def serve_socket(
                 await serve(socket, upgraded)
             nursery.cancel_scope.cancel()
     finally:
+        upgraded.forget_messages()
         on_freed(upgraded.received_bytes)
 
 

@@ -7,13 +7,17 @@ So:
 
 1. At most `FRAMES_A_TURN` frames are handed on at a time.
 2. A message that would exceed `message_bytes` is refused by what its headers declare, before it is there.
-3. A message may have `MAX_FRAGMENTS` fragments. (Browsers send one; libraries cut at 16 KiB or more.)
+3. A message may have `MAX_FRAGMENTS` fragments, a larger one in proportion. (Browsers send one; libraries cut at 16 KiB
+   or more.)
 4. Of control frames (pings, pongs) there may be `CONTROLS_A_SECOND` in the long run and `CONTROLS_AT_ONCE` in a burst.
 5. Text, and the reason of a close, must be UTF-8: otherwise the close code is 1007.
 6. A frame must be masked, be of a kind that exists, have no reserved bits, declare its length in the shortest way and
    stand where it may: a control frame is whole and small, a fragment belongs to a message, messages do not overlap,
    and a close has a code that may be sent. Otherwise the close code is 1002.
 7. What comes after a close is nobody's business.
+8. Where messages may be larger than `jsontext.MAX_MESSAGE_BYTES`, what they have beyond it is counted for all such
+   connections together (`LargeMessages`), from when it came until the message was dealt with. Whose message is too much
+   for all is sent away with `overloaded`.
 
 After a violation nothing is handed on.
 """
@@ -21,6 +25,7 @@ After a violation nothing is handed on.
 from __future__ import annotations
 
 from codecs import IncrementalDecoder, getincrementaldecoder
+from collections import deque
 from typing import Final
 
 import attrs
@@ -30,6 +35,7 @@ from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 
 FRAMES_A_TURN: Final = 32  # chosen: about a millisecond of the library's time
 MAX_FRAGMENTS: Final = 1024  # chosen: the largest message in pieces of 1 KiB
+_FRAGMENT_BYTES: Final = 8 * 1024  # of a larger message, on average; chosen: half of what libraries cut at
 CONTROLS_A_SECOND: Final = 20.0  # chosen: a hundred times what keep-alives need
 CONTROLS_AT_ONCE: Final = 100.0
 
@@ -70,15 +76,29 @@ class _Frame:
 
 
 @attrs.define(eq=False)
+class LargeMessages:
+    """What all connections together hold of messages that are larger than others (rule 8)."""
+
+    limit_bytes: int
+    held_bytes: int = attrs.field(default=0, init=False)
+
+
+@attrs.define(eq=False)
 class FrameGuard:
-    """The rules above for one connection, whose messages may have so many bytes. Time is an argument, in seconds."""
+    """The rules above for one connection, whose messages may have so many bytes. Time is an argument, in seconds.
+
+    With `large`, whoever takes the messages says so (`taken`), and in the end that no more are (`close`).
+    """
 
     message_bytes: int = MAX_MESSAGE_BYTES
+    large: LargeMessages | None = None
     violation: ProtocolError | None = attrs.field(default=None, init=False)
     _header: bytearray = attrs.field(factory=bytearray, init=False)  # of a frame that has only begun
     _frame: _Frame | None = attrs.field(default=None, init=False)  # the one whose payload comes
     _message: int = attrs.field(default=0, init=False)  # bytes of the message under way, declared so far
     _fragments: int = attrs.field(default=0, init=False)  # of the message under way; 0: none is
+    _came: int = attrs.field(default=0, init=False)  # bytes of the message under way
+    _whole: deque[int] = attrs.field(factory=deque, init=False)  # what messages that were not taken have beyond others
     _text: IncrementalDecoder | None = attrs.field(default=None, init=False)  # of the message under way
     _farewell: bytes | None = attrs.field(default=None, init=False)  # of the close under way
     _closed: bool = attrs.field(default=False, init=False)
@@ -111,6 +131,22 @@ class FrameGuard:
                 if self.violation is not None:
                     return frame_at
         return len(data) if self._closed else at
+
+    def taken(self) -> None:
+        """The oldest message was dealt with."""
+        if self.large is not None:
+            self.large.held_bytes -= self._whole.popleft()
+
+    def close(self) -> None:
+        """No more messages are taken."""
+        if self.large is not None:
+            self.large.held_bytes -= sum(self._whole) + self._excess
+            self._whole.clear()
+            self._came = 0
+
+    @property
+    def _excess(self) -> int:
+        return max(0, self._came - MAX_MESSAGE_BYTES)
 
     # ------------------------------------------------------------------ headers
 
@@ -161,8 +197,9 @@ class FrameGuard:
         self._fragments += 1
         if self._message > self.message_bytes:
             return ProtocolError(f"a message may have {self.message_bytes} bytes at most", code="too_large")
-        if self._fragments > MAX_FRAGMENTS:
-            return ProtocolError(f"a message may have {MAX_FRAGMENTS} fragments at most")
+        most = max(MAX_FRAGMENTS, self.message_bytes // _FRAGMENT_BYTES)
+        if self._fragments > most:
+            return ProtocolError(f"a message may have {most} fragments at most")
         return None
 
     def _count_control(self, now: float) -> ProtocolError | None:
@@ -188,12 +225,26 @@ class FrameGuard:
             ends = frame.final and frame.left == len(data)
             wrong = _undecodable(self._text, frame.unmask(data), ends=ends)
         frame.left -= len(data)
+        if self.large is not None and not frame.is_control:
+            wrong = self._hold(self.large, len(data), ends=frame.final and not frame.left) or wrong
         if not frame.left:
             self._frame = None
             if frame.final and not frame.is_control:
                 self._message = self._fragments = 0
                 self._text = None
         return wrong
+
+    def _hold(self, large: LargeMessages, size_bytes: int, *, ends: bool) -> ProtocolError | None:
+        """Count what came of the message under way."""
+        before = self._excess
+        self._came += size_bytes
+        large.held_bytes += self._excess - before
+        if self._excess and large.held_bytes > large.limit_bytes:
+            return ProtocolError("too many large messages at once; come again later", code="overloaded")
+        if ends:
+            self._whole.append(self._excess)
+            self._came = 0
+        return None
 
     def _judge_close(self, payload: bytes) -> ProtocolError | None:
         self._closed = True

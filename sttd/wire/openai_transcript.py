@@ -38,7 +38,16 @@ class Word(cues.TimedWord, Protocol):
     def probability(self) -> float: ...
 
 
-class Utterance(Protocol):
+class Spoken(Protocol):
+    """What is known of the words of a text."""
+
+    @property
+    def confidence(self) -> float: ...
+    @property
+    def words(self) -> Sequence[Word] | None: ...
+
+
+class Utterance(Spoken, Protocol):
     """The final of an utterance: its text, with its place in seconds."""
 
     @property
@@ -49,10 +58,6 @@ class Utterance(Protocol):
     def end_s(self) -> float: ...
     @property
     def language(self) -> str: ...
-    @property
-    def confidence(self) -> float: ...
-    @property
-    def words(self) -> Sequence[Word] | None: ...
 
 
 @attrs.define(eq=False)
@@ -91,7 +96,7 @@ class Transcript:
         codes = dict.fromkeys(final.language for _, final in self._finals if final.language)
         more: dict[str, Any] = {"languages": [{"code": code} for code in codes]}
         if self.request.logprobs:
-            more["logprobs"] = [token for delta, final in self._finals for token in _tokens(delta, final)]
+            more["logprobs"] = [token for delta, final in self._finals for token in tokens(delta, final)]
         return more
 
     def _verbose(self, duration_s: float) -> dict[str, Any]:
@@ -157,7 +162,7 @@ class Transcript:
         delta = self.add(final)
         if not delta:
             return b""
-        more = {"logprobs": _tokens(delta, final)} if self.request.logprobs else {}
+        more = {"logprobs": tokens(delta, final)} if self.request.logprobs else {}
         return event({"type": "transcript.text.delta", "delta": delta, **more})
 
     def done_event(self) -> bytes:
@@ -202,21 +207,21 @@ def _usage(duration_s: float) -> dict[str, Any]:
     return {"type": "duration", "seconds": math.ceil(duration_s)}
 
 
-def _tokens(delta: str, final: Utterance) -> list[dict[str, Any]]:
+def tokens(delta: str, final: Spoken) -> list[dict[str, Any]]:
     """The delta cut behind each of its words (rule 1); a word that is not there as it was heard is part of the next."""
-    tokens, begin = [], 0
+    found, begin = [], 0
     for word in final.words or ():
         text = word.word.strip()
         at = delta.find(text, begin) if text else -1
         if at >= 0:
             end = at + len(text)
-            tokens.append((delta[begin:end], word.probability))
+            found.append((delta[begin:end], word.probability))
             begin = end
     if begin < len(delta):
-        text, probability = tokens.pop() if tokens else ("", final.confidence)
-        tokens.append((text + delta[begin:], probability))
+        text, probability = found.pop() if found else ("", final.confidence)
+        found.append((text + delta[begin:], probability))
     return [
-        {"token": text, "logprob": _logprob(probability), "bytes": list(text.encode())} for text, probability in tokens
+        {"token": text, "logprob": _logprob(probability), "bytes": list(text.encode())} for text, probability in found
     ]
 
 

@@ -25,18 +25,18 @@ Rules:
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 
 from sttd.errors import SttdError
 from sttd.options import SAMPLE_BYTES
+from sttd.wire.growing import GrowingText
 from sttd.wire.jsontext import write_object
 from sttd.wire.names import separator
 from sttd.wire.openai_answers import error_fields
+from sttd.wire.openai_transcript import Spoken, tokens
 from sttd.wire.realtime_messages import Clear, Commit, Update
 from sttd.wire.realtime_settings import INTERIMS, Dialect, RefusedError, Settings
 
@@ -71,14 +71,13 @@ class Renew:
 Act = Say | Finalize | Renew
 
 
-@attrs.frozen(kw_only=True)
-class Text:
-    """The final text of an utterance; words with their probability, None where they were not asked for."""
+class Heard(Spoken, Protocol):
+    """The final of an utterance. Its words are None where they were not asked for."""
 
-    text: str
-    language: str
-    decoded: bool
-    words: Sequence[tuple[str, float]] | None = None
+    @property
+    def text(self) -> str: ...
+    @property
+    def language(self) -> str: ...
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -92,27 +91,17 @@ class _Item:
     whole: bool = False  # no more utterances will be part of it
     begun_s: float | None = None  # on the clock of its session
     duration_s: float = 0.0
-    text: str = ""  # of the utterances that are final
-    sent: str = ""  # in deltas
-    language: str = ""  # of the newest text
+    growing: GrowingText = attrs.field(factory=GrowingText)  # its text, which is what was sent in deltas
+    final_chars: int = 0  # of it
     languages: dict[str, None] = attrs.field(factory=dict)  # in order
-    words: list[tuple[str, float]] | None = None
+    logprobs: list[dict[str, Any]] | None = None
     trouble: dict[str, Any] | None = None  # why it fails
+    part: int = 1  # the place in it of the utterance whose final comes next
     waits_for: deque[int] = attrs.field(factory=deque)  # utterances whose finals are to come
 
     @property
     def done(self) -> bool:
         return self.whole and not self.waits_for
-
-    def with_part(self, part: str) -> str:
-        """The text so far with that of one more utterance."""
-        between = separator(self.language) if self.text and part else ""
-        return self.text + between + part
-
-    def grow(self, text: str) -> str:
-        """What is new in a text that begins with what was sent."""
-        delta, self.sent = text[len(self.sent) :], text
-        return delta
 
 
 @attrs.define(eq=False)
@@ -120,6 +109,7 @@ class _Round:
     """One session's share: what it was asked to end and has not answered, and what it is hearing."""
 
     offset_ms: float
+    fed: bool = False  # audio came for it, so the session is there
     asked: deque[_Item] = attrs.field(factory=deque)
     open: _Item | None = None
     last: int = 0  # the newest utterance
@@ -191,6 +181,7 @@ class RealtimeTalk:
         """So much audio went to the session."""
         per_second = SAMPLE_BYTES[self.settings.encoding] * self.settings.rate
         self._appended_ms += size_bytes * 1000 / per_second
+        self._rounds[-1].fed = True
 
     def commit(self, event: Commit) -> list[Act]:
         """The client ends the item."""
@@ -207,10 +198,9 @@ class RealtimeTalk:
         """The client takes back what it did not commit."""
         acts: list[Act] = []
         if self._uncommitted_ms:
-            acts, item = [Finalize()], self._take_open()
+            item = self._take_open()
             item.cleared = True
-            self._rounds[-1].asked.append(item)
-            self._marked_ms = self._appended_ms
+            acts = self._ask(item)
         return [*acts, self._say("input_audio_buffer.cleared"), *self._renew()]
 
     # ---------------------------------------------------------------- what its session says
@@ -231,9 +221,11 @@ class RealtimeTalk:
         item = self._rounds[0].items[utterance]
         if item.cleared or item.waits_for[0] != utterance:
             return []  # an earlier part of the item has no final yet
-        whole, stable = item.with_part(text), item.with_part(text[:stable_chars])
-        acts = self._delta(item, stable) if stable_chars and stable.startswith(item.sent) else []
+        acts = self._delta(item, item.growing.stable(item.part, text[:stable_chars]))
         if INTERIMS in self.settings.include:
+            stable = item.growing.text
+            between = separator(item.growing.language) if stable and not stable_chars else ""
+            whole = stable + between + text[stable_chars:]
             acts.append(self._say("sttd.interim", item_id=item.id, text=whole, stable_chars=len(stable)))
         return acts
 
@@ -253,16 +245,16 @@ class RealtimeTalk:
         acts = [*stopped, *self._place(item)]
         return [*acts, *self._renew()] if round_ is self._rounds[-1] else acts
 
-    def final(self, utterance: int, text: Text) -> list[Act]:
-        """The text of an utterance."""
+    def final(self, utterance: int, final: Heard, *, decoded: bool) -> list[Act]:
+        """The final of an utterance; not `decoded`: its text is no more than what was stable."""
         self._catch_up(utterance + 1)
         round_ = self._rounds[0]
         item = round_.items.pop(utterance)
         item.waits_for.popleft()
-        if not text.decoded and utterance not in round_.silent and self._trouble is not None:
+        if not decoded and utterance not in round_.silent and self._trouble is not None:
             item.trouble = _own_error(self._trouble)
         round_.silent.discard(utterance)
-        return [] if item.cleared else [*self._add(item, text), *self._settle()]
+        return [] if item.cleared else [*self._add(item, final), *self._settle()]
 
     def troubled(self, error: SttdError) -> None:
         """The session could not do something; an utterance that gets no text for it fails."""
@@ -319,11 +311,20 @@ class RealtimeTalk:
 
     def _commit(self) -> list[Act]:
         item = self._take_open()
-        self._rounds[-1].asked.append(item)
         item.duration_s = self._uncommitted_ms / 1000
-        self._marked_ms = self._appended_ms
-        stopped = [self._stopped(item, round(self._appended_ms))] if item.announced else []
-        return [Finalize(), *stopped, *self._place(item)]
+        acts = self._ask(item)
+        if item.announced:
+            acts.append(self._stopped(item, round(self._appended_ms)))
+        return [*acts, *self._place(item), *self._settle()]
+
+    def _ask(self, item: _Item) -> list[Act]:
+        """The session is to end an item. One between two sessions has none: the old one says what it still heard."""
+        round_, self._marked_ms = self._rounds[-1], self._appended_ms
+        if not round_.fed:
+            item.whole = True
+            return []
+        round_.asked.append(item)
+        return [Finalize()]
 
     def _renew(self) -> list[Act]:
         if not self._renewing:
@@ -344,18 +345,17 @@ class RealtimeTalk:
             *(self._say(name, previous_item_id=previous, item=shown) for name in _PLACED[self.dialect]),
         ]
 
-    def _add(self, item: _Item, final: Text) -> list[Act]:
-        text = item.with_part(final.text)
-        item.text = text if text.startswith(item.sent) else item.sent
-        if final.text:
-            item.language = final.language
-            item.languages |= {final.language: None} if final.language else {}
+    def _add(self, item: _Item, final: Heard) -> list[Act]:
+        if final.text and final.language:
+            item.languages[final.language] = None
+        delta = item.growing.final(item.part, final.text, language=final.language if final.text else None)
         if final.words is not None:
-            item.words = [*(item.words or ()), *final.words]
-        return self._delta(item, item.text)
+            added = item.growing.text[item.final_chars :]
+            item.logprobs = [*(item.logprobs or ()), *tokens(added, final)]
+        item.part, item.final_chars = item.part + 1, len(item.growing.text)
+        return self._delta(item, delta)
 
-    def _delta(self, item: _Item, text: str) -> list[Act]:
-        delta = item.grow(text)
+    def _delta(self, item: _Item, delta: str) -> list[Act]:
         return [self._say(f"{_TRANSCRIPTION}.delta", item_id=item.id, content_index=0, delta=delta)] if delta else []
 
     def _settle(self) -> list[Act]:
@@ -368,12 +368,12 @@ class RealtimeTalk:
     def _outcome(self, item: _Item) -> Say:
         if item.trouble is not None:
             return self._say(f"{_TRANSCRIPTION}.failed", item_id=item.id, content_index=0, error=item.trouble)
-        known = {} if item.words is None else {"logprobs": logprobs(item.text, item.words)}
+        known = {} if item.logprobs is None else {"logprobs": item.logprobs}
         return self._say(
             f"{_TRANSCRIPTION}.completed",
             item_id=item.id,
             content_index=0,
-            transcript=item.text,
+            transcript=item.growing.text,
             usage={"type": "duration", "seconds": round(item.duration_s, 3)},
             languages=[{"code": code} for code in item.languages],
             **known,
@@ -400,22 +400,6 @@ class RealtimeTalk:
     def _say(self, name: str, **fields: Any) -> Say:
         self._events += 1
         return Say(write_object({"type": name, "event_id": f"event_{self.token}{self._events:08d}", **fields}))
-
-
-def logprobs(text: str, words: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
-    """How sure each word of a text is: a word and the space before it are a token."""
-    tokens: list[dict[str, Any]] = []
-    at = 0
-    for word, probability in words:
-        place = text.find(word.strip(), at)
-        if place < 0:
-            continue  # it gave way to what was stable
-        until = place + len(word.strip())
-        token = text[at:until]
-        logprob = math.log(min(max(probability, 1e-9), 1.0))
-        tokens.append({"token": token, "logprob": round(logprob, 6), "bytes": list(token.encode())})
-        at = until
-    return tokens
 
 
 def _own_error(error: SttdError) -> dict[str, Any]:

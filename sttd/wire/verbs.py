@@ -230,7 +230,8 @@ VERBS: Mapping[str, Verb] = {
             summary="The running sessions of this user; all of them for root and the daemon's user.",
             params=SessionsParams,
             result={
-                "sessions": "rows of session, uid, label, api (the wire that it came by), kind, state, model, lang, audio_s, utterances, lag_s",
+                "sessions": "rows of session, uid, label, api (the wire that it came by), kind, state, model, lang, "
+                "audio_s, utterances, lag_s",
                 "next": "cursor of the next page, or null",
             },
         ),

@@ -123,7 +123,9 @@ class Lab:
 
     def reset(self):
         """Everything of sttd stopped, no failure remembered, the configuration and the units as installed."""
-        self.systemctl("stop", "sttd.socket", "sttd-audio.socket", "sttd-tcp.socket", "sttd.service")
+        self.systemctl(
+            "stop", "sttd.socket", "sttd-audio.socket", "sttd-tcp.socket", "sttd-wyoming.socket", "sttd.service"
+        )
         for drop_in in (self.root / "run/systemd/system").glob("sttd*.d/test.conf"):
             drop_in.unlink()
         self.systemctl("daemon-reload")

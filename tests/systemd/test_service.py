@@ -46,10 +46,24 @@ def test_the_daemon_is_the_user_sttd_and_its_sockets_belong_to_the_group(lab):
         assert path.stat().st_gid == lab.uid("sttd")
 
 
-def test_tcp_is_off(lab):
+def test_ports_are_closed(lab):
     lab.systemctl("start", "sttd")
-    assert not [name for name in call(lab.control, "status")["server"]["listeners"] if "tcp" in name]
-    assert ":7788" not in lab.run("ss", "-ltn").stdout
+    names = [name.partition(":")[0] for name in call(lab.control, "status")["server"]["listeners"]]
+    assert names == ["control", "audio"]
+    ports = lab.run("ss", "-ltn").stdout
+    assert ":7788" not in ports
+    assert ":10300" not in ports
+
+
+def test_a_wyoming_port_that_systemd_holds_is_served_and_warned_of(lab):
+    lab.systemctl("start", "sttd.socket", "sttd-audio.socket", "sttd-wyoming.socket", "sttd")
+    assert "wyoming: systemd" in call(lab.control, "status")["server"]["listeners"]
+    ask = (
+        "import socket; s = socket.create_connection(('127.0.0.1', 10300)); "
+        "s.sendall(b'{\"type\": \"describe\"}\\n'); print(s.makefile('rb').readline())"
+    )
+    assert '"info"' in lab.python(ask, user="nobody").stdout
+    assert "open to every user" in str([entry["MESSAGE"] for entry in lab.journal()])
 
 
 def test_the_status_line_tells_of_sessions_and_models(lab):

@@ -1,13 +1,17 @@
 """A configuration is read and checked whole, and what is wrong with it is a `ConfigError`, whoever reads it."""
 
 import signal
+import socket
 import time
+from contextlib import closing
 
 import pytest
 
 from sttd.engine.whisper.backend import supported_compute_types
 from sttd.errors import ConfigError
-from sttd.plan import Sources, make_plan, read_token
+from sttd.host.sockets import SYSTEM_DIR
+from sttd.host.systemd import InheritedSocket
+from sttd.plan import Sources, make_plan, place, read_token
 
 GOOD = b'[models]\nmodel = "fake"\n'
 BAD = {
@@ -125,3 +129,64 @@ def test_a_token_may_be_written_by_an_editor_that_marks_its_byte_order(tmp_path)
     token.write_bytes(b"\xef\xbb\xbfsesame\r\n")
     file.write_text(f"[server]\ntoken_file = '{token}'\n")
     assert read_token(plan(file).config) == "sesame"
+
+
+# ------------------------------------------------------------------ where Wyoming listens
+
+
+def wyoming(*addresses, directory="/run/user/1/sttd", inherited=(), **server):
+    flags = {"models.model": "fake", "server.runtime_dir": str(directory), "server.tcp": "off"}
+    if addresses:
+        flags["server.wyoming"] = ",".join(addresses) or "[]"
+    flags |= {f"server.{name}": value for name, value in server.items()}
+    return place(Sources(config_file=None, environ={}, flags=flags).read(), environ={}, inherited=inherited)
+
+
+def test_wyoming_is_on_for_a_users_daemon_unless_there_is_a_token_and_off_for_the_machines():
+    assert (wyoming().wyoming, wyoming().wyoming_is_default) == (("127.0.0.1:10300",), True)
+    assert wyoming(token="s3cret").wyoming == ()
+    assert wyoming(directory=SYSTEM_DIR).wyoming == ()
+    assert wyoming(token="s3cret").warnings == wyoming().warnings == ()
+
+
+def test_a_configured_wyoming_that_is_open_to_more_than_its_user_is_warned_of():
+    own = wyoming("127.0.0.1:1", "unix://w.sock", token="s3cret")
+    assert own.wyoming == ("127.0.0.1:1", "unix://w.sock")
+    assert not own.wyoming_is_default
+    assert "no token" in own.warnings[0]
+    assert "every user" in wyoming("localhost:1", directory=SYSTEM_DIR).warnings[0]
+    assert wyoming("unix://w.sock", directory=SYSTEM_DIR, token="s3cret").warnings == ()
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:10300", "tcp://[::]:10300", "box.lan:1", "127.0.0.1:1,192.168.1.5:1"])
+def test_beyond_loopback_wyoming_wants_to_know_from_where(address):
+    with pytest.raises(ConfigError, match="wyoming_allowed"):
+        wyoming(address)
+    with pytest.raises(ConfigError, match="wyoming_allowed"):
+        wyoming(address, token="s3cret")  # which it does not know
+    assert wyoming(address, wyoming_allowed="192.168.1.0/24, ::1").wyoming == tuple(address.split(","))
+
+
+def test_a_wyoming_socket_of_systemd_is_looked_at_too():
+    with closing(socket.create_server(("0.0.0.0", 0))) as passed:
+        inherited = [InheritedSocket(name="wyoming", socket=passed)]
+        with pytest.raises(ConfigError, match="wyoming_allowed"):
+            wyoming(inherited=inherited)
+        assert wyoming(inherited=inherited, wyoming_allowed="10.0.0.0/8").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("wyoming", "localhost"),
+        ("wyoming", "127.0.0.1:123456"),
+        ("wyoming", "unix://"),
+        ("wyoming", "udp://127.0.0.1:1"),
+        ("wyoming", "http://127.0.0.1:1/"),
+        ("wyoming_allowed", "everybody"),
+        ("wyoming_allowed", "10.0.0.0/33"),
+    ],
+)
+def test_an_address_that_is_none_is_an_error_of_the_configuration(option, value):
+    with pytest.raises(ConfigError, match=rf"`server\.{option}` must list"):
+        wyoming(value) if option == "wyoming" else wyoming(wyoming_allowed=value)

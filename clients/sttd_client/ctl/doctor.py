@@ -67,6 +67,7 @@ def _daemon_findings(control: Control) -> Iterator[Finding]:
     presets = models.get("presets", [])
     pid = report.get("server", {}).get("pid")
     yield from server_findings(report)
+    yield from wyoming_findings(report)
     yield from model_findings(report, presets)
     yield from choice_findings(models)
     yield from gpu_findings(presets, machine.look_at_gpu(), machine.look_at_libraries())
@@ -105,6 +106,21 @@ def server_findings(report: Mapping[str, Any]) -> Iterator[Finding]:
             about="daemon",
             text=f"last error: {health['last_error']}",
             advice="the journal has more: `journalctl --user -u sttd`",
+        )
+
+
+def wyoming_findings(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """Whether Home Assistant finds the daemon."""
+    names = (str(name).partition(": ") for name in report.get("server", {}).get("listeners", []))
+    places = [place for name, _, place in names if name == "wyoming"]
+    if places:
+        yield Finding(verdict="good", about="wyoming", text=f"Home Assistant connects to {' and '.join(places)}")
+    else:
+        yield Finding(
+            verdict="note",
+            about="wyoming",
+            text="nothing listens for Home Assistant",
+            advice="see `server.wyoming` in `sttctl config`; a port that another program has is named in the journal",
         )
 
 

@@ -21,7 +21,7 @@ from tests.running import RunningDaemon
 
 
 async def close(listeners):
-    for listener in (*listeners.control, *listeners.audio, *listeners.tcp):
+    for listener in (*listeners.control, *listeners.audio, *listeners.tcp, *listeners.wyoming):
         await listener.aclose()
 
 
@@ -315,3 +315,60 @@ def test_a_daemon_that_serves_has_raised_its_limit(tmp_path):
     finally:
         daemon.stop()
     assert soft == min(8192, hard) or soft > 8192
+
+
+# ------------------------------------------------------------------ Wyoming
+
+
+async def test_wyoming_listens_on_ports_and_on_paths_that_are_bound_again(tmp_path, autojump_clock):
+    addresses = ("127.0.0.1:0", "tcp://[::1]:0", "unix://w.sock", f"unix://{tmp_path}/deep.sock", "unix://w.sock")
+    listeners = await open_listeners(tmp_path, tcp="off", tcp_is_default=False, wyoming=addresses)
+    ports = [listener.socket.getsockname()[1] for listener in listeners.wyoming[:2]]
+    assert listeners.names[2:] == [
+        f"wyoming: 127.0.0.1:{ports[0]}",
+        f"wyoming: [::1]:{ports[1]}",
+        f"wyoming: {tmp_path}/w.sock",
+        f"wyoming: {tmp_path}/deep.sock",
+    ]
+    assert stat.S_IMODE((tmp_path / "w.sock").stat().st_mode) == 0o600
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(listeners.watch)
+        (tmp_path / "w.sock").unlink()
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    assert (tmp_path / "w.sock").exists()
+    await close(listeners)
+    listeners.remove_files()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_wyomings_default_port_may_be_taken_and_a_configured_one_may_not(tmp_path, caplog):
+    with closing(socket.create_server(("127.0.0.1", 0))) as holder:
+        address = f"127.0.0.1:{holder.getsockname()[1]}"
+        open_it = partial(open_listeners, tmp_path, tcp="off", tcp_is_default=False, wyoming=[address])
+        listeners = await open_it(wyoming_is_default=True)
+        assert listeners.wyoming == []
+        assert f"{address} is in use" in caplog.text
+        await close(listeners)
+        listeners.remove_files()
+        with pytest.raises(OverloadedError, match=r"server\.wyoming"):
+            await open_it(wyoming_is_default=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_wyoming_socket_of_systemd_takes_the_place_of_own_ones(tmp_path):
+    passed = socket.create_server(("127.0.0.1", 0))
+    inherited = [InheritedSocket(name="wyoming", socket=passed)]
+    listeners = await open_listeners(
+        tmp_path, tcp="off", tcp_is_default=False, wyoming=["127.0.0.1:1"], inherited=inherited
+    )
+    assert listeners.names[0] == "wyoming: systemd"
+    assert len(listeners.wyoming) == 1
+    assert listeners.inherited
+    await close(listeners)
+    listeners.remove_files()
+
+
+async def test_a_wyoming_path_without_its_directory_is_an_error(tmp_path):
+    with pytest.raises(AccessError, match=r"nowhere/w\.sock: No such file"):
+        await open_listeners(tmp_path, tcp="off", tcp_is_default=False, wyoming=["unix://nowhere/w.sock"])

@@ -10,12 +10,13 @@ from sttd.errors import AccessError, ConfigError
 from sttd.host import units
 from sttd.host.units import Scope, install, uninstall
 
-USER_UNITS = ["sttd-audio.socket", "sttd.service", "sttd.socket"]
+USER_UNITS = ["sttd-audio.socket", "sttd-wyoming.socket", "sttd.service", "sttd.socket"]
 SYSTEM_FILES = [
     "etc/sttd/sttd.toml",
     "usr/lib/systemd/system/sttd-audio.socket",
     "usr/lib/systemd/system/sttd-pull@.service",
     "usr/lib/systemd/system/sttd-tcp.socket",
+    "usr/lib/systemd/system/sttd-wyoming.socket",
     "usr/lib/systemd/system/sttd.service",
     "usr/lib/systemd/system/sttd.socket",
     "usr/lib/sysusers.d/sttd.conf",

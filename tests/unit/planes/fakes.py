@@ -7,12 +7,15 @@ import attrs
 import trio
 
 from sttd.core.types import Stopped
+from sttd.host.spool import Room
 from sttd.metrics import Metrics
 from sttd.options import SessionOptions
 from sttd.planes.audio import AudioLimits
 from sttd.planes.drain import Drain
 from sttd.planes.http import HttpLimits, serve_http
+from sttd.session.beginning import Beginning
 from sttd.session.inbox import Inbox
+from sttd.uploads import Uploads
 from sttd.wire.access import AccessRules
 from tests.answers import MODELS, STATUS
 
@@ -28,8 +31,10 @@ class FakeSession:
     close_code: int | None = None
     calls: list = attrs.field(factory=list)
     left: trio.Event = attrs.field(factory=trio.Event)
+    told_to_stop: trio.Event = attrs.field(factory=trio.Event)
     stuck: bool = False  # take no audio
     heard_s: float = 0.0
+    stays: bool = False  # beyond a `stop`
     _events: tuple = attrs.field(factory=lambda: trio.open_memory_channel(5000))
     ended: bool = False
     inbox: Inbox = attrs.field(init=False)
@@ -56,7 +61,11 @@ class FakeSession:
     def named(self, name):
         return [call[1] for call in self.calls if call[0] == name]
 
-    async def wait_for_room(self):
+    @property
+    def ending(self):
+        return "stop" if self.ended else None
+
+    async def wait_for_room(self, *, patient=False):
         await trio.lowlevel.checkpoint()
         await self.inbox.wait_for_room()
 
@@ -74,7 +83,13 @@ class FakeSession:
 
     def stop(self):
         self.calls.append(("stop", None))
-        self.end(Stopped(audio_s=0.0, utterances=0, dropped_s=0.0), close_code=1000)
+        self.told_to_stop.set()
+        if not self.stays:
+            self.end(Stopped(audio_s=0.0, utterances=0, dropped_s=0.0), close_code=1000)
+
+    def abort(self):
+        self.calls.append(("abort", None))
+        self.end(Stopped(audio_s=0.0, utterances=0, dropped_s=0.0), close_code=1008)
 
     def row(self):
         return self
@@ -94,9 +109,14 @@ class FakeService:
     meters: Metrics = attrs.field(factory=Metrics)
     sessions: list = attrs.field(factory=list)
     peers: list = attrs.field(factory=list)
+    apis: list = attrs.field(factory=list)
     refusals: list = attrs.field(factory=list)
     ready: tuple = (True, "ok")
+    upload: bytes = b""  # the last one
+    staying: bool = False  # its sessions do not end at a `stop`
     opened: trio.Event = attrs.field(factory=trio.Event)
+    uploads: Uploads = attrs.field(factory=lambda: Uploads(Room(total_bytes=1 << 20, uid_bytes=1 << 20), finals=1))
+    beginning: Beginning = attrs.field(factory=lambda: Beginning(pcm=bytes(6400), duration_s=0.1, whole=True))
 
     @property
     def desk(self):
@@ -108,19 +128,26 @@ class FakeService:
     def defaults(self, *, kind="live"):
         return SessionOptions(kind=kind, interim=kind == "live", model="fake")
 
+    async def decode_beginning(self, pieces, *, most_s, peer):
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.upload = b"".join([piece async for piece in pieces])
+        return self.beginning
+
     def fit_changes(self, changes, *, options):
         if self.refusals:
             raise self.refusals.pop(0)
         return changes
 
     @asynccontextmanager
-    async def open_session(self, options, *, peer, api="sttd"):
+    async def open_session(self, options, *, peer, api="sttd", whole=False):
         await trio.lowlevel.checkpoint()
         if self.refusals:
             raise self.refusals.pop(0)
-        session = FakeSession(options)
+        session = FakeSession(options, stays=self.staying)
         self.sessions.append(session)
         self.peers.append(peer)
+        self.apis.append(api)
         self.opened.set()
         try:
             yield session
@@ -135,6 +162,9 @@ class FakeService:
 
     def models(self):
         return MODELS
+
+    def languages(self, preset):
+        return ("de", "en") if preset == "fake" else ("en",)
 
     def metrics(self):
         return self.meters.render(self.status())

@@ -379,6 +379,20 @@ async def test_frames_against_the_rfc_are_closed_with_their_code_after_what_is_o
     assert (kinds(events)[0], kinds(events)[-1], code) == ("error", "completed", 1007)
 
 
+async def test_large_messages_of_all_clients_together_are_bounded_and_given_back():
+    limits = HttpLimits(large_bytes=1 << 20, linger_s=0.5, line=LineLimits(close_s=1.0))
+    async with open_plane(service=Service(), limits=limits) as plane:
+        for _ in range(3):
+            async with connected(plane) as client:
+                for _ in range(3):
+                    await client.append(bytes(1 << 20))
+                await client.update()
+        async with connected(plane) as client:
+            await client.append(bytes(2 << 20))
+            events, code = await client.hear_all()
+    assert (events[-1]["error"]["code"], code) == ("overloaded", 1013)
+
+
 async def test_a_client_that_does_not_read_is_left_and_told_so_once_it_reads_again():
     async with one_client(stall_s=1.0) as (plane, client):
         await client.update(turn_detection=None, include=["sttd.interim"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.wire import frames
-from sttd.wire.frames import FRAMES_A_TURN, MAX_FRAGMENTS, FrameGuard
+from sttd.wire.frames import FRAMES_A_TURN, MAX_FRAGMENTS, FrameGuard, LargeMessages
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 
 PING, PONG, BINARY, CONTINUATION = 0x9, 0xA, 0x2, 0x0
@@ -80,6 +80,35 @@ def test_a_message_has_few_fragments():
     assert guard.violation is None
     hand_on(guard, frame(CONTINUATION, fin=False))
     assert "fragments" in guard.violation.message
+
+
+def test_a_larger_message_may_have_more_fragments():
+    guard = FrameGuard(21 * MAX_MESSAGE_BYTES)
+    piece = bytes(16 * 1024)
+    data = frame(BINARY, piece, fin=False) + frame(CONTINUATION, piece, fin=False) * 1343
+    hand_on(guard, data)
+    assert guard.violation is None
+
+
+def test_what_large_messages_have_beyond_others_is_counted_for_all_connections_until_it_is_taken():
+    large = LargeMessages(limit_bytes=MAX_MESSAGE_BYTES)
+    first, second = (FrameGuard(4 * MAX_MESSAGE_BYTES, large) for _ in range(2))
+    half = frame(BINARY, bytes(3 * MAX_MESSAGE_BYTES // 2))
+    hand_on(first, frame(BINARY, b"small") + half)
+    hand_on(second, half[: -MAX_MESSAGE_BYTES // 4])
+    assert large.held_bytes == 3 * MAX_MESSAGE_BYTES // 4
+    first.taken()
+    assert large.held_bytes == 3 * MAX_MESSAGE_BYTES // 4
+    first.taken()
+    assert large.held_bytes == MAX_MESSAGE_BYTES // 4
+    hand_on(first, half)
+    hand_on(second, half[-MAX_MESSAGE_BYTES // 4 :] + frame(BINARY, bytes(MAX_MESSAGE_BYTES)))
+    assert (first.violation, second.violation) == (None, None)
+    hand_on(second, frame(BINARY, bytes(MAX_MESSAGE_BYTES + 1)))
+    assert second.violation.code == "overloaded"
+    for guard in (first, second):
+        guard.close()
+    assert large.held_bytes == 0
 
 
 def test_control_frames_between_fragments_are_no_part_of_the_message():

@@ -107,11 +107,13 @@ def test_what_upstream_has_and_sttd_has_not_is_ignored():
 
 @given(st.lists(st.tuples(st.sampled_from(["model", "language", "stream", "temperature", "x", ""]), st.binary())))
 def test_whatever_the_fields_say_is_a_request_or_a_refusal(fields):
+    refusal = None
     try:
         read_request(fields, has_file=True, task="transcribe")
-    except Refused as refusal:
-        assert refusal.answer.status == 400
-        assert refusal.param in {name for name, _ in fields}
+    except Refused as error:
+        refusal = error
+    assert refusal is None or refusal.answer.status == 400
+    assert refusal is None or refusal.param in {name for name, _ in fields}
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.errors import DecodeError, OverloadedError, SessionError
-from sttd.wire.realtime import Finalize, RealtimeTalk, Renew, Say, Text, logprobs
+from sttd.wire.realtime import Finalize, RealtimeTalk, Renew, Say
 from sttd.wire.realtime_messages import Clear, Commit, Update
 from sttd.wire.realtime_settings import RefusedError, Settings
 
 SECOND = 48_000  # bytes of 24 kHz
 NAMES = "conversation.item.input_audio_transcription."
 STOPPING = SessionError("the daemon is stopping", code="shutting_down")
+
+
+@attrs.frozen
+class Word:
+    word: str
+    probability: float
+    start_s: float = 0.0
+    end_s: float = 1.0
+
+
+@attrs.frozen
+class Spoken:
+    """The final of an utterance."""
+
+    text: str
+    language: str
+    words: list | None
+    confidence: float = 0.9
 
 
 class Desk:
@@ -58,7 +76,9 @@ class Desk:
         return self.do(self.talk.speech_ended(utterance, at_s=at_s, silence_ms=silence_ms, reason=reason))
 
     def final(self, utterance, text, *, language="en", decoded=True, words=None):
-        return self.do(self.talk.final(utterance, Text(text=text, language=language, decoded=decoded, words=words)))
+        words = words and [Word(word=word, probability=probability) for word, probability in words]
+        final = Spoken(text=text, language=language, words=words)
+        return self.do(self.talk.final(utterance, final, decoded=decoded))
 
     def ended(self, error=STOPPING):
         return self.do(self.talk.session_ended(error))
@@ -349,9 +369,18 @@ def test_logprobs_are_those_of_the_words_and_together_they_are_the_text():
     assert bytes(completed["logprobs"][1]["bytes"]).decode() == " wörld"
 
 
-def test_words_that_gave_way_to_stable_text_have_no_logprobs():
-    assert [token["token"] for token in logprobs("one two", [("un", 0.5), ("two", 0.5)])] == ["one two"]
-    assert logprobs("", []) == []
+def test_logprobs_of_an_item_in_parts_are_its_text_too():
+    desk = Desk(turns=False)
+    desk.append(40.0)
+    desk.start(1)
+    desk.end(1, "max_length")
+    desk.start(2)
+    desk.final(1, "one two", words=[("un", 0.5), (" two", 0.5)])
+    desk.commit()
+    desk.end(2, "finalize")
+    desk.final(2, "three", words=[("three", 0.5)])
+    (completed,) = desk.named(f"{NAMES}completed")
+    assert [token["token"] for token in completed["logprobs"]] == ["one two", " three"]
 
 
 def test_interims_are_sent_to_those_who_asked():
@@ -454,6 +483,21 @@ def test_with_turn_detection_another_session_takes_over_between_utterances():
     assert started["audio_start_ms"] == 2500  # of all that was appended
 
 
+def test_a_commit_between_two_sessions_is_of_an_item_where_nobody_spoke():
+    desk = Desk()
+    desk.append(2.0)
+    desk.update(renew=True)
+    assert desk.commit() == [*COMMITTED, "completed 1 ''"]
+    desk.append(1.0)
+    desk.update(renew=True)
+    desk.clear()
+    assert desk.asked == [Renew, Renew]  # nobody is there to end anything
+    for _ in range(2):
+        assert desk.ended() == []
+    desk.append(1.0)
+    assert desk.start(1) == ["speech_started 3"]
+
+
 def test_outcomes_of_a_new_session_wait_for_those_of_the_old_one():
     desk = Desk()
     desk.append(2.0)
@@ -487,6 +531,7 @@ class Hearer:
     """A session as the core has it: what it is given takes effect in order, finals leave in order."""
 
     turns: bool
+    opened: bool = False
     inbox: list = attrs.field(factory=list)
     number: int = 0
     open: int | None = None
@@ -509,11 +554,12 @@ def _play(desk, session, step, data):
         case "append":
             desk.append(data.draw(st.sampled_from([0.05, 1.0])))
             session.inbox.append("audio")
+            session.opened = True
         case "commit":
             desk.commit()
         case "clear":
             desk.clear()
-        case "hear":
+        case "hear" if session.opened:
             _hear(desk, session, data.draw(st.sampled_from(["goes on", "endpoint", "max_length"])))
         case "interim" if session.open is not None:
             _grow(desk, session, data.draw(st.sampled_from(["a", "bc", " d"])))
@@ -525,6 +571,7 @@ def _play(desk, session, step, data):
             desk.talk.troubled(DecodeError("no"))
     if Finalize in desk.asked:
         desk.asked.remove(Finalize)
+        assert session.opened, "no session is there to end anything"
         session.inbox.append("finalize")
     if Renew in desk.asked:
         desk.asked.remove(Renew)
@@ -541,6 +588,8 @@ def _hear(desk, session, how):
         else:
             _close(desk, session, "finalize")
     elif session.open is None:
+        if session.turns and how == "endpoint":
+            return  # silence
         session.number += 1
         session.open, session.stable[session.number] = session.number, ""
         desk.start(session.number)
@@ -567,7 +616,7 @@ def _let_out(desk, session):
 
 def _drain(desk, session):
     while session.inbox:
-        _hear(desk, session, "goes on")
+        _hear(desk, session, "endpoint" if session.turns else "goes on")
     if session.open is not None:
         _close(desk, session, "drain")
     while session.owed:

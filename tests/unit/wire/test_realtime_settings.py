@@ -172,14 +172,14 @@ def test_what_is_kept_is_bounded():
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda value: st.lists(value, max_size=3) | st.dictionaries(st.text(max_size=5), value, max_size=3),
     max_leaves=6,
 )
 keys = st.sampled_from(
     ["type", "rate", "model", "language", "languages", "prompt", "keywords", "eagerness", "strength"]
 )
 values = json_values | st.dictionaries(keys, json_values, max_size=4)
-inner = st.fixed_dictionaries(
+nested = st.fixed_dictionaries(
     {}, optional=dict.fromkeys(["format", "transcription", "noise_reduction", "turn_detection"], values)
 )
 flat = dict.fromkeys(
@@ -188,7 +188,7 @@ flat = dict.fromkeys(
 )
 
 
-@given(st.fixed_dictionaries({}, optional={"audio": st.fixed_dictionaries({"input": inner}), **flat}) | json_values)
+@given(st.fixed_dictionaries({}, optional={"audio": st.fixed_dictionaries({"input": nested}), **flat}) | json_values)
 def test_whatever_is_asked_for_is_either_refused_or_can_be_shown(session):
     try:
         settings = Settings().updated(session)

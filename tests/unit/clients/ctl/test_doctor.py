@@ -3,7 +3,14 @@
 import json
 
 import pytest
-from sttd_client.ctl.doctor import choice_findings, gpu_findings, model_findings, sandbox_findings, server_findings
+from sttd_client.ctl.doctor import (
+    choice_findings,
+    gpu_findings,
+    model_findings,
+    sandbox_findings,
+    server_findings,
+    wyoming_findings,
+)
 from sttd_client.ctl.machine import CudaLibraries, Gpu, Process, look_at_gpu, look_at_process
 
 from sttd import __version__
@@ -54,6 +61,15 @@ def test_an_old_daemon_a_late_loop_and_an_error_are_found(status_report):
     assert [finding.verdict for finding in findings] == ["good", "note", "bad", "note"]
     assert "300 ms late" in findings[2].text
     assert "out of luck" in findings[3].text
+
+
+def test_where_home_assistant_connects_is_said_or_how_to_find_out_why_it_cannot(status_report):
+    listeners = ["control: /run/c.sock", "wyoming: 127.0.0.1:10300", "wyoming: /run/w.sock"]
+    (found,) = wyoming_findings({"server": {**status_report["server"], "listeners": listeners}})
+    assert (found.verdict, found.text) == ("good", "Home Assistant connects to 127.0.0.1:10300 and /run/w.sock")
+    (missing,) = wyoming_findings({"server": {**status_report["server"], "listeners": listeners[:1]}})
+    assert missing.verdict == "note"
+    assert "server.wyoming" in missing.advice
 
 
 def test_an_absent_default_model_is_named_with_the_command_that_gets_it(status_report, presets):
