@@ -36,7 +36,7 @@ from sttd.core.types import SAMPLE_RATE, Samples
 from sttd.engine.contract import Preset
 from sttd.engine.presets import builtin_presets
 from sttd.engine.whisper.backend import LoadedWhisper, WhisperBackend
-from sttd.engine.whisper.features import FULL_WINDOW, encode, log_mel
+from sttd.engine.whisper.features import encode, log_mel, window_for
 
 MODEL = "base"  # detection needs a model of many languages
 CUTS_S = (1.0, 2.0, 3.0, 5.0)
@@ -95,7 +95,10 @@ class Detector:
         decoder = self.model._decoder
         for first in range(0, len(sounds), BATCH):
             batch = sounds[first : first + BATCH]
-            features = np.stack([log_mel(decoder._extractor, sound, window=FULL_WINDOW) for sound in batch])
+            # As interims are heard: what the first of them says of the language is what the speaker sees.
+            longest = max(len(sound) for sound in batch)
+            window = window_for(longest, allowed=decoder._settings.interim_windows)
+            features = np.stack([log_mel(decoder._extractor, sound, window=window) for sound in batch])
             for guesses in decoder._whisper.detect_language(encode(decoder._whisper, features).output):
                 yield {token[2:-2]: probability for token, probability in guesses}
 

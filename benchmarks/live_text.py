@@ -61,7 +61,7 @@ from sttd.engine.whisper.backend import WhisperBackend
 from sttd.options import Endpointing, LiveText, SessionOptions, Tuning
 
 LONGEST_S = 20.0
-DECODES_S = (0.2, 0.4)  # an interim every 0.4 and every 0.8 s
+DECODES_S = (0.12, 0.4)  # an interim every 0.4 and every 0.8 s
 LEAD_S, TAIL_S = 0.5, 2.0  # of room noise: before a clip, and longer than the longest wait for an endpoint
 STEP_FRAMES = 2  # 40 ms, as a client sends them
 

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -20,7 +21,8 @@ import msgpack
 import numpy as np
 from websockets.sync.client import ClientConnection, unix_connect
 
-START_S = 30.0
+# How long anything may take that is under way: a machine with other work to do is not a daemon that hangs. Chosen.
+PATIENCE_S = 300.0
 
 
 @attrs.define
@@ -55,7 +57,7 @@ class RunningDaemon:
                 env={**environ, "XDG_CONFIG_HOME": str(directory / "no-config"), **(env or {})},
             )
         daemon = cls(directory, process)
-        deadline = time.monotonic() + START_S
+        deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise RuntimeError(f"sttd ended with {process.returncode}: {daemon.log()}")
@@ -75,7 +77,7 @@ class RunningDaemon:
         self.signalled = True
         self.process.send_signal(signal.SIGTERM)
 
-    def stop(self, *, timeout_s: float = 30.0) -> int:
+    def stop(self, *, timeout_s: float = PATIENCE_S) -> int:
         """SIGTERM unless it had one, and the exit status."""
         if self.process.poll() is None and not self.signalled:
             self.terminate()
@@ -88,7 +90,7 @@ class RunningDaemon:
     def call(self, method: str, **params: object) -> dict:
         """One request of the control plane. Raises RuntimeError with the error's map."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-            sock.settimeout(30)
+            sock.settimeout(PATIENCE_S)
             sock.connect(str(self.control))
             sock.sendall(msgpack.packb([0, 1, method, [params] if params else []]))
             unpacker = msgpack.Unpacker()
@@ -102,16 +104,17 @@ class RunningDaemon:
         raise ConnectionError("the daemon closed the connection")
 
     def connect(self) -> ClientConnection:
-        """A WebSocket to the audio plane."""
-        return unix_connect(str(self.audio), "ws://localhost/ws", max_size=None)
+        """A WebSocket to the audio plane. It sends no pings: it would not see the answer while a test reads nothing."""
+        uri = "ws://localhost/ws"
+        return unix_connect(str(self.audio), uri, max_size=None, open_timeout=PATIENCE_S, ping_interval=None)
 
 
 def start(socket_: ClientConnection, **options: object) -> dict:
     """Open a session; returns `started`."""
-    hello = json.loads(socket_.recv(timeout=10))
+    hello = json.loads(socket_.recv(timeout=PATIENCE_S))
     assert hello["type"] == "hello"
     socket_.send(json.dumps({"op": "start", **options}))
-    started = json.loads(socket_.recv(timeout=10))
+    started = json.loads(socket_.recv(timeout=PATIENCE_S))
     assert started["type"] == "started", started
     return started
 
@@ -120,7 +123,41 @@ def say(socket_: ClientConnection, op: str, **fields: object) -> None:
     socket_.send(json.dumps({"op": op, **fields}))
 
 
-def read_until(socket_: ClientConnection, kind: str, *, timeout_s: float = 60.0) -> list[dict]:
+PIECE_S = 0.5
+
+
+def speak(
+    daemon: RunningDaemon, socket_: ClientConnection, pcm: bytes, *, until: Callable[[list[dict]], bool]
+) -> list[dict]:
+    """Send 16-bit audio of 16 kHz at the pace of speech; once `until` holds for the interims, as fast as it goes.
+
+    The pace is slower where hearing and decoding take their time, so that there are interims on any machine. Of the
+    daemon's sessions this is the newest. Returns the events so far.
+    """
+    events, enough, size = [], False, round(PIECE_S * 16_000) * 2
+    for at in range(0, len(pcm), size):
+        socket_.send(pcm[at : at + size])
+        due = time.monotonic() + PIECE_S
+        while not enough:
+            try:
+                events.append(json.loads(socket_.recv(timeout=max(0.1, due - time.monotonic()))))
+            except TimeoutError:
+                if _has_done_its_work(daemon, heard_s=(at + size) / 32_000):
+                    break
+            else:
+                enough = events[-1]["type"] == "interim" and until([e for e in events if e["type"] == "interim"])
+    return events
+
+
+def _has_done_its_work(daemon: RunningDaemon, *, heard_s: float) -> bool:
+    """Whether its newest session has heard so much, and there is nothing to load or to decode."""
+    row, status = daemon.call("sessions")["sessions"][-1], daemon.call("status")
+    loading = any(entry["state"] == "loading" for entry in status["models"]["entries"])
+    decoding = status["scheduler"]["in_flight"] or any(status["scheduler"]["queued"].values())
+    return row["audio_s"] >= heard_s - 0.1 and not loading and not decoding
+
+
+def read_until(socket_: ClientConnection, kind: str, *, timeout_s: float = PATIENCE_S) -> list[dict]:
     """Events up to and with the first of this kind."""
     events = []
     while True:
@@ -129,12 +166,12 @@ def read_until(socket_: ClientConnection, kind: str, *, timeout_s: float = 60.0)
             return events
 
 
-def read_to_end(socket_: ClientConnection, *, timeout_s: float = 60.0) -> list[dict]:
+def read_to_end(socket_: ClientConnection, *, timeout_s: float = PATIENCE_S) -> list[dict]:
     """All events until the daemon closes."""
     return [json.loads(message) for message in iter_messages(socket_, timeout_s=timeout_s)]
 
 
-def iter_messages(socket_: ClientConnection, *, timeout_s: float):
+def iter_messages(socket_: ClientConnection, *, timeout_s: float = PATIENCE_S):
     from websockets.exceptions import ConnectionClosed
 
     while True:
@@ -205,7 +242,7 @@ def read_pcm(path: Path, *, rate: int = 16_000, channels: int = 1) -> bytes:
 class ControlLine:
     """One connection to the control plane, kept open, that knows msgpack and sockets alone."""
 
-    def __init__(self, daemon: RunningDaemon, *, timeout_s: float = 20.0) -> None:
+    def __init__(self, daemon: RunningDaemon, *, timeout_s: float = PATIENCE_S) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout_s)
         self.socket.connect(str(daemon.control))

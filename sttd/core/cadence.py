@@ -4,8 +4,9 @@
    a client that stops sending does not say so, and its last words would be shown to nobody.
 2. Not while the last one is being decoded. One that still waits in the queue is no hindrance: it will be replaced.
 3. The wish yields to the load. Under load, or when decodes are slow, interims come at longer intervals on the clock:
-   one may take half of the time between two, and from a load of one half on the interval grows, up to `_STRETCH`
-   times at full load. So finals, which come when they come, find free workers.
+   one may take three tenths of the time between two, or half of it, once they would come less often than every
+   `_OFTEN_MS`; and from a load of one half on the interval grows, up to `_STRETCH` times at full load. So finals, which
+   come when they come, find free workers, and no machine is kept busy for text that comes quicker than it is read.
 4. Never longer than `max_ms` (unless rule 2 holds): live text that stands still for longer looks broken.
 """
 
@@ -15,8 +16,12 @@ import attrs
 
 from sttd.options import TUNING
 
-# All four are chosen: half of a model for one speaker's live text leaves the other half for finals and for others.
+# All six are chosen: half of a model for one speaker's live text leaves the other half for finals and for others.
 _SHARE = 0.5  # of the time between two interims may go into decoding one
+_OFTEN_SHARE = (
+    0.3  # while they come every `_OFTEN_MS` or more often: base on two cores, 0.2 s a decode, has 1.5 a second
+)
+_OFTEN_MS = 800.0
 _BUSY = 0.5  # the load from which on interims yield
 _STRETCH = 8.0  # 350 ms become 2.8 s, about the longest interval (`max_ms`)
 _NEWEST = 0.3  # weight of the newest decode time in the running mean: about the last three count
@@ -65,7 +70,8 @@ class Cadence:
     def _pause_ms(self, load: float) -> float:
         """The least time on the clock between two (rules 3 and 4)."""
         stretch = 1 + (_STRETCH - 1) * max(0.0, min(1.0, load) - _BUSY) / (1 - _BUSY)
-        wanted_ms = 1000 * self._decode_s / _SHARE
+        decode_ms = 1000 * self._decode_s
+        wanted_ms = max(decode_ms / _SHARE, min(decode_ms / _OFTEN_SHARE, _OFTEN_MS))
         if stretch > 1:
             wanted_ms = max(wanted_ms, self.interim_min_ms) * stretch
         return min(wanted_ms, self.max_ms)

@@ -90,6 +90,12 @@ class Hearing:
         return self._assembler.open_utterance is not None
 
     @property
+    def showing(self) -> bool:
+        """Whether an utterance is open that may have interims."""
+        turn = self._open_turn
+        return turn is not None and turn.wants_interims
+
+    @property
     def owing(self) -> int:
         """How many finals are still to come of what was heard so far."""
         return len(self._owed)

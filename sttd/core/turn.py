@@ -186,16 +186,21 @@ class Turn:
         """The first input: the utterance is open."""
         options = self.options
         actions: list[Action] = [Say(SpeechStart(utterance=self.number, at_s=seconds(self.opened.at_sample)))]
-        if self._wants_interims and options.interim_model != options.model:
+        if self.wants_interims and options.interim_model != options.model:
             actions.append(self._lease_for_interims())
         return [*actions, self._lease()]
+
+    @property
+    def wants_interims(self) -> bool:
+        """Whether there is anybody to show interims to."""
+        return self.options.interim and not self.client_left
 
     def wants_interim(self, position: int, *, now: float, load: float, waits: bool) -> bool:
         """Whether an interim of the audio up to `position` is due (rule 2).
 
         `load` is how busy live speech keeps the models, 0 to 1; `waits`: the interim under way is still in the queue.
         """
-        if not self._live or not self._wants_interims or self.phase is not Phase.SPEAKING:
+        if not self._live or not self.wants_interims or self.phase is not Phase.SPEAKING:
             return False
         if self._interim is not None and not waits:
             return False
@@ -222,7 +227,7 @@ class Turn:
         """The speaker went on: what was decoded meanwhile is not the utterance, but what was said so far."""
         speculation = self._speculation
         actions = self._give_up_speculation()
-        if speculation is None or speculation.outcome is None or not self._wants_interims:
+        if speculation is None or speculation.outcome is None or not self.wants_interims:
             return actions
         hypothesis, audio_s = speculation.outcome.hypothesis, speculation.audio_s
         if not self._is_heard(hypothesis, audio_s=audio_s):
@@ -324,10 +329,6 @@ class Turn:
         return self.failed(job, error, now=now)
 
     # ---------------------------------------------------------------- rules
-
-    @property
-    def _wants_interims(self) -> bool:
-        return self.options.interim and not self.client_left
 
     def _lease(self, *, after_s: float = 0.0) -> Lease:
         self._leased = _Leased.ASKED

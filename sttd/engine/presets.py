@@ -56,9 +56,6 @@ def builtin_presets() -> dict[str, Preset]:
             name="demo",
             backend="whisper",
             model="demo",
-            # It hears the same in them, in a quarter to a third of the time. `benchmarks.interim_windows` is the gate,
-            # to be run again for every new model.
-            options={"interim_windows": (1000, 1500, 2000)},
             max_window_s=20.0,  # beyond, its errors are three times as many (its card)
             summary="the embedded demo voice model, English, 3 MB",
         ),

@@ -66,7 +66,7 @@ def runs_live(speed: Speed | None) -> bool | None:
 def expected(model: Published, *, threads: int, factor: float = 1.0) -> Speed:
     """Rule 2 for a CPU. `factor`: what this machine takes of what is expected of it."""
     scale = factor * REFERENCE_THREADS / min(threads, _GAIN_LIMIT)
-    return Speed(interim_s=model.interim_s * scale, window_s=model.window_s * scale)
+    return Speed(interim_s=model.interim_s * model.interim_share * scale, window_s=model.window_s * scale)
 
 
 def correction(measured: Mapping[str, Speed], *, threads: int) -> float:

@@ -327,7 +327,8 @@ class Connection:
                     await self._tell_text(utterance, session)
         except SttdError as error:
             self._end_with(error)
-            task_status.started()
+            if utterance.session is None:
+                task_status.started()  # all the same: whoever waits for it is at its end
         finally:
             utterance.over.set()
 

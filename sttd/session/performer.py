@@ -89,7 +89,7 @@ class Performer:
     _waiting: deque[Action] = attrs.field(factory=deque, init=False)
     _performing: bool = attrs.field(default=False, init=False)
     _held: dict[tuple[int, Role], _Held] = attrs.field(factory=dict, init=False)
-    _looking: trio.CancelScope | None = attrs.field(default=None, init=False)  # while an utterance is open
+    _looking: trio.CancelScope | None = attrs.field(default=None, init=False)  # while there may be interims
     _tickets: dict[JobId, Ticket] = attrs.field(factory=dict, init=False)
     _later: set[JobId] = attrs.field(factory=set, init=False)  # jobs that wait for their time
 
@@ -110,10 +110,10 @@ class Performer:
                 self._do(self._waiting.popleft())
         finally:
             self._performing = False
-        if self.hearing.speaking and self._looking is None and self.nursery is not None:
+        if self.hearing.showing and self._looking is None and self.nursery is not None:
             self._looking = trio.CancelScope()
             self.nursery.start_soon(self._look, self._looking)
-        elif self._looking is not None and not self.hearing.speaking:
+        elif self._looking is not None and not self.hearing.showing:
             self._looking.cancel()
             self._looking = None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import RunningDaemon, check_promises, read_pcm, transcribe
+from tests.running import RunningDaemon, check_promises, read_pcm, read_to_end, say, speak, start, transcribe
 
 ASSETS = Path(__file__).parents[2] / "sttd" / "assets"
 pytestmark = pytest.mark.model
@@ -43,19 +43,17 @@ def test_the_bundled_sample_is_heard_as_it_was_spoken(demo):
         assert all(final["start_s"] - 0.5 <= start <= final["end_s"] for start in starts)
 
 
+def have_grown(interims):
+    return len(interims) >= 3 and interims[-1]["stable_chars"] > 0
+
+
 def test_interims_grow_into_the_final(demo):
     pcm = read_pcm(ASSETS / "sample.flac")
     with demo.connect() as socket_:
-        from tests.running import read_to_end, say, start
-
         start(socket_, lang="en", label="growing")
-        for at in range(0, 16_000 * 2 * 4, 3200):  # the first utterance, in real time
-            socket_.send(pcm[at : at + 3200])
-            import time
-
-            time.sleep(0.1)
+        events = speak(demo, socket_, pcm[: 16_000 * 2 * 4], until=have_grown)  # the first utterance
         say(socket_, "stop")
-        events = read_to_end(socket_)
+        events += read_to_end(socket_)
     check_promises(events)
     interims = [event for event in events if event["type"] == "interim"]
     assert len(interims) >= 3

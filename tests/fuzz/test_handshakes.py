@@ -6,7 +6,7 @@ is no IDNA name, header bytes outside ASCII, and a connection that closes while 
 
 import os
 import struct
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -120,7 +120,7 @@ async def unharmed():
             while (answer := await plane.ask(handshake() + frame(8, b"\x03\xe8"))).startswith(TOO_LATE):
                 pass
             assert answer.startswith(b"HTTP/1.1 101 ")
-            await until(lambda: census() == before)
+            await until(lambda: all(now <= then for now, then in zip(census(), before, strict=True)))
 
 
 async def is_ready(plane):
@@ -180,17 +180,18 @@ async def test_frames(case, leave, caplog):
 
 
 async def test_a_head_that_drips(caplog):
+    sent = 0
     async with unharmed() as plane, await plane.connect() as stream:
-        try:
-            for byte in handshake()[:-1]:
-                await stream.send_all(bytes([byte]))
-                await trio.sleep(0.01)
-        except trio.BrokenResourceError:
-            pass
-        began = trio.current_time()
         with trio.fail_after(60):
+            try:
+                for byte in handshake()[:-1]:
+                    await stream.send_all(bytes([byte]))
+                    await trio.sleep(0.01)
+                    sent += 1
+            except trio.BrokenResourceError:
+                pass
             await stream.receive_some()
-        assert trio.current_time() - began < 1
+    assert sent < len(handshake()) - 1, "each byte was in time, and the head was waited for"
     assert not caplog.records
 
 
@@ -231,7 +232,15 @@ async def test_a_real_daemon_survives_all_of_it(serve):
 
 
 def open_files(daemon):
-    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
+    """How many descriptors the daemon holds, without those through which it reads the memory there is.
+
+    The first session opens them, and they stay.
+    """
+    count = 0
+    for entry in os.scandir(f"/proc/{daemon.process.pid}/fd"):
+        with suppress(FileNotFoundError):
+            count += not os.readlink(entry.path).startswith(("/proc/", "/sys/"))
+    return count
 
 
 async def poke(daemon, data):

@@ -14,7 +14,7 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.conftest import ROOT
-from tests.running import read_pcm
+from tests.running import PATIENCE_S, read_pcm
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -34,7 +34,7 @@ class Page:
     def call(self, method, **params):
         number = next(self._ids)
         self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
-        while (answer := json.loads(self.socket.recv(timeout=20))).get("id") != number:
+        while (answer := json.loads(self.socket.recv(timeout=PATIENCE_S))).get("id") != number:
             pass
         assert "error" not in answer, answer
         return answer["result"]
@@ -51,7 +51,7 @@ class Page:
         self.call("Page.navigate", url=url)
         self.wait_for("document.readyState === 'complete'")
 
-    def wait_for(self, script, *, timeout_s=20.0):
+    def wait_for(self, script, *, timeout_s=PATIENCE_S):
         """Poll an expression until it is true; returns its value."""
         deadline = time.monotonic() + timeout_s
         while not (value := self.eval(script)):
@@ -103,7 +103,7 @@ def page(tmp_path, microphone):
     )
     try:
         address = next(found[1] for line in process.stderr if (found := re.search(r"ws://([^/]+)/", line)))
-        with urlopen(f"http://{address}/json/list", timeout=10) as answer:
+        with urlopen(f"http://{address}/json/list", timeout=PATIENCE_S) as answer:
             target = next(row for row in json.load(answer) if row["type"] == "page")
         with connect(target["webSocketDebuggerUrl"], max_size=None) as socket:
             yield Page(socket)

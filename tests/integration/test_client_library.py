@@ -18,13 +18,14 @@ from sttd_client import (
 )
 
 from sttd.errors import AccessError, ModelError, NotFoundError
+from tests.running import PATIENCE_S
 
 SPEECH = Path(__file__).parents[1] / "data" / "light.flac"
 
 
 @pytest.fixture
 async def watchdog():
-    with trio.fail_after(60):
+    with trio.fail_after(3 * PATIENCE_S):
         yield
 
 
@@ -48,7 +49,9 @@ def free_port():
 
 def test_a_blocking_session_gets_interims_and_a_final(serve, pcm):
     daemon = serve("--tcp", "off", "--model", "fake")
-    with blocking.open_session(socket_path=daemon.control, endpointing=False, words=True, label="test") as session:
+    with blocking.open_session(
+        socket_path=daemon.control, timeout_s=PATIENCE_S, endpointing=False, words=True, label="test"
+    ) as session:
         assert session.started.label == "test"
         assert session.started.endpointing is False
         with blocking.open_control(daemon.control) as control:
@@ -69,16 +72,25 @@ def test_a_blocking_session_gets_interims_and_a_final(serve, pcm):
 
 async def test_a_trio_session_shows_text_while_audio_is_sent(serve, pcm, watchdog):
     daemon = serve("--tcp", "off", "--model", "fake")
-    async with open_session(socket_path=daemon.control, endpointing=False) as session, trio.open_nursery() as nursery:
+    async with (
+        open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, endpointing=False) as session,
+        trio.open_nursery() as nursery,
+    ):
+        interims = []
 
         async def send():
-            for at in range(0, len(pcm), 3200):
-                await session.send(pcm[at : at + 3200])
-                await trio.sleep(0.02)
+            half = len(pcm) // 4 * 2
+            for part in (pcm[:half], pcm[half:]):
+                shown = len(interims)
+                await session.send(part)
+                while len(interims) == shown:  # noqa: ASYNC110 - the other task tells nobody
+                    await trio.sleep(0.02)
             await session.stop()
 
         nursery.start_soon(send)
-        interims = [event async for event in session if isinstance(event, Interim)]
+        async for event in session:
+            if isinstance(event, Interim):
+                interims.append(event)  # noqa: PERF401 - the other task looks at it meanwhile
     assert len(interims) >= 2
     assert [len(event.text) for event in interims] == sorted(len(event.text) for event in interims)
 
@@ -86,15 +98,17 @@ async def test_a_trio_session_shows_text_while_audio_is_sent(serve, pcm, watchdo
 async def test_tcp_needs_the_token_that_the_daemon_wants(serve, pcm, watchdog):
     port = free_port()
     serve("--tcp", f"127.0.0.1:{port}", "--model", "fake", "--set", "server.token=secret")
-    async with open_session(tcp=TcpAddress(port=port, token="secret"), endpointing=False) as session:
+    async with open_session(
+        tcp=TcpAddress(port=port, token="secret"), timeout_s=PATIENCE_S, endpointing=False
+    ) as session:
         await session.send(pcm)
         await session.stop()
         assert [event async for event in session if isinstance(event, Final)]
-    with blocking.open_session(tcp=TcpAddress(port=port, token="secret")) as blocking_session:
+    with blocking.open_session(tcp=TcpAddress(port=port, token="secret"), timeout_s=PATIENCE_S) as blocking_session:
         assert blocking_session.started.session
     for wrong in (None, "wrong"):
         with pytest.raises(AccessError) as caught:
-            async with open_session(tcp=TcpAddress(port=port, token=wrong)):
+            async with open_session(tcp=TcpAddress(port=port, token=wrong), timeout_s=PATIENCE_S):
                 pass
         assert caught.value.code == "unauthorized"
 
@@ -102,7 +116,7 @@ async def test_tcp_needs_the_token_that_the_daemon_wants(serve, pcm, watchdog):
 async def test_refusals_come_as_their_errors(serve, watchdog):
     daemon = serve("--tcp", "off", "--model", "fake")
     with pytest.raises(ModelError) as caught:
-        async with open_session(socket_path=daemon.control, model="nonsense"):
+        async with open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, model="nonsense"):
             pass
     assert caught.value.code == "model_not_found"
     async with open_control(daemon.control) as control:
@@ -113,7 +127,12 @@ async def test_refusals_come_as_their_errors(serve, watchdog):
 async def test_a_session_survives_a_restart_when_asked_to(serve, pcm, watchdog):
     first = serve("--tcp", "off", "--model", "fake")
     async with open_session(
-        socket_path=first.control, reconnect_s=30, endpointing=False, interim=False, label="kept"
+        socket_path=first.control,
+        timeout_s=PATIENCE_S,
+        reconnect_s=PATIENCE_S,
+        endpointing=False,
+        interim=False,
+        label="kept",
     ) as session:
         await session.send(pcm)
         assert isinstance(await session.receive(), SpeechStart)  # the daemon has heard it
@@ -135,7 +154,7 @@ async def test_events_reach_a_subscriber_while_it_calls(serve, pcm, watchdog):
         await control.call("load", preset="fake")
         seen = [await events.receive(), await events.receive()]
         assert [event["event"] for event in seen] == ["loading", "loaded"]
-        async with open_session(socket_path=daemon.control, endpointing=False) as session:
+        async with open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, endpointing=False) as session:
             await session.send(pcm)
             await session.stop()
             async for _ in session:

@@ -10,7 +10,7 @@ import msgpack
 import numpy as np
 import pytest
 
-from tests.running import read_to_end, read_until, start
+from tests.running import PATIENCE_S, read_to_end, read_until, start
 
 # Noise does where the client finalizes: no voice detector gates it.
 SECOND = np.random.default_rng(1).integers(-3000, 3000, 16_000).astype("<i2").tobytes()
@@ -21,7 +21,7 @@ class Line:
 
     def __init__(self, daemon):
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(20)
+        self.socket.settimeout(PATIENCE_S)
         self.socket.connect(str(daemon.control))
         self.unpacker = msgpack.Unpacker()
 
@@ -69,7 +69,7 @@ def test_a_drain_is_told_to_subscribers(serve):
 def test_shutdown_answers_and_then_stops(serve):
     daemon = serve("--tcp", "off", "--model", "fake")
     assert daemon.call("shutdown", drain_s=0) == {}
-    assert daemon.process.wait(10) == 0
+    assert daemon.process.wait(PATIENCE_S) == 0
     daemon.signalled = True
 
 
@@ -122,7 +122,7 @@ def test_another_user_sees_his_own_and_may_not_change_the_daemon(serve, public):
             user=65534,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PATIENCE_S,
         )
         assert done.returncode == 0, done.stderr
         answers = dict(

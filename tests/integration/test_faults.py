@@ -19,15 +19,15 @@ from contextlib import contextmanager
 import pytest
 from sttd_client import Final, Reconnected, blocking
 
-from tests.running import ControlLine, read_to_end, read_until, say, start
+from tests.running import PATIENCE_S, ControlLine, read_to_end, read_until, say, start
 
 NOISE = bytes(range(256)) * 125  # 1 s
 HEARD = "w1 w2 w3"  # of it
 TOLD = {"endpointing": False, "interim": False}
 
 
-def eventually(condition, *, timeout_s=60.0):
-    deadline = time.monotonic() + timeout_s
+def eventually(condition):
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it did not come true"
         time.sleep(0.02)
@@ -164,7 +164,7 @@ def test_a_second_daemon_leaves_the_first_alone(serve):
     daemon = serve("--tcp", "off", "--model", "fake")
     with speaker(daemon):
         command = [sys.executable, "-m", "sttd", "serve", "--runtime-dir", str(daemon.directory), "--model", "fake"]
-        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        second = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
         assert (second.returncode, str(daemon.process.pid) in second.stderr) == (6, True)
 
 
@@ -272,7 +272,7 @@ def test_a_crash_costs_what_is_open_and_the_next_daemon_serves_on_the_sockets_it
         session.send(NOISE)
         eventually(lambda: daemon.call("sessions")["sessions"][0]["utterances"] == 2)
         daemon.process.send_signal(signal.SIGSEGV)
-        daemon.process.wait(30)
+        daemon.process.wait(PATIENCE_S)
         serve("--tcp", "off", "--model", "fake")
         told = next(event for event in session if isinstance(event, Reconnected))
         assert told.lost_bytes == len(NOISE)

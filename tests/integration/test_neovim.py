@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from tests.running import RunningDaemon
+from tests.running import PATIENCE_S, RunningDaemon
 
 NVIM = shutil.which("nvim")
 pytestmark = pytest.mark.skipif(NVIM is None, reason="Neovim is not installed (Debian: apt install neovim)")
@@ -36,7 +36,7 @@ def ask(daemon, tmp_path, script):
     subprocess.run(
         [NVIM, "--headless", "--clean", "-i", "NONE", "-S", source],
         check=True,
-        timeout=30,
+        timeout=PATIENCE_S,
         capture_output=True,
         env={"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
     )

@@ -23,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect, unix_connect
 
-from tests.running import ControlLine, RunningDaemon, free_port, read_to_end, read_until, say, start
+from tests.running import PATIENCE_S, ControlLine, RunningDaemon, free_port, read_to_end, read_until, say, start
 
 TOKEN = "correct-horse-battery"
 NOBODY = 65534
@@ -59,7 +59,7 @@ def guarded(tmp_path_factory):
 
 def get(port, path="/status", **headers):
     """A plain request; headers exactly as given, with underscores for dashes."""
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as connection:
         connection.putrequest("GET", path, skip_host="Host" in headers, skip_accept_encoding=True)
         for name, value in headers.items():
             connection.putheader(name.replace("_", "-"), value)
@@ -71,8 +71,8 @@ def get(port, path="/status", **headers):
 def upgrade(port, **options):
     """The HTTP status that answers a WebSocket handshake: 101 where it is accepted."""
     try:
-        with connect(f"ws://127.0.0.1:{port}/ws", open_timeout=10, **options) as client:
-            assert json.loads(client.recv(timeout=10))["type"] == "hello"
+        with connect(f"ws://127.0.0.1:{port}/ws", open_timeout=PATIENCE_S, **options) as client:
+            assert json.loads(client.recv(timeout=PATIENCE_S))["type"] == "hello"
             return 101
     except InvalidStatus as refused:
         return refused.response.status_code
@@ -125,7 +125,7 @@ def test_an_origin_must_be_absent_own_or_allowed(daemon, port, origin, allowed):
 
 
 def test_a_foreign_host_is_refused_before_any_upgrade(daemon, port):
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as raw:
         raw.sendall(
             b"GET /ws HTTP/1.1\r\nHost: evil.example\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -197,7 +197,7 @@ def test_the_root_is_the_live_caption_page(daemon, port):
 
 def test_unknown_paths_and_methods_are_refused(daemon, port):
     assert get(port, "/nothing")[0] == 404
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as connection:
         connection.request("POST", "/status")
         assert connection.getresponse().status == 405
 
@@ -205,12 +205,12 @@ def test_unknown_paths_and_methods_are_refused(daemon, port):
 def test_the_unix_audio_socket_speaks_the_same_without_the_checks_of_the_web(daemon):
     for path in ("/", "/ready", "/status", "/models", "/metrics"):
         with socket.socket(socket.AF_UNIX) as raw:
-            raw.settimeout(10)
+            raw.settimeout(PATIENCE_S)
             raw.connect(str(daemon.audio))
             raw.sendall(f"GET {path} HTTP/1.1\r\nHost: evil.example\r\nOrigin: http://evil.example\r\n\r\n".encode())
             assert b"".join(iter(lambda: raw.recv(65536), b"")).startswith(b"HTTP/1.1 200 ")
     with unix_connect(str(daemon.audio), "ws://evil.example/ws", origin="http://evil.example") as client:
-        assert json.loads(client.recv(timeout=10))["type"] == "hello"
+        assert json.loads(client.recv(timeout=PATIENCE_S))["type"] == "hello"
 
 
 # ------------------------------------------------------------------ where it listens
@@ -222,7 +222,7 @@ def test_both_sockets_lie_in_the_runtime_directory_for_the_user_alone(tmp_path):
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         sockets = [tmp_path / "sttd" / name for name in ("control.sock", "audio.sock")]
         running = RunningDaemon(tmp_path / "sttd", process)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_S
         while not all(path.exists() for path in sockets) and time.monotonic() < deadline:
             time.sleep(0.02)
         modes = [stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "sttd", *sockets)]
@@ -280,7 +280,7 @@ class Stranger:
     def __exit__(self, *_):
         self.process.stdin.close()
         self.process.stdout.close()
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)
 
     def exchange(self, data):
         """Send bytes; what comes first."""

@@ -13,7 +13,17 @@ import msgpack
 import numpy as np
 import pytest
 
-from tests.running import ControlLine, RunningDaemon, iter_messages, read_to_end, read_until, say, start, transcribe
+from tests.running import (
+    PATIENCE_S,
+    ControlLine,
+    RunningDaemon,
+    iter_messages,
+    read_to_end,
+    read_until,
+    say,
+    start,
+    transcribe,
+)
 
 # Noise does where the client finalizes: no voice detector gates it.
 SECOND = np.random.default_rng(1).integers(-3000, 3000, 16_000).astype("<i2").tobytes()
@@ -80,8 +90,8 @@ def entries(daemon):
     return {entry["preset"]: entry for entry in daemon.call("status")["models"]["entries"]}
 
 
-def eventually(condition, *, timeout_s=5.0):
-    deadline = time.monotonic() + timeout_s
+def eventually(condition):
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "did not happen"
         time.sleep(0.01)
@@ -100,7 +110,7 @@ def test_requests_are_pipelined_and_answered_in_any_order(slow):
 def test_any_cut_of_the_stream_is_the_same_stream(daemon):
     data = b"".join(msgpack.packb([0, number, "ping", [{}]]) for number in range(3))
     with socket.socket(socket.AF_UNIX) as raw:
-        raw.settimeout(10)
+        raw.settimeout(PATIENCE_S)
         raw.connect(str(daemon.control))
         for byte in data:
             raw.send(bytes([byte]))
@@ -429,7 +439,7 @@ def test_with_every_slot_leased_or_pinned_a_load_waits_and_is_overloaded(unloade
         began = time.monotonic()
         with pytest.raises(RuntimeError) as caught:
             unloaded.call("load", preset="three")
-        assert 0.4 < time.monotonic() - began < 3
+        assert 0.4 < time.monotonic() - began < 30  # `load_wait_s`, where a slot would come free never
     error = caught.value.args[0]
     assert (error["code"], error["retryable"]) == ("overloaded", True)
     assert unloaded.call("load", preset="three")["cache_hit"] is False
@@ -468,7 +478,7 @@ def test_unload_waits_for_the_leases(unloaded):
         assert done == []
         say(client, "finalize")
         assert read_until(client, "final")[-1]["text"] == "w1 w2 w3"
-        unloader.join(5)
+        unloader.join(PATIENCE_S)
         assert done[0].keys() >= {
             "unloaded", "entries", "native_trim_attempted", "process_rss_bytes", "vram_bytes",
         }  # fmt: skip
@@ -479,9 +489,7 @@ def test_unload_waits_for_the_leases(unloaded):
 def test_unload_without_waiting_marks_what_is_in_use(unloaded):
     unloaded.call("load", preset="one")
     with speaking(unloaded) as client:
-        began = time.monotonic()
-        result = unloaded.call("unload", wait=False)
-        assert time.monotonic() - began < 0.3
+        result = unloaded.call("unload", wait=False)  # the utterance goes on until the `finalize` below
         assert [(entry["preset"], entry["draining"]) for entry in result["entries"]] == [("fake", True)]
         assert result["unloaded"] == 1
         say(client, "finalize")
@@ -663,12 +671,12 @@ def test_shutdown_drains_sessions(serve):
         assert client.close_code == 1001
     assert [event["type"] for event in events] == ["speech_end", "final", "stopped"]
     assert (events[1]["text"], events[1]["reason"]) == ("w1 w2 w3", "drain")
-    assert daemon.process.wait(10) == 0
+    assert daemon.process.wait(PATIENCE_S) == 0
 
 
 @pytest.mark.parametrize("drain_s", [0, 0.5])
 def test_a_drain_that_is_too_short_still_gives_every_shown_utterance_its_final(serve, drain_s):
-    daemon = serve("--tcp", "off", "--model", "fake", "--set", "presets.fake.decode_ms=3000")
+    daemon = serve("--tcp", "off", "--model", "fake", "--set", "presets.fake.decode_ms=60000")
     daemon.signalled = True
     with daemon.connect() as client:
         start(client, endpointing=False, interim=False)
@@ -679,9 +687,9 @@ def test_a_drain_that_is_too_short_still_gives_every_shown_utterance_its_final(s
         read_until(client, "speech_start")
         daemon.call("shutdown", drain_s=drain_s)
         began = time.monotonic()
-        finals = [json.loads(message) for message in iter_messages(client, timeout_s=10)]
-        assert time.monotonic() - began < drain_s + 2
+        finals = [json.loads(message) for message in iter_messages(client)]
+        assert time.monotonic() - began < drain_s + 30  # half of what a decode takes
         assert client.close_code == 1001
     assert [(event["utterance"], event["text"]) for event in finals if event["type"] == "final"] == [(1, ""), (2, "")]
     assert finals[-1]["type"] == "stopped"
-    assert daemon.process.wait(10) == 0
+    assert daemon.process.wait(PATIENCE_S) == 0

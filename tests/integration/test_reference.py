@@ -13,7 +13,7 @@ import pytest
 
 from sttd.wire import messages
 from sttd.wire.schema import describe
-from tests.running import RunningDaemon, read_pcm, start, transcribe
+from tests.running import PATIENCE_S, RunningDaemon, read_pcm, start, transcribe
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -51,7 +51,7 @@ def served(tmp_path_factory):
 
 def run(program, daemon, **options):
     env = {**os.environ, "XDG_RUNTIME_DIR": str(daemon.directory.parent)}
-    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=60, **options)
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, timeout=PATIENCE_S, **options)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
 

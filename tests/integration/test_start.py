@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from tests.running import check_promises, read_to_end, read_until, say, start, transcribe
+from tests.running import PATIENCE_S, check_promises, read_to_end, read_until, say, start, transcribe
 
 SILENCE = bytes(32_000)
 NOISE = bytes(range(256)) * 125  # a second of something, for sessions without VAD
@@ -24,7 +24,7 @@ def run_sttd(*arguments, env=None):
         [sys.executable, "-m", "sttd", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         env={**os.environ, **(env or {})},
         check=False,
     )
@@ -94,7 +94,7 @@ def test_a_missing_model_does_not_stop_the_daemon(serve, tmp_path):
     nothing = {"HF_HOME": str(tmp_path / "empty"), "XDG_CACHE_HOME": str(tmp_path / "empty")}
     daemon = serve("--tcp", f"127.0.0.1:{port}", "--model", "base", env=nothing)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=10)
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/ready", timeout=PATIENCE_S)
     assert caught.value.code == 503
     assert "sttctl pull base" in caught.value.read().decode()
     caught.value.close()

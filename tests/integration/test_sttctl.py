@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.running import PATIENCE_S
+
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sttd" / "assets" / "sample.flac"
 SHORT = ROOT / "tests" / "data" / "light.flac"
@@ -27,7 +29,7 @@ STTCTL = Path(sys.executable).with_name("sttctl")
 def sttctl(daemon, *arguments, **options):
     """Run it to the end: (exit status, standard output, standard error)."""
     command = [str(STTCTL), "--socket", str(daemon.control), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options)
     return done.returncode, done.stdout, done.stderr
 
 
@@ -87,7 +89,11 @@ def test_a_daemon_of_another_user_is_denied_not_absent(daemon, command):
         sys.exit(main(["--socket", {str(daemon.control)!r}, {command!r}]))
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 4, done.stderr
     assert "permission denied" in done.stdout + done.stderr
@@ -191,11 +197,11 @@ def test_ctrl_c_leaves_nothing_behind(serve, tmp_path):
         while daemon.call("status")["sessions"]["active"] == 0:
             time.sleep(0.02)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=10)
+        _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert not [path for path in tmp_path.iterdir() if path.name != "run"]
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + PATIENCE_S
     while daemon.call("status")["sessions"]["active"] and time.monotonic() < deadline:
         time.sleep(0.05)
     assert daemon.call("status")["sessions"]["active"] == 0
@@ -203,7 +209,7 @@ def test_ctrl_c_leaves_nothing_behind(serve, tmp_path):
 
 def test_a_reader_that_has_seen_enough_is_no_error(daemon):
     command = f"'{STTCTL}' --socket '{daemon.control}' config | head -n 1"
-    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     assert done.stdout.startswith("KEY")
     assert done.stderr == ""
 
@@ -214,7 +220,7 @@ def in_terminal(daemon, *arguments, until, env=None):
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
     environment = {**os.environ, "TERM": "xterm", **(env or {})}
     command = [str(STTCTL), "--socket", str(daemon.control), *map(str, arguments)]
-    printed, deadline, interrupted = b"", time.monotonic() + 30, False
+    printed, deadline, interrupted = b"", time.monotonic() + PATIENCE_S, False
     with subprocess.Popen(command, stdin=its_end, stdout=its_end, stderr=its_end, env=environment) as process:
         os.close(its_end)
         while time.monotonic() < deadline:
@@ -323,7 +329,7 @@ def test_watch_sees_a_session_that_close_ends(daemon):
         assert sttctl(daemon, "close", session)[0] == 0
         opened, closed = (told_of(process, "mine") for _ in range(2))
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
     assert (opened["event"], opened["label"], closed["event"]) == ("opened", "mine", "closed")
     assert opened["session"] == closed["session"] == session
 

@@ -5,19 +5,14 @@ On every recording they are checked in `test_word_errors`, and with the embedded
 
 from __future__ import annotations
 
-import json
 import socket
-import time
 
 import pytest
 
 from benchmarks.recordings import as_bytes
 from benchmarks.words import words
 from sttd.core.types import SAMPLE_RATE
-from tests.running import ControlLine, check_promises, read_to_end, read_until, say, start
-
-PIECE_S = 0.5
-PATIENCE_S = 3.0  # the longest interval between two interims; a decode that takes longer costs the test time alone
+from tests.running import PATIENCE_S, ControlLine, check_promises, read_to_end, read_until, say, speak, start
 
 pytestmark = pytest.mark.real
 
@@ -31,32 +26,12 @@ def pcm_of(recording, *, from_s=0.0, to_s):
     return as_bytes(recording.samples[round(from_s * SAMPLE_RATE) : round(to_s * SAMPLE_RATE)])
 
 
-def speak(client, pcm):
-    """Send it at the pace of speech until the client holds stable text, the rest as fast as it goes.
-
-    The pace is slower where interims take their time, so that there are some on any machine.
-    """
-    events, stable, size = [], False, round(PIECE_S * SAMPLE_RATE) * 2
-    for at in range(0, len(pcm), size):
-        client.send(pcm[at : at + size])
-        sent, shown = time.monotonic(), False
-        while not stable and (left_s := sent + (PIECE_S if shown else PATIENCE_S) - time.monotonic()) > 0:
-            try:
-                event = json.loads(client.recv(timeout=left_s))
-            except TimeoutError:
-                break
-            events.append(event)
-            shown = shown or event["type"] == "interim"
-            stable = event["type"] == "interim" and event["stable_chars"] > 0
-    return events
-
-
 def test_a_stop_in_the_middle_of_a_sentence(daemon, recordings):
     # From 0.3 s to 6.5 s without a pause; the sentence goes on to 7.7 s.
     pcm = pcm_of(recordings["ls-2412-153948-0000"], from_s=0.3, to_s=6.5)
     with daemon.connect() as client:
         start(client, lang="en", lock_stable=True)
-        events = speak(client, pcm)
+        events = speak(daemon, client, pcm, until=lambda interims: interims[-1]["stable_chars"] > 0)
         say(client, "stop")
         events += read_to_end(client)
         assert client.close_code == 1000
@@ -84,7 +59,7 @@ def speak_to_the_third(client, recordings):
 
 
 def test_a_dropped_connection(daemon, recordings):
-    with ControlLine(daemon, timeout_s=60) as line, daemon.connect() as client:
+    with ControlLine(daemon) as line, daemon.connect() as client:
         line.call("subscribe", topics=["transcripts"])
         shown = speak_to_the_third(client, recordings)
         client.socket.shutdown(socket.SHUT_RDWR)
@@ -100,7 +75,7 @@ def test_a_dropped_connection(daemon, recordings):
 
 def test_sigterm(model_on_disk, model, serve, recordings):
     model_on_disk(model)
-    daemon = serve("--tcp", "off", "--model", model)
+    daemon = serve("--tcp", "off", "--model", model, "--set", f"server.drain_s={PATIENCE_S}")
     daemon.call("load", preset=model)
     with daemon.connect() as client:
         events = speak_to_the_third(client, recordings)

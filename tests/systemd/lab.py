@@ -30,8 +30,8 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 OPT = Path("/opt/sttd")
 BASE = os.environ.get("STTD_LAB_BASE", "/")
-BOOT_TIMEOUT_S = 30  # a third of a second on an idle machine
-COMMAND_TIMEOUT_S = 90
+BOOT_TIMEOUT_S = 120  # a third of a second on an idle machine
+COMMAND_TIMEOUT_S = 180
 # With the first, nothing is left behind when the tests are killed.
 NAMESPACES = [
     *("setpriv", "--pdeathsig", "KILL"),
@@ -176,7 +176,7 @@ class Lab:
         command = self.argv("journalctl", "--no-pager", "-o", "short-monotonic", "-n", "200")
         return subprocess.run(command, capture_output=True, text=True).stdout
 
-    def wait_until(self, condition, *, what, timeout_s=20):
+    def wait_until(self, condition, *, what, timeout_s=90):
         """Poll `condition` until it is true; a failure shows `what` and the journal."""
         deadline = time.monotonic() + timeout_s
         while not condition():

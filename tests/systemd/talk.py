@@ -8,7 +8,7 @@ import msgpack
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import unix_connect
 
-TIMEOUT_S = 20
+TIMEOUT_S = 120
 
 
 class Refused(Exception):

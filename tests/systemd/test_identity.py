@@ -105,7 +105,7 @@ def test_transcripts_go_to_who_spoke_and_to_the_administrator(service):
         anna.stdin.flush()
         assert anna.stdout.readline() == "w1 w2\n"
         anna.stdin.close()
-    heard = {user: listener.communicate(timeout=20)[0].split() for user, listener in listeners.items()}
+    heard = {user: listener.communicate(timeout=90)[0].split() for user, listener in listeners.items()}
     assert heard["bob"] == []
     assert heard["anna"][:2] == heard[None][:2] == ["opened", "final"]
 

@@ -12,6 +12,7 @@ from sttd.errors import ConfigError
 from sttd.host.sockets import SYSTEM_DIR
 from sttd.host.systemd import InheritedSocket
 from sttd.plan import Sources, make_plan, place, read_token
+from tests.running import PATIENCE_S
 
 GOOD = b'[models]\nmodel = "fake"\n'
 BAD = {
@@ -61,7 +62,7 @@ def test_a_running_daemon_outlives_every_bad_file(serve, tmp_path):
         with pytest.raises(RuntimeError, match="config_invalid"):
             daemon.call("reload")
         daemon.process.send_signal(signal.SIGHUP)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while refused() < before + 2:
             assert time.monotonic() < deadline, daemon.log()
             time.sleep(0.02)

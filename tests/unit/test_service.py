@@ -15,9 +15,9 @@ from sttd.config.tree import Config
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.core.types import Final
-from sttd.engine.contract import Preset
+from sttd.engine.contract import NOBODY, Preset
 from sttd.engine.engine import build_engine, open_engine
-from sttd.engine.fake import FakeBackend
+from sttd.engine.fake import FakeBackend, FakeModel
 from sttd.engine.store.models import ModelStore
 from sttd.errors import AccessError, ModelError, NotFoundError, OverloadedError, ProtocolError, SessionError
 from sttd.host.looplag import LoopWatch
@@ -449,16 +449,26 @@ async def test_what_the_block_raises_comes_out_as_it_is():
         assert service.registry.all() == ()
 
 
-async def test_cancelled_a_session_is_left_at_once():
+async def test_cancelled_a_session_is_left_at_once(monkeypatch):
+    begun, gate, real = threading.Event(), threading.Event(), FakeModel.decode
+
+    def decode(self, batch, *, waiters=NOBODY):
+        begun.set()
+        assert gate.wait(60)
+        return real(self, batch, waiters=waiters)
+
+    monkeypatch.setattr(FakeModel, "decode", decode)
     async with serving() as service:
-        began = trio.current_time()
-        with trio.move_on_after(0.05):
-            async with service.open_session(asked(service, model="slow"), peer=ANN) as session:
+        with trio.CancelScope() as scope:
+            async with service.open_session(asked(service), peer=ANN) as session:
                 session.feed(NOISE)
                 session.finalize()
+                await wait_for(begun.is_set)
+                scope.cancel()
                 await trio.sleep_forever()
-        assert trio.current_time() - began < 0.25  # its decode goes on without it
         assert service.registry.all() == ()
+        assert service.dispatcher.statistics().in_flight == 1  # its decode goes on without it
+        gate.set()
 
 
 # ------------------------------------------------------------------ who sees what

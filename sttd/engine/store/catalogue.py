@@ -46,7 +46,8 @@ class Published:
     repository: str
     size_bytes: int
     window_s: float  # a final of a full window, on the machine of the header
-    interim_s: float  # an interim, likewise
+    interim_s: float  # an interim, likewise, in a full window
+    interim_share: float = 1.0  # of that, on a CPU, in the short windows that it may use (`engine/whisper/windows.py`)
     smaller: str | None = None
     english: bool = False
     files: tuple[KnownFile, ...] = ()  # empty: the package index does not have it
@@ -123,6 +124,7 @@ def _row(
     window_s: float,
     interim_s: float,
     smaller: str | None = None,
+    interim_share: float = 1.0,
     files: tuple[KnownFile, ...] = (),
 ) -> Published:
     return Published(
@@ -131,6 +133,7 @@ def _row(
         size_bytes=size_mb * _MB,
         window_s=window_s,
         interim_s=interim_s,
+        interim_share=interim_share,
         smaller=smaller,
         english=name.endswith(".en") or name.startswith("distil-"),
         files=files,
@@ -141,10 +144,10 @@ def _row(
 PUBLISHED: Final[Mapping[str, Published]] = {
     row.name: row
     for row in (
-        _row("tiny.en", "Systran/faster-whisper-tiny.en", 76, 0.75, 0.25, files=_TINY_EN_FILES),
+        _row("tiny.en", "Systran/faster-whisper-tiny.en", 76, 0.75, 0.25, interim_share=0.31, files=_TINY_EN_FILES),
         _row("tiny", "Systran/faster-whisper-tiny", 76, 0.75, 0.25),
         _row("base.en", "Systran/faster-whisper-base.en", 145, 1.4, 0.5, "tiny.en"),
-        _row("base", "Systran/faster-whisper-base", 145, 1.4, 0.5, "tiny", files=_BASE_FILES),
+        _row("base", "Systran/faster-whisper-base", 145, 1.4, 0.5, "tiny", interim_share=0.37, files=_BASE_FILES),
         _row("small.en", "Systran/faster-whisper-small.en", 484, 4.5, 1.7, "base.en"),
         _row("small", "Systran/faster-whisper-small", 484, 4.5, 1.7, "base"),
         _row("medium.en", "Systran/faster-whisper-medium.en", 1_528, 14, 5.3, "small.en"),

@@ -33,6 +33,7 @@ from sttd.engine.whisper.measurement import measure
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.places import Places
 from sttd.engine.whisper.tokens import TextCodec, languages_of
+from sttd.engine.whisper.windows import with_windows
 from sttd.errors import ConfigError, DecodeError, ModelError, SttdError
 from sttd.host import logs
 from sttd.options import COMPUTE_TYPES
@@ -142,9 +143,10 @@ class WhisperBackend:
             wanted = self.resolve(attrs.evolve(preset, cpu_threads=cpu_threads, num_workers=num_workers))
         except ConfigError as error:  # of a preset that nobody asked for when the configuration was read
             raise ModelError(error.message) from error
+        wanted = with_windows(attrs.evolve(wanted, model=self._places.model_of(wanted)))
         path = self.locate(wanted)
         if path is None:
-            raise not_local(preset, wanted=self.suggest(wanted))
+            raise not_local(preset, wanted=self.suggest(preset))
         needed = _estimate(path, wanted.compute_type)
         _refuse_if_too_large(wanted, needed)
         kind, _, index = wanted.device.partition(":")
@@ -163,7 +165,7 @@ class WhisperBackend:
                 local_files_only=True,
             )
             model = LoadedWhisper(loaded, preset=wanted, weight_bytes=needed)
-            known = self._places.measured(wanted, path)
+            known = self._places.measured(wanted, model=wanted.model, folder=path)
             if self._ledger is not None and (known is None or known.takes < speed.TAKES):
                 self._measure(self._ledger, model, wanted, path, known=known)
             return model

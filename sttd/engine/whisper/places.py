@@ -16,6 +16,7 @@ from sttd.engine.presets import Machine, resolve
 from sttd.engine.store.catalogue import EMBEDDED, LADDER, PUBLISHED
 from sttd.engine.store.ledger import Ledger, Source, Speed
 from sttd.engine.store.models import ModelStore, embedded_model, is_path, size_bytes
+from sttd.engine.whisper.windows import with_windows
 
 RECALL_S: Final = 1.0  # chosen: nobody sees a list that is a second old
 
@@ -87,7 +88,7 @@ class Places:
             known = PUBLISHED.get(model)
             return Place(model=model, size_bytes=known.size_bytes if known else None)
         receipt = None if self.ledger is None else self.ledger.receipt(folder)
-        measured = self.measured(preset, folder)
+        measured = self.measured(preset, model=model, folder=folder)
         return Place(
             model=model,
             path=folder,
@@ -99,22 +100,27 @@ class Places:
             realtime=speed.runs_live(measured),
         )
 
-    def measured(self, preset: Preset, folder: Path) -> Speed | None:
+    def measured(self, preset: Preset, *, model: str, folder: Path) -> Speed | None:
         """What the ledger has of that preset on that model."""
         if self.ledger is None:
             return None
+        fitted = with_windows(attrs.evolve(resolve(preset, machine=self.machine()), model=model))
         try:
-            return self.ledger.speed(speed.key_of(resolve(preset, machine=self.machine()), folder))
+            return self.ledger.speed(speed.key_of(fitted, folder))
         except OSError:  # it went away meanwhile
             return None
 
     def _live(self, preset: Preset, folders: dict[str, Path]) -> Callable[[str], bool]:
         """Whether a model runs live: as measured, else as expected of this machine."""
         if self._gpu_bytes(preset) is not None:
-            known = {name: self.measured(preset, folder) for name, folder in folders.items()}
+            known = {name: self.measured(preset, model=name, folder=folder) for name, folder in folders.items()}
             return lambda name: speed.runs_live(known.get(name)) is not False
         threads = resolve(preset, machine=self.machine()).cpu_threads
-        measured = {name: found for name, folder in folders.items() if (found := self.measured(preset, folder))}
+        measured = {
+            name: found
+            for name, folder in folders.items()
+            if (found := self.measured(preset, model=name, folder=folder))
+        }
         factor = speed.correction(measured, threads=threads)
 
         def live(name: str) -> bool:

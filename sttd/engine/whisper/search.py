@@ -1,14 +1,15 @@
 """The search for the tokens: a batch through the decoder, and again where the first answer is not believed.
 
-| effort              | beams | timestamps | tokens at most    | temperatures        |
-|---------------------|-------|------------|-------------------|---------------------|
-| full                | 5     | no         | 24 a second + 32  | 0, then 0.4 and 0.8 |
-| quick               | 1     | no         | 8 a second + 16   | 0                   |
-| timed               | 5     | yes        | 24 a second + 32  | 0, then 0.4 and 0.8 |
+| effort                | beams | tokens at most    | temperatures        |
+|-----------------------|-------|-------------------|---------------------|
+| full, timed           | 5     | 24 a second + 32  | 0, then 0.4 and 0.8 |
+| full, in short window | 5     | 16 a second + 16  | 0                   |
+| quick                 | 1     | 8 a second + 16   | 0                   |
 
 The bounds exist because a decode cannot be stopped: a loop would hold the worker for 224 tokens. English needs
-about 4 tokens a second, Chinese up to 10; a final that hits its bound is a loop, an interim merely comes short.
-Of a quick, greedy search every token's probability is known, at no measurable cost (135 ms with and without, tiny.en).
+about 4 tokens a second, Chinese up to 10; a final that hits its bound is a loop, an interim merely comes short. A short
+window has the full one behind it (`doubt.py`), so its loops may end sooner. Of a quick, greedy search every token's
+probability is known, at no measurable cost (135 ms with and without, tiny.en).
 
 A rejected item is decoded again by itself, at the next temperature and without its prompt (prompts cause most
 loops); the ladder has three steps where OpenAI's has six, for the same reason as the bounds.
@@ -44,6 +45,7 @@ class Attempt:
     no_speech_prob: float
     compression_ratio: float
     temperature: float
+    cut: bool = False  # it came to the bound of its tokens
     probabilities: tuple[float, ...] | None = None  # of each token; None where the search does not say
 
 
@@ -69,6 +71,8 @@ class Search:
         batch: Sequence[DecodeItem],
         *,
         effort: Effort,
+        timestamps: bool,
+        once: bool,
         languages: Sequence[Language],
         tried: Sequence[list[Attempt]],
         waiters: Waiters = NOBODY,
@@ -82,11 +86,13 @@ class Search:
             encoded: the batch after the encoder.
             batch: its items.
             effort: of all of them.
+            timestamps: whether Whisper is to write them.
+            once: a first attempt is all that is wanted, whether it is believed or not.
             languages: of each item.
             tried: the rejected attempts at each item so far, equally many; those made here are appended.
             waiters: who waits for the items.
         """
-        temperatures = self.settings.temperatures[:1] if effort is Effort.QUICK else self.settings.temperatures
+        temperatures = self.settings.temperatures[:1] if once else self.settings.temperatures
         pending = list(range(len(batch)))
         first = len(tried[0])
         for step, temperature in enumerate(temperatures[first:], first):
@@ -96,14 +102,14 @@ class Search:
                 self.codec.prompt(
                     batch[index].options,
                     language=languages[index].code,
-                    timestamps=effort is Effort.TIMED,
+                    timestamps=timestamps,
                     with_context=step == 0,
                 )
                 for index in pending
             ]
             items = [batch[index] for index in pending]
             some = encoded.take(pending)
-            found = self._generate(some, items, prompts=prompts, effort=effort, temperature=temperature)
+            found = self._generate(some, items, prompts=prompts, effort=effort, temperature=temperature, once=once)
             for index, attempt in zip(pending, found, strict=True):
                 tried[index].append(attempt)
             last = step == len(temperatures) - 1
@@ -118,11 +124,13 @@ class Search:
             if not pending:
                 return
 
-    def forced(self, encoded: Encoded, batch: Sequence[DecodeItem], *, languages: Sequence[Language]) -> list[Attempt]:
+    def forced(
+        self, encoded: Encoded, batch: Sequence[DecodeItem], *, timestamps: bool, languages: Sequence[Language]
+    ) -> list[Attempt]:
         """One more attempt at each item, with the text forced that it is to keep."""
         items = [attrs.evolve(one, options=attrs.evolve(one.options, prefix=one.options.keep)) for one in batch]
         prompts = [
-            self.codec.prompt(item.options, language=language.code, timestamps=False)
+            self.codec.prompt(item.options, language=language.code, timestamps=timestamps)
             for item, language in zip(items, languages, strict=True)
         ]
         return self._generate(encoded, items, prompts=prompts, effort=Effort.FULL, temperature=0.0)
@@ -139,9 +147,10 @@ class Search:
         prompts: Sequence[list[int]],
         effort: Effort,
         temperature: float,
+        once: bool = False,
     ) -> list[Attempt]:
         interim = effort is Effort.QUICK
-        bounds = [self._bound(item, interim=interim) for item in items]
+        bounds = [self._bound(item, interim=interim, once=once) for item in items]
         # CTranslate2 generates at most min(max_length / 2, max_length - prompt) tokens; a forced prefix counts.
         longest = max(bounds)
         max_length = min(MAX_TOKENS, max(2 * longest, longest + max(map(len, prompts))))
@@ -172,10 +181,10 @@ class Search:
             for result, bound in zip(results, bounds, strict=True)
         ]
 
-    def _bound(self, item: DecodeItem, *, interim: bool) -> int:
+    def _bound(self, item: DecodeItem, *, interim: bool, once: bool) -> int:
         """Most tokens that an item may take."""
-        duration_s = seconds(len(item.samples))
-        text = math.ceil(8 * duration_s) + 16 if interim else math.ceil(24 * duration_s) + 32
+        a_second, more = (8, 16) if interim else (16, 16) if once else (24, 32)
+        text = math.ceil(a_second * seconds(len(item.samples))) + more
         return min(MAX_TOKENS // 2, text + len(self.codec.prefix(item.options)))
 
     def _attempt(self, result: Any, *, bound: int, temperature: float) -> Attempt:
@@ -191,6 +200,7 @@ class Search:
             no_speech_prob=result.no_speech_prob,
             compression_ratio=compression_ratio(self.codec.decode(kept).strip()),
             temperature=temperature,
+            cut=len(tokens) >= bound,
             # A few numbers are taken from the logits of each step, which are dropped with the results.
             probabilities=tuple(map(_probability, logits, kept)) if logits is not None else None,
         )

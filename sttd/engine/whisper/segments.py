@@ -19,6 +19,8 @@ OPENING: Final = "\"'“¿([{-"  # belongs to the word after it
 CLOSING: Final = "\"'.。,，!！?？:：”)]}、"  # noqa: RUF001 - belongs to the word before it
 MAX_MEDIAN_S: Final = 0.7
 SILENCE: Final = 0.03  # of the loudest frame: -30 dB, below which no consonant lies in clean speech
+VOWELS: Final = 0.1  # of the loudest frame: -20 dB, above which the vowels of a speaker lie; chosen
+SYLLABLE_S: Final = 0.2  # chosen: so much of them is a word
 
 
 @attrs.frozen(kw_only=True)
@@ -107,20 +109,35 @@ def certainties(
     return tuple(found)
 
 
+def speaks_on(samples: Samples, *, after_s: float) -> bool:
+    """Whether anything as loud as the vowels of the speaker is heard behind a place; in noise as loud, it always is."""
+    loudness = _loudness(samples)
+    rest = loudness[round(1000 * after_s / FRAME_MS) :]
+    if not len(rest):
+        return False
+    return int(np.count_nonzero(rest > VOWELS * loudness.max())) * FRAME_MS >= 1000 * SYLLABLE_S
+
+
 def start_at_sound(words: Sequence[tuple[Word, int]], samples: Samples) -> Sequence[tuple[Word, int]]:
     """Move the start of the first word past the silence before it.
 
     The alignment begins at 0 whatever is heard there, and an utterance comes with its pre-roll. In noise above
     `SILENCE` nothing is silent and nothing moves.
     """
-    whole = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
-    if not words or not len(whole):
+    loudness = _loudness(samples)
+    if not words or not len(loudness):
         return words
-    loudness = np.sqrt(np.mean(whole**2, axis=1))
     onset_s = float(np.argmax(loudness > SILENCE * loudness.max())) * FRAME_MS / 1000
     (word, count), *rest = words
     start_s = max(word.start_s, min(onset_s, word.end_s))
     return [(attrs.evolve(word, start_s=start_s), count), *rest]
+
+
+def _loudness(samples: Samples) -> Samples:
+    """Of each frame."""
+    whole = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
+    loudness: Samples = np.sqrt(np.mean(whole**2, axis=1))
+    return loudness
 
 
 def _words(result: Any, split: tuple[list[str], list[list[int]]]) -> list[tuple[Word, int]]:

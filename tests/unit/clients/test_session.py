@@ -88,7 +88,7 @@ def test_a_fatal_error_is_raised_after_the_events_before_it(control_socket, fake
 def test_a_lost_connection_is_raised(control_socket, fake_audio):
     def vanish(daemon):
         daemon.greet()
-        daemon.connection.socket.close()
+        daemon.connection.socket.shutdown(socket.SHUT_RDWR)
 
     with fake_audio(vanish), open_session(socket_path=control_socket) as session:
         with pytest.raises(ConnectionLostError):
@@ -103,7 +103,7 @@ def test_waiting_can_be_bounded_and_polling_does_not_wait(control_socket, fake_a
             session.receive(timeout_s=0.05)
         assert session.poll() == []
         session.stop()
-        assert select.select([session], [], [], 5)[0]
+        assert select.select([session], [], [], 60)[0]
         assert session.poll()
 
 
@@ -131,9 +131,9 @@ def test_it_reconnects_when_asked_and_says_so(control_socket, fake_audio):
         daemon.connection.close(1001)
 
     with fake_audio(restart, dictation) as daemons:
-        with open_session(socket_path=control_socket, reconnect_s=10, lang="en") as session:
+        with open_session(socket_path=control_socket, reconnect_s=60, lang="en") as session:
             session.send(b"\0\0")
-            event = session.receive(timeout_s=5)
+            event = session.receive(timeout_s=60)
             assert event == Reconnected(session="s1", lost_bytes=2)  # no final covered them
             session.send(b"\1\1")
             session.stop()
@@ -154,7 +154,7 @@ def test_reconnecting_ends_when_its_time_is_over(control_socket, fake_audio):
         began = time.monotonic()
         with pytest.raises(NoDaemonError):
             session.receive()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 30
         manager.__exit__(None, None, None)
     assert len(daemons) == 1
 
@@ -164,7 +164,7 @@ def test_what_retrying_cannot_help_is_not_retried(control_socket, fake_audio):
         daemon.greet()
         daemon.connection.close(1008)
 
-    with fake_audio(slow_consumer) as daemons, open_session(socket_path=control_socket, reconnect_s=10) as session:
+    with fake_audio(slow_consumer) as daemons, open_session(socket_path=control_socket, reconnect_s=60) as session:
         with pytest.raises(ConnectionLostError, match="1008"):
             session.receive()
         assert len(daemons) == 1
@@ -187,15 +187,15 @@ def test_a_finalize_over_a_lost_connection_gets_its_final_and_what_is_lost_is_co
         daemon.stopped()
 
     second = 32_000
-    with fake_audio(cut_off, revived), open_session(socket_path=control_socket, reconnect_s=10) as session:
+    with fake_audio(cut_off, revived), open_session(socket_path=control_socket, reconnect_s=60) as session:
         session.send(bytes(second))
-        assert session.receive(timeout_s=5).text == "one"
+        assert session.receive(timeout_s=60).text == "one"
         session.send(bytes(2 * second))
         session.finalize()
-        lost = session.receive(timeout_s=5)
+        lost = session.receive(timeout_s=60)
         assert isinstance(lost, Reconnected)
         assert lost.lost_bytes == pytest.approx(2 * second, abs=second / 1000 + 1)
-        answer = session.receive(timeout_s=5)
+        answer = session.receive(timeout_s=60)
         assert (answer.reason, answer.text) == ("finalize", "")
         session.stop()
         assert isinstance(list(session)[-1], Stopped)
@@ -207,8 +207,8 @@ def test_a_change_of_options_that_found_no_connection_is_made_on_the_next(contro
         daemon.connection.socket.shutdown(socket.SHUT_RDWR)
 
     with fake_audio(vanish, dictation) as daemons:
-        with open_session(socket_path=control_socket, reconnect_s=10) as session:
-            assert select.select([session], [], [], 5)[0]
+        with open_session(socket_path=control_socket, reconnect_s=60) as session:
+            assert select.select([session], [], [], 60)[0]
             session.configure(prompt="names")
             session.stop()
             assert isinstance(list(session)[-1], Stopped)

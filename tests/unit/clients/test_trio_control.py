@@ -10,7 +10,7 @@ from sttd.wire.rpc import encode_response
 
 @pytest.fixture(autouse=True)
 async def watchdog():
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         yield
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -71,6 +72,13 @@ def test_slow_decodes_take_half_of_the_time():
     times = simulate(decode_s=0.8)
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert 1.59 <= sum(gaps) / len(gaps) <= 1.63
+
+
+@pytest.mark.parametrize(("decode_s", "gap_s"), [(0.1, 0.36), (0.2, 0.67), (0.3, 0.8), (0.4, 0.8), (0.5, 1.0)])
+def test_quick_decodes_take_three_tenths_of_it_while_text_comes_often(decode_s, gap_s):
+    times = simulate(decode_s=decode_s)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gap_s <= sum(gaps) / len(gaps) + 0.001 <= gap_s + 0.03
 
 
 def test_interims_yield_to_load():

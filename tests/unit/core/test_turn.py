@@ -85,7 +85,7 @@ def test_none_is_due_while_one_is_decoded_but_one_that_waits_is_replaced():
 def test_under_load_interims_yield():
     utterance = spoken()
     utterance.show(1.0)
-    utterance.now += 0.3
+    utterance.now += 0.4
     assert utterance.due(2.0)
     assert not utterance.due(2.0, load=1.0)
 

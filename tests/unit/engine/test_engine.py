@@ -45,7 +45,7 @@ async def test_a_load_under_way_is_not_waited_for():
         gate = threading.Event()
 
         def load(self, preset, *, cpu_threads, num_workers):
-            self.gate.wait(10)
+            self.gate.wait(60)
             return super().load(preset, cpu_threads=cpu_threads, num_workers=num_workers)
 
     with trio.fail_after(60):
@@ -71,7 +71,7 @@ async def test_a_model_that_hangs_is_given_up_and_loaded_afresh():
     @attrs.frozen(kw_only=True)
     class Hanging(FakeModel):
         def decode(self, batch, *, waiters=NOBODY):
-            gate.wait(10)
+            gate.wait(60)
             return super().decode(batch)
 
     class Once(FakeBackend):

@@ -80,7 +80,7 @@ def backend():
 async def pool(backend, nursery):
     made = ModelPool(presets=PRESETS, backends={"gpu": backend}, limits=PoolLimits(idle_ttl_s=0.0))
     await nursery.start(made.run)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         yield made
 
 

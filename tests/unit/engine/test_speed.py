@@ -17,6 +17,7 @@ from sttd.engine.store.models import ModelStore
 from sttd.engine.whisper import measurement as whisper_speed
 from sttd.engine.whisper.backend import WhisperBackend
 from sttd.engine.whisper.places import Places
+from sttd.engine.whisper.windows import PASSED, with_windows
 
 LAPTOP = Machine(cores=2)
 AUTO = builtin_presets()["auto"]
@@ -35,7 +36,7 @@ def test_small_machines_get_small_models_and_gpus_the_best():
         return lambda name: rules.runs_live(rules.expected(PUBLISHED[name], threads=threads))
 
     assert rules.recommend(live(2), memory_bytes=16 * GB, on_gpu=False) == "base"
-    assert rules.recommend(live(1), memory_bytes=16 * GB, on_gpu=False) == "tiny"
+    assert rules.recommend(live(1), memory_bytes=16 * GB, on_gpu=False) == "base"  # in short windows
     assert rules.recommend(live(8), memory_bytes=16 * GB, on_gpu=False) == "small"
     assert rules.recommend(live(8), memory_bytes=GB // 3, on_gpu=False) == "base"
     assert rules.recommend(lambda name: True, memory_bytes=8 * GB, on_gpu=True) == "large-v3-turbo"
@@ -54,7 +55,8 @@ def test_of_several_measurements_the_best_counts():
 
 def test_what_was_measured_corrects_what_is_expected_of_others():
     assert rules.correction({}, threads=2) == 1
-    twice = {"tiny.en": Speed(interim_s=2 * PUBLISHED["tiny.en"].interim_s, window_s=9.0)}
+    usual = rules.expected(PUBLISHED["tiny.en"], threads=2)
+    twice = {"tiny.en": Speed(interim_s=2 * usual.interim_s, window_s=9.0)}
     assert rules.correction(twice, threads=2) == pytest.approx(2)
     assert rules.correction(twice | {"mine": Speed(interim_s=1.0)}, threads=2) == pytest.approx(2)
 
@@ -90,7 +92,7 @@ def put(places, name):
 
 
 def note(places, name, speed):
-    preset = resolve(attrs.evolve(AUTO, model=name), machine=LAPTOP)
+    preset = with_windows(resolve(attrs.evolve(AUTO, model=name), machine=LAPTOP))
     places.ledger.note_speed(rules.key_of(preset, places.store.locate(name)), speed)
 
 
@@ -103,7 +105,7 @@ def test_auto_follows_the_disk_and_the_measurements(places):
     assert places.locate(AUTO) == base
     put(places, "small")  # not expected to run live on two cores
     assert places.locate(AUTO) == base
-    note(places, "base", Speed(interim_s=1.2, window_s=3.4))
+    note(places, "base", Speed(interim_s=0.65, window_s=12.0))
     assert places.locate(AUTO) == tiny
     assert places.suggest(AUTO) == "tiny"
     note(places, "small", Speed(interim_s=0.2, window_s=1.0))
@@ -184,7 +186,7 @@ def test_the_first_loads_measure_when_the_machine_is_not_busy(tmp_path, monkeypa
     assert not ledger.path.exists()
     monkeypatch.setattr(whisper_speed, "_waited_s", lambda: 0.0)
     backend.load(demo, cpu_threads=1, num_workers=1).close()
-    key = rules.key_of(backend.resolve(attrs.evolve(demo, cpu_threads=1)), backend.locate(demo))
+    key = rules.key_of(with_windows(backend.resolve(attrs.evolve(demo, cpu_threads=1))), backend.locate(demo))
     measured = ledger.speed(key)
     assert measured is not None
     assert measured.interim_s > 0
@@ -203,3 +205,8 @@ def test_a_model_that_is_too_slow_is_told_so_in_the_log(tmp_path, monkeypatch, c
     backend.load(demo, cpu_threads=1, num_workers=1).close()
     assert "too slow to run live" in caplog.text
     assert backend.describe(attrs.evolve(demo, cpu_threads=1)).realtime is False
+
+
+def test_the_catalogue_knows_of_every_model_whose_interims_are_short():
+    short = {name for name, passed in PASSED.items() if passed.interim_windows}
+    assert short & set(PUBLISHED) == {model.name for model in PUBLISHED.values() if model.interim_share < 1}

@@ -729,7 +729,7 @@ def flood(session):
         session.say(Interim(utterance=1, seq=seq, text="x" * 20_000, stable_chars=0, start_s=0, end_s=1))
 
 
-async def test_a_client_that_does_not_read_is_told_so_once_it_reads_again():
+async def test_a_client_that_does_not_read_is_told_so_once_it_reads_again(autojump_clock):
     async with open_plane(stall_s=1.5) as plane, open_raw(plane) as client:
         session = plane.service.sessions[0]
         flood(session)
@@ -752,7 +752,7 @@ async def test_a_client_that_never_reads_is_dropped():
         assert client.code is None
 
 
-async def test_a_client_that_still_writes_is_no_slow_consumer():
+async def test_a_client_that_still_writes_is_no_slow_consumer(autojump_clock):
     async with open_plane(stall_s=0.5) as plane, open_raw(plane) as client:
         session = plane.service.sessions[0]
         flood(session)

@@ -193,9 +193,8 @@ async def test_a_subscriber_that_looks_away_is_told_what_it_missed(plane, peer):
             await wait_all_tasks_blocked()
     await wait_all_tasks_blocked()
     events = []
-    with trio.move_on_after(0.5):
-        while True:
-            events += (await peer.receive())[2]
+    while not events or events[-1].get("seq") != 3000:
+        events += (await peer.receive())[2]
     (lagged,) = [event for event in events if event["topic"] == "lagged"]
     kept = [event for event in events if event["topic"] == "models"]
     assert lagged["dropped"] == 3000 - len(kept) > 0
@@ -374,7 +373,7 @@ async def test_a_message_that_does_not_end_is_not_waited_for(tmp_path):
         assert (answer[1], answer[2]["code"]) == (7, "bad_request")
 
 
-async def test_silence_between_messages_is_allowed(tmp_path):
+async def test_silence_between_messages_is_allowed(tmp_path, autojump_clock):
     async with open_plane(tmp_path, limits=ControlLimits(message_s=0.5)) as plane, plane.connect() as peer:
         assert await peer.call("ping") == {}
         await trio.sleep(0.7)

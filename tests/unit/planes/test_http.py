@@ -162,7 +162,7 @@ async def test_a_user_without_a_say_has_a_bounded_number_of_websockets(tmp_path,
 
 
 @pytest.mark.parametrize("busy", ["idle", "closing"])
-async def test_one_user_s_connections_keep_no_other_out_whatever_they_do(tmp_path, monkeypatch, busy):
+async def test_one_user_s_connections_keep_no_other_out_whatever_they_do(tmp_path, monkeypatch, busy, autojump_clock):
     """Idle ones, and those that were refused and are lingering, count like the rest."""
     limits = HttpLimits(connections=4, connections_per_uid=1, linger_s=60)
     peers = iter([1000] * 6 + [1001])
@@ -172,7 +172,7 @@ async def test_one_user_s_connections_keep_no_other_out_whatever_they_do(tmp_pat
         dropped = 0
         for _ in range(6):
             stream = await stack.enter_async_context(await plane.connect())
-            await trio.testing.wait_all_tasks_blocked(0.01)
+            await trio.testing.wait_all_tasks_blocked()
             with contextlib.suppress(trio.BrokenResourceError):
                 if busy == "closing":
                     await stream.send_all(b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")

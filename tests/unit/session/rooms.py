@@ -41,7 +41,7 @@ class Recogniser(FakeModel):
 
     def decode(self, batch, *, waiters=NOBODY):
         self.calls.append([item.options.effort for item in batch])
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise failure

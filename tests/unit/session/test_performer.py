@@ -90,6 +90,16 @@ async def test_nobody_looks_any_more_once_the_utterance_has_ended():
         assert len(speaker.of(Final)) == 2
 
 
+async def test_nobody_looks_for_interims_that_are_not_wanted():
+    async with open_room() as room, trio.open_nursery() as nursery:
+        file = hands(room, nursery=nursery, kind="file", interim=False)
+        file.speak(1.0)
+        await room.until(lambda: room.models.held)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+        file.finalize()
+
+
 async def test_an_interim_that_waits_for_a_worker_is_seen_to_wait_and_replaced():
     async with open_room() as room:
         blocker, speaker = hands(room), hands(room)

@@ -33,3 +33,22 @@ def hear(model, samples, effort=Effort.FULL, **options):
     [outcome] = model.decode([item(samples, effort, **options)])
     assert not isinstance(outcome, DecodeError), outcome
     return outcome
+
+
+@attrs.define
+class Waiters:
+    """Remembers what it is told after how many calls; `left` are gone."""
+
+    calls: list = attrs.field(factory=list)
+    left: tuple = ()
+    told: list = attrs.field(factory=list)
+    rush: bool = False
+
+    def tell(self, index, hypothesis):
+        self.told.append((index, hypothesis, len(self.calls)))
+
+    def gone(self, index):
+        return index in self.left
+
+    def hurry(self):
+        return self.rush

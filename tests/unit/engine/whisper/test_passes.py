@@ -6,9 +6,11 @@ import attrs
 import numpy as np
 import pytest
 
-from sttd.core.types import Effort
+from sttd.core.types import Effort, Hypothesis, Segment
+from sttd.engine.whisper.passes import Known
 from sttd.engine.whisper.search import Search
-from tests.unit.engine.whisper.loaded import hear, item, load
+from sttd.engine.whisper.segments import speaks_on
+from tests.unit.engine.whisper.loaded import Waiters, hear, item, load
 
 pytestmark = pytest.mark.model
 
@@ -27,25 +29,6 @@ def test_a_rejected_final_climbs_the_temperatures_and_keeps_the_best(clips, monk
     assert temperatures == [(0.0, 2), (0.5, 2), (1.0, 2)]
     assert [outcome.text for outcome in outcomes] == [clips["light"][1], clips["date"][1]]
     model.close()
-
-
-@attrs.define
-class Waiters:
-    """Remembers what it is told after how many calls; `left` are gone."""
-
-    calls: list = attrs.field(factory=list)
-    left: tuple = ()
-    told: list = attrs.field(factory=list)
-    rush: bool = False
-
-    def tell(self, index, hypothesis):
-        self.told.append((index, hypothesis, len(self.calls)))
-
-    def gone(self, index):
-        return index in self.left
-
-    def hurry(self):
-        return self.rush
 
 
 def test_only_rejected_items_are_tried_again(clips, monkeypatch):
@@ -99,9 +82,10 @@ def test_a_file_is_left_between_two_tries_when_somebody_waits(clips, monkeypatch
 
 @pytest.fixture
 def stops_early(demo, monkeypatch):
-    """The model leaves a window behind its first segment, as real ones do at times."""
+    """The model leaves a window behind its first segment, as real ones do; returns what it writes behind it."""
     generate = Search._generate
     begin = demo._decoder._codec.timestamp_begin
+    left = {"behind": 2}  # timestamps: the end of a segment, and the start of the next
 
     def stop_early(self, encoded, items, **rest):
         attempts = generate(self, encoded, items, **rest)
@@ -109,9 +93,10 @@ def stops_early(demo, monkeypatch):
 
     def until_pair(tokens):
         pairs = [at for at in range(1, len(tokens) - 2) if tokens[at] >= begin and tokens[at + 1] >= begin]
-        return tokens[: pairs[0] + 2] if pairs else tokens
+        return tokens[: pairs[0] + left["behind"]] if pairs else tokens
 
     monkeypatch.setattr(Search, "_generate", stop_early)
+    return left
 
 
 @pytest.mark.usefixtures("stops_early")
@@ -148,6 +133,80 @@ def test_windows_of_every_kind_share_a_call(demo, clips):
     assert [hasattr(result, "item") for result in results] == [False, True, False, True]
     rests = demo.decode([results[1].item, results[3].item], waiters=Waiters(rush=True))
     assert [rest.text for rest in rests] == [expected[1], expected[3]]
+
+
+@pytest.fixture
+def every_final_is_long(monkeypatch):
+    monkeypatch.setattr("sttd.engine.whisper.decoder.LONG_S", 3.0)
+
+
+@pytest.mark.usefixtures("stops_early", "every_final_is_long")
+@pytest.mark.parametrize("final_windows", [[], [1500]])
+def test_a_long_final_that_was_left_open_is_gone_on_with_at_once(clips, final_windows):
+    """With what it is to keep, and beside one that needs nothing; whoever speaks meanwhile waits, as for any final."""
+    model = load(final_windows=final_windows)
+    light, question, date = (clips[name] for name in ("light", "question", "date"))
+    both = np.concatenate([light[0], question[0]])
+    wanted = f"{light[1]} {question[1]}"
+    waiters = Waiters(rush=True)
+    heard = model.decode([item(date[0]), item(both, words=False)], waiters=waiters)
+    assert [one.text for one in heard] == [date[1], wanted]
+    assert [segment.text for segment in heard[1].segments] == [light[1], question[1]]
+    [kept] = model.decode([item(both, words=True, keep="Turn on the kitchen light", keep_margin=1.0)])
+    assert kept.text == wanted
+    assert "".join(word.word for word in kept.words).split() == wanted.split()
+    assert "".join(certain.word for certain in kept.certainties).split() == wanted.split()
+    [left] = model.decode([item(both)], waiters=Waiters(left=(0,)))
+    assert left.text == light[1]
+    model.close()
+
+
+@pytest.mark.usefixtures("every_final_is_long")
+def test_a_long_final_whose_text_ends_before_the_speech_does_is_gone_on_with(demo, clips, stops_early):
+    stops_early["behind"] = 1  # no next segment was opened
+    light, question = clips["light"], clips["question"]
+    both = np.concatenate([light[0], question[0]])
+    [spoken] = demo.decode([item(both)])
+    assert spoken.text == f"{light[1]} {question[1]}"
+    [window] = demo.decode([item(both, Effort.TIMED)])  # of a file, as faster-whisper does it
+    assert window.text == light[1]
+
+
+def test_speech_goes_on_where_something_is_as_loud_as_the_vowels_before():
+    second = np.ones(16_000, np.float32)
+    spoken = np.concatenate([second, 0.01 * second, 0.3 * second[:4_000]])
+    assert speaks_on(spoken, after_s=1.0)
+    assert not speaks_on(spoken, after_s=2.1)  # the rest of it is too short for a syllable
+    assert not speaks_on(spoken[:32_000], after_s=1.0)
+    assert not speaks_on(spoken, after_s=3.0)
+    assert not speaks_on(np.zeros(0, np.float32), after_s=0.0)
+
+
+def test_what_a_rest_invents_is_left_out():
+    def heard(text, **changes):
+        return Hypothesis(
+            text=text, segments=(Segment(text=text, start_s=0.0, end_s=2.0),), avg_logprob=-0.2, **changes
+        )
+
+    known = Known(head=heard("Turn on the light."), at_s=3.0)
+    whole = known.whole(heard("What time is it?"))
+    assert whole.text == "Turn on the light. What time is it?"
+    assert [segment.start_s for segment in whole.segments] == [0.0, 3.0]
+    assert known.whole(heard("Thank you.", no_speech_prob=0.9)) == known.head
+    assert known.whole(heard("")) == known.head
+
+
+@pytest.mark.usefixtures("stops_early", "every_final_is_long")
+def test_nobody_is_told_a_long_final_before_it_is_whole(demo, clips, monkeypatch):
+    light, question, date = (clips[name] for name in ("light", "question", "date"))
+    rejected = lambda self, attempt: attempt.temperature == 0 and date[1] in self.codec.decode(attempt.tokens)  # noqa: E731
+    monkeypatch.setattr(Search, "_rejected", rejected)  # who waits for a second try of that one?
+    left_open = np.concatenate([light[0], question[0]])
+    alone, again = (np.pad(each, (0, 16_000 * 4 - len(each))) for each in (question[0], date[0]))
+    waiters = Waiters()
+    heard = demo.decode([item(left_open), item(alone), item(again)], waiters=waiters)
+    assert [one.text for one in heard] == [f"{light[1]} {question[1]}", question[1], date[1]]
+    assert [(index, told.text) for index, told, _ in waiters.told] == [(1, question[1])]
 
 
 def test_nobody_is_tried_for_who_is_gone(clips, monkeypatch):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sttd.core.types import Effort
+from sttd.engine.presets import builtin_presets
 from sttd.engine.whisper.features import (
     FULL_WINDOW,
     Recordings,
@@ -17,32 +18,70 @@ from sttd.engine.whisper.features import (
     normalised,
     window_for,
 )
-from tests.unit.engine.whisper.loaded import hear, item, load
+from sttd.engine.whisper.windows import PASSED, with_windows
+from tests.unit.engine.whisper.loaded import Waiters, hear, item, load
 
 pytestmark = pytest.mark.model
 
 
-def test_short_windows_only_where_the_preset_allows_them(demo, clips):
+def test_short_windows_only_where_the_preset_allows_them(clips):
     samples, text, *_ = clips["light"]
-    interim = item(samples, Effort.QUICK)
-    assert demo.batch_key(interim).window == FULL_WINDOW
-    short = load(interim_windows=[1000, 2000])
+    interim, final = item(samples, Effort.QUICK), item(samples)
+    full = load(interim_windows=[], final_windows=[])
+    assert full.batch_key(interim).window == full.batch_key(final).window == FULL_WINDOW
+    full.close()
+    short = load(interim_windows=[1000, 2000], final_windows=[1500])
     assert short.batch_key(interim).window == 1000
     assert short.batch_key(item(np.zeros(16_000 * 9, np.float32), Effort.QUICK)).window == 2000
-    assert short.batch_key(item(samples)).window == FULL_WINDOW
+    assert short.batch_key(final).window == 1500
+    assert short.batch_key(item(np.zeros(16_000 * 13, np.float32))).window == FULL_WINDOW
+    assert short.batch_key(item(samples, Effort.TIMED)).window == FULL_WINDOW
     assert hear(short, samples, Effort.QUICK).text == text
+    assert hear(short, samples).text == text
     short.close()
 
 
-def test_a_looping_short_window_is_decoded_again_in_full(clips, monkeypatch):
-    model = load(interim_windows=[1000], compression_ratio_threshold=0.1)  # every text counts as a loop
-    windows = []
+@pytest.mark.parametrize("model", PASSED)
+def test_what_has_passed_the_gate_holds_on_a_cpu_for_whoever_says_nothing_else(model):
+    preset = attrs.evolve(builtin_presets()["auto"], model=model, device="cpu")
+    assert with_windows(preset).options == attrs.asdict(PASSED[model])
+    named = attrs.evolve(preset, options={"final_windows": (2000,)})
+    assert with_windows(named).options == {**attrs.asdict(PASSED[model]), "final_windows": (2000,)}
+    for full in (attrs.evolve(preset, device="cuda:0"), attrs.evolve(preset, model=f"./{model}")):
+        assert with_windows(full) == full
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """The window of every item that is analysed, in order."""
+    seen = []
     monkeypatch.setattr(
         "sttd.engine.whisper.decoder.normalised",
-        lambda *args, window, samples: (windows.append(window), normalised(*args, window=window, samples=samples))[1],
+        lambda *args, window, samples: (seen.append(window), normalised(*args, window=window, samples=samples))[1],
     )
-    assert hear(model, clips["light"][0], Effort.QUICK).text == clips["light"][1]
+    return seen
+
+
+@pytest.mark.parametrize("effort", [Effort.QUICK, Effort.FULL])
+def test_what_loops_in_a_short_window_is_decoded_again_in_full(clips, windows, effort):
+    # Every text counts as a loop; those of the full window are then tried at one temperature.
+    model = load(interim_windows=[1000], final_windows=[1000], compression_ratio_threshold=0.1, temperatures=[0.0])
+    assert hear(model, clips["light"][0], effort).text == clips["light"][1]
     assert windows == [1000, FULL_WINDOW]
+    model.close()
+
+
+def test_whoever_is_understood_in_a_short_window_does_not_wait_for_the_others(clips, windows):
+    model = load(final_windows=[1000])
+    speech, silence = item(clips["light"][0]), item(np.zeros(16_000, np.float32))
+    waiters = Waiters(windows)
+    heard = model.decode([speech, silence, speech], waiters=waiters)
+    assert windows == [1000, 1000, 1000, FULL_WINDOW]
+    assert waiters.told == [(0, heard[0], 3), (2, heard[2], 3)]
+    assert [one.text for one in heard] == [clips["light"][1], heard[1].text, clips["light"][1]]
+    del windows[:]
+    model.decode([speech, silence], waiters=Waiters(left=(1,)))
+    assert windows == [1000, 1000]  # for whom nobody waits, nothing is decoded again
     model.close()
 
 

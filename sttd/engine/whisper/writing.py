@@ -1,0 +1,129 @@
+"""From the attempts of a search to hypotheses: their text in segments, and how sure the decoder was of its words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from sttd.core.types import Certainty, DecodeItem, Hypothesis, Segment, Word, seconds
+from sttd.engine.whisper.features import MAX_SAMPLES, Encoded, content_frames
+from sttd.engine.whisper.search import Attempt, Language
+from sttd.engine.whisper.segments import Aligned, Piece, align, certainties, split_at_timestamps, start_at_sound
+from sttd.engine.whisper.tokens import TextCodec, compression_ratio
+from sttd.options import Task
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Writer:
+    """Writes down what one model has heard. No state of its own."""
+
+    codec: TextCodec
+
+    def hypotheses(
+        self,
+        encoded: Encoded,
+        batch: Sequence[DecodeItem],
+        *,
+        attempts: Mapping[int, Attempt],
+        languages: Sequence[Language],
+        words: bool,
+    ) -> dict[int, Hypothesis]:
+        """What the attempts at some of the items say."""
+        texts = {
+            index: [token for token in attempt.tokens if token < self.codec.eot] for index, attempt in attempts.items()
+        }
+        aligned = self.aligned(encoded, batch, languages=languages, texts=texts) if words else {}
+        return {
+            index: self._hypothesis(
+                batch[index],
+                languages[index],
+                attempt,
+                aligned[index].words if index in aligned else (),
+                certainties=self._certainties(
+                    texts[index], attempt, aligned.get(index), language=languages[index], task=batch[index].options.task
+                ),
+            )
+            for index, attempt in attempts.items()
+        }
+
+    def _certainties(
+        self, text: Sequence[int], attempt: Attempt, aligned: Aligned | None, *, language: Language, task: Task
+    ) -> tuple[Certainty, ...] | None:
+        """By the search, where it says; else by the alignment, within 0.05 of what a search says (measured)."""
+        probabilities = aligned.probabilities if aligned is not None else attempt.probabilities
+        if probabilities is None or len(probabilities) != len(text):
+            return None
+        tokenizer = self.codec.tokenizer_for(language.code, task)
+        return certainties(text, probabilities, codec=self.codec, tokenizer=tokenizer)
+
+    def aligned(
+        self,
+        encoded: Encoded,
+        batch: Sequence[DecodeItem],
+        *,
+        languages: Sequence[Language],
+        texts: Mapping[int, Sequence[int]],
+    ) -> dict[int, Aligned]:
+        """The items that have text beside their audio; one call for each language and task among them."""
+        aligned: dict[int, Aligned] = {}
+        kinds = {index: (languages[index].code, batch[index].options.task) for index, text in texts.items() if text}
+        for kind in dict.fromkeys(kinds.values()):
+            members = [index for index, other in kinds.items() if other == kind]
+            found = align(
+                encoded.take(members),
+                [texts[index] for index in members],
+                codec=self.codec,
+                tokenizer=self.codec.tokenizer_for(*kind),
+                frames=[content_frames(len(batch[index].samples)) for index in members],
+            )
+            for index, one in zip(members, found, strict=True):
+                words = start_at_sound(one.words, batch[index].samples[:MAX_SAMPLES])
+                aligned[index] = attrs.evolve(one, words=tuple(words))
+        return aligned
+
+    def _hypothesis(
+        self,
+        item: DecodeItem,
+        language: Language,
+        attempt: Attempt,
+        words: Sequence[tuple[Word, int]],
+        *,
+        certainties: tuple[Certainty, ...] | None,
+    ) -> Hypothesis:
+        duration_s = seconds(min(len(item.samples), MAX_SAMPLES))
+        split = split_at_timestamps(attempt.tokens, timestamp_begin=self.codec.timestamp_begin, duration_s=duration_s)
+        segments: list[Segment] = []
+        rest = list(words)
+        for piece in split.pieces:
+            mine: list[Word] = []
+            left = len(piece.tokens)
+            while rest and left > 0:
+                word, tokens = rest.pop(0)
+                mine.append(word)
+                left -= tokens
+            segments.append(self._segment(piece, attempt, mine))
+        return Hypothesis(
+            text=self.codec.decode(attempt.tokens).strip(),
+            segments=tuple(segments),
+            language=language.code,
+            language_probability=language.probability,
+            languages=language.heard,
+            avg_logprob=attempt.avg_logprob,
+            no_speech_prob=attempt.no_speech_prob,
+            compression_ratio=attempt.compression_ratio,
+            temperature=attempt.temperature,
+            certainties=certainties,
+        )
+
+    def _segment(self, piece: Piece, attempt: Attempt, words: Sequence[Word]) -> Segment:
+        text = self.codec.decode(piece.tokens).strip()
+        return Segment(
+            text=text,
+            start_s=words[0].start_s if words else piece.start_s,
+            end_s=words[-1].end_s if words else piece.end_s,
+            avg_logprob=attempt.avg_logprob,
+            no_speech_prob=attempt.no_speech_prob,
+            compression_ratio=compression_ratio(text),
+            words=tuple(words),
+        )
