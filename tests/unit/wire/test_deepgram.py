@@ -75,6 +75,7 @@ def test_one_channel_of_several_may_be_finalized():
         '{"type": "Finalize", "type": "CloseStream"}',
         "[" * 50_000,
         '{"type": "\\ud800"}',
+        said("Configure", keyterms=["sttd"] * 10_000),
     ],
 )
 def test_what_is_no_message_comes_back_and_changes_nothing(message):
