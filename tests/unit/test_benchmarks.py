@@ -231,7 +231,7 @@ def test_benchmarks_and_flags_in_any_order():
 @pytest.mark.parametrize(
     ("arguments", "words_"),
     [
-        (["nothing"], "no benchmark nothing; there are beside_file, "),
+        (["nothing"], "no benchmark nothing; there are adapters, "),
         (["latency", "--modle", "x"], "unrecognized arguments: --modle x"),
         (["latency", "--model", "huge"], "no model huge; there are demo, "),
         (["latency", "--model", "auto"], "no model auto"),
