@@ -90,6 +90,8 @@ class Lab:
                 if units_installed:
                     lab.run("systemd-sysusers")
                     lab.run("systemd-tmpfiles", "--create", "sttd.conf")
+                    # A machine with other work to do takes more than the unit's half a minute to import everything.
+                    lab.drop_in(f"[Service]\nTimeoutStartSec={COMMAND_TIMEOUT_S}\n", name="patience")
                 yield lab
             finally:
                 # Killing the process 1 of a namespace kills all in it, and its mounts go with it.
@@ -114,11 +116,11 @@ class Lab:
         """Replace /etc/sttd/sttd.toml; None is the one of the start."""
         (self.root / "etc/sttd/sttd.toml").write_text(self._config if text is None else text)
 
-    def drop_in(self, text, *, unit="sttd.service"):
-        """Add a drop-in to a unit until the next `reset`."""
+    def drop_in(self, text, *, unit="sttd.service", name="test"):
+        """Add a drop-in to a unit; one named `test` until the next `reset`."""
         directory = self.root / f"run/systemd/system/{unit}.d"
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "test.conf").write_text(text)
+        (directory / f"{name}.conf").write_text(text)
         self.systemctl("daemon-reload")
 
     def reset(self):
