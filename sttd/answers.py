@@ -46,7 +46,6 @@ class SessionsStatus:
     peak: int
     limit: int
     total: int
-    apis: Mapping[str, int]  # active ones by the wire that they came by
 
 
 @attrs.frozen(kw_only=True)
@@ -126,13 +125,7 @@ def compose_status(
     return Status(
         server=server,
         models=models,
-        sessions=SessionsStatus(
-            active=len(registry),
-            peak=registry.peak,
-            limit=registry.limit,
-            total=registry.total,
-            apis=registry.apis(),
-        ),
+        sessions=SessionsStatus(active=len(registry), peak=registry.peak, limit=registry.limit, total=registry.total),
         scheduler=SchedulerStatus(
             queued=scheduler.queued,
             in_flight=scheduler.in_flight,

@@ -6,7 +6,8 @@ reads it from the same answer that `sttctl status` shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
@@ -62,6 +63,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._status: Status | None = None
+        self._apis: Mapping[str, int] = {}
         self._registry = CollectorRegistry()
         self._latency = Histogram(
             "sttd_latency_seconds",
@@ -114,9 +116,9 @@ class Metrics:
         """A session, `live` or `file`, was not admitted."""
         self._refused.labels(kind).inc()
 
-    def render(self, status: Status) -> bytes:
-        """The page in the text format of Prometheus."""
-        self._status = status
+    def render(self, status: Status, *, apis: Mapping[str, int] = MappingProxyType({})) -> bytes:
+        """The page in the text format of Prometheus. `apis`: the sessions that are open, by wire."""
+        self._status, self._apis = status, apis
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
@@ -130,17 +132,16 @@ class Metrics:
         for name, text, value_of in _COUNTERS:
             if (value := value_of(status)) is not None:
                 yield CounterMetricFamily(name, text, value)
-        yield _apis(status)
+        yield self._sessions_by_api()
         yield _queued(status)
         yield _queue_waits(status)
         yield from _models(status)
 
-
-def _apis(status: Status) -> Metric:
-    family = GaugeMetricFamily("sttd_sessions_by_api", "Sessions open now, by wire.", labels=["api"])
-    for api, count in status.sessions.apis.items():
-        family.add_metric([api], count)
-    return family
+    def _sessions_by_api(self) -> Metric:
+        family = GaugeMetricFamily("sttd_sessions_by_api", "Sessions open now, by wire.", labels=["api"])
+        for api, count in self._apis.items():
+            family.add_metric([api], count)
+        return family
 
 
 def _queued(status: Status) -> Metric:

@@ -411,4 +411,4 @@ class Service:
 
     def metrics(self) -> bytes:
         """The metrics page."""
-        return self.meters.render(self.status())
+        return self.meters.render(self.status(), apis=self.registry.apis())

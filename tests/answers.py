@@ -50,7 +50,7 @@ STATUS = Status(
         idle_ttl_seconds=300.0,
         process_rss_bytes=1,
     ),
-    sessions=SessionsStatus(active=2, peak=3, limit=64, total=9, apis={"sttd": 1, "realtime": 1}),
+    sessions=SessionsStatus(active=2, peak=3, limit=64, total=9),
     scheduler=SchedulerStatus(
         queued={"final": 1, "file": 0},
         in_flight=0,

@@ -99,6 +99,11 @@ def test_what_was_shown_is_the_text_to_the_character(tmp_path, name):
 
 @pytest.mark.parametrize("name", WIRES)
 def test_sessions_and_metrics_say_by_which_wire_a_session_came(shared, name):
+    def metric(metric):
+        url = f"http://127.0.0.1:{shared.places.port}/metrics"
+        page = urllib.request.urlopen(url, timeout=PATIENCE_S).read().decode()
+        return float(re.search(rf'{metric}{{api="{name}"}} (\S+)', page)[1])
+
     if name == "openai":
         with WIRES[name](shared.places) as wire:
             wire.send(PCM)
@@ -108,11 +113,9 @@ def test_sessions_and_metrics_say_by_which_wire_a_session_came(shared, name):
             wire.send(PCM)
             (row,) = shared.wait(lambda: [row for row in shared.sessions() if row["api"] == name])
             assert name == "sttd" or row["label"].split()[0] == name
-            assert shared.daemon.call("status")["sessions"]["apis"][name] >= 1
+            assert metric("sttd_sessions_by_api") >= 1
             wire.end()
-    page = urllib.request.urlopen(f"http://127.0.0.1:{shared.places.port}/metrics", timeout=PATIENCE_S).read().decode()
-    opened = re.search(rf'sttd_sessions_opened_total{{api="{name}"}} (\S+)', page)
-    assert float(opened[1]) >= 1
+    assert metric("sttd_sessions_opened_total") >= 1
 
 
 @pytest.mark.parametrize("name", WIRES)

@@ -152,7 +152,6 @@ async def test_a_session_is_opened_counted_told_and_closed():
                 "peak": 1,
                 "limit": 10,
                 "total": 1,
-                "apis": {"sttd": 1},
             }
             session.feed(NOISE)
             session.stop()

@@ -6,14 +6,17 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from sttd_client.addresses import ConnectionLostError, NoDaemonError
-from sttd_client.control import open_control
+from sttd_client.control import Control, open_control
 from sttd_client.ctl.terminal import duration, milliseconds, print_json, size, styled, table
 
+_COUNTED = 1000  # sessions that are told apart by their wire: a page of the daemon's list
 TIMEOUT_S = 10.0  # a healthy daemon answers in about a millisecond; a swapping one may take seconds
 
 Report = Mapping[str, Any]
@@ -24,17 +27,25 @@ def status(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         return _watch(arguments)
     with open_control(arguments.socket) as control:
-        report = control.call("status", timeout_s=TIMEOUT_S)
-    if arguments.json:
-        print_json(report)
-    else:
-        print("\n".join(lines_of(report)))
+        if arguments.json:
+            print_json(control.call("status", timeout_s=TIMEOUT_S))
+        else:
+            print("\n".join(_look(control)))
     return 0
 
 
-def lines_of(report: Report) -> list[str]:
-    """The report as a person reads it. A key that the daemon does not send shows as a dash."""
-    return [*_server(report), "", *_work(report), "", *_models(report)]
+def lines_of(report: Report, apis: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+    """The report as a person reads it. A key that the daemon does not send shows as a dash.
+
+    `apis`: how many sessions came by which wire, of those that this user may see.
+    """
+    return [*_server(report), "", *_work(report, apis), "", *_models(report)]
+
+
+def _look(control: Control) -> list[str]:
+    report = control.call("status", timeout_s=TIMEOUT_S)
+    rows = control.call("sessions", limit=_COUNTED, timeout_s=TIMEOUT_S).get("sessions", [])
+    return lines_of(report, Counter(str(row.get("api", "sttd")) for row in rows))
 
 
 def _server(report: Report) -> Iterator[str]:
@@ -50,16 +61,15 @@ def _server(report: Report) -> Iterator[str]:
     yield f"{'config':12}{server.get('config_path') or 'built-in defaults'}"
 
 
-def _work(report: Report) -> Iterator[str]:
+def _work(report: Report, apis: Mapping[str, int]) -> Iterator[str]:
     sessions, scheduler = report.get("sessions", {}), report.get("scheduler", {})
     latency, health = report.get("latency_ms", {}), report.get("health", {})
     yield (
         f"{'sessions':12}{sessions.get('active', '-')} active of {sessions.get('limit', '-')}, "
         f"peak {sessions.get('peak', '-')}, {sessions.get('total', '-')} since the start"
     )
-    apis = ", ".join(f"{count} {name}" for name, count in sorted(sessions.get("apis", {}).items()))
     if apis:
-        yield f"{'':12}by {apis}"
+        yield f"{'':12}by {', '.join(f'{count} {name}' for name, count in sorted(apis.items()))}"
     queued = ", ".join(f"{count} {name}" for name, count in scheduler.get("queued", {}).items())
     yield (
         f"{'queue':12}{queued or '-'}; {scheduler.get('in_flight', '-')} decoding "
@@ -137,12 +147,11 @@ def _watch(arguments: argparse.Namespace) -> int:
                 try:
                     with open_control(arguments.socket) as control:
                         while True:
-                            report = control.call("status", timeout_s=TIMEOUT_S)
-                            show(
-                                json.dumps(report, ensure_ascii=False)
-                                if arguments.json
-                                else "\n".join(lines_of(report))
-                            )
+                            if arguments.json:
+                                report = control.call("status", timeout_s=TIMEOUT_S)
+                                show(json.dumps(report, ensure_ascii=False))
+                            else:
+                                show("\n".join(_look(control)))
                             time.sleep(interval_s)
                 except (NoDaemonError, ConnectionLostError) as error:
                     if not arguments.json:

@@ -10,11 +10,17 @@ from sttd.errors import CODES
 
 
 def test_status_is_readable(sttctl, fake_control, status_report):
-    with fake_control({"status": status_report}):
+    rows = [
+        {"session": "s1", "api": "realtime"},
+        {"session": "s2", "api": "sttd"},
+        {"session": "s3", "api": "realtime"},
+    ]
+    with fake_control({"status": status_report, "sessions": {"sessions": rows}}):
         status, out, err = sttctl("status")
     assert (status, err) == (0, "")
     assert "sttd 0.1.0  ready  pid 42, up 1 h 6 min" in out
     assert "2 active of 64, peak 5, 12 since the start" in out
+    assert "by 2 realtime, 1 sttd" in out
     assert "0 final, 0 speculative, 1 interim, 3 file; 1 decoding on 1 workers" in out
     assert "p50 310 ms, p95 520 ms after the last speech" in out
     row = next(line for line in out.splitlines() if line.startswith("base"))
@@ -23,7 +29,7 @@ def test_status_is_readable(sttctl, fake_control, status_report):
 
 
 def test_status_survives_a_daemon_that_says_less(sttctl, fake_control):
-    with fake_control({"status": {}}):
+    with fake_control({"status": {}, "sessions": {}}):
         status, out, _ = sttctl("status")
     assert status == 0
     assert "sttd -" in out
