@@ -7,7 +7,7 @@ A plane translates bytes to these calls and back, and knows nothing behind them.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal, Protocol
 
@@ -32,6 +32,7 @@ from sttd.core.accounting import LatencyWindow
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.core.types import Final, Interim
+from sttd.defaults import session_defaults, session_tuning
 from sttd.desk import ModelDesk
 from sttd.engine.contract import Preset
 from sttd.engine.dispatcher import Dispatcher
@@ -46,8 +47,7 @@ from sttd.host import logs
 from sttd.host.spool import Room
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
-from sttd.options import FILE_ENDPOINTING, Api, Endpointing, SessionChanges, SessionOptions, Tuning
-from sttd.session.beginning import Beginning, decode_beginning
+from sttd.options import Api, SessionChanges, SessionOptions
 from sttd.session.fitting import fit_changes, fit_options
 from sttd.session.inbox import Held
 from sttd.session.registry import Registry, running
@@ -205,26 +205,7 @@ class Service:
 
     def defaults(self, *, kind: Literal["live", "file"] = "live") -> SessionOptions:
         """What a session gets where its client does not say."""
-        config = self.settings
-        endpointing = Endpointing(
-            silence_ms_min=config.endpointing.silence_ms_min,
-            silence_ms_max=config.endpointing.silence_ms_max,
-            max_utterance_s=config.endpointing.max_utterance_s,
-            aggressiveness=config.vad.aggressiveness,
-        )
-        window_s = config.endpointing.max_utterance_s
-        if kind == "file":
-            endpointing = attrs.evolve(
-                FILE_ENDPOINTING, max_utterance_s=window_s, aggressiveness=config.vad.aggressiveness
-            )
-        return SessionOptions(
-            kind=kind,
-            interim=kind == "live",
-            endpointing=endpointing,
-            max_utterance_s=window_s,
-            model=config.models.model,
-            interim_model=config.models.interim_model,
-        )
+        return session_defaults(self.settings, kind=kind)
 
     @asynccontextmanager
     async def open_session(
@@ -271,10 +252,6 @@ class Service:
             self.audio_dropped_s += session.dropped_s
             self._tell_session("closed", session)
 
-    async def decode_beginning(self, pieces: AsyncIterable[bytes], *, most_s: float, peer: Peer) -> Beginning:
-        """So much of a container, and whether that is all. Errors and cancellation as `decode_beginning` has them."""
-        return await decode_beginning(pieces, most_s=most_s, uid=peer.uid)
-
     def fit_changes(self, changes: SessionChanges, *, options: SessionOptions) -> SessionChanges:
         """What `configure` may change in a session with these options. Raises ProtocolError, as `open_session`."""
         return fit_changes(changes, self.stock.shelf, options=options, selectable=self.presets())
@@ -285,22 +262,12 @@ class Service:
     def _new_session(
         self, options: SessionOptions, peer: Peer, api: Api, *, silero: SileroModel | None, whole: bool
     ) -> Session:
-        config = self.settings
         return Session(
             id=self.registry.new_id(),
             uid=peer.uid,
             api=api,
             options=options,
-            tuning=Tuning(
-                speculate_ms=0 if whole else config.endpointing.speculate_ms,
-                pre_roll_ms=config.endpointing.pre_roll_ms,
-                interim_min_ms=config.interim.interim_min_ms,
-                hold_back_ms=config.interim.hold_back_ms,
-                lag_warning_s=config.limits.lag_warning_s,
-                max_window_s=self.preset_table[options.model].max_window_s,
-                live_text=self.preset_table[options.interim_model].live_text,
-                keep_margin=self.preset_table[options.model].keep_margin,
-            ),
+            tuning=session_tuning(self.settings, self.preset_table, options, whole=whole),
             models=self.pool,
             decoding=self.dispatcher,
             silero=silero,

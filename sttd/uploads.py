@@ -11,12 +11,13 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 
 from sttd.host.spool import Room, Spool
+from sttd.session.beginning import Beginning, decode_beginning
 
 
 @attrs.define(eq=False)
@@ -43,6 +44,10 @@ class Uploads:
         finally:
             self.active -= 1
             await spool.aclose()
+
+    async def decode_beginning(self, pieces: AsyncIterable[bytes], *, most_s: float, uid: int) -> Beginning:
+        """So much of a container, and whether that is all. Errors and cancellation as `decode_beginning` has them."""
+        return await decode_beginning(pieces, most_s=most_s, uid=uid)
 
     @contextmanager
     def as_final(self, uid: int) -> Iterator[bool]:

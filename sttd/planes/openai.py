@@ -252,8 +252,8 @@ class _Exchange:
 
     async def _decode(self, request: TranscriptionRequest, spool: Spool) -> None:
         """Raises SttdError, Refused."""
-        beginning = await self.service.decode_beginning(
-            spool.pieces(), most_s=max(self.limits.final_s, _SHORTEST_S), peer=self.peer
+        beginning = await self.service.uploads.decode_beginning(
+            spool.pieces(), most_s=max(self.limits.final_s, _SHORTEST_S), uid=self.peer.uid
         )
         if beginning.whole and beginning.duration_s < _SHORTEST_S:
             message = f"there must be {_SHORTEST_S} s of audio at least, and there are {beginning.duration_s:.2f}"
