@@ -143,7 +143,7 @@ class Session:
     async def wait_for_room(self, *, patient: bool = False) -> None:
         """Wait until more may be fed: with `overflow: wait` a session that is behind holds its client back.
 
-        `patient`: for as long as it takes, since the client has nothing to say behind its audio. Raises OverloadedError:
+        `patient`: for as long as it takes, since the client says nothing behind its audio. Raises OverloadedError:
         it takes nothing any more, and the client is not patient.
         """
         await (self._inbox.wait_until_free() if patient else self._inbox.wait_for_room())

@@ -102,6 +102,19 @@ class FakeSession:
         return await self._events[1].receive()
 
 
+@attrs.define(eq=False, kw_only=True)
+class FakeUploads(Uploads):
+    """Holds uploads as the real ones do, and decodes them to what the service says."""
+
+    service: object
+
+    async def decode_beginning(self, pieces, *, most_s, uid):
+        if self.service.refusals:
+            raise self.service.refusals.pop(0)
+        self.service.upload = b"".join([piece async for piece in pieces])
+        return self.service.beginning
+
+
 @attrs.define(eq=False)
 class FakeService:
     """Opens `FakeSession`s, or raises `refusals` in turn."""
@@ -115,8 +128,11 @@ class FakeService:
     upload: bytes = b""  # the last one
     staying: bool = False  # its sessions do not end at a `stop`
     opened: trio.Event = attrs.field(factory=trio.Event)
-    uploads: Uploads = attrs.field(factory=lambda: Uploads(Room(total_bytes=1 << 20, uid_bytes=1 << 20), finals=1))
     beginning: Beginning = attrs.field(factory=lambda: Beginning(pcm=bytes(6400), duration_s=0.1, whole=True))
+    uploads: Uploads = attrs.field(init=False)
+
+    def __attrs_post_init__(self):
+        self.uploads = FakeUploads(Room(total_bytes=1 << 20, uid_bytes=1 << 20), finals=1, service=self)
 
     @property
     def desk(self):
@@ -127,12 +143,6 @@ class FakeService:
 
     def defaults(self, *, kind="live"):
         return SessionOptions(kind=kind, interim=kind == "live", model="fake")
-
-    async def decode_beginning(self, pieces, *, most_s, peer):
-        if self.refusals:
-            raise self.refusals.pop(0)
-        self.upload = b"".join([piece async for piece in pieces])
-        return self.beginning
 
     def fit_changes(self, changes, *, options):
         if self.refusals:
