@@ -30,6 +30,7 @@ from websockets.sync.client import connect as websocket
 
 RATE: Final = 16_000  # of what is sent: 16-bit mono
 TIMEOUT_S: Final = 120.0
+_APPEND_BYTES: Final = 9600  # of an event of OpenAI Realtime: 0.3 s
 
 
 class RefusedError(Exception):
@@ -163,7 +164,9 @@ class Realtime(_Socket):
 
     def send(self, pcm: bytes) -> None:
         """Say this."""
-        self.say(type="input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
+        for at in range(0, len(pcm), _APPEND_BYTES):
+            piece = base64.b64encode(pcm[at : at + _APPEND_BYTES])
+            self.say(type="input_audio_buffer.append", audio=piece.decode())
 
     def end(self) -> str:
         """The utterance is over: its text."""
