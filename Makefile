@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check run bench demo-model deb clean setup
+.PHONY: help demo test check run bench programs demo-model deb clean setup
 .DEFAULT_GOAL := help
 
 help:            ## say what can be made
@@ -37,6 +37,9 @@ test: check  ## everything that needs no GPU; models are fetched once, or their 
 
 bench: $(VENV)/.dev  ## the benchmarks; tables on the terminal, JSON under build/bench
 	$(BIN)/python -m benchmarks
+
+programs:        ## pipecat and LiveKit, half a gigabyte, so that `make test` runs them against sttd, too
+	@scripts/make-venv "$(PYTHON)" build/programs '.[programs]'
 
 demo-model:      ## train the embedded model anew, up to 90 minutes (wants espeak-ng, flite, festival)
 	@scripts/make-venv "$(PYTHON)" build/training-venv '.[training]'
