@@ -36,6 +36,10 @@ class ModelDesk:
                 return self.stock.shelf.absent(name, network=self.store.network).message
         return None
 
+    def repositories(self) -> dict[str, str | None]:
+        """The repository of each preset that has one of its own. Quick: it looks at no disk."""
+        return self.stock.shelf.repositories()
+
     def models(self) -> Models:
         """All presets, and which of them is the right one here."""
         models = self.admission.config.models

@@ -97,6 +97,10 @@ class Shelf:
         """The error for a preset whose model is not on disk; `network`: the daemon itself may get it."""
         return not_local(self.preset(name), wanted=self.suggested(name), network=network)
 
+    def repositories(self) -> dict[str, str | None]:
+        """The repository of each preset's model, where it is a published one. Looks at no disk; `auto` may change."""
+        return {name: catalogue.repository(preset.model) for name, preset in self.presets.items()}
+
     def rows(self, loaded: Mapping[str, Loaded]) -> list[PresetRow]:
         """A row for each preset; `loaded`: what is loaded, by the name of its preset."""
         rows = []

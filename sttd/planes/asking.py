@@ -89,8 +89,9 @@ def selectable(service: Service) -> list[PresetRow]:
 
 
 def nameable(service: Service) -> dict[str, str | None]:
-    """The same by name, each with its repository. What `auto` means has a name of its own, and may change."""
-    return {row.preset: None if row.preset == "auto" else row.repository for row in selectable(service)}
+    """Their names, each with the repository of its model. Quick, since it is asked for every session."""
+    repositories = service.desk.repositories()
+    return {name: repositories.get(name) for name in service.presets()}
 
 
 def agent_of(request: Request) -> str:

@@ -170,6 +170,9 @@ class FakeService:
     def status(self):
         return attrs.evolve(STATUS, sessions=attrs.evolve(STATUS.sessions, active=len(self.sessions)))
 
+    def repositories(self):
+        return {"auto": None, "fake": None}
+
     def models(self):
         return MODELS
 
