@@ -20,8 +20,9 @@ import trio
 
 from benchmarks import load, report
 from benchmarks.options import Options
+from benchmarks.peer.environment import free_port
 from benchmarks.sessions import session_for
-from benchmarks.wires import WIRES, Places, free_port, upload
+from benchmarks.wires import WIRES, Places, upload
 
 UPLOAD_S = 5.0
 ROUNDS = 60

@@ -326,11 +326,3 @@ def wav(pcm: bytes) -> bytes:
         out.setframerate(RATE)
         out.writeframes(pcm)
     return file.getvalue()
-
-
-def free_port() -> int:
-    """A TCP port that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -28,7 +28,7 @@ from sttd.engine import memory
 from sttd.engine.engine import build_engine, open_engine
 from sttd.engine.leases import PoolEntry
 from sttd.errors import EXIT_OK, SttdError
-from sttd.host import logs, sockets
+from sttd.host import logs, rundir, sockets
 from sttd.host.duties import supervised
 from sttd.host.heap import HeapCare
 from sttd.host.looplag import LoopWatch
@@ -328,7 +328,7 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
     where = place(plan.loaded, environ=sources.environ, inherited=inherited)
     for warning in (*plan.loaded.warnings, *where.warnings):
         log.warning(warning)
-    with sockets.owned(where.directory) as holding:
+    with rundir.owned(where.directory) as holding:
         listeners = await sockets.open_listeners(
             where.directory,
             tcp=where.tcp,

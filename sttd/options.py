@@ -71,6 +71,8 @@ zh
 """
 
 LANGUAGES: Final = tuple(_CODES.split())
+# They put no space between two sentences.
+SPACELESS_LANGUAGES: Final = frozenset(["zh", "yue", "ja", "th", "lo", "km", "my", "bo"])
 
 
 # ---------------------------------------------------------------- when an utterance ends

@@ -24,7 +24,7 @@ from sttd.engine.store.models import ModelStore, default_own_dir
 from sttd.engine.whisper.backend import WhisperBackend
 from sttd.errors import ConfigError
 from sttd.fields import suggestion
-from sttd.host.sockets import SYSTEM_DIR, runtime_dir
+from sttd.host.rundir import SYSTEM_DIR, runtime_dir
 from sttd.host.systemd import InheritedSocket
 
 

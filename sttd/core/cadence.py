@@ -18,9 +18,7 @@ from sttd.options import TUNING
 
 # All six are chosen: half of a model for one speaker's live text leaves the other half for finals and for others.
 _SHARE = 0.5  # of the time between two interims may go into decoding one
-_OFTEN_SHARE = (
-    0.3  # while they come every `_OFTEN_MS` or more often: base on two cores, 0.2 s a decode, has 1.5 a second
-)
+_OFTEN_SHARE = 0.3  # while they come every `_OFTEN_MS` or more often: at 0.2 s a decode that is 1.5 a second
 _OFTEN_MS = 800.0
 _BUSY = 0.5  # the load from which on interims yield
 _STRETCH = 8.0  # 350 ms become 2.8 s, about the longest interval (`max_ms`)

@@ -14,6 +14,11 @@ from sttd.options import SessionOptions
 NOT_DECODED = Timing(endpoint_ms=0.0, queue_ms=0.0, decode_ms=0.0, speculative=False)
 
 
+def is_decoded(final: Final) -> bool:
+    """Whether a decode made the text, and not what was stable when there could be none."""
+    return final.timing != NOT_DECODED
+
+
 def interim_words(stable: StableText, hypothesis: Hypothesis) -> tuple[InterimWord, ...]:
     """The words of an interim. Where an engine does not say how sure it is of each, it is as sure of all."""
     known = hypothesis.certainties is not None

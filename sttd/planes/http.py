@@ -20,7 +20,6 @@ import trio
 
 from sttd.admission import Peer
 from sttd.answers import as_map
-from sttd.host import logs
 from sttd.host.sockets import Listener
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
 from sttd.planes import realtime, realtime_asking
@@ -37,8 +36,6 @@ from sttd.wire.access import AccessRules
 from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Denial, HeadReader, Request, Response, json_response, refusal
 from sttd.wire.routes import Call, Connect, Decision, Get, Offers, Route, decide, form_of
-
-log = logs.get(__name__)
 
 
 @attrs.frozen(kw_only=True)

@@ -16,6 +16,7 @@ from collections import deque
 
 import attrs
 
+from sttd.core.results import is_decoded
 from sttd.core.types import Failure, Final, Progress, SessionEvent, Stopped
 from sttd.errors import SessionError, SttdError, from_map
 
@@ -65,7 +66,7 @@ class Outcome:
         self._heard_s = max(self._heard_s, final.end_s)
         if final.reason == "drain":
             raise self._broken_off()
-        if not final.timing.decode_ms and self._failures:
+        if not is_decoded(final) and self._failures:
             raise _error(self._failures.popleft())
         return final
 

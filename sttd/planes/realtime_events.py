@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import trio
 
 from sttd.core import types as core
-from sttd.core.results import NOT_DECODED
+from sttd.core.results import is_decoded
 from sttd.errors import SttdError
 from sttd.wire.realtime import Act, RealtimeTalk
 from sttd.wire.realtime_messages import ClientEvent, LargeMessage, is_large, read_message
@@ -33,7 +33,7 @@ def hear(talk: RealtimeTalk, event: core.SessionEvent) -> Sequence[Act]:
         case core.SpeechEnd(utterance=utterance, at_s=at_s, silence_ms=silence_ms, reason=reason):
             return talk.speech_ended(utterance, at_s=at_s, silence_ms=silence_ms, reason=reason)
         case core.Final(utterance=utterance):
-            return talk.final(utterance, event, decoded=event.timing is not NOT_DECODED)
+            return talk.final(utterance, event, decoded=is_decoded(event))
         case core.Failure(fatal=fatal):
             error = SttdError(event.message, code=event.code)
             talk.troubled(error)

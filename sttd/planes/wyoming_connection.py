@@ -11,7 +11,7 @@ import trio
 import sttd
 from sttd.admission import Peer
 from sttd.core import types as core
-from sttd.core.results import NOT_DECODED
+from sttd.core.results import is_decoded
 from sttd.errors import DecodeError, InternalError, ProtocolError, SessionError, SttdError, from_map
 from sttd.fields import clip
 from sttd.host import logs
@@ -386,7 +386,7 @@ class Connection:
 
 def _is_undecoded(final: core.Final) -> bool:
     """Whether there was audio, and nobody knows what was said in it."""
-    return final.timing == NOT_DECODED and final.end_s > final.start_s
+    return not is_decoded(final) and final.end_s > final.start_s
 
 
 def _why_undecoded(final: core.Final) -> SttdError:

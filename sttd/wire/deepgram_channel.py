@@ -30,65 +30,15 @@ import unicodedata
 import uuid
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 
+from sttd.wire import heard
 from sttd.wire.jsontext import write_object
 
 _PADDING_MS: Final = 40  # the last frame of a session is filled up, or left out: two frames of 20 ms at the most
 _ARCH: Final = "whisper"
-
-# ---------------------------------------------------------------- what a session says
-
-
-class HeardWord(Protocol):
-    """A word of a final, its times in seconds of the session."""
-
-    @property
-    def word(self) -> str: ...
-    @property
-    def start_s(self) -> float: ...
-    @property
-    def end_s(self) -> float: ...
-    @property
-    def probability(self) -> float: ...
-
-
-class HeardInterim(Protocol):
-    """Text so far of an utterance of the session."""
-
-    @property
-    def utterance(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def stable_chars(self) -> int: ...
-    @property
-    def end_s(self) -> float: ...
-
-
-class HeardFinal(Protocol):
-    """The text of an utterance of the session."""
-
-    @property
-    def utterance(self) -> int: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def start_s(self) -> float: ...
-    @property
-    def end_s(self) -> float: ...
-    @property
-    def language(self) -> str: ...
-    @property
-    def confidence(self) -> float: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def words(self) -> Sequence[HeardWord] | None: ...
 
 
 @attrs.frozen
@@ -143,7 +93,7 @@ class Channel:
     _done: int = attrs.field(default=0, init=False)  # the last utterance of the session that has its final
     _starts: dict[int, int] = attrs.field(factory=dict, init=False)  # where those began that have none yet
     _unheard: dict[int, int] = attrs.field(factory=dict, init=False)  # the same of those in which nobody spoke so far
-    _waiting: HeardInterim | None = attrs.field(default=None, init=False)  # for the finals before it
+    _waiting: heard.Interim | None = attrs.field(default=None, init=False)  # for the finals before it
     _cut: bool = attrs.field(default=False, init=False)  # the client's utterance goes on, or that is not known yet
     _word_ms: int | None = attrs.field(default=None, init=False)  # end of the last word of the client's utterance
     _quiet_from_ms: int | None = attrs.field(default=None, init=False)  # the same of one that is to have its end
@@ -176,7 +126,7 @@ class Channel:
         self._unheard[utterance] = _ms(at_s)
         return [] if self.silence_ms is None else self._begin(utterance)
 
-    def interim(self, interim: HeardInterim) -> list[str]:
+    def interim(self, interim: heard.Interim) -> list[str]:
         """Text that may change (rule 3)."""
         if not interim.text:
             return []
@@ -195,7 +145,7 @@ class Channel:
             ),
         ]
 
-    def final(self, final: HeardFinal) -> list[str]:
+    def final(self, final: heard.Final) -> list[str]:
         """Text that does not change any more (rules 1, 2, 4, 5)."""
         from_finalize = final.reason == "finalize"
         asked_ms = self._asked.popleft() if from_finalize and self._asked else None
@@ -285,7 +235,7 @@ class Channel:
         fields = {"channel": [self.index, self.count], "last_word_end": last_ms / 1000}
         return [write_object({"type": "UtteranceEnd", **fields})]
 
-    def _end_of(self, final: HeardFinal, words: Sequence[_Word], *, asked_ms: int | None) -> int:
+    def _end_of(self, final: heard.Final, words: Sequence[_Word], *, asked_ms: int | None) -> int:
         """Where the range of a final ends (rules 1 and 5)."""
         fed_ms = self.fed_ms
         if asked_ms is not None:
@@ -351,16 +301,16 @@ def _ms(time_s: float) -> int:
     return round(time_s * 1000)
 
 
-def _heard_words(final: HeardFinal) -> list[_Word]:
+def _heard_words(final: heard.Final) -> list[_Word]:
     """The words of a final; where it has text alone, that is spread over its speech (rule 4)."""
-    heard = [
+    known = [
         _Word(text, _ms(word.start_s), _ms(word.end_s), word.probability)
         for word in final.words or ()
         if (text := word.word.strip())
     ]
     texts = final.text.split()
-    if heard or not texts:
-        return heard
+    if known or not texts:
+        return known
     start_ms, length_ms = _ms(final.start_s), _ms(final.end_s - final.start_s)
     ends = [start_ms + length_ms * (index + 1) // len(texts) for index in range(len(texts))]
     return [

@@ -17,16 +17,13 @@ from typing import Final
 
 from sttd.errors import ModelError, ProtocolError
 from sttd.fields import clip
-from sttd.options import LANGUAGES
+from sttd.options import LANGUAGES, SPACELESS_LANGUAGES
 
 CONFIGURED: Final = "whisper-1"  # the name for the configured pair that every client of OpenAI's knows
 _DEFAULTS: Final = frozenset({"", "default", CONFIGURED})
 _DEFAULT_PREFIXES: Final = ("gpt-",)
 _USUAL: Final = ("whisper-", "openai/whisper-")
 _DETECT: Final = frozenset({"", "auto", "multi"})
-
-# The languages that put no space between sentences.
-_SPACELESS: Final = frozenset(["zh", "yue", "ja", "th", "lo", "km", "my", "bo"])
 
 # The English names by which Whisper's own tools know the languages.
 _NAMES: Final[Mapping[str, str]] = {
@@ -210,4 +207,4 @@ def join(texts: Iterable[str], *, language: str | None) -> str:
 
 def separator(language: str | None) -> str:
     """What stands between two finals of a language."""
-    return "" if language in _SPACELESS else " "
+    return "" if language in SPACELESS_LANGUAGES else " "

@@ -16,11 +16,12 @@ import json
 import math
 import zlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 
 from sttd.wire import cues
+from sttd.wire.heard import Spoken, Utterance
 from sttd.wire.http import Response, json_response
 from sttd.wire.names import CONFIGURED, find_language, language_name, separator
 from sttd.wire.openai_request import TranscriptionRequest
@@ -29,35 +30,6 @@ STREAM_TYPE: Final = "text/event-stream; charset=utf-8"
 _LEAST_PROBABILITY: Final = 1e-10  # JSON has no minus infinity
 _SHORTEST_S: Final = 0.1  # of a cue, where there is room; chosen
 _ENGLISH: Final = "english"
-
-
-class Word(cues.TimedWord, Protocol):
-    """A word, and how sure it is."""
-
-    @property
-    def probability(self) -> float: ...
-
-
-class Spoken(Protocol):
-    """What is known of the words of a text."""
-
-    @property
-    def confidence(self) -> float: ...
-    @property
-    def words(self) -> Sequence[Word] | None: ...
-
-
-class Utterance(Spoken, Protocol):
-    """The final of an utterance: its text, with its place in seconds."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def start_s(self) -> float: ...
-    @property
-    def end_s(self) -> float: ...
-    @property
-    def language(self) -> str: ...
 
 
 @attrs.define(eq=False)

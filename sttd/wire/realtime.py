@@ -26,17 +26,18 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import attrs
 
 from sttd.errors import SttdError
 from sttd.options import SAMPLE_BYTES
 from sttd.wire.growing import GrowingText
+from sttd.wire.heard import Text
 from sttd.wire.jsontext import write_object
 from sttd.wire.names import separator
 from sttd.wire.openai_answers import error_fields
-from sttd.wire.openai_transcript import Spoken, tokens
+from sttd.wire.openai_transcript import tokens
 from sttd.wire.realtime_messages import Clear, Commit, Update
 from sttd.wire.realtime_settings import INTERIMS, Dialect, RefusedError, Settings
 
@@ -69,15 +70,6 @@ class Renew:
 
 
 Act = Say | Finalize | Renew
-
-
-class Heard(Spoken, Protocol):
-    """The final of an utterance. Its words are None where they were not asked for."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def language(self) -> str: ...
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -245,7 +237,7 @@ class RealtimeTalk:
         acts = [*stopped, *self._place(item)]
         return [*acts, *self._renew()] if round_ is self._rounds[-1] else acts
 
-    def final(self, utterance: int, final: Heard, *, decoded: bool) -> list[Act]:
+    def final(self, utterance: int, final: Text, *, decoded: bool) -> list[Act]:
         """The final of an utterance; not `decoded`: its text is no more than what was stable."""
         self._catch_up(utterance + 1)
         round_ = self._rounds[0]
@@ -345,7 +337,7 @@ class RealtimeTalk:
             *(self._say(name, previous_item_id=previous, item=shown) for name in _PLACED[self.dialect]),
         ]
 
-    def _add(self, item: _Item, final: Heard) -> list[Act]:
+    def _add(self, item: _Item, final: Text) -> list[Act]:
         if final.text and final.language:
             item.languages[final.language] = None
         delta = item.growing.final(item.part, final.text, language=final.language if final.text else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import json
 import os
@@ -11,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import time
-import wave
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +19,7 @@ import numpy as np
 import openai
 import pytest
 
+from benchmarks.wires import wav
 from tests.conftest import ROOT
 from tests.running import RunningDaemon, read_pcm, read_until, say, start
 
@@ -28,17 +27,6 @@ RATE = 16_000
 DATE = ROOT / "tests" / "data" / "date.flac"
 KEY = "s3cret"
 PAGE = "https://notes.example"
-
-
-def wav(pcm):
-    """16-bit samples at 16 kHz as a WAV file."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(RATE)
-        out.writeframes(pcm)
-    return file.getvalue()
 
 
 def noise(seconds):

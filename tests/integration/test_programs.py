@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks.recordings import read_audio
-from benchmarks.wires import free_port
-from tests.running import PATIENCE_S, RunningDaemon
+from tests.running import PATIENCE_S, RunningDaemon, free_port
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / "build" / "programs" / "bin" / "python"

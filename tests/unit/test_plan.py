@@ -9,7 +9,7 @@ import pytest
 
 from sttd.engine.whisper.backend import supported_compute_types
 from sttd.errors import ConfigError
-from sttd.host.sockets import SYSTEM_DIR
+from sttd.host.rundir import SYSTEM_DIR
 from sttd.host.systemd import InheritedSocket
 from sttd.plan import Sources, make_plan, place, read_token
 from tests.running import PATIENCE_S

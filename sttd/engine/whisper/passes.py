@@ -15,6 +15,7 @@ from sttd.core.text import guard
 from sttd.core.types import SAMPLE_RATE, DecodeItem, Hypothesis, Segment
 from sttd.engine.whisper.features import MAX_SAMPLES
 from sttd.engine.whisper.search import Attempt, Language
+from sttd.options import SPACELESS_LANGUAGES
 
 MAX_RESUMES: Final = 2  # how often a window may go on behind a segment that was left open
 
@@ -59,9 +60,10 @@ def _joined(first: Hypothesis, rest: Hypothesis, *, at_s: float) -> Hypothesis:
     certainties = None
     if first.certainties is not None and rest.certainties is not None:
         certainties = (*first.certainties, *rest.certainties)
+    space = "" if first.language in SPACELESS_LANGUAGES else " "
     return attrs.evolve(
         first,
-        text=f"{first.text} {rest.text}".strip(),
+        text=f"{first.text}{space}{rest.text}".strip(),
         segments=(*first.segments, *segments),
         avg_logprob=min(first.avg_logprob, rest.avg_logprob),
         compression_ratio=max(first.compression_ratio, rest.compression_ratio),

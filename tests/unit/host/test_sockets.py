@@ -15,7 +15,8 @@ import trio
 
 from sttd.errors import AccessError, ConfigError, OverloadedError
 from sttd.host import sockets
-from sttd.host.sockets import SYSTEM_DIR, open_listeners, owned, runtime_dir
+from sttd.host.rundir import SYSTEM_DIR, owned, runtime_dir
+from sttd.host.sockets import open_listeners
 from sttd.host.systemd import InheritedSocket
 from tests.running import RunningDaemon
 

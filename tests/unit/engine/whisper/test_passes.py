@@ -196,6 +196,21 @@ def test_what_a_rest_invents_is_left_out():
     assert known.whole(heard("")) == known.head
 
 
+@pytest.mark.parametrize(
+    ("language", "head", "rest", "whole"),
+    [
+        ("en", "Turn on the light.", "And the fan.", "Turn on the light. And the fan."),
+        ("zh", "请打开厨房的灯。", "然后打开风扇。", "请打开厨房的灯。然后打开风扇。"),
+    ],
+)
+def test_a_rest_is_joined_as_the_language_writes(language, head, rest, whole):
+    def heard(text):
+        segment = Segment(text=text, start_s=0.0, end_s=4.0, avg_logprob=-0.1)
+        return Hypothesis(text=text, segments=(segment,), language=language, language_probability=1.0, avg_logprob=-0.1)
+
+    assert Known(head=heard(head), at_s=3.0).whole(heard(rest)).text == whole
+
+
 @pytest.mark.usefixtures("stops_early", "every_final_is_long")
 def test_nobody_is_told_a_long_final_before_it_is_whole(demo, clips, monkeypatch):
     light, question, date = (clips[name] for name in ("light", "question", "date"))
