@@ -28,6 +28,10 @@ CONNECTS = 250  # tries, 20 ms apart: 5 s; chosen
 Truth = list[dict[str, Any]]  # utterances as {start_s, end_s, text}
 
 
+class OverloadedError(RuntimeError):
+    """The daemon takes no more sessions for a moment."""
+
+
 @attrs.frozen
 class Heard:
     """An event with the time at which it arrived, in seconds on the session's audio clock at real-time pace."""
@@ -249,7 +253,7 @@ async def connect(directory: Path, **options: object) -> AsyncIterator[Session]:
         await session.say(op="start", **options)
         async for event in session.events():
             if event["type"] == "error":
-                raise RuntimeError(event["message"])
+                raise (OverloadedError if event["code"] == "overloaded" else RuntimeError)(event["message"])
             if event["type"] == "started":
                 break
         yield session

@@ -27,7 +27,8 @@ from benchmarks.words import Errors, errors
 BEAM = 5
 CHUNK_MS = 40
 TAIL_S = 1.5  # of room noise behind a clip: longer than the longest wait for an endpoint, 1.2 s
-SPEAKERS = 3  # at once; chosen: two cores decode that many with `base`
+SPEAKERS = 3  # at once; chosen: about what two cores decode with `base`
+RETRY_S = 1.0
 
 
 def main(options: Options) -> None:
@@ -90,12 +91,21 @@ async def _all(directory: Path, clips: list[Recording], talk: Callable[[Path, by
 
     async def speaker() -> None:
         for number, clip in todo:
-            texts[number] = await talk(directory, as_bytes(clip.samples))
+            texts[number] = await _patiently(talk, directory, as_bytes(clip.samples))
 
     async with trio.open_nursery() as nursery:
         for _ in range(SPEAKERS):
             nursery.start_soon(speaker)
     return texts
+
+
+async def _patiently(talk: Callable[[Path, bytes], Awaitable[str]], directory: Path, pcm: bytes) -> str:
+    """The text of a clip, after coming again as often as the daemon wishes."""
+    while True:
+        try:
+            return await talk(directory, pcm)
+        except load.OverloadedError:
+            await trio.sleep(RETRY_S)
 
 
 async def _told(directory: Path, pcm: bytes) -> str:
