@@ -232,10 +232,13 @@ def test_text_comes_while_the_person_speaks(demo):
         append(socket, pcm[:4800])  # the model loads
         say(socket, "input_audio_buffer.clear")
         hear(socket, "input_audio_buffer.cleared")
-        sender = threading.Thread(target=_speak, args=(socket, pcm))
-        sender.start()
-        events = outcome(socket)
-        sender.join()
+        shown = threading.Event()
+        speaker = threading.Thread(target=_speak, args=(socket, pcm, shown))
+        speaker.start()
+        events = hear(socket, f"{NAMES}delta")
+        shown.set()
+        speaker.join()
+        events += outcome(socket)
     kinds = [event["type"] for event in events]
     assert kinds.index(f"{NAMES}delta") < kinds.index("input_audio_buffer.committed")
     check_items(events)
@@ -245,11 +248,14 @@ def test_text_comes_while_the_person_speaks(demo):
     assert len(set(said) & set(heard)) > len(set(said)) / 2, heard
 
 
-def _speak(socket, pcm):
+def _speak(socket, pcm, shown):
+    """Speaks, then is silent until text was shown: a busy machine shows late what was said."""
     for at in range(0, len(pcm), 4800):
         append(socket, pcm[at : at + 4800])
         time.sleep(0.1)
-    time.sleep(1.0)  # a busy machine shows late what was said
+    until = time.monotonic() + PATIENCE_S
+    while not shown.wait(0.1) and time.monotonic() < until:
+        append(socket, bytes(4800))
     say(socket, "input_audio_buffer.commit")
 
 
