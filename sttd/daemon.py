@@ -84,6 +84,7 @@ class Daemon:
                 options=policy_options(config),
                 call_timeout_s=config.scheduler.decode_timeout_s,
                 on_event=self._note_model,
+                crew=self.plan.crew,
             ),
             store=self.plan.store,
             registry=Registry(config.limits.sessions, config.limits.sessions_per_uid),

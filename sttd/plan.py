@@ -16,9 +16,11 @@ from sttd.config.reader import Loaded, load
 from sttd.config.tree import Config, parse_networks, parse_tcp, parse_wyoming
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
-from sttd.engine.contract import Backend, Preset
+from sttd.engine.contract import Backend, IsolableBackend, Preset
 from sttd.engine.fake import FakeBackend
 from sttd.engine.preset_config import configured_presets
+from sttd.engine.process.backend import IsolatedBackend
+from sttd.engine.process.crew import Crew
 from sttd.engine.store.ledger import Ledger
 from sttd.engine.store.models import ModelStore, default_own_dir
 from sttd.engine.whisper.backend import WhisperBackend
@@ -48,6 +50,7 @@ class Plan:
     loaded: Loaded
     store: ModelStore
     backends: Mapping[str, Backend]
+    crew: Crew
     presets: Mapping[str, Preset]
 
     @property
@@ -66,12 +69,19 @@ def make_plan(sources: Sources) -> Plan:
     network = sources.environ.get("HF_HUB_OFFLINE", "0") not in ("1", "true", "yes", "on")
     ledger = Ledger(default_own_dir().parent / "models.json")
     store = ModelStore(models_dir=models_dir, network=network, ledger=ledger)
-    backends: dict[str, Backend] = {"whisper": WhisperBackend(store=store, ledger=ledger), "fake": FakeBackend()}
+    crew = Crew(spare_ttl_s=config.engine.spare_ttl_s, log_format=config.log.format)
+    whisper, fake = WhisperBackend(store=store, ledger=ledger), FakeBackend()
+    backends: dict[str, Backend] = {"whisper": whisper, "fake": fake}
+    if config.engine.isolation != "thread":
+        isolated: tuple[IsolableBackend, ...] = (whisper, fake)
+        backends = {
+            inner.name: IsolatedBackend(inner=inner, crew=crew, isolation=config.engine.isolation) for inner in isolated
+        }
     try:
         presets = _presets(config, backends)
     except ConfigError as error:
         raise loaded.located(error) from None
-    return Plan(loaded=loaded, store=store, backends=backends, presets=presets)
+    return Plan(loaded=loaded, store=store, backends=backends, crew=crew, presets=presets)
 
 
 def _presets(config: Config, backends: Mapping[str, Backend]) -> dict[str, Preset]:

@@ -363,8 +363,8 @@ class Service:
         return HealthStatus(
             event_loop_lag_ms_p99=self.health.lag_ms_p99(),
             audio_dropped_s=round(self.audio_dropped_s + sum(s.dropped_s for s in self.registry.all()), 3),
-            engine_restarts=self.engine.restarts,
-            last_error=self.last_error or self.engine.trouble,
+            engine_restarts=self.engine.restarts + self.engine.crew.restarts,
+            last_error=self.last_error or self.engine.trouble or self.engine.crew.trouble,
         )
 
     async def watch_health(self) -> None:

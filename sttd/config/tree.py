@@ -164,7 +164,32 @@ class SchedulerConfig:
         unit="s",
     )
     decode_timeout_s: float = number(
-        "a decode that takes longer is written off, and its model loaded afresh", minimum=5, default=120.0, unit="s"
+        "a decode that takes longer is written off, and its model loaded afresh; in a process, one try may take half "
+        "of it",
+        minimum=5,
+        default=120.0,
+        unit="s",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class EngineConfig:
+    """Where models decode."""
+
+    isolation: Literal["auto", "process", "thread"] = string(
+        "`process`: each model in a process of its own, whose crash or hang costs the daemon nothing; `thread`: in the "
+        "daemon; `auto`: in a process, but for `demo` and `fake`",
+        choices=("auto", "process", "thread"),
+        default="auto",
+        changes="restart",
+    )
+    spare_ttl_s: float = number(
+        "keep a process with the libraries and without a model ready for so long after the last model has gone; "
+        "0: none, also not while there is a model",
+        minimum=0,
+        default=600.0,
+        unit="s",
+        changes="restart",
     )
 
 
@@ -252,6 +277,7 @@ class Config:
     endpointing: EndpointingConfig = attrs.field(factory=EndpointingConfig)
     interim: InterimConfig = attrs.field(factory=InterimConfig)
     scheduler: SchedulerConfig = attrs.field(factory=SchedulerConfig)
+    engine: EngineConfig = attrs.field(factory=EngineConfig)
     limits: LimitsConfig = attrs.field(factory=LimitsConfig)
     presets: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
 

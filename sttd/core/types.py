@@ -83,6 +83,7 @@ class DecodeItem:
             same sample, so a model may keep what it computed of the beginning. None: it is decoded once.
         complete: the speaker was done at its end, although no quiet follows in it.
         known: what earlier calls found out about an item that they left unfinished; a value in the words of its model.
+        step: tries that were made of it before; items of different steps are not decoded alike.
     """
 
     samples: Samples
@@ -90,6 +91,7 @@ class DecodeItem:
     recording: str | None = None
     complete: bool = False
     known: object = None
+    step: int = 0
 
 
 @attrs.frozen(kw_only=True)

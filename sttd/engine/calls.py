@@ -1,11 +1,9 @@
-"""A call into a model: the jobs that it decodes together, and what happens in its thread.
-
-`decode_items` is the failure boundary of the engine: whatever a model raises or returns becomes a result for each item.
-"""
+"""A call into a model: the jobs that it decodes together, and those who wait for them."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Hashable
 
 import attrs
@@ -13,22 +11,21 @@ import trio
 
 from sttd.core.scheduling import Batch, Entry
 from sttd.core.types import DecodeItem, Hypothesis, Outcome
-from sttd.engine import memory
-from sttd.engine.contract import Lease, Model, Result, Unfinished, Waiters, is_sound
+from sttd.engine.contract import Lease
 from sttd.engine.tickets import Job, Ticket
-from sttd.errors import DecodeError
 from sttd.host import logs
 
 log = logs.get(__name__)
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class Call:
     """A batch and the tickets of its entries, in the same order."""
 
     batch: Batch
     tickets: list[Ticket]
     lease: Lease | None  # its own: whoever submitted may be gone before the call begins
+    set_back: bool = False  # the engine failed under it and began again: the time it took says nothing of the model
 
     @property
     def items(self) -> list[DecodeItem]:
@@ -53,6 +50,7 @@ class TicketHolders:
     call: Call
     clock: Callable[[], float]
     in_a_hurry: Callable[[], bool]
+    patient_until: float  # on the monotonic clock, which a thread may read
     _token: trio.lowlevel.TrioToken = attrs.field(factory=trio.lowlevel.current_trio_token, init=False)
 
     def tell(self, index: int, hypothesis: Hypothesis) -> None:
@@ -66,6 +64,14 @@ class TicketHolders:
     def hurry(self) -> bool:
         """As in `Waiters`."""
         return self.in_a_hurry()
+
+    def patience_s(self) -> float:
+        """As in `Waiters`."""
+        return self.patient_until - time.monotonic()
+
+    def set_back(self) -> None:
+        """As in `Waiters`."""
+        self.call.set_back = True
 
     def _settle(self, index: int, hypothesis: Hypothesis) -> None:
         self.call.tickets[index].settle(self.call.outcome(index, hypothesis, now=self.clock()))
@@ -104,39 +110,3 @@ def own_lease(tickets: list[Ticket]) -> Lease | None:
         with contextlib.suppress(Exception):
             return ticket.job.lease.duplicate()
     return None
-
-
-# ---------------------------------------------------------------- in the thread
-
-
-def is_short_of_memory(result: Result) -> bool:
-    """Whether an item did not fit."""
-    return isinstance(result, DecodeError) and result.code == "out_of_memory"
-
-
-def decode_items(model: Model, items: list[DecodeItem], waiters: Waiters) -> list[Result]:
-    """One result an item, whatever the model raises or returns."""
-    try:
-        results = model.decode(items, waiters=waiters)
-        if len(results) != len(items):
-            raise RuntimeError(f"{len(results)} results for {len(items)} items")
-    except Exception as error:
-        return [*failures(items, error)]
-    return [_checked(result) for result in results]
-
-
-def _checked(result: object) -> Result:
-    """What is no result, or has numbers that are none, is a failure of that item: nothing behind here looks again."""
-    if isinstance(result, DecodeError | Unfinished):
-        return result
-    if isinstance(result, Hypothesis) and is_sound(result):
-        return result
-    log.error("the engine returned something that is no hypothesis", kind=type(result).__name__)
-    return DecodeError("the engine returned nothing that could be used for this audio")
-
-
-def failures(items: list[DecodeItem], error: Exception) -> list[DecodeError]:
-    """The same failure for each item; logged once, without a word of what was said."""
-    code = "out_of_memory" if memory.is_out_of_memory(error) else "decode_failed"
-    log.error("a decode failed", items=len(items), code=code, exc_info=error)
-    return [DecodeError("the engine failed on this audio", code=code) for _ in items]

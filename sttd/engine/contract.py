@@ -108,21 +108,21 @@ Result = Hypothesis | DecodeError | Unfinished
 
 def is_sound(hypothesis: Hypothesis) -> bool:
     """Whether every number of it is one, and its text can be sent."""
-    segments = hypothesis.segments
-    numbers = [
-        hypothesis.avg_logprob,
-        hypothesis.no_speech_prob,
-        hypothesis.compression_ratio,
-        hypothesis.temperature,
-        hypothesis.language_probability,
-        *(value for segment in segments for value in (segment.start_s, segment.end_s, segment.avg_logprob)),
-        *(value for word in hypothesis.words for value in (word.start_s, word.end_s, word.probability)),
-        *(piece.least for piece in hypothesis.certainties or ()),
-    ]
     try:
+        segments = hypothesis.segments
+        numbers = [
+            hypothesis.avg_logprob,
+            hypothesis.no_speech_prob,
+            hypothesis.compression_ratio,
+            hypothesis.temperature,
+            hypothesis.language_probability,
+            *(value for segment in segments for value in (segment.start_s, segment.end_s, segment.avg_logprob)),
+            *(value for word in hypothesis.words for value in (word.start_s, word.end_s, word.probability)),
+            *(piece.least for piece in hypothesis.certainties or ()),
+        ]
         "".join([hypothesis.text, *(word.word for word in hypothesis.words)]).encode()
         return all(math.isfinite(number) for number in numbers)
-    except (TypeError, UnicodeEncodeError):
+    except (AttributeError, TypeError, UnicodeEncodeError):  # a model may put anything there
         return False
 
 
@@ -137,6 +137,12 @@ class Waiters(Protocol):
 
     def hurry(self) -> bool:
         """Somebody speaks and waits for the worker: what can be a call of its own should be one."""
+
+    def patience_s(self) -> float:
+        """How much longer they wait; then the call is written off. Infinite where nobody looks at a clock."""
+
+    def set_back(self) -> None:
+        """The engine failed under the call and goes on with it: what the call takes says nothing of its speed."""
 
 
 @attrs.frozen
@@ -153,6 +159,13 @@ class Nobody:
     def hurry(self) -> bool:
         """As in `Waiters`: there is time."""
         return False
+
+    def patience_s(self) -> float:
+        """As in `Waiters`: they wait."""
+        return math.inf
+
+    def set_back(self) -> None:
+        """As in `Waiters`: they do not count the time."""
 
 
 NOBODY: Final = Nobody()
@@ -176,6 +189,14 @@ class SomeWaiters:
     def hurry(self) -> bool:
         """As in `Waiters`."""
         return self.waiters.hurry()
+
+    def patience_s(self) -> float:
+        """As in `Waiters`."""
+        return self.waiters.patience_s()
+
+    def set_back(self) -> None:
+        """As in `Waiters`."""
+        self.waiters.set_back()
 
 
 class Model(Protocol):
@@ -228,6 +249,9 @@ class Model(Protocol):
     def close(self) -> None:
         """Give everything back. Called once, with no decode running."""
 
+    def abandon(self) -> None:
+        """It is given up with a decode in it that does not end: give back what can be. On the event loop; quick."""
+
 
 class Backend(Protocol):
     """A kind of recogniser."""
@@ -258,6 +282,58 @@ class Backend(Protocol):
         """Load. Blocks. Raises ModelError with `model_not_local`, `model_load_failed` or `out_of_memory`."""
 
 
+# ---------------------------------------------------------------- models in a process of their own
+
+
+@attrs.frozen(kw_only=True)
+class Recipe:
+    """How another process makes the same backend.
+
+    Args:
+        factory: `module:callable`.
+        arguments: of the callable; plain values.
+        libraries: modules that loading imports, and that a process may import before it is needed.
+    """
+
+    factory: str
+    arguments: Mapping[str, Any] = attrs.field(factory=dict)
+    libraries: tuple[str, ...] = ()
+
+
+class Planner(Protocol):
+    """The part of `Model` that the event loop asks, for a model in another process."""
+
+    def batch_key(self, item: DecodeItem) -> Hashable:
+        """As in `Model`."""
+
+    def max_batch(self, key: Hashable) -> int:
+        """As in `Model`."""
+
+
+class IsolableModel(Model, Protocol):
+    """A model that can be served from another process."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Plain values from which `IsolableBackend.planner` answers for it."""
+
+
+class IsolableBackend(Backend, Protocol):
+    """A backend whose models can live in a process of their own (`engine/process`)."""
+
+    def recipe(self) -> Recipe:
+        """How that process makes a backend that finds the same models."""
+
+    def isolates(self, preset: Preset) -> bool:
+        """Whether `isolation = "auto"` gives the preset's model a process."""
+
+    def planner(self, facts: Mapping[str, Any]) -> Planner:
+        """Answers for a model with these facts. Raises TypeError, ValueError where they are none."""
+
+    def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> IsolableModel:
+        """As in `Backend`."""
+
+
 class Lease(Protocol):
     """The right to use a loaded model. While one lease lives, the model is neither evicted nor unloaded."""
 
@@ -283,12 +359,16 @@ class Lease(Protocol):
 __all__ = [
     "Backend",
     "DecodeError",
+    "IsolableBackend",
+    "IsolableModel",
     "Lease",
     "Model",
     "ModelError",
     "ModelKey",
     "Place",
+    "Planner",
     "Preset",
+    "Recipe",
     "NOBODY",
     "Result",
     "SomeWaiters",

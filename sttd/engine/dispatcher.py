@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -22,16 +23,8 @@ import trio
 from sttd.core.accounting import LatencyWindow, Ledger
 from sttd.core.scheduling import Entry, PolicyOptions, SchedulingPolicy
 from sttd.core.types import DecodeItem, Hypothesis, JobClass
-from sttd.engine.calls import (
-    Call,
-    TicketHolders,
-    decode_items,
-    entry_of,
-    failures,
-    is_short_of_memory,
-    own_lease,
-    room_for,
-)
+from sttd.engine.boundary import decode_items, failures, is_short_of_memory
+from sttd.engine.calls import Call, TicketHolders, entry_of, own_lease, room_for
 from sttd.engine.contract import Lease, ModelKey, Result, SomeWaiters, Unfinished, Waiters
 from sttd.engine.tickets import DispatcherStatistics, DropReason, Job, JobDropped, QueueWait, Ticket
 from sttd.errors import DecodeError, OverloadedError
@@ -284,7 +277,8 @@ class Dispatcher:
         def hurries() -> bool:
             return self._paused or self._policy.hurries(call.batch)
 
-        waiters = TicketHolders(call, self.clock, in_a_hurry=hurries)
+        patient_until = time.monotonic() + self.call_timeout_s - self._age_s(call)
+        waiters = TicketHolders(call, self.clock, in_a_hurry=hurries, patient_until=patient_until)
         try:
             results: dict[int, Result] = {}
             await self._decode_some(call, lease, range(len(call.items)), results=results, waiters=waiters)
@@ -353,7 +347,7 @@ class Dispatcher:
         now = self.clock()
         decode_s = now - call.batch.started
         failed = results is None or any(isinstance(result, DecodeError) for result in results)
-        self._policy.complete(call.batch, now=now, seconds=None if failed else decode_s)
+        self._policy.complete(call.batch, now=now, seconds=None if failed or call.set_back else decode_s)
         self._calls.remove(call)
         self._counts["batches"] += 1
         self._counts["batched"] += len(call.tickets)

@@ -24,6 +24,7 @@ from sttd.engine.contract import Backend, Lease, Preset
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.leases import PoolLease
 from sttd.engine.pool import ModelPool
+from sttd.engine.process.crew import Crew
 from sttd.engine.revival import revive
 from sttd.engine.vad import SileroModel
 from sttd.host import logs
@@ -38,9 +39,10 @@ class Engine:
     pool: ModelPool
     dispatcher: Dispatcher
     backends: Mapping[str, Backend]
+    crew: Crew = attrs.field(factory=Crew)
     silero: SileroModel | None = attrs.field(factory=SileroModel)
-    restarts: int = 0  # of models that a suspend had lost, or that hung
-    trouble: str | None = None  # the last thing that went wrong, for `status`
+    restarts: int = 0  # of models that a suspend had lost, or that hung in the daemon itself
+    trouble: str | None = None  # the last thing that went wrong with those, for `status`
 
     async def voice_network(self) -> SileroModel | None:
         """Silero, loaded in a thread. None where it does not load: then WebRTC VAD decides alone."""
@@ -101,6 +103,7 @@ class Engine:
 async def open_engine(engine: Engine) -> AsyncIterator[Engine]:
     """Run an engine for as long as the block runs."""
     async with trio.open_nursery() as nursery:
+        await nursery.start(engine.crew.run)
         await nursery.start(engine.pool.run)
         await nursery.start(engine.dispatcher.run)
         yield engine
@@ -115,6 +118,7 @@ def build_engine(
     options: PolicyOptions,
     call_timeout_s: float = math.inf,
     on_event: OnEvent = lambda event, entry, error: None,
+    crew: Crew | None = None,
 ) -> Engine:
     """An engine that does not run yet.
 
@@ -125,11 +129,14 @@ def build_engine(
         options: of the scheduler.
         call_timeout_s: a decode that takes longer hangs.
         on_event: told of models, as by the pool.
+        crew: the processes of the backends.
     """
+    crew = Crew() if crew is None else crew
     engine = Engine(
-        pool=ModelPool(presets=presets, backends=backends, limits=limits, on_event=on_event),
+        pool=ModelPool(presets=presets, backends=backends, limits=limits, on_event=on_event, processes=crew.pids),
         dispatcher=Dispatcher(options=options, call_timeout_s=call_timeout_s),
         backends=backends,
+        crew=crew,
     )
     engine.dispatcher.on_hang = engine.lose
     return engine

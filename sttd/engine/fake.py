@@ -7,19 +7,23 @@ It hears English, or the first of the languages that the client allows where Eng
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Final
 
 import attrs
 
 from sttd.core.languages import Heard
 from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Hypothesis, Segment, Word
-from sttd.engine.contract import NOBODY, Place, Preset, Result, Waiters, options_of
-from sttd.fields import number
+from sttd.engine.contract import NOBODY, Place, Preset, Recipe, Result, Waiters, options_of
+from sttd.fields import number, string
+from sttd.options import MAX_UTTERANCE_S
 
-_MAX_BATCH = 16
-_LOGPROB = -0.1  # a confidence of 0.9
+FAULTS: Final = ("none", "crash", "hang", "raise")
+_MAX_BATCH: Final = 16
+_LOGPROB: Final = -0.1  # a confidence of 0.9
 
 
 @attrs.frozen(kw_only=True)
@@ -28,10 +32,25 @@ class FakeOptions:
 
     decode_ms: float = number("time that a call takes", minimum=0, maximum=3_600_000, default=0.0, unit="ms")
     word_ms: float = number("time that a word takes", minimum=1, maximum=60_000, default=300.0, unit="ms")
+    fault: str = string("what longer audio than `fault_s` does to the engine", choices=FAULTS, default="none")
+    fault_s: float = number("see `fault`", minimum=0, maximum=MAX_UTTERANCE_S, default=10.0, unit="s")
+
+
+@attrs.frozen
+class FakePlanner:
+    """All fakes share alike."""
+
+    def batch_key(self, item: DecodeItem) -> Hashable:
+        """What is decoded with the same effort shares a call."""
+        return item.options.effort
+
+    def max_batch(self, key: Hashable) -> int:
+        """The same for every key."""
+        return _MAX_BATCH
 
 
 @attrs.frozen(kw_only=True)
-class FakeModel:
+class FakeModel(FakePlanner):
     """A loaded fake: a `Model` without weights."""
 
     options: FakeOptions
@@ -42,16 +61,15 @@ class FakeModel:
     vram_bytes: int = 0
     parkable: bool = False
 
-    def batch_key(self, item: DecodeItem) -> Hashable:
-        """What is decoded with the same effort shares a call."""
-        return item.options.effort
-
-    def max_batch(self, key: Hashable) -> int:
-        """The same for every key."""
-        return _MAX_BATCH
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """There are none to know."""
+        return {}
 
     def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters = NOBODY) -> list[Result]:
-        """Sleep `decode_ms`, then hear every item."""
+        """Sleep `decode_ms`, then hear every item; or have the fault that one of them asks for."""
+        if any(len(item.samples) > self.options.fault_s * SAMPLE_RATE for item in batch):
+            self._fail()
         if self.options.decode_ms:
             time.sleep(self.options.decode_ms / 1000)
         return [self._hear(item) for item in batch]
@@ -65,6 +83,19 @@ class FakeModel:
 
     def close(self) -> None:
         """There is nothing to give back."""
+
+    def abandon(self) -> None:
+        """There is nothing to give back."""
+
+    def _fail(self) -> None:
+        match self.options.fault:
+            case "crash":
+                signal.raise_signal(signal.SIGSEGV)  # as of a native library; it ends the process that decodes
+            case "hang":
+                while True:
+                    time.sleep(3600)
+            case "raise":
+                raise RuntimeError("a fault that was asked for")
 
     def _hear(self, item: DecodeItem) -> Hypothesis:
         word_s = self.options.word_ms / 1000
@@ -123,6 +154,18 @@ class FakeBackend:
     def suggest(self, preset: Preset) -> str:
         """There is nothing to get."""
         return preset.model
+
+    def recipe(self) -> Recipe:
+        """A fake is made of nothing."""
+        return Recipe(factory="sttd.engine.fake:FakeBackend")
+
+    def isolates(self, preset: Preset) -> bool:
+        """Nothing in it can crash but by its options."""
+        return False
+
+    def planner(self, facts: Mapping[str, Any]) -> FakePlanner:
+        """As for any fake."""
+        return FakePlanner()
 
     def load(self, preset: Preset, *, cpu_threads: int, num_workers: int) -> FakeModel:
         """Ready at once. Raises ConfigError where an option is wrong."""

@@ -5,11 +5,12 @@ All functions are cheap (tens of microseconds), never raise for want of a GPU, a
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -32,9 +33,12 @@ class GpuMemory:
     free_bytes: int
 
 
-def process_rss_bytes() -> int:
-    """Resident memory of this process."""
+def process_rss_bytes(others: Iterable[int] = ()) -> int:
+    """Resident memory of this process, and of those others that are there."""
     pages = int(_read("/proc/self/statm").split()[1])
+    for pid in others:
+        with contextlib.suppress(OSError, IndexError):  # it is gone, or no descriptor is left
+            pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -97,17 +101,17 @@ def gpu_memory(index: int) -> GpuMemory | None:
     return GpuMemory(total_bytes=int(info.total), free_bytes=int(info.free))
 
 
-def process_vram_bytes() -> int | None:
-    """GPU memory that this process holds on all GPUs; None where that cannot be known."""
+def process_vram_bytes(others: Iterable[int] = ()) -> int | None:
+    """GPU memory that this process and those others hold on all GPUs; None where that cannot be known."""
     nvml = _nvml()
     if nvml is None:
         return None
-    used = 0
+    used, ours = 0, {os.getpid(), *others}
     try:
         for index in range(nvml.nvmlDeviceGetCount()):
             handle = nvml.nvmlDeviceGetHandleByIndex(index)
             running = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-            used += sum(int(process.usedGpuMemory or 0) for process in running if process.pid == os.getpid())
+            used += sum(int(process.usedGpuMemory or 0) for process in running if process.pid in ours)
     except nvml.NVMLError:
         return None
     return used

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import trio
 
@@ -50,6 +50,7 @@ class ModelPool:
         limits: slots and times.
         on_event: as `Carrier.emit`.
         clock: seconds; a test's own where it wants one.
+        processes: those that models are in, besides this one.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class ModelPool:
         limits: PoolLimits,
         on_event: OnEvent = lambda event, entry, error: None,
         clock: Callable[[], float] = trio.current_time,
+        processes: Callable[[], Sequence[int]] = tuple,
     ) -> None:
         self._policy: PoolPolicy[ModelKey] = PoolPolicy(limits)
-        self.stock = Stock(policy=self._policy, shelf=Shelf(presets, backends), clock=clock)
+        self.stock = Stock(policy=self._policy, shelf=Shelf(presets, backends), clock=clock, processes=processes)
         self._carrier = Carrier(stock=self.stock, apply=self._apply, emit=on_event)
         self._on_event = on_event
         self._clock = clock
@@ -188,8 +190,8 @@ class ModelPool:
             unloaded=len(asked) - len(left),
             entries=left,
             native_trim_attempted=bool(asked) and not left,
-            process_rss_bytes=memory.process_rss_bytes(),
-            vram_bytes=memory.process_vram_bytes(),
+            process_rss_bytes=memory.process_rss_bytes(self.stock.processes()),
+            vram_bytes=memory.process_vram_bytes(self.stock.processes()),
         )
 
     def configure(self, presets: Mapping[str, Preset], limits: PoolLimits) -> None:
@@ -216,12 +218,13 @@ class ModelPool:
     def lose(self, lease: PoolLease) -> bool:
         """The model of this lease hangs: whoever has it goes without, the next who asks has it loaded afresh.
 
-        Its memory comes back when the thread in it does, if ever. False: it was given up before.
+        Its memory comes back when the thread in it does, if ever; that of a process at once. False: it was given up
+        before.
         """
         if self._is_lost(lease):
             return False
         row = self.stock.row(lease.key)
-        del self.stock.loaded[lease.key]
+        self.stock.loaded.pop(lease.key).model.abandon()
         self._apply(self._policy.lost(lease.key, now=self._clock()))
         self._on_event("unloaded", row, ModelError("the model hung and was given up"))
         return True

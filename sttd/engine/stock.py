@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import trio
@@ -21,6 +21,7 @@ class Stock:
     policy: PoolPolicy[ModelKey]
     shelf: Shelf
     clock: Callable[[], float]
+    processes: Callable[[], Sequence[int]] = tuple  # that models are in, besides this one
     loaded: dict[ModelKey, Loaded] = attrs.field(factory=dict, init=False)
     _gone: dict[str, Preset] = attrs.field(factory=dict, init=False)  # presets that a reload took away
     _changed: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -73,7 +74,7 @@ class Stock:
             misses=self.policy.misses,
             load_failures=self.policy.load_failures,
             idle_ttl_seconds=self.policy.limits.idle_ttl_s,
-            process_rss_bytes=memory.process_rss_bytes(),
+            process_rss_bytes=memory.process_rss_bytes(self.processes()),
         )
 
     @property

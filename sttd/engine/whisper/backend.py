@@ -12,26 +12,28 @@ calls are synchronous, and the dispatcher makes no more of them at a time than t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import numpy as np
 
-from sttd.core.types import DecodeItem, Effort
+from sttd.core.types import DecodeItem
 from sttd.engine import memory, speed
-from sttd.engine.contract import NOBODY, Place, Preset, Result, SomeWaiters, Waiters, options_of
+from sttd.engine.contract import NOBODY, Place, Preset, Recipe, Result, SomeWaiters, Waiters, options_of
 from sttd.engine.presets import Machine, not_local, resolve
+from sttd.engine.store.catalogue import EMBEDDED
 from sttd.engine.store.ledger import Ledger, Speed
 from sttd.engine.store.models import ModelStore, size_bytes
 from sttd.engine.whisper import libraries
-from sttd.engine.whisper.decoder import BatchKey, Decoder
+from sttd.engine.whisper.decoder import Decoder
 from sttd.engine.whisper.features import encode
 from sttd.engine.whisper.knowledge import languages_on_disk
 from sttd.engine.whisper.measurement import measure
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.places import Places
+from sttd.engine.whisper.sharing import Sharing
 from sttd.engine.whisper.tokens import TextCodec, languages_of
 from sttd.engine.whisper.windows import with_windows
 from sttd.errors import ConfigError, DecodeError, ModelError, SttdError
@@ -40,17 +42,12 @@ from sttd.options import COMPUTE_TYPES
 
 log = logs.get(__name__)
 
-MAX_BATCH_CPU: Final = 8  # base on two cores is 1.5 times as fast at 4, 1.3 at 8, and the call gets long
-MAX_BATCH_GPU: Final = 32
-HEAD_WIDTH: Final = 64  # of every published Whisper; a narrower one only makes the estimate careful
 FIXED_BYTES: Final = 64 * 1024**2  # buffers that any model takes beside its weights
 # Published models are stored in float16: what a stored byte becomes in memory.
 GROWTH: Final = {"float32": 2.0, "float16": 1.0, "bfloat16": 1.0, "int16": 1.0}
 GROWTH_INT8: Final = 0.8  # int8 weights with their scales, embeddings and convolutions wider
 WARM_UP_FRAMES: Final = 400
 _ANYWHERE: Final = ("auto", "default")  # CTranslate2 makes of these what the device can
-# The logits of an interim, until it is decoded: 0.2 MB a token in float32, and people say 4 tokens a second.
-LOGITS_BYTES: Final = 25 * 1024**2
 
 
 @functools.cache
@@ -172,6 +169,28 @@ class WhisperBackend:
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
             raise _load_error(error, wanted) from error
 
+    # ------------------------------------------------------------ in a process of its own (`engine/process`)
+
+    def recipe(self) -> Recipe:
+        """How a process makes a backend that finds the same models."""
+        store = self._places.store
+        folders = {"models_dir": store.models_dir, "own_dir": store.own_dir, "hub_dir": store.hub_dir}
+        arguments = {name: str(folder) if folder is not None else None for name, folder in folders.items()}
+        arguments["ledger"] = str(self._ledger.path) if self._ledger is not None else None
+        return Recipe(
+            factory="sttd.engine.whisper.backend:backend_of",
+            arguments=arguments,
+            libraries=("ctranslate2", "faster_whisper"),
+        )
+
+    def isolates(self, preset: Preset) -> bool:
+        """All but the embedded model, which is quick, small and known to behave."""
+        return preset.model != EMBEDDED
+
+    def planner(self, facts: Mapping[str, Any]) -> Sharing:
+        """Answers for a model in another process. Raises TypeError, ValueError where the facts are none."""
+        return Sharing.of(facts)
+
     def _check_compute_type(self, preset: Preset) -> None:
         able = self._compute_types(preset.device)
         if preset.compute_type not in able:
@@ -198,6 +217,19 @@ class WhisperBackend:
             )
 
 
+def backend_of(*, models_dir: str | None, own_dir: str, hub_dir: str, ledger: str | None) -> WhisperBackend:
+    """What `WhisperBackend.recipe` is a recipe for. It reads no network."""
+    known = Ledger(Path(ledger)) if ledger is not None else None
+    store = ModelStore(
+        models_dir=Path(models_dir) if models_dir is not None else None,
+        own_dir=Path(own_dir),
+        hub_dir=Path(hub_dir),
+        network=False,
+        ledger=known,
+    )
+    return WhisperBackend(store=store, ledger=known)
+
+
 class LoadedWhisper:
     """A loaded model. Everything but `park`, `unpark` and `close` may be called from several threads at once."""
 
@@ -222,7 +254,13 @@ class LoadedWhisper:
         )
         # The first call allocates, and finds out what the driver lacks: better now than in somebody's sentence.
         encoded = encode(self._whisper, np.zeros((1, self._whisper.n_mels, WARM_UP_FRAMES), np.float32))
-        self._width: int = encoded.output.shape[-1]
+        self._sharing = Sharing(
+            device=preset.device,
+            workers=self._workers,
+            width=encoded.output.shape[-1],
+            interim_windows=self._settings.interim_windows,
+            final_windows=self._settings.final_windows,
+        )
 
     @property
     def device(self) -> str:
@@ -263,24 +301,8 @@ class LoadedWhisper:
         return self._decoder.batch_key(item)
 
     def max_batch(self, key: Hashable) -> int:
-        """How many items the free memory holds, at least one.
-
-        The encoder keeps the attention scores of one layer, heads x positions², for each item: 72 MB for base on a
-        CPU, 90 MB for large on a GPU at a full window; half of the free memory may go into them, in as many calls as
-        there are workers. Interims keep their logits for as long as the call runs.
-        """
-        assert isinstance(key, BatchKey)
-        positions = key.window // 2
-        on_cpu = self._device == "cpu"
-        item_bytes = max(1, self._width // HEAD_WIDTH) * positions**2 * (4 if on_cpu else 2) * 2
-        if key.effort is Effort.QUICK:
-            item_bytes += LOGITS_BYTES
-        if on_cpu:
-            free = memory.available_bytes()
-        else:
-            known = memory.gpu_memory(int(self._device.partition(":")[2]))
-            free = known.free_bytes if known else 8 * item_bytes
-        return max(1, min(MAX_BATCH_CPU if on_cpu else MAX_BATCH_GPU, free // 2 // self._workers // item_bytes))
+        """How many items the free memory holds, at least one."""
+        return self._sharing.max_batch(key)
 
     def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters = NOBODY) -> list[Result]:
         """Decode a batch of one key; one result an item.
@@ -322,6 +344,14 @@ class LoadedWhisper:
         """Free the weights and the worker threads."""
         self._whisper.unload_model()
         del self._whisper, self._decoder
+
+    def abandon(self) -> None:
+        """No thread can be stopped: its memory comes back when the last call has ended, if ever."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What `WhisperBackend.planner` needs to know."""
+        return attrs.asdict(self._sharing)
 
 
 def _estimate(path: Path, compute_type: str) -> int:

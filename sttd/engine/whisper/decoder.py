@@ -8,7 +8,7 @@ searched for and how often is the business of `search`, what is written down tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -70,9 +70,33 @@ class BatchKey:
     effort: Effort
     window: int
     timestamps: bool
-    context: int  # tokens before <|startoftranscript|>
+    context: Hashable  # tokens before <|startoftranscript|>, or from what they are made
     words: bool
     step: int  # tries before: the next is at another temperature
+
+
+def key_of(item: DecodeItem, settings: Settings, *, context: Hashable) -> BatchKey:
+    """The key of an item, where `context` stands for what comes before <|startoftranscript|>."""
+    effort, length = item.options.effort, len(item.samples)
+    return BatchKey(
+        effort=effort,
+        window=window_for(length, allowed=_allowed(effort, settings)),
+        timestamps=effort is Effort.TIMED or (effort is Effort.FULL and seconds(length) > LONG_S),
+        context=context,
+        words=item.options.words,
+        step=item.step,
+    )
+
+
+def _allowed(effort: Effort, settings: Settings) -> tuple[int, ...]:
+    """The short windows that a decode may use."""
+    match effort:
+        case Effort.QUICK:
+            return settings.interim_windows
+        case Effort.FULL:
+            return settings.final_windows
+        case _:
+            return ()
 
 
 @attrs.define(eq=False)
@@ -102,15 +126,8 @@ class Decoder:
 
     def batch_key(self, item: DecodeItem) -> BatchKey:
         """Some microseconds; prompts are tokenised once and remembered."""
-        effort, length = item.options.effort, len(item.samples)
-        return BatchKey(
-            effort=effort,
-            window=window_for(length, allowed=self._allowed(effort)),
-            timestamps=effort is Effort.TIMED or (effort is Effort.FULL and seconds(length) > LONG_S),
-            context=len(self._codec.context(item.options.prompt, item.options.hotwords)),
-            words=item.options.words,
-            step=len(Known.of(item).tried),
-        )
+        context = len(self._codec.context(item.options.prompt, item.options.hotwords))
+        return key_of(item, self._settings, context=context)
 
     def decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters = NOBODY) -> list[Hypothesis | Unfinished]:
         """Decode items of one key. Raises whatever CTranslate2 raises, for all of them.
@@ -161,16 +178,6 @@ class Decoder:
             waiters=waiters,
         )
         return [results[index] for index in range(len(batch))]
-
-    def _allowed(self, effort: Effort) -> tuple[int, ...]:
-        """The short windows that a decode may use."""
-        match effort:
-            case Effort.QUICK:
-                return self._settings.interim_windows
-            case Effort.FULL:
-                return self._settings.final_windows
-            case _:
-                return ()
 
     def _features(self, item: DecodeItem, *, window: int) -> Features:
         """The spectrum of an item; of a recording that was decoded before, only what is new is computed."""
@@ -281,7 +288,7 @@ class Decoder:
             item, known = batch[index], Known.of(batch[index])
             if index not in found:
                 again = attrs.evolve(known, tried=tuple(tried[index]), language=languages[index])
-                results[index] = Unfinished(attrs.evolve(item, known=again))
+                results[index] = Unfinished(attrs.evolve(item, known=again, step=len(again.tried)))
                 continue
             results[index] = found[index]
             open_s = self._open_s(item, attempts[index])

@@ -51,7 +51,7 @@ class Known:
         known = Known(head=whole, at_s=self.at_s + at_s, resumes=self.resumes - 1, language=language)
         options = attrs.evolve(item.options, prefix="", keep="")
         samples = item.samples[round(at_s * SAMPLE_RATE) : MAX_SAMPLES]
-        return attrs.evolve(item, samples=samples, options=options, recording=None, known=known)
+        return attrs.evolve(item, samples=samples, options=options, recording=None, known=known, step=0)
 
 
 def _joined(first: Hypothesis, rest: Hypothesis, *, at_s: float) -> Hypothesis:

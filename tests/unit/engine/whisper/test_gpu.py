@@ -36,7 +36,7 @@ class OnGpu:
 def on_gpu():
     model = load()
     real, model._device = model._whisper, "cuda:0"
-    model._whisper = OnGpu()
+    model._whisper, model._sharing = OnGpu(), attrs.evolve(model._sharing, device="cuda:0")
     yield model
     model._whisper, model._device = real, "cpu"
     model.close()

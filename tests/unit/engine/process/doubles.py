@@ -1,0 +1,74 @@
+"""Backends that a process of its own makes, for the tests: what a native library may do, on demand."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+
+import attrs
+
+from sttd.core.types import Hypothesis
+from sttd.engine.contract import NOBODY, Recipe, Unfinished
+from sttd.engine.fake import FakeBackend, FakeModel, FakeOptions
+from sttd.errors import ModelError
+
+LIBC = ctypes.PyDLL(None)  # its calls keep the interpreter's lock, as the worst of libraries do
+
+
+@attrs.frozen(kw_only=True)
+class DoubleModel(FakeModel):
+    """Does what the prompt of the first item says."""
+
+    def decode(self, batch, *, waiters=NOBODY):
+        match batch[0].options.prompt.split():
+            case ["hang"]:
+                LIBC.sleep(3600)
+            case ["sleep", seconds]:
+                time.sleep(float(seconds))
+            case ["crash"] if len(batch) == 1:
+                signal.raise_signal(signal.SIGSEGV)
+            case ["pid"]:
+                return [Hypothesis(text=str(os.getpid())) for _ in batch]
+            case ["odd"]:
+                return [Hypothesis(text="odd", segments="no segments"), 3, *super().decode(batch[2:])]
+            case ["fail"]:
+                raise MemoryError
+            case ["ask"]:
+                answers = [waiters.gone(index) for index in range(len(batch))], waiters.hurry()
+                waiters.tell(0, Hypothesis(text=repr(answers)))
+            case ["leave"]:
+                known = batch[0].known or ()
+                if len(known) < 2:
+                    rest = attrs.evolve(batch[0], samples=batch[0].samples[4800:], known=(*known, "tried"), step=1)
+                    return [Unfinished(rest)]
+                return [Hypothesis(text=f"{len(known)} {batch[0].step} {len(batch[0].samples)}")]
+            case ["tell-and-crash"]:
+                if len(batch) > 1:
+                    waiters.tell(0, Hypothesis(text="told"))
+                    signal.raise_signal(signal.SIGSEGV)
+        return super().decode(batch)
+
+
+class DoubleBackend(FakeBackend):
+    """Its presets say by their model how they load."""
+
+    __slots__ = ()
+
+    def recipe(self):
+        return Recipe(factory="tests.unit.engine.process.doubles:DoubleBackend", libraries=("no_such_library",))
+
+    def load(self, preset, *, cpu_threads, num_workers):
+        match preset.model.split():
+            case ["crash"]:
+                os._exit(3)
+            case ["refuse"]:
+                raise ModelError("too large", code="out_of_memory", data={"compute_type": "float32"})
+            case ["raise"]:
+                raise ZeroDivisionError
+            case ["hang"]:
+                time.sleep(3600)
+            case ["once", path]:
+                os.unlink(path)
+        return DoubleModel(options=FakeOptions(), workers=num_workers)
