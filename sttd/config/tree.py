@@ -40,6 +40,13 @@ class ServerConfig:
     )
     token: str = string("bearer token that TCP clients must show", default="", changes="restart", secret=True)
     token_file: str = string("file with the token, read at start", default="", changes="restart")
+    tls_cert: str = string(
+        "file with the certificate chain (PEM) for HTTPS and wss:// over TCP; empty: without TLS. "
+        "Files are read again by `reload`",
+        default="",
+        changes="restart",
+    )
+    tls_key: str = string("file with the key of `tls_cert` (PEM, without a passphrase)", default="", changes="restart")
     allowed_hosts: tuple[str, ...] = strings(
         "names besides loopback that a TCP request's Host header may carry", default=(), changes="restart"
     )
