@@ -207,6 +207,21 @@ class LimitsConfig:
         unit="bytes",
         changes="restart",
     )
+    upload_spool_bytes_per_uid: int = integer(
+        "those of one user",
+        minimum=0,
+        maximum=10**14,
+        default=1024**3,
+        unit="bytes",
+        changes="restart",
+    )
+    bytes_per_s_per_uid: int = integer(
+        "audio and uploads are read at this speed from all connections of a user together; 0: as fast as they come",
+        minimum=0,
+        maximum=10**12,
+        default=64 * 1024**2,
+        unit="bytes",
+    )
     upload_stall_s: float = number(
         "give up an upload of which nothing came for so long", minimum=1, default=30.0, unit="s", changes="restart"
     )

@@ -98,6 +98,12 @@ async def serve_http(
         on_freed=on_freed,
         supervisor=Supervisor("audio", partial(service.meters.count_failure, "audio")),
     )
+    service.quotas.declare(
+        "connections_unix" if access is None else "connections_tcp",
+        lambda: plane.accepted,
+        limit=lambda: 2 * plane.limits.connections,
+        per_user=lambda: 2 * plane.limits.connections_per_uid,
+    )
     for listener in listeners:
         bound_inflow(listener)
     await serve_connections(listeners, plane.handle, drain=drain, task_status=task_status)
@@ -115,7 +121,7 @@ class _Plane:
     limits: HttpLimits
     on_freed: Callable[[int], None]
     supervisor: Supervisor
-    _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
+    accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
     _lasting: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets and uploads, by uid
     _large: LargeMessages = attrs.field(init=False)
 
@@ -130,10 +136,10 @@ class _Plane:
     async def _admit(self, stream: trio.SocketStream) -> None:
         """Serve the connection, unless its user or everybody together has too many."""
         peer = self._peer(stream)
-        full = self._accepted.total() >= 2 * self.limits.connections
-        if full or (not peer.privileged and self._accepted[peer.uid] >= 2 * self.limits.connections_per_uid):
+        full = self.accepted.total() >= 2 * self.limits.connections
+        if full or (not peer.privileged and self.accepted[peer.uid] >= 2 * self.limits.connections_per_uid):
             return
-        with counted(self._accepted, peer.uid):
+        with counted(self.accepted, peer.uid):
             attend = partial(self._attend, port=0 if self.access is None else stream.socket.getsockname()[1])
             await (attend(stream) if self.cipher is None else self.cipher.serve(stream, attend))
 
