@@ -28,7 +28,7 @@ from sttd.engine import memory
 from sttd.engine.engine import build_engine, open_engine
 from sttd.engine.leases import PoolEntry
 from sttd.errors import EXIT_OK, SttdError
-from sttd.host import logs, rundir, sockets
+from sttd.host import logs, privacy, rundir, sockets
 from sttd.host.duties import supervised
 from sttd.host.heap import HeapCare
 from sttd.host.looplag import LoopWatch
@@ -339,6 +339,8 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
     plan = make_plan(sources)
     config = plan.config
     logs.configure(level=config.log.level, format=config.log.format)
+    if not config.server.traceable:
+        privacy.keep_memory()
     log.info("starting", version=sttd.__version__, config=plan.loaded.path or "defaults")
     where = place(plan.loaded, environ=sources.environ, inherited=inherited)
     for warning in (*plan.loaded.warnings, *where.warnings):

@@ -71,6 +71,11 @@ class ServerConfig:
         changes="restart",
     )
     wyoming_streaming: bool = flag("tell Wyoming clients the text while it is spoken", default=True, changes="restart")
+    traceable: bool = flag(
+        "let debuggers of the daemon's own user attach and cores be written: both can hold what was said",
+        default=False,
+        changes="restart",
+    )
     drain_s: float = number(
         "how long SIGTERM waits for open utterances; keep it below TimeoutStopSec",
         minimum=0,
