@@ -99,6 +99,17 @@ class HealthStatus:
 
 
 @attrs.frozen(kw_only=True)
+class QuotaRow:
+    """A bound by user: what all may have together (None: as much as there is), what one may have (0: no bound of
+    his own), what all have now, and the one who has most."""
+
+    limit: float | None
+    per_user: float
+    used: float
+    most: float
+
+
+@attrs.frozen(kw_only=True)
 class Status:
     """The daemon in one look."""
 
@@ -107,6 +118,7 @@ class Status:
     sessions: SessionsStatus
     scheduler: SchedulerStatus
     latency_ms: LatencyStatus
+    quotas: Mapping[str, QuotaRow]
     health: HealthStatus
 
 
@@ -119,6 +131,7 @@ def compose_status(
     registry: Registry,
     final_ms: Sequence[float | None],
     interim_ms: Sequence[float | None],
+    quotas: Mapping[str, QuotaRow],
     health: HealthStatus,
 ) -> Status:
     """Put together what the parts say of themselves; `final_ms` and `interim_ms` are the fields of the latencies."""
@@ -138,6 +151,7 @@ def compose_status(
             realtime_factor=scheduler.realtime_factor,
         ),
         latency_ms=LatencyStatus(final=FinalLatency(*final_ms), interim=InterimLatency(*interim_ms)),
+        quotas=quotas,
         health=health,
     )
 

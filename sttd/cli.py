@@ -137,9 +137,10 @@ def _serve(arguments: argparse.Namespace) -> NoReturn:
 
     from sttd.engine import memory
     from sttd.engine.whisper import libraries
-    from sttd.host import logs, sockets
+    from sttd.host import logs, privacy, sockets
     from sttd.host.systemd import Notifier, listen_fds
 
+    privacy.silence(os.environ)
     memory.keep_heap()
     libraries.spin_briefly(os.environ)
     sockets.allow_open_files()
@@ -206,6 +207,9 @@ def _pull(arguments: argparse.Namespace) -> int:
     """What sttd-pull@PRESET.service runs: the service itself has no network."""
     import trio
 
+    from sttd.host import privacy
+
+    privacy.silence(os.environ)
     from sttd.plan import Sources, make_plan
     from sttd.pulling import watched_pull
 

@@ -28,12 +28,13 @@ from sttd.engine import memory
 from sttd.engine.engine import build_engine, open_engine
 from sttd.engine.leases import PoolEntry
 from sttd.errors import EXIT_OK, SttdError
-from sttd.host import logs, rundir, sockets
+from sttd.host import logs, privacy, rundir, sockets
 from sttd.host.duties import supervised
 from sttd.host.heap import HeapCare
 from sttd.host.looplag import LoopWatch
 from sttd.host.suspend import watch_sleep
 from sttd.host.systemd import InheritedSocket, Notifier
+from sttd.host.tls import Cipher
 from sttd.hub import Hub
 from sttd.metrics import Metrics
 from sttd.plan import Plan, Sources, make_plan, place, policy_options, pool_limits, read_token
@@ -71,6 +72,7 @@ class Daemon:
     _control: Drain = attrs.field(factory=Drain, init=False)
     _heap: HeapCare = attrs.field(factory=lambda: HeapCare(trim=memory.trim), init=False)
     _audio: list[Drain] = attrs.field(factory=list, init=False)
+    _cipher: Cipher | None = attrs.field(default=None, init=False)  # of the TCP plane
 
     def __attrs_post_init__(self) -> None:
         config = self._started_with = self.plan.config
@@ -160,12 +162,23 @@ class Daemon:
         self._audio.append(unix)
         if self.listeners.tcp:
             server = config.server
+            self._cipher = None if self.plan.tls is None else Cipher(self.plan.tls)
             access = AccessRules(
-                allowed_hosts=server.allowed_hosts, allowed_origins=server.allowed_origins, token=read_token(config)
+                allowed_hosts=server.allowed_hosts,
+                allowed_origins=server.allowed_origins,
+                token=read_token(config),
+                secure=self._cipher is not None,
             )
             tcp = Drain()
             serve = _bind(
-                serve_http, self.listeners.tcp, service, access=access, offers=offers, drain=tcp, on_freed=on_freed
+                serve_http,
+                self.listeners.tcp,
+                service,
+                access=access,
+                cipher=self._cipher,
+                offers=offers,
+                drain=tcp,
+                on_freed=on_freed,
             )
             await planes.start(serve)
             self._audio.append(tcp)
@@ -227,6 +240,8 @@ class Daemon:
         self.service.apply(
             plan.loaded, presets=plan.presets, limits=pool_limits(config), options=policy_options(config)
         )
+        if self._cipher is not None and plan.tls is not None:
+            self._cipher.context = plan.tls
         logs.configure(level=config.log.level, format=config.log.format)
 
     # ------------------------------------------------------------------ duties
@@ -325,6 +340,8 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
     plan = make_plan(sources)
     config = plan.config
     logs.configure(level=config.log.level, format=config.log.format)
+    if not config.server.traceable:
+        privacy.keep_memory()
     log.info("starting", version=sttd.__version__, config=plan.loaded.path or "defaults")
     where = place(plan.loaded, environ=sources.environ, inherited=inherited)
     for warning in (*plan.loaded.warnings, *where.warnings):

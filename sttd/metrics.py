@@ -136,6 +136,7 @@ class Metrics:
         yield _queued(status)
         yield _queue_waits(status)
         yield from _models(status)
+        yield from _quotas(status)
 
     def _sessions_by_api(self) -> Metric:
         family = GaugeMetricFamily("sttd_sessions_by_api", "Sessions open now, by wire.", labels=["api"])
@@ -169,6 +170,20 @@ def _models(status: Status) -> Iterable[Metric]:
         ram.add_metric([entry.cache_key], entry.ram_bytes)
         vram.add_metric([entry.cache_key], entry.vram_bytes)
     return leases, ram, vram
+
+
+def _quotas(status: Status) -> Iterable[Metric]:
+    used = GaugeMetricFamily("sttd_quota_used", "What all users have of what is bounded by user.", labels=["quota"])
+    most = GaugeMetricFamily("sttd_quota_most", "What the user has who has most of it.", labels=["quota"])
+    per_user = GaugeMetricFamily("sttd_quota_per_user", "What one user may have of it; 0: no bound.", labels=["quota"])
+    limit = GaugeMetricFamily("sttd_quota_limit", "What all users together may have of it.", labels=["quota"])
+    for name, row in status.quotas.items():
+        used.add_metric([name], row.used)
+        most.add_metric([name], row.most)
+        per_user.add_metric([name], row.per_user)
+        if row.limit is not None:
+            limit.add_metric([name], row.limit)
+    return used, most, per_user, limit
 
 
 def _seconds(milliseconds: float | None) -> float | None:

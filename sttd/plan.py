@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from sttd.errors import ConfigError
 from sttd.fields import suggestion
 from sttd.host.rundir import SYSTEM_DIR, runtime_dir
 from sttd.host.systemd import InheritedSocket
+from sttd.host.tls import server_context
 
 
 @attrs.frozen(kw_only=True)
@@ -52,6 +54,7 @@ class Plan:
     backends: Mapping[str, Backend]
     crew: Crew
     presets: Mapping[str, Preset]
+    tls: ssl.SSLContext | None  # of the TCP plane
 
     @property
     def config(self) -> Config:
@@ -78,10 +81,10 @@ def make_plan(sources: Sources) -> Plan:
             inner.name: IsolatedBackend(inner=inner, crew=crew, isolation=config.engine.isolation) for inner in isolated
         }
     try:
-        presets = _presets(config, backends)
+        presets, tls = _presets(config, backends), read_tls(config)
     except ConfigError as error:
         raise loaded.located(error) from None
-    return Plan(loaded=loaded, store=store, backends=backends, crew=crew, presets=presets)
+    return Plan(loaded=loaded, store=store, backends=backends, crew=crew, presets=presets, tls=tls)
 
 
 def _presets(config: Config, backends: Mapping[str, Backend]) -> dict[str, Preset]:
@@ -139,6 +142,14 @@ def read_token(config: Config) -> str:
     return token
 
 
+def read_tls(config: Config) -> ssl.SSLContext | None:
+    """The certificate of the TCP plane, or None where it has none. Raises ConfigError."""
+    server = config.server
+    if not server.tls_cert:
+        return None
+    return server_context(Path(os.path.expanduser(server.tls_cert)), Path(os.path.expanduser(server.tls_key)))
+
+
 @attrs.frozen(kw_only=True)
 class Place:
     """Where a daemon of this configuration listens, besides what systemd passes to it."""
@@ -166,7 +177,10 @@ def place(loaded: Loaded, *, environ: Mapping[str, str], inherited: Sequence[Inh
     wyoming_is_default = loaded.origins.get("server.wyoming", "default") == "default"
     # It knows no token: it is open to nobody who would need one, unless somebody says so.
     wyoming = () if wyoming_is_default and (for_all or read_token(loaded.config)) else server.wyoming
-    warnings = _check_wyoming(loaded.config, wyoming, inherited=inherited, for_all=for_all)
+    warnings = (
+        *_warn_of_plain_text(loaded.config, tcp, inherited=inherited),
+        *_check_wyoming(loaded.config, wyoming, inherited=inherited, for_all=for_all),
+    )
     return Place(
         directory=directory,
         tcp=tcp,
@@ -189,6 +203,14 @@ def _check_token(config: Config, tcp: str, *, inherited: Sequence[InheritedSocke
         raise ConfigError("TCP is open to other machines; set `server.token_file`, or bind to 127.0.0.1")
     if for_all:
         raise ConfigError("TCP is open to every user of this machine; set `server.token_file`, or close it")
+
+
+def _warn_of_plain_text(config: Config, tcp: str, *, inherited: Sequence[InheritedSocket]) -> tuple[str, ...]:
+    """What goes over a network without TLS is read by whoever is on the way, and so is the token."""
+    hosts = [*_inherited_hosts(inherited, "audio-tcp"), *([address[0]] if (address := parse_tcp(tcp)) else [])]
+    if config.server.tls_cert or all(map(_is_loopback, hosts)):
+        return ()
+    return ("TCP is open to other machines without TLS: set `server.tls_cert`, or put a proxy that has it in front",)
 
 
 def _check_wyoming(

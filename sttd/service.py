@@ -44,14 +44,17 @@ from sttd.engine.store.models import ModelStore
 from sttd.engine.vad import SileroModel
 from sttd.errors import OverloadedError, SessionError, SttdError
 from sttd.host import logs
+from sttd.host.pace import Pace, Paces
 from sttd.host.spool import Room
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
 from sttd.options import Api, SessionChanges, SessionOptions
+from sttd.quotas import Quotas, quotas_of
 from sttd.session.fitting import fit_changes, fit_options
 from sttd.session.inbox import Held
 from sttd.session.registry import Registry, running
 from sttd.session.session import Session
+from sttd.session.turns import Turns
 from sttd.uploads import Uploads
 
 log = logs.get("service")
@@ -92,7 +95,7 @@ class Service:
     last_error: str | None = None
     audio_dropped_s: float = 0.0
     _held: Held = attrs.field(factory=Held, init=False)
-    _turns: trio.Lock = attrs.field(factory=trio.Lock, init=False)
+    _turns: Turns = attrs.field(factory=Turns, init=False)
     _started_at: float = attrs.field(init=False)
     _latency_ms: dict[str, LatencyWindow] = attrs.field(
         factory=lambda: {"final": LatencyWindow(_LATENCY_S), "interim": LatencyWindow(_LATENCY_S)}, init=False
@@ -101,6 +104,8 @@ class Service:
     admission: Admission = attrs.field(init=False)
     desk: ModelDesk = attrs.field(init=False)
     uploads: Uploads = attrs.field(init=False)
+    quotas: Quotas = attrs.field(init=False)
+    _paces: Paces = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._started_at = self.clock()
@@ -113,8 +118,16 @@ class Service:
         )
         self.desk = ModelDesk(admission=self.admission, pool=self.pool, store=self.store)
         limits = self.settings.limits
-        room = Room(total_bytes=limits.upload_spool_bytes, uid_bytes=limits.upload_spool_bytes, what="uploads")
+        room = Room(total_bytes=limits.upload_spool_bytes, uid_bytes=limits.upload_spool_bytes_per_uid, what="uploads")
         self.uploads = Uploads(room=room, finals=limits.final_uploads)
+        self._paces = Paces(limits.bytes_per_s_per_uid, clock=self.clock)
+        self.quotas = quotas_of(
+            registry=self.registry,
+            dispatcher=self.dispatcher,
+            held=self._held,
+            uploads=room,
+            paces=self._paces,
+        )
 
     @property
     def settings(self) -> Config:
@@ -161,6 +174,11 @@ class Service:
         )
         self.registry.limit = loaded.config.limits.sessions
         self.registry.limit_per_uid = loaded.config.limits.sessions_per_uid
+        self._paces.bytes_per_s = loaded.config.limits.bytes_per_s_per_uid
+
+    def pace(self, uid: int) -> Pace:
+        """What a plane calls after every read of a connection of this user."""
+        return self._paces.of(uid)
 
     def begin_drain(self) -> int:
         """Take no more sessions. Returns how many are to be ended."""
@@ -356,6 +374,7 @@ class Service:
             registry=self.registry,
             final_ms=self._latency_ms["final"].percentiles((0.5, 0.95, 0.99), now=now),
             interim_ms=self._latency_ms["interim"].percentiles((0.5, 0.95), now=now),
+            quotas=self.quotas.rows(),
             health=self._health(),
         )
 

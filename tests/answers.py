@@ -8,6 +8,7 @@ from sttd.answers import (
     InterimLatency,
     LatencyStatus,
     Models,
+    QuotaRow,
     SchedulerStatus,
     ServerStatus,
     SessionsStatus,
@@ -63,6 +64,10 @@ STATUS = Status(
         realtime_factor=None,
     ),
     latency_ms=LatencyStatus(final=FinalLatency(None, None, None), interim=InterimLatency(None, None)),
+    quotas={
+        "sessions": QuotaRow(limit=256, per_user=64, used=2, most=1),
+        "bytes_per_s": QuotaRow(limit=None, per_user=0, used=5.0, most=3.0),
+    },
     health=HealthStatus(event_loop_lag_ms_p99=4.0, audio_dropped_s=0.0, engine_restarts=0, last_error=None),
 )
 

@@ -21,6 +21,7 @@ from sttd.errors import ModelError, NotFoundError
 from sttd.hub import Hub
 from sttd.planes.control import ControlLimits, serve_control
 from sttd.planes.drain import Drain
+from sttd.quotas import Quotas
 from sttd.session.row import SessionRow
 from tests.answers import ENTRY, MODELS, STATUS
 
@@ -51,6 +52,7 @@ class FakeService:
     calls: list[Any] = attrs.field(factory=list)
     meters: Meters = attrs.field(factory=Meters)
     settings: Config = attrs.field(factory=Config)
+    quotas: Quotas = attrs.field(factory=Quotas)
 
     def status(self):
         return STATUS

@@ -43,15 +43,20 @@ class RunningDaemon:
         return self.directory / "audio.sock"
 
     @classmethod
-    def start(cls, directory: Path, *arguments: str, env: dict[str, str] | None = None) -> RunningDaemon:
-        """Start it and wait until it answers `ping`. Without Wyoming: its default port is for one daemon a machine."""
+    def start(
+        cls, directory: Path, *arguments: str, env: dict[str, str] | None = None, through: tuple[str, ...] = ()
+    ) -> RunningDaemon:
+        """Start it, `through` another command, and wait until it answers `ping`. Without Wyoming: its default port is
+        for one daemon a machine."""
         directory.mkdir(parents=True, exist_ok=True)
         if not any("server.wyoming" in argument for argument in arguments):
             arguments = ("--set", "server.wyoming=[]", *arguments)
+        if os.geteuid():  # only root sees the descriptors of a process that keeps its memory to itself
+            arguments = ("--set", "server.traceable=true", *arguments)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("STTD_")}
         with (directory / "log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "sttd", "serve", "--runtime-dir", str(directory), *arguments],
+                [*through, sys.executable, "-m", "sttd", "serve", "--runtime-dir", str(directory), *arguments],
                 stderr=log,
                 text=True,
                 env={**environ, "XDG_CONFIG_HOME": str(directory / "no-config"), **(env or {})},

@@ -22,10 +22,16 @@ _sttctl() {
         "transcribe --languages") COMPREPLY=(); return ;;
         "transcribe --model"|"transcribe -m") COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *true' | cut -d '"' -f 4)" -- "$cur")); return ;;
         "transcribe --prompt") COMPREPLY=(); return ;;
+        "transcribe --url") COMPREPLY=(); return ;;
+        "transcribe --token-file") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        "transcribe --ca") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "listen --language"|"listen -l") COMPREPLY=($(compgen -W "auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh" -- "$cur")); return ;;
         "listen --languages") COMPREPLY=(); return ;;
         "listen --model"|"listen -m") COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *true' | cut -d '"' -f 4)" -- "$cur")); return ;;
         "listen --prompt") COMPREPLY=(); return ;;
+        "listen --url") COMPREPLY=(); return ;;
+        "listen --token-file") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        "listen --ca") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "listen --device") COMPREPLY=(); return ;;
     esac
     case $command in
@@ -84,13 +90,13 @@ _sttctl() {
             fi ;;
         transcribe)
             if [[ $cur == -* ]]; then
-                COMPREPLY=($(compgen -W "--format -f --output -o --language -l --languages --model -m --prompt --translate --words --quiet -q --json --socket --help" -- "$cur"))
+                COMPREPLY=($(compgen -W "--format -f --output -o --language -l --languages --model -m --prompt --translate --url --token-file --ca --words --quiet -q --json --socket --help" -- "$cur"))
             else
                 COMPREPLY=($(compgen -f -- "$cur"))
             fi ;;
         listen)
             if [[ $cur == -* ]]; then
-                COMPREPLY=($(compgen -W "--language -l --languages --model -m --prompt --translate --device --once --json --socket --help" -- "$cur"))
+                COMPREPLY=($(compgen -W "--language -l --languages --model -m --prompt --translate --url --token-file --ca --device --once --json --socket --help" -- "$cur"))
             fi ;;
         doctor)
             if [[ $cur == -* ]]; then

@@ -6,14 +6,19 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 import attrs
 
-from sttd.errors import AccessError
+from sttd.errors import AccessError, ProtocolError
+
+if TYPE_CHECKING:
+    import ssl  # imported where it is used: most commands need none
 
 SYSTEM_DIRECTORY = Path("/run/sttd")
 DEFAULT_PORT = 7788
+_SCHEMES = {"ws": 80, "http": 80, "wss": 443, "https": 443}  # and the ports that they mean
 
 Connection = TypeVar("Connection")
 
@@ -28,16 +33,59 @@ class ConnectionLostError(ConnectionError):
 
 @attrs.frozen(kw_only=True)
 class TcpAddress:
-    """The audio plane over TCP; `token` is needed where the daemon listens beyond loopback."""
+    """The audio plane over TCP; `token` is needed where the daemon listens beyond loopback.
+
+    With `tls` the daemon, or the proxy before it, must show a certificate for `host`: of an authority that this machine
+    trusts, or of those in the file `ca`.
+    """
 
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
     token: str | None = attrs.field(default=None, repr=False)
+    tls: bool = False
+    ca: str | None = None
+
+    @classmethod
+    def of_url(cls, url: str, *, token: str | None = None, ca: str | None = None) -> TcpAddress:
+        """The address in `wss://HOST:PORT`, or ws, https, http; without a port that of the scheme.
+
+        Raises:
+            ProtocolError: `bad_option`; it is no such URL, or says more than where the daemon is.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        if host is None or parts.scheme not in _SCHEMES or parts.path not in ("", "/", "/ws"):
+            raise ProtocolError("the URL of a daemon is wss://HOST:PORT or ws://HOST:PORT", code="bad_option")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise ProtocolError("a URL names the place alone; a token is given beside it", code="bad_option")
+        tls = parts.scheme in ("wss", "https")
+        return cls(host=host, port=port or _SCHEMES[parts.scheme], token=token, tls=tls, ca=ca)
 
     @property
     def authority(self) -> str:
         """Host and port as a URL and the `Host` header write them."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def context(self) -> ssl.SSLContext:
+        """What a TLS connection there begins with; it verifies. Raises OSError where `ca` cannot be read."""
+        import ssl
+
+        context = ssl.create_default_context(cafile=self.ca)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    def refused(self, error: Exception) -> NoDaemonError:
+        """The error of a connection that could not be made."""
+        import ssl
+
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return NoDaemonError(f"{self.authority} shows a certificate that does not hold: {error.verify_message}")
+        why = error.reason or error if isinstance(error, ssl.SSLError) else error
+        return NoDaemonError(f"no sttd daemon answers on {self.authority}: {why}")
 
 
 def control_sockets(explicit: str | os.PathLike[str] | None = None) -> list[Path]:

@@ -17,6 +17,7 @@ import itertools
 import os
 import select
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -27,7 +28,6 @@ from sttd.wire.messages import Configure, Finalize, Start, Stop
 from sttd.wire.schema import parse
 from sttd_client.addresses import (
     ConnectionLostError,
-    NoDaemonError,
     TcpAddress,
     audio_sockets,
     connect_first,
@@ -70,7 +70,11 @@ def open_session(
         SttdError: an option is wrong, or the daemon refuses (`overloaded`, `model_not_local`, `forbidden`, ...).
     """
     start = parse(Start, options)
-    session = Session(lambda: _dial(socket_path, tcp), start=start, reconnect_s=reconnect_s, timeout_s=timeout_s)
+
+    def dial() -> tuple[socket.socket, AudioConnection]:
+        return _dial(socket_path, tcp, timeout_s=timeout_s)
+
+    session = Session(dial, start=start, reconnect_s=reconnect_s, timeout_s=timeout_s)
     try:
         yield session
     finally:
@@ -257,8 +261,8 @@ class Session:
                     del self._pending[: self._socket.send(self._pending)]
                 if ready & ~select.POLLOUT:
                     self._read(self._socket.recv(_READ_BYTES))
-            except BlockingIOError:
-                continue
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                continue  # of TLS: a record that is not whole yet, or that holds no bytes of ours
             except OSError:  # reset or broken pipe
                 self._hear_out()
 
@@ -278,12 +282,24 @@ class Session:
         self._pending += self._connection.data_to_send()
 
 
-def _dial(socket_path: str | os.PathLike[str] | None, tcp: TcpAddress | None) -> tuple[socket.socket, AudioConnection]:
+def _dial(
+    socket_path: str | os.PathLike[str] | None, tcp: TcpAddress | None, *, timeout_s: float
+) -> tuple[socket.socket, AudioConnection]:
     if tcp is None:
         return connect_first(audio_sockets(socket_path), connect_unix), AudioConnection()
     try:
-        connection = socket.create_connection((tcp.host, tcp.port))
+        connection = socket.create_connection((tcp.host, tcp.port), timeout=timeout_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small pieces of live audio must not wait
+        if tcp.tls:
+            connection = _secured(connection, tcp)
     except OSError as error:
-        raise NoDaemonError(f"no sttd daemon answers on {tcp.authority}: {error}") from error
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small pieces of live audio must not wait
+        raise tcp.refused(error) from error
     return connection, AudioConnection(host=tcp.authority, token=tcp.token)
+
+
+def _secured(connection: socket.socket, tcp: TcpAddress) -> socket.socket:
+    try:
+        return tcp.context().wrap_socket(connection, server_hostname=tcp.host)
+    except BaseException:
+        connection.close()
+        raise

@@ -23,7 +23,7 @@ import trio
 from sttd.errors import SttdError
 from sttd.wire.messages import Configure, Finalize, Start, Stop
 from sttd.wire.schema import parse
-from sttd_client.addresses import ConnectionLostError, NoDaemonError, TcpAddress, audio_sockets
+from sttd_client.addresses import ConnectionLostError, TcpAddress, audio_sockets
 from sttd_client.connection import AudioConnection, failure_error, retry_delay_s
 from sttd_client.events import Event, Failure, Hello, Reconnected, Started
 from sttd_client.inbox import Inbox
@@ -62,7 +62,7 @@ async def open_session(
     """
 
     async def dial() -> tuple[trio.abc.Stream, AudioConnection]:
-        return await _dial(socket_path, tcp)
+        return await _dial(socket_path, tcp, timeout_s=timeout_s)
 
     session = Session(dial, start=parse(Start, options), reconnect_s=reconnect_s, timeout_s=timeout_s)
     await session.connect()
@@ -301,12 +301,32 @@ class Session:
 
 
 async def _dial(
-    socket_path: str | os.PathLike[str] | None, tcp: TcpAddress | None
+    socket_path: str | os.PathLike[str] | None, tcp: TcpAddress | None, *, timeout_s: float
 ) -> tuple[trio.abc.Stream, AudioConnection]:
     if tcp is None:
         return await connect_first_async(audio_sockets(socket_path)), AudioConnection()
     try:
-        stream = await trio.open_tcp_stream(tcp.host, tcp.port)  # sets TCP_NODELAY: live audio must not wait
+        stream: trio.abc.Stream = await trio.open_tcp_stream(
+            tcp.host, tcp.port
+        )  # sets TCP_NODELAY: live audio must not wait
+        if tcp.tls:
+            with trio.fail_after(timeout_s):
+                stream = await _secured(stream, tcp)
+    except trio.TooSlowError:
+        raise TimeoutError("the daemon does not answer") from None
     except OSError as error:
-        raise NoDaemonError(f"no sttd daemon answers on {tcp.authority}: {error}") from error
+        raise tcp.refused(error) from error
     return stream, AudioConnection(host=tcp.authority, token=tcp.token)
+
+
+async def _secured(stream: trio.abc.Stream, tcp: TcpAddress) -> trio.abc.Stream:
+    try:
+        secure = trio.SSLStream(stream, tcp.context(), server_hostname=tcp.host)
+        await secure.do_handshake()
+    except trio.BrokenResourceError as error:
+        await trio.aclose_forcefully(stream)
+        raise error.__cause__ if isinstance(error.__cause__, OSError) else tcp.refused(error) from error
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return secure

@@ -227,6 +227,8 @@ def _check_whole(config: Config) -> None:
         )
     if config.server.token and config.server.token_file:
         raise ConfigError("`server.token` and `server.token_file` exclude each other")
+    if bool(config.server.tls_cert) != bool(config.server.tls_key):
+        raise ConfigError("`server.tls_cert` and `server.tls_key` belong together: set both, or neither")
     parse_tcp(config.server.tcp)
     for address in config.server.wyoming:
         parse_wyoming(address)

@@ -40,6 +40,13 @@ class ServerConfig:
     )
     token: str = string("bearer token that TCP clients must show", default="", changes="restart", secret=True)
     token_file: str = string("file with the token, read at start", default="", changes="restart")
+    tls_cert: str = string(
+        "file with the certificate chain (PEM) for HTTPS and wss:// over TCP; empty: without TLS. "
+        "Files are read again by `reload`",
+        default="",
+        changes="restart",
+    )
+    tls_key: str = string("file with the key of `tls_cert` (PEM, without a passphrase)", default="", changes="restart")
     allowed_hosts: tuple[str, ...] = strings(
         "names besides loopback that a TCP request's Host header may carry", default=(), changes="restart"
     )
@@ -64,6 +71,11 @@ class ServerConfig:
         changes="restart",
     )
     wyoming_streaming: bool = flag("tell Wyoming clients the text while it is spoken", default=True, changes="restart")
+    traceable: bool = flag(
+        "let debuggers of the daemon's own user attach and cores be written: both can hold what was said",
+        default=False,
+        changes="restart",
+    )
     drain_s: float = number(
         "how long SIGTERM waits for open utterances; keep it below TimeoutStopSec",
         minimum=0,
@@ -224,6 +236,21 @@ class LimitsConfig:
         default=2 * 1024**3,
         unit="bytes",
         changes="restart",
+    )
+    upload_spool_bytes_per_uid: int = integer(
+        "those of one user",
+        minimum=0,
+        maximum=10**14,
+        default=1024**3,
+        unit="bytes",
+        changes="restart",
+    )
+    bytes_per_s_per_uid: int = integer(
+        "audio and uploads are read at this speed from all connections of a user together; 0: as fast as they come",
+        minimum=0,
+        maximum=10**12,
+        default=64 * 1024**2,
+        unit="bytes",
     )
     upload_stall_s: float = number(
         "give up an upload of which nothing came for so long", minimum=1, default=30.0, unit="s", changes="restart"

@@ -343,6 +343,10 @@ class SchedulingPolicy:
         """Jobs of a class that wait."""
         return self._counts[job_class]
 
+    def waiting_by_user(self) -> dict[int, float]:
+        """Jobs of each user that wait and count against him (rule 7)."""
+        return dict(Counter(entry.uid for entry in self._waiting.values() if entry.job_class is not JobClass.FINAL))
+
     @property
     def models(self) -> list[Hashable]:
         """The models that have had work lately."""

@@ -181,6 +181,15 @@ class Dispatcher:
         while self._tickets or self._calls:
             await self._drains.park()
 
+    def waiting_by_user(self) -> dict[int, float]:
+        """Jobs of each user that wait, finals aside, of which there may be as many as were said."""
+        return self._policy.waiting_by_user()
+
+    @property
+    def waiting_per_user(self) -> int:
+        """As many of these may wait for one user, and as many windows of his files."""
+        return self._policy.options.waiting_per_uid
+
     def statistics(self) -> DispatcherStatistics:
         """What goes on now, and went on in the last minutes."""
         now = self.clock()

@@ -24,6 +24,7 @@ import webrtcvad
 
 from sttd.core.endpointer import Activity
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Samples
+from sttd.host import privacy
 
 STEP_SAMPLES = 512  # 32 ms, what Silero v6 was trained on
 CONTEXT_SAMPLES = 64  # of the step before, in front of each step
@@ -74,7 +75,7 @@ def _model_path() -> Path:
 
 
 def _open_session(path: Path) -> Any:
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at import; 1.29 and later phone home otherwise
+    privacy.silence(os.environ)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

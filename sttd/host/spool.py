@@ -47,6 +47,11 @@ class Room:
         """All that is taken."""
         return self._taken.total()
 
+    def by_user(self) -> dict[int, float]:
+        """All that is taken, by user."""
+        with self._lock:
+            return dict(self._taken)
+
     def take(self, count: int, *, uid: int) -> None:
         """So many more bytes for a user. Raises OverloadedError where there is no room for them."""
         with self._lock:

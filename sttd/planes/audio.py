@@ -111,7 +111,9 @@ async def serve_audio(
             await connection.run()
             nursery.cancel_scope.cancel()
 
-    await serve_socket(stream, upgrade, serve, handshake_s=limits.handshake_s, on_freed=on_freed)
+    await serve_socket(
+        stream, upgrade, serve, handshake_s=limits.handshake_s, on_freed=on_freed, pace=service.pace(peer.uid)
+    )
 
 
 @attrs.define(eq=False, kw_only=True)

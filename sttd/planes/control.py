@@ -52,6 +52,7 @@ class ControlLimits:
     in_flight: int = 32  # kitty's remote control allows as many
     connections: int = 512
     connections_per_uid: int = 64
+    requests_per_uid: int = 512  # in flight, of all of a user's connections; chosen: 16 that ask all they may
     message_s: float = 10.0
     write_s: float = 10.0
     event_write_s: float = 30.0  # a subscriber may be looked away from for longer; its queue says what it missed
@@ -80,6 +81,17 @@ async def serve_control(
         drain=drain,
         supervisor=Supervisor("control", partial(service.meters.count_failure, "control")),
     )
+    service.quotas.declare(
+        "connections_control",
+        lambda: {uid: user.connections for uid, user in plane.users.items()},
+        limit=lambda: plane.limits.connections,
+        per_user=lambda: plane.limits.connections_per_uid,
+    )
+    service.quotas.declare(
+        "requests",
+        lambda: {uid: user.requests for uid, user in plane.users.items()},
+        per_user=lambda: plane.limits.requests_per_uid,
+    )
     await serve_connections(listeners, plane.handle, drain=drain, task_status=task_status)
 
 
@@ -91,7 +103,7 @@ class _Plane:
     limits: ControlLimits
     drain: Drain
     supervisor: Supervisor
-    _users: dict[int, _User] = attrs.field(factory=dict, init=False)
+    users: dict[int, _User] = attrs.field(factory=dict, init=False)
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
@@ -113,23 +125,26 @@ class _Plane:
                     service=self.service,
                     limits=self.limits,
                     drain=self.drain,
-                    turn=user.turn,
+                    user=user,
                     refused=user.connections > self.limits.connections_per_uid,
                 )
-                await connection.run()
+                try:
+                    await connection.run()
+                finally:
+                    connection.forget_requests()
         finally:
             await trio.aclose_forcefully(stream)
 
     @contextmanager
     def _counted(self, uid: int) -> Iterator[_User]:
-        user = self._users.setdefault(uid, _User())
+        user = self.users.setdefault(uid, _User())
         user.connections += 1
         try:
             yield user
         finally:
             user.connections -= 1
             if not user.connections:
-                del self._users[uid]
+                del self.users[uid]
 
 
 @attrs.define(eq=False)
@@ -138,6 +153,7 @@ class _User:
     are, a turn of the event loop has one step of theirs at most."""
 
     connections: int = 0
+    requests: int = 0  # in flight
     turn: trio.Lock = attrs.field(factory=trio.Lock)
 
 
@@ -150,7 +166,7 @@ class _Connection:
     service: Service
     limits: ControlLimits
     drain: Drain
-    turn: trio.Lock
+    user: _User
     refused: bool
     _in_flight: int = attrs.field(default=0, init=False)
     _writing: trio.Lock = attrs.field(factory=trio.Lock, init=False)
@@ -199,7 +215,7 @@ class _Connection:
                 return False
             if not data:
                 return True
-            async with self.turn:
+            async with self.user.turn:
                 messages = decoder.receive_data(data)
             for message in messages:
                 if not await self._take(message, requests):
@@ -219,8 +235,11 @@ class _Connection:
                 return False
             case rpc.Request(msgid=msgid) if self._in_flight >= self.limits.in_flight:
                 await self._send_error(msgid, self._too_many(f"{self.limits.in_flight} requests in flight"))
+            case rpc.Request(msgid=msgid) if self.user.requests >= self.limits.requests_per_uid:
+                own = f"{self.limits.requests_per_uid} requests in flight on all connections of a user"
+                await self._send_error(msgid, self._too_many(own))
             case rpc.Request():
-                self._in_flight += 1
+                self._count(1)
                 requests.start_soon(self._answer, message)
             case rpc.Notification():
                 pass  # the protocol has none from a client, and asks for patience with those of the future
@@ -232,6 +251,14 @@ class _Connection:
                 return False
         return True
 
+    def _count(self, change: int) -> None:
+        self._in_flight += change
+        self.user.requests += change
+
+    def forget_requests(self) -> None:
+        """The connection has ended: what was in flight is no more."""
+        self._count(-self._in_flight)
+
     def _too_many(self, limit: str) -> ProtocolError:
         return ProtocolError(f"{limit} are all that there may be", code="too_many_requests")
 
@@ -239,7 +266,7 @@ class _Connection:
 
     async def _answer(self, request: rpc.Request) -> None:
         call = Call(connection=self, service=self.service, peer=self.peer, msgid=request.msgid)
-        async with self.turn:
+        async with self.user.turn:
             pass  # it begins now; what waits for a model or a download waits beside others
         try:
             result = await self._execute(request, call)
@@ -256,7 +283,7 @@ class _Connection:
         async with self._writing:
             # Before it is written, not after: who has read an answer may ask again at once. While a slow peer is waited
             # for, one answer alone is neither counted nor gone.
-            self._in_flight -= 1
+            self._count(-1)
             await self._write(reply, patience_s=self.limits.write_s)
         if call.after is not None:
             await call.after()

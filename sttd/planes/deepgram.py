@@ -126,7 +126,9 @@ async def serve_deepgram(
             await connection.run(upgraded)
 
         upgrade = attrs.evolve(connect.upgrade, headers=(("dg-request-id", request_id),))
-        await serve_socket(stream, upgrade, serve, handshake_s=limits.handshake_s, on_freed=on_freed)
+        await serve_socket(
+            stream, upgrade, serve, handshake_s=limits.handshake_s, on_freed=on_freed, pace=service.pace(peer.uid)
+        )
     return None
 
 

@@ -21,6 +21,7 @@ import trio
 from sttd.admission import Peer
 from sttd.answers import as_map
 from sttd.host.sockets import Listener
+from sttd.host.tls import Cipher
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
 from sttd.planes import realtime, realtime_asking
 from sttd.planes.audio import AudioLimits, serve_audio
@@ -69,6 +70,7 @@ async def serve_http(
     *,
     access: AccessRules | None,
     drain: Drain,
+    cipher: Cipher | None = None,
     offers: Offers = Offers(),  # noqa: B008 (frozen)
     limits: HttpLimits | None = None,
     on_freed: Callable[[int], None] = lambda count_bytes: None,
@@ -78,6 +80,7 @@ async def serve_http(
 
     Args:
         access: the rules for TCP listeners; None for Unix sockets.
+        cipher: the TLS of these listeners; None without.
         offers: the APIs of others that are answered.
         limits: None takes those of the configuration.
         on_freed: is told how many bytes a WebSocket received that has ended.
@@ -88,11 +91,18 @@ async def serve_http(
     plane = _Plane(
         service=service,
         access=access,
+        cipher=cipher,
         offers=offers,
         drain=drain,
         limits=limits or configured_limits(service),
         on_freed=on_freed,
         supervisor=Supervisor("audio", partial(service.meters.count_failure, "audio")),
+    )
+    service.quotas.declare(
+        "connections_unix" if access is None else "connections_tcp",
+        lambda: plane.accepted,
+        limit=lambda: 2 * plane.limits.connections,
+        per_user=lambda: 2 * plane.limits.connections_per_uid,
     )
     for listener in listeners:
         bound_inflow(listener)
@@ -105,12 +115,13 @@ class _Plane:
 
     service: Service
     access: AccessRules | None
+    cipher: Cipher | None
     offers: Offers
     drain: Drain
     limits: HttpLimits
     on_freed: Callable[[int], None]
     supervisor: Supervisor
-    _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
+    accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
     _lasting: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets and uploads, by uid
     _large: LargeMessages = attrs.field(init=False)
 
@@ -125,21 +136,26 @@ class _Plane:
     async def _admit(self, stream: trio.SocketStream) -> None:
         """Serve the connection, unless its user or everybody together has too many."""
         peer = self._peer(stream)
-        full = self._accepted.total() >= 2 * self.limits.connections
-        if full or (not peer.privileged and self._accepted[peer.uid] >= 2 * self.limits.connections_per_uid):
+        full = self.accepted.total() >= 2 * self.limits.connections
+        if full or (not peer.privileged and self.accepted[peer.uid] >= 2 * self.limits.connections_per_uid):
             return
-        with counted(self._accepted, peer.uid):
-            await self.supervisor.run(partial(self._serve, stream))
-            await linger(stream, timeout_s=self.limits.linger_s)
+        with counted(self.accepted, peer.uid):
+            attend = partial(self._attend, port=0 if self.access is None else stream.socket.getsockname()[1])
+            await (attend(stream) if self.cipher is None else self.cipher.serve(stream, attend))
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _attend(self, stream: trio.SocketStream, *, port: int) -> None:
+        """Serve what is in the clear, and close it. Raises nothing but Cancelled."""
+        await self.supervisor.run(partial(self._serve, stream, port))
+        await linger(stream, timeout_s=self.limits.linger_s)
+
+    async def _serve(self, stream: trio.SocketStream, port: int) -> None:
         widen_outflow(stream)
         head = HeadReader()
         request = await self._read_head(stream, head)
         if request is None:
             await trio.aclose_forcefully(stream)
             return
-        decision = request if isinstance(request, Response) else self._decide(stream, request)
+        decision = request if isinstance(request, Response) else self._decide(stream, request, port)
         if isinstance(decision, Response):
             with_body = isinstance(request, Response) or request.method != "HEAD"
             await self._respond(stream, decision, with_body=with_body)
@@ -202,8 +218,8 @@ class _Plane:
                     on_freed=self.on_freed,
                 )
 
-    def _decide(self, stream: trio.SocketStream, request: Request) -> Response | Call | Connect:
-        port = 0 if self.access is None else stream.socket.getsockname()[1]
+    def _decide(self, stream: trio.SocketStream, request: Request, port: int) -> Response | Call | Connect:
+        """What becomes of a request; `port` is the daemon's own, which a deciphered stream does not know."""
         decision: Decision = decide(request, access=self.access, port=port, offers=self.offers)
         if isinstance(decision, Get):
             return self._answer(decision.route, request)
@@ -258,7 +274,7 @@ class _Plane:
             case "metrics":
                 return Response(status=200, body=self.service.metrics(), content_type=METRICS_TYPE)
             case "page":
-                return _page_response(request)
+                return _page_response(request, secure=self.cipher is not None)
 
     def _peer(self, stream: trio.SocketStream) -> Peer:
         if self.access is None:
@@ -290,11 +306,14 @@ def page() -> tuple[bytes, str]:
     return html.encode(), f"style-src {hashes['style']}; script-src {hashes['script']} blob:"
 
 
-def _page_response(request: Request) -> Response:
+def _page_response(request: Request, *, secure: bool) -> Response:
     """The page may run its own script, open its own WebSocket and listen, and nothing else."""
     body, sources = page()
     hosts = request.values(b"host")  # checked by then, where it matters; older browsers' 'self' is not for ws:
-    origin = f" ws://{hosts[0].decode('ascii')}" if hosts and re.fullmatch(rb"[A-Za-z0-9.:_\[\]-]+", hosts[0]) else ""
+    scheme = "wss" if secure else "ws"
+    origin = (
+        f" {scheme}://{hosts[0].decode('ascii')}" if hosts and re.fullmatch(rb"[A-Za-z0-9.:_\[\]-]+", hosts[0]) else ""
+    )
     policy = (
         f"default-src 'none'; {sources}; connect-src 'self'{origin}; img-src data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -203,6 +203,7 @@ class _Exchange:
             self._work.deadline = math.inf  # a slow disk is not the client's doing
             if not data:
                 raise trio.BrokenResourceError("the client is gone")
+            await self.service.pace(self.peer.uid)(len(data))
             self.body.push(bytes(data))
 
     async def _take(self, form: FormReader, spool: Spool, piece: bytes) -> None:

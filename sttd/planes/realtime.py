@@ -121,6 +121,7 @@ async def serve_realtime(
         on_freed=on_freed,
         message_bytes=MAX_BYTES,
         large=large,
+        pace=service.pace(peer.uid),
     )
 
 

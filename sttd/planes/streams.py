@@ -7,6 +7,7 @@ import socket
 import trio
 
 from sttd.errors import ProtocolError
+from sttd.host.pace import Pace
 from sttd.host.sockets import Listener
 from sttd.wire.frames import FrameGuard, LargeMessages
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
@@ -47,8 +48,10 @@ class UpgradedStream(trio.abc.Stream):
         rest: bytes = b"",
         message_bytes: int = MAX_MESSAGE_BYTES,
         large: LargeMessages | None = None,
+        pace: Pace | None = None,
     ) -> None:
         self._stream = stream
+        self._pace = pace
         self._first = head
         self._rest = rest
         self._received = b""  # and not handed on yet
@@ -98,6 +101,8 @@ class UpgradedStream(trio.abc.Stream):
                 self.received_bytes += len(self._received)
                 if not self._received:
                     return b""
+                if self._pace is not None:
+                    await self._pace(len(self._received))
             size = self._guard.admit(self._received[: max_bytes or RECEIVE_BYTES], now=trio.current_time())
             if size:
                 data, self._received = self._received[:size], self._received[size:]

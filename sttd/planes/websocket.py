@@ -9,6 +9,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_st
 from wsproto.utilities import LocalProtocolError
 
 from sttd.host import logs
+from sttd.host.pace import Pace
 from sttd.planes.streams import RECEIVE_BYTES, UpgradedStream
 from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Upgrade
@@ -30,14 +31,17 @@ async def serve_socket(
     on_freed: Callable[[int], None],
     message_bytes: int = MAX_MESSAGE_BYTES,
     large: LargeMessages | None = None,
+    pace: Pace | None = None,
 ) -> None:
     """Complete the handshake and run `serve` on the connection, if the client is still there.
 
     `on_freed` is told at the end how many bytes the client had sent. A message may have `message_bytes`; where those
-    are more than others have, `large` is shared by all such connections. The caller closes the socket. Raises what
-    `serve` raises; cancellation cuts the connection.
+    are more than others have, `large` is shared by all such connections. `pace` is that of its user. The caller closes
+    the socket. Raises what `serve` raises; cancellation cuts the connection.
     """
-    upgraded = UpgradedStream(stream, head=upgrade.head, rest=upgrade.rest, message_bytes=message_bytes, large=large)
+    upgraded = UpgradedStream(
+        stream, head=upgrade.head, rest=upgrade.rest, message_bytes=message_bytes, large=large, pace=pace
+    )
     try:
         async with trio.open_nursery() as nursery:
             socket = await nursery.start(_hold_socket, upgraded, upgrade, handshake_s, message_bytes)

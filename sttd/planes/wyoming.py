@@ -88,6 +88,12 @@ async def serve_wyoming(
     )
     for listener in listeners:
         bound_inflow(listener)
+    service.quotas.declare(
+        "connections_wyoming",
+        lambda: plane.accepted,
+        limit=lambda: 2 * plane.common.limits.connections,
+        per_user=lambda: 2 * plane.common.limits.connections_per_uid,
+    )
     await serve_connections(listeners, plane.handle, drain=drain, task_status=task_status)
 
 
@@ -99,7 +105,7 @@ class _Plane:
     allowed: tuple[IPv4Network | IPv6Network, ...]
     on_freed: Callable[[int], None]
     supervisor: Supervisor
-    _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
+    accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
     _served: Counter[int] = attrs.field(factory=Counter, init=False)  # those that were not refused, until they end
 
     async def handle(self, stream: trio.SocketStream) -> None:
@@ -111,9 +117,9 @@ class _Plane:
         """Serve the connection, unless it may not be there, or there are too many."""
         try:
             peer = self._peer(stream)
-            if peer is None or self._too_many(peer, self._accepted, times=2):
+            if peer is None or self._too_many(peer, self.accepted, times=2):
                 return
-            with counted(self._accepted, peer.uid):
+            with counted(self.accepted, peer.uid):
                 await self.supervisor.run(partial(self._serve, stream, peer))
                 await linger(stream, timeout_s=self.common.limits.linger_s)
         finally:

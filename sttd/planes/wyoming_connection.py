@@ -227,6 +227,7 @@ class Connection:
         data = bytes(await self._attention.wait_for(partial(self.line.stream.receive_some, RECEIVE_BYTES)))
         self.received_bytes += len(data)
         self.line.progress()
+        await self.common.service.pace(self.peer.uid)(len(data))
         self._events.receive_data(data)
         return bool(data)
 

@@ -14,8 +14,8 @@ what the kernels of both sides buffer, 1 to 2 MB with the settings of planes/htt
    then it must wait like the others. Half a container is none, so nothing of it is dropped.
 3. Beyond, `overflow: wait` has reading wait for the session to take something. But every `PAUSE_S` at the latest
    `SLICE_BYTES` are read in one go, wanted or not: eight times as fast as 16 kHz speech, so a ping waits for 8 s. The
-   more is held, the smaller the slice; at `HELD_BYTES` for one session or `ALL_HELD_BYTES` for all it is nothing, and
-   the speed of reading is that of the session.
+   more is held, the smaller the slice; at `HELD_BYTES` for one session, `USER_HELD_BYTES` for those of one user or
+   `ALL_HELD_BYTES` for all it is nothing, and the speed of reading is that of the session.
 4. A session that is full and has taken nothing for `STUCK_S` is given up, with an error that says so.
 5. The session takes pieces of `AUDIO_S / PIECES` at most, however large the messages were: what one turn of the event
    loop has to do is not the client's choice.
@@ -24,7 +24,7 @@ what the kernels of both sides buffer, 1 to 2 MB with the settings of planes/htt
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import attrs
@@ -41,6 +41,7 @@ PAUSE_S = 1.0
 SLICE_BYTES = 256 * 1024
 HELD_BYTES = 64 * 1024 * 1024  # 35 minutes of 16-bit audio at 16 kHz
 ALL_HELD_BYTES = 4 * HELD_BYTES
+USER_HELD_BYTES = 2 * HELD_BYTES
 STUCK_S = 120.0  # what a decode may take before the daemon takes it for hung (`scheduler.decode_timeout_s`)
 
 _CONTAINER_BYTES_PER_SECOND = 32_000.0  # a guess on the high side: they are compressed, mostly
@@ -64,9 +65,17 @@ Item = bytes | Control
 
 @attrs.define(eq=False)
 class Held:
-    """What all sessions hold together."""
+    """What all sessions hold together, and those of each user."""
 
     total_bytes: int = 0
+    by_user: Counter[int] = attrs.field(factory=Counter)
+
+    def count(self, change_bytes: int, *, uid: int) -> None:
+        """So much more, or less."""
+        self.total_bytes += change_bytes
+        self.by_user[uid] += change_bytes
+        if not self.by_user[uid]:
+            del self.by_user[uid]
 
 
 @attrs.define(eq=False)
@@ -79,6 +88,7 @@ class Inbox:
     options: SessionOptions
     held: Held = attrs.field(factory=Held)
     clock: Callable[[], float] = trio.current_time
+    uid: int = 0  # whose it is, for `held`
     held_bytes: int = attrs.field(default=0, init=False)
     _items: deque[Item] = attrs.field(factory=deque, init=False)
     _overtaken: deque[Control] = attrs.field(factory=deque, init=False)  # older than all items
@@ -251,9 +261,13 @@ class Inbox:
         return True
 
     def _slice_bytes(self) -> int:
-        filled = max(self.held_bytes / HELD_BYTES, self.held.total_bytes / ALL_HELD_BYTES)
+        filled = max(
+            self.held_bytes / HELD_BYTES,
+            self.held.by_user[self.uid] / USER_HELD_BYTES,
+            self.held.total_bytes / ALL_HELD_BYTES,
+        )
         return max(0, int(SLICE_BYTES * (1 - filled)))
 
     def _count(self, change_bytes: int) -> None:
         self.held_bytes += change_bytes
-        self.held.total_bytes += change_bytes
+        self.held.count(change_bytes, uid=self.uid)

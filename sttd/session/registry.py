@@ -35,6 +35,10 @@ class Registry:
         """A copy: sessions come and go while the caller walks it."""
         return tuple(self._sessions.values())
 
+    def by_user(self) -> dict[int, float]:
+        """How many sessions each user has."""
+        return dict(self._per_uid)
+
     def apis(self) -> dict[str, int]:
         """How many sessions there are of each wire that one came by."""
         return dict(Counter(session.api for session in self._sessions.values()))

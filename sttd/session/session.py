@@ -45,6 +45,7 @@ from sttd.session.inbox import Dropped, Finalize, Held, Inbox
 from sttd.session.outbox import Outbox
 from sttd.session.performer import Decoding, Leasing, Performer
 from sttd.session.row import SessionRow
+from sttd.session.turns import Turns
 
 log = logs.get("session")
 
@@ -67,8 +68,7 @@ class Session:
         api: the wire by which it came.
         options: that it begins with.
         tuning: of the configuration when it began.
-        models: where leases come from.
-        decoding: where jobs go.
+        models, decoding: where leases come from, and where jobs go.
         silero: the shared VAD network, or None for WebRTC VAD alone.
         held: what all sessions hold of what their clients sent.
         turns: whoever is ahead of real time takes one to hear a piece.
@@ -83,7 +83,7 @@ class Session:
     decoding: Decoding
     silero: SileroModel | None
     held: Held
-    turns: trio.Lock
+    turns: Turns
     clock: Callable[[], float]
     on_final: Callable[[Session, Final], None]
     on_written: Callable[[Interim | Final, float], None]
@@ -109,7 +109,7 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         self._began_at = self.clock()
-        self._inbox = Inbox(self._first_options, self.held)
+        self._inbox = Inbox(self._first_options, self.held, uid=self.uid)
         self._ear = Ear(self._first_options, self.silero)
         self._hearing = Hearing(self._first_options, self._tuning, self.id)
         self._performer = Performer(
@@ -259,7 +259,7 @@ class Session:
             async for item in source:
                 if self._is_ahead():
                     # However fast clients send, a turn of the event loop has one piece of theirs at most.
-                    async with self.turns:
+                    async with self.turns.of(self.uid):
                         self._take(item)
                 else:
                     self._take(item)

@@ -28,6 +28,7 @@ _OPENAI_SUBPROTOCOL: Final = b"openai-insecure-api-key."
 _COMPANIONS: Final = ("realtime", "token")  # subprotocols beside a key, that a client expects to be accepted
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
 _CHALLENGE = (("WWW-Authenticate", 'Bearer realm="sttd"'),)
 
 
@@ -38,6 +39,7 @@ class AccessRules:
     allowed_hosts: tuple[str, ...] = ()  # names besides loopback that Host may carry, without port
     allowed_origins: tuple[str, ...] = ()  # such as "https://notes.example", besides the daemon's own
     token: str = attrs.field(default="", repr=False)  # "" asks for none
+    secure: bool = False  # the daemon's own origin is https
 
 
 def check_place(request: Request, access: AccessRules, *, port: int) -> Denial | None:
@@ -110,9 +112,10 @@ def _is_loopback(name: str) -> bool:
 def _check_origin(request: Request, access: AccessRules, port: int) -> Denial | None:
     if not request.values(b"origin"):
         return None  # not a browser, or a browser that opens the page itself
-    own = {f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
-    if port == 80:  # browsers leave the scheme's own port out
-        own |= {"http://127.0.0.1", "http://localhost", "http://[::1]"}
+    scheme, usual = ("https", 443) if access.secure else ("http", 80)
+    own = {f"{scheme}://{name}:{port}" for name in _LOOPBACK}
+    if port == usual:  # browsers leave the scheme's own port out
+        own |= {f"{scheme}://{name}" for name in _LOOPBACK}
     if _origin(request) in own | _allowed(access):
         return None
     return Denial("forbidden", "web pages of this origin may not connect; see server.allowed_origins")

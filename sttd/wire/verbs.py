@@ -170,6 +170,8 @@ VERBS: Mapping[str, Verb] = {
                 "batch_size_mean, queue_wait_ms, coalesced, rejected (sessions and jobs), realtime_factor",
                 "latency_ms": "final (p50, p95, p99) and interim (p50, p95) of the last 5 minutes: arrival of the "
                 "last speech sample to the message written; null without samples",
+                "quotas": "what is bounded by user, by name: limit (of all together; null: none), per_user (0: no "
+                "bound), used (by all now), most (by the user who has most)",
                 "health": "event_loop_lag_ms_p99 of the last 10 s, audio_dropped_s, engine_restarts, last_error",
             },
         ),

@@ -24,9 +24,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect, unix_connect
 
 from tests.running import PATIENCE_S, ControlLine, RunningDaemon, free_port, read_to_end, read_until, say, start
+from tests.stranger import NOBODY, Stranger
 
 TOKEN = "correct-horse-battery"
-NOBODY = 65534
 NOISE = bytes(range(256)) * 125
 
 
@@ -255,55 +255,6 @@ def test_a_session_over_tcp_belongs_to_the_daemons_user(daemon, port):
         session = start(client, label="tcp")["session"]
         rows = {row["session"]: row for row in daemon.call("sessions")["sessions"]}
         assert (rows[session]["uid"], rows[session]["label"]) == (os.geteuid(), "tcp")
-
-
-class Stranger:
-    """A connection to a Unix socket that a process of another user holds."""
-
-    SCRIPT = (
-        "import socket, sys\n"
-        "sttd = socket.socket(socket.AF_UNIX); sttd.connect(sys.argv[1])\n"
-        "for line in sys.stdin:\n"
-        "    sttd.sendall(bytes.fromhex(line))\n"
-        "    print(sttd.recv(1 << 20).hex(), flush=True)\n"
-    )
-
-    def __init__(self, path):
-        self.process = subprocess.Popen(
-            ["/usr/bin/python3", "-c", self.SCRIPT, str(path)],
-            user=NOBODY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait(PATIENCE_S)
-
-    def exchange(self, data):
-        """Send bytes; what comes first."""
-        self.process.stdin.write(data.hex() + "\n")
-        self.process.stdin.flush()
-        return bytes.fromhex(self.process.stdout.readline())
-
-    def call(self, method, **params):
-        """A request of the control plane: (error, result)."""
-        return msgpack.unpackb(self.exchange(msgpack.packb([0, 1, method, [params] if params else []])))[2:]
-
-    def open_session(self):
-        """A WebSocket session on the audio plane, by hand; its id."""
-        self.exchange(
-            b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        )
-        op = b'{"op": "start", "endpointing": false, "interim": false}'
-        frame = bytes([0x81, 0x80 | len(op), 0, 0, 0, 0]) + op  # masked with zeros
-        answer = b""
-        while b'"started"' not in answer:
-            answer += self.exchange(frame)
-        return answer.partition(b'"session":')[2].split(b'"')[1].decode()
 
 
 @pytest.fixture(scope="module")

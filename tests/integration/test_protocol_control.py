@@ -308,6 +308,8 @@ STATUS = {
     "sessions": "active peak limit total",
     "scheduler": "queued in_flight workers batches batch_size_mean queue_wait_ms coalesced rejected realtime_factor",
     "latency_ms": "final interim",
+    "quotas": "sessions waiting_jobs held_bytes upload_bytes container_bytes bytes_per_s connections_control requests"
+    " connections_unix",
     "health": "event_loop_lag_ms_p99 audio_dropped_s engine_restarts last_error",
 }
 ENTRY = {

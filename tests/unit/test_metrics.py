@@ -26,6 +26,15 @@ def test_status_is_rendered_under_metric_names_in_base_units():
     assert found["sttd_model_leases", (("cache_key", "demo|threads=2|workers=1"),)] == 2
 
 
+def test_what_is_bounded_by_user_is_told_with_its_bounds():
+    found = samples(Metrics())
+    assert found["sttd_quota_used", (("quota", "sessions"),)] == 2
+    assert found["sttd_quota_most", (("quota", "sessions"),)] == 1
+    assert found["sttd_quota_per_user", (("quota", "sessions"),)] == 64
+    assert found["sttd_quota_limit", (("quota", "sessions"),)] == 256
+    assert ("sttd_quota_limit", (("quota", "bytes_per_s"),)) not in found
+
+
 def test_what_status_does_not_know_is_absent_rather_than_zero():
     found = samples(Metrics())
     names = {name for name, _ in found}

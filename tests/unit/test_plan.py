@@ -4,6 +4,7 @@ import signal
 import socket
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -191,3 +192,26 @@ def test_a_wyoming_socket_of_systemd_is_looked_at_too():
 def test_an_address_that_is_none_is_an_error_of_the_configuration(option, value):
     with pytest.raises(ConfigError, match=rf"`server\.{option}` must list"):
         wyoming(value) if option == "wyoming" else wyoming(wyoming_allowed=value)
+
+
+CERTIFICATES = Path(__file__).parents[1] / "data" / "tls"
+
+
+def placed(tcp, **server):
+    flags = {"models.model": "fake", "server.tcp": tcp, "server.token": "s3cret"}
+    made = make_plan(Sources(config_file=Path("/dev/null"), environ={}, flags=flags | server))
+    return made, place(made.loaded, environ={"XDG_RUNTIME_DIR": "/nowhere"}).warnings
+
+
+def test_tcp_beyond_loopback_without_tls_is_warned_of():
+    tls = {"server.tls_cert": str(CERTIFICATES / "one.pem"), "server.tls_key": str(CERTIFICATES / "one.key")}
+    assert any("without TLS" in warning for warning in placed("0.0.0.0:1")[1])
+    secured = placed("0.0.0.0:1", **tls)
+    assert secured[0].tls is not None
+    assert not any("TLS" in warning for warning in (*placed("127.0.0.1:1")[1], *secured[1]))
+
+
+@pytest.mark.parametrize("half", ["tls_cert", "tls_key"])
+def test_a_certificate_without_its_key_is_an_error_of_the_configuration(half):
+    with pytest.raises(ConfigError, match="belong together"):
+        placed("127.0.0.1:1", **{f"server.{half}": str(CERTIFICATES / "one.pem")})

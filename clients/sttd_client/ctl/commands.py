@@ -55,6 +55,26 @@ def speech() -> tuple[Argument, ...]:
     )
 
 
+def remote() -> tuple[Argument, ...]:
+    """How `transcribe` and `listen` reach a daemon over a network."""
+    return (
+        Argument(
+            names=("--url",),
+            metavar="URL",
+            summary="a daemon on another machine: wss://HOST:PORT, or ws://HOST:PORT without TLS",
+        ),
+        Argument(
+            names=("--token-file",), metavar="FILE", completes="file", summary="file with the token that it asks for"
+        ),
+        Argument(
+            names=("--ca",),
+            metavar="FILE",
+            completes="file",
+            summary="certificates (PEM) to verify it by (default: those that this machine trusts)",
+        ),
+    )
+
+
 COMMANDS: Mapping[str, Command] = {
     command.name: command
     for command in (
@@ -166,6 +186,7 @@ COMMANDS: Mapping[str, Command] = {
                     summary="write there; a directory where there are several files",
                 ),
                 *speech(),
+                *remote(),
                 Argument(
                     names=("--words",),
                     kind="flag",
@@ -184,6 +205,7 @@ COMMANDS: Mapping[str, Command] = {
             run="listen:listen",
             arguments=lambda: (
                 *speech(),
+                *remote(),
                 Argument(
                     names=("--device",),
                     metavar="NAME",

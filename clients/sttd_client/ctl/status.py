@@ -94,6 +94,9 @@ def _work(report: Report, apis: Mapping[str, int]) -> Iterator[str]:
         f"{health.get('audio_dropped_s') or 0:.1f} s of audio dropped, "
         f"{health.get('engine_restarts', 0)} engine restarts"
     )
+    quotas: Mapping[str, Report] = report.get("quotas", {})
+    if used_up := [name for name, row in quotas.items() if 0 < row.get("per_user", 0) <= row.get("most", 0)]:
+        yield f"{'quotas':12}{styled('a user has all that one may have', 'yellow')} of {', '.join(used_up)}"
     if error := health.get("last_error"):
         yield f"{'last error':12}{styled(str(error), 'red')}"
 

@@ -29,7 +29,7 @@ from sttd_client.connection import failure_error
 from sttd_client.ctl.commands import FORMATS
 from sttd_client.ctl.outcome import exit_status_of, words_of
 from sttd_client.ctl.progress import ProgressLine, time_left
-from sttd_client.ctl.speech import speech_options
+from sttd_client.ctl.speech import place, speech_options
 from sttd_client.ctl.terminal import duration
 from sttd_client.events import Event, Failure, Final, Progress, Stopped, Warn
 from sttd_client.options import StartOptions
@@ -121,7 +121,7 @@ def _transcribe_file(file: str, arguments: argparse.Namespace, *, kind: str) -> 
         "words": True if arguments.words or kind in ("srt", "vtt") else None,
         "label": _label(file),
     }
-    with _opened(file) as source, open_session(socket_path=arguments.socket, **options) as session:
+    with _opened(file) as source, open_session(**place(arguments), **options) as session:
         run = _Run(
             name=_shown(Path(file).name),
             total_bytes=_length(source),

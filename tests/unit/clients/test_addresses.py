@@ -15,7 +15,7 @@ from sttd_client.addresses import (
     control_sockets,
 )
 
-from sttd.errors import AccessError
+from sttd.errors import AccessError, ProtocolError
 
 
 def test_the_users_daemon_comes_before_the_systems(monkeypatch):
@@ -81,3 +81,36 @@ def test_tcp_addresses_write_ipv6_as_urls_do_and_hide_the_token():
     address = TcpAddress(host="::1", port=1, token="secret")
     assert address.authority == "[::1]:1"
     assert "secret" not in repr(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("wss://stt.example", ("stt.example", 443, True)),
+        ("https://stt.example:7788/", ("stt.example", 7788, True)),
+        ("ws://[::1]:7788/ws", ("::1", 7788, False)),
+        ("http://127.0.0.1", ("127.0.0.1", 80, False)),
+    ],
+)
+def test_a_url_says_where_a_daemon_is_and_whether_there_is_tls(url, place):
+    address = TcpAddress.of_url(url, token="secret", ca="ca.pem")
+    assert (address.host, address.port, address.tls) == place
+    assert (address.token, address.ca) == ("secret", "ca.pem")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "stt.example", "stt.example:7788", "ftp://stt.example", "wss://", "wss://stt.example:port", "wss://h:99999",
+        "wss://stt.example/other", "wss://user:secret@stt.example", "wss://stt.example/?token=secret", "wss://[::1",
+    ],
+)  # fmt: skip
+def test_what_is_no_url_of_a_daemon_is_refused_without_repeating_it(url):
+    with pytest.raises(ProtocolError) as caught:
+        TcpAddress.of_url(url)
+    assert "secret" not in caught.value.message
+
+
+def test_an_authority_that_cannot_be_read_is_an_error_of_the_file(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        TcpAddress(tls=True, ca=str(tmp_path / "absent")).context()

@@ -7,12 +7,14 @@ import attrs
 import trio
 
 from sttd.core.types import Stopped
+from sttd.host.pace import Paces
 from sttd.host.spool import Room
 from sttd.metrics import Metrics
 from sttd.options import SessionOptions
 from sttd.planes.audio import AudioLimits
 from sttd.planes.drain import Drain
 from sttd.planes.http import HttpLimits, serve_http
+from sttd.quotas import Quotas
 from sttd.session.beginning import Beginning
 from sttd.session.inbox import Inbox
 from sttd.uploads import Uploads
@@ -130,6 +132,7 @@ class FakeService:
     opened: trio.Event = attrs.field(factory=trio.Event)
     beginning: Beginning = attrs.field(factory=lambda: Beginning(pcm=bytes(6400), duration_s=0.1, whole=True))
     uploads: Uploads = attrs.field(init=False)
+    quotas: Quotas = attrs.field(factory=Quotas)
 
     def __attrs_post_init__(self):
         self.uploads = FakeUploads(Room(total_bytes=1 << 20, uid_bytes=1 << 20), finals=1, service=self)
@@ -137,6 +140,9 @@ class FakeService:
     @property
     def desk(self):
         return self
+
+    def pace(self, uid):
+        return Paces(0).of(uid)
 
     def presets(self):
         return ["auto", "fake"]

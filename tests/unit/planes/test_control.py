@@ -284,7 +284,7 @@ async def one_connection(*, in_flight, monkeypatch):
         service=FakeService(),
         limits=ControlLimits(in_flight=in_flight),
         drain=Drain(),
-        turn=trio.Lock(),
+        user=control._User(),
         refused=False,
     )
     async with trio.open_nursery() as nursery:

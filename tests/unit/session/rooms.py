@@ -17,6 +17,7 @@ from sttd.engine.fake import FakeModel, FakeOptions
 from sttd.options import SessionOptions, Tuning
 from sttd.session.inbox import Held
 from sttd.session.session import Session
+from sttd.session.turns import Turns
 
 NOISE = np.random.default_rng(1).integers(-3000, 3000, SAMPLE_RATE).astype("<i2").tobytes()  # a second
 
@@ -122,7 +123,7 @@ class Room:
     model: Recogniser
     models: Leases
     finals: list = attrs.field(factory=list)
-    turns: trio.Lock = attrs.field(factory=trio.Lock)
+    turns: Turns = attrs.field(factory=Turns)
     written: list = attrs.field(factory=list)
 
     def session(self, *, tuning=None, dispatcher=None, **options):

@@ -133,6 +133,22 @@ async def test_what_all_hold_together_is_bounded_too_and_who_keeps_up_is_free(au
     assert await read_for(5, other) > 4 * 200_000
 
 
+async def test_the_sessions_of_one_user_leave_room_for_those_of_another(autojump_clock, monkeypatch):
+    monkeypatch.setattr(module, "USER_HELD_BYTES", 1_000_000)
+    monkeypatch.setattr(module, "ALL_HELD_BYTES", 4_000_000)
+    held, own = Held(), []
+    for _ in range(8):
+        own.append(Inbox(WAIT, held, uid=1))
+        await read_for(60, own[-1])
+    least = len(own) * (PIECES + 1) * 3200  # what a session that keeps up needs
+    assert held.by_user[1] <= 1_000_000 + least
+    other = Inbox(WAIT, held, uid=2)
+    assert await read_for(20, other) > 800_000
+    for inbox in (*own, other):
+        inbox.close()
+    assert (held.total_bytes, held.by_user) == (0, {})
+
+
 async def test_only_a_session_that_takes_nothing_is_given_up(autojump_clock, monkeypatch):
     """However long a client uploads: as long as the session takes something, it is held back and no more."""
     monkeypatch.setattr(module, "HELD_BYTES", 1_000_000)

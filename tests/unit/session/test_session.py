@@ -308,14 +308,14 @@ async def test_who_sends_faster_than_anyone_speaks_hears_piece_by_piece_in_turn(
     """So that a flood of audio costs each turn of the event loop one piece, however many send it."""
     async with open_room() as room:
         flood, live = (room.session(interim=False, kind=kind) for kind in ("live", "live"))
-        await room.turns.acquire()
+        await room.turns.everybody.acquire()
         for _ in range(10):
             await feed(flood, NOISE)
         await feed(live, NOISE[:16_000])
         await room.until(lambda: live.row().audio_s == 0.5)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert flood.row().audio_s < 3  # what a network may have held back, and what has passed since
-        room.turns.release()
+        room.turns.everybody.release()
         await room.until(lambda: flood.row().audio_s == 10)
         for session in (flood, live):
             session.stop()
@@ -326,12 +326,12 @@ async def test_nobody_saves_up_the_time_in_which_he_was_silent():
     async with open_room() as room:
         session = room.session(interim=False)
         session.clock = lambda: trio.current_time() + 1000  # minutes later
-        await room.turns.acquire()
+        await room.turns.everybody.acquire()
         for _ in range(10):
             await feed(session, NOISE)
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert 0 < session.row().audio_s < 4
-        room.turns.release()
+        room.turns.everybody.release()
         session.stop()
         assert (await read_all(session))[-1].audio_s == 10
 

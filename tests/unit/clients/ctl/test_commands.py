@@ -5,6 +5,7 @@ import json
 
 import pytest
 from sttd_client.ctl.models import live
+from sttd_client.ctl.status import lines_of
 
 from sttd.errors import CODES
 
@@ -269,3 +270,10 @@ def test_a_progress_line_is_drawn_at_terminals_only(monkeypatch):
             assert stream.getvalue().endswith("\r\x1b[K")
         else:
             assert stream.getvalue() == ""
+
+
+def test_status_says_when_a_user_has_all_that_one_may_have():
+    rows = {"sessions": {"per_user": 2, "most": 2}, "bytes_per_s": {"per_user": 0, "most": 9}}
+    (line,) = [line for line in lines_of({"quotas": rows}) if line.startswith("quotas")]
+    assert line.endswith("of sessions")
+    assert not [line for line in lines_of({}) if line.startswith("quotas")]
