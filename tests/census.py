@@ -106,7 +106,9 @@ def count_descriptors(pid: int) -> int:
     return count
 
 
-def eventually(condition: Callable[[], Any], *, otherwise: Callable[[], object] = lambda: "it did not come true") -> Any:
+def eventually(
+    condition: Callable[[], Any], *, otherwise: Callable[[], object] = lambda: "it did not come true"
+) -> Any:
     """What the condition gives, once it holds."""
     deadline = time.monotonic() + PATIENCE_S
     while not (value := condition()):
@@ -183,7 +185,8 @@ def unharmed(daemon: RunningDaemon, *, memory_bytes: int = MEMORY_SLACK_BYTES) -
         yield bystander
         bystander.wait_for_another()
         eventually(
-            lambda: not Census.take(daemon).over(base), otherwise=lambda: f"not as before: {Census.take(daemon).over(base)}"
+            lambda: not Census.take(daemon).over(base),
+            otherwise=lambda: f"not as before: {Census.take(daemon).over(base)}",
         )
         grown = Census.take(daemon).rss_bytes - base.rss_bytes
         assert grown <= memory_bytes, f"{grown >> 20} MiB more than before"

@@ -136,9 +136,7 @@ def push_to_talk(world: World, rng: random.Random, clip: str, manner: Manner) ->
         for number in range(1, 4):
             seconds = rng.choice((0.6, 1.2, 2.4))
             try:
-                manner.say(
-                    _noise(seconds), lambda piece: _send_and_look(client, piece, events), raw=client.socket
-                )
+                manner.say(_noise(seconds), lambda piece: _send_and_look(client, piece, events), raw=client.socket)
             except Vanished:
                 check_promises(events, whole=False)
                 world.left(session, events)
@@ -188,10 +186,8 @@ def openai(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
         http_.endheaders()
         if manner.kind == "drip":
             manner = Manner(rng, "good", 40.0)  # each piece of an upload is small to the daemon
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has answered already, and that is to be read
             manner.say(body, raw.sendall, raw=raw, half=b"\r\n--b0und")
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has answered already, and that is to be read
         answer = http_.getresponse()
         content = answer.read()
     finally:
@@ -222,7 +218,9 @@ def realtime(world: World, rng: random.Random, clip: str, manner: Manner) -> Non
         "turn_detection": None,
     }
     with _socket(lambda: connect(dialled, **_PLAIN)) as client:
-        client.send(json.dumps({"type": "session.update", "session": {"type": "transcription", "audio": {"input": audio}}}))
+        client.send(
+            json.dumps({"type": "session.update", "session": {"type": "transcription", "audio": {"input": audio}}})
+        )
         events: list[dict[str, Any]] = []
 
         def append(piece: bytes) -> None:

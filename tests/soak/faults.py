@@ -1,4 +1,4 @@
-"""What goes wrong in a soak besides clients that misbehave. Each fault is a function of the world, and over when it returns."""
+"""What goes wrong in a soak besides clients that misbehave. A fault is over when its function returns."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def write_config(directory: Path, rng: random.Random) -> None:
     text = f"""
 [models]
 model = "quick"
-max_loaded_models = 2
+max_loaded_models = 3
 
 [limits]
 keepalive_s = 120

@@ -22,7 +22,7 @@ POINTS = 300  # of a curve in the picture
 
 @attrs.define(kw_only=True)
 class Record:
-    """One soak: `samples` under load, `rests` while nobody is connected, `faults`, each with seconds since its start."""
+    """One soak. Of `samples` (under load), `rests` (nobody is connected) and `faults` each has its seconds."""
 
     samples: list[tuple[float, Census]] = attrs.field(factory=list)
     rests: list[tuple[float, Census]] = attrs.field(factory=list)
@@ -40,7 +40,10 @@ class Record:
         found = list(tally.broken)
         base = self.rests[0][1]
         for at_s, rest in self.rests[1:]:
-            found += [f"at rest after {at_s:.0f} s: {name} {now}, {then} before" for name, (now, then) in rest.over(base).items()]
+            found += [
+                f"at rest after {at_s:.0f} s: {name} {now}, {then} before"
+                for name, (now, then) in rest.over(base).items()
+            ]
         memory = [rest.rss_bytes for _, rest in self.rests]
         if len(memory) < 6:
             before, after, allowed = memory[0], memory[-1], MEMORY_SLACK_BYTES

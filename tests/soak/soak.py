@@ -224,11 +224,16 @@ class _Soak:
                 census = dial(lambda: Census.take(self.world.daemon))
                 self.record.samples.append((self._now_s, census))
 
+    def _unloaded(self) -> bool:
+        """Whether no model is there, or on its way: one that was being loaded is not unloaded by that."""
+        self.world.daemon.call("unload", wait=True)
+        return not self.world.daemon.call("status")["models"]["entries"]
+
     def _rest(self) -> None:
         """Everybody leaves; then what the daemon has is written down."""
         daemon = self.world.daemon
         eventually(lambda: self._busy == 0, otherwise=lambda: f"{self._busy} sessions do not end")
-        dial(lambda: daemon.call("unload", wait=True))
+        eventually(lambda: dial(self._unloaded))
         eventually(lambda: dial(lambda: Census.take(daemon)).sessions == 0)
         base = self.record.rests[0][1] if self.record.rests else None
         if self.options.patient:
