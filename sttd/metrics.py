@@ -6,11 +6,12 @@ reads it from the same answer that `sttctl status` shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Literal
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from sttd.answers import Status
@@ -64,6 +65,8 @@ class Metrics:
     def __init__(self) -> None:
         self._status: Status | None = None
         self._apis: Mapping[str, int] = {}
+        self._held_bytes: Mapping[str, int] = {}
+        self._tasks: int | None = None
         self._registry = CollectorRegistry()
         self._latency = Histogram(
             "sttd_latency_seconds",
@@ -75,6 +78,7 @@ class Metrics:
         self._connections = Counter(
             "sttd_connections", "Connections accepted since the start.", ["plane"], registry=self._registry
         )
+        self._open = Gauge("sttd_connections_open", "Connections open now.", ["plane"], registry=self._registry)
         self._failures = Counter(
             "sttd_connection_failures", "Connections that ended in a bug.", ["plane"], registry=self._registry
         )
@@ -96,9 +100,12 @@ class Metrics:
         """A text was written so long after its last speech sample had arrived."""
         self._latency.labels(kind).observe(seconds)
 
-    def count_connection(self, plane: str) -> None:
-        """A plane accepted a connection."""
+    @contextmanager
+    def connected(self, plane: str) -> Iterator[None]:
+        """A plane accepted a connection, which is open for as long as the block runs."""
         self._connections.labels(plane).inc()
+        with self._open.labels(plane).track_inprogress():
+            yield
 
     def count_failure(self, plane: str) -> None:
         """A connection ended in an exception that nobody expected."""
@@ -116,9 +123,22 @@ class Metrics:
         """A session, `live` or `file`, was not admitted."""
         self._refused.labels(kind).inc()
 
-    def render(self, status: Status, *, apis: Mapping[str, int] = MappingProxyType({})) -> bytes:
-        """The page in the text format of Prometheus. `apis`: the sessions that are open, by wire."""
-        self._status, self._apis = status, apis
+    def render(
+        self,
+        status: Status,
+        *,
+        apis: Mapping[str, int] = MappingProxyType({}),
+        held_bytes: Mapping[str, int] = MappingProxyType({}),
+        tasks: int | None = None,
+    ) -> bytes:
+        """The page in the text format of Prometheus.
+
+        Args:
+            apis: the sessions that are open, by wire.
+            held_bytes: what clients sent and nobody has taken yet, by what it is.
+            tasks: those of the event loop that live; what rises without end is a leak.
+        """
+        self._status, self._apis, self._held_bytes, self._tasks = status, apis, held_bytes, tasks
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
@@ -133,10 +153,19 @@ class Metrics:
             if (value := value_of(status)) is not None:
                 yield CounterMetricFamily(name, text, value)
         yield self._sessions_by_api()
+        yield self._held()
+        if self._tasks is not None:
+            yield GaugeMetricFamily("sttd_tasks", "Tasks of the event loop.", self._tasks)
         yield _queued(status)
         yield _queue_waits(status)
         yield from _models(status)
         yield from _quotas(status)
+
+    def _held(self) -> Metric:
+        family = GaugeMetricFamily("sttd_held_bytes", "What clients sent and nobody has taken yet.", labels=["what"])
+        for what, count in self._held_bytes.items():
+            family.add_metric([what], count)
+        return family
 
     def _sessions_by_api(self) -> Metric:
         family = GaugeMetricFamily("sttd_sessions_by_api", "Sessions open now, by wire.", labels=["api"])

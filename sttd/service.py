@@ -397,4 +397,9 @@ class Service:
 
     def metrics(self) -> bytes:
         """The metrics page."""
-        return self.meters.render(self.status(), apis=self.registry.apis())
+        return self.meters.render(
+            self.status(),
+            apis=self.registry.apis(),
+            held_bytes={"audio": self._held.total_bytes, "uploads": self.uploads.room.taken_bytes},
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+        )

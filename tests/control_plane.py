@@ -5,7 +5,7 @@ The client here knows msgpack and sockets, nothing of sttd's own codec.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,10 @@ class Meters:
     connections: int = 0
     failures: int = 0
 
-    def count_connection(self, plane):
+    @contextmanager
+    def connected(self, plane):
         self.connections += 1
+        yield
 
     def count_failure(self, plane):
         self.failures += 1

@@ -107,8 +107,8 @@ class _Plane:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
-        self.service.meters.count_connection("control")
-        await self.supervisor.run(partial(self._serve, stream))
+        with self.service.meters.connected("control"):
+            await self.supervisor.run(partial(self._serve, stream))
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:

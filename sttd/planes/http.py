@@ -130,8 +130,8 @@ class _Plane:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
-        self.service.meters.count_connection("audio")
-        await self.supervisor.run(partial(self._admit, stream))
+        with self.service.meters.connected("audio"):
+            await self.supervisor.run(partial(self._admit, stream))
 
     async def _admit(self, stream: trio.SocketStream) -> None:
         """Serve the connection, unless its user or everybody together has too many."""

@@ -83,7 +83,7 @@ class UpgradedStream(trio.abc.Stream):
         return self._guard.violation
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """As trio.abc.ReceiveStream; raises ClosedResourceError after `aclose`."""
+        """As trio.abc.ReceiveStream; raises ClosedResourceError after `aclose`. `max_bytes` has room for a header."""
         if not self._first:
             await self._released.wait()
         if self._closed:
@@ -93,20 +93,25 @@ class UpgradedStream(trio.abc.Stream):
             size = max_bytes or len(self._first)
             data, self._first = self._first[:size], self._first[size:]
             return data
+        wanting = False  # what is here is the beginning of a header alone
         while True:
-            if self._received:
+            if self._received and not wanting:
                 await trio.lowlevel.checkpoint()
             else:
-                self._received = bytes(await self._stream.receive_some(RECEIVE_BYTES))
-                self.received_bytes += len(self._received)
-                if not self._received:
+                more = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                self.received_bytes += len(more)
+                if not more:
                     return b""
+                self._received += more
                 if self._pace is not None:
-                    await self._pace(len(self._received))
+                    await self._pace(len(more))
             size = self._guard.admit(self._received[: max_bytes or RECEIVE_BYTES], now=trio.current_time())
             if size:
                 data, self._received = self._received[:size], self._received[size:]
                 return data
+            wanting = self._guard.violation is None
+            if wanting:
+                continue
             self._received = b""
             self._violated.set()
             with self._wading:

@@ -110,8 +110,8 @@ class _Plane:
 
     async def handle(self, stream: trio.SocketStream) -> None:
         """One connection, from accept to close. Raises nothing but Cancelled."""
-        self.common.service.meters.count_connection("wyoming")
-        await self.supervisor.run(partial(self._admit, stream))
+        with self.common.service.meters.connected("wyoming"):
+            await self.supervisor.run(partial(self._admit, stream))
 
     async def _admit(self, stream: trio.SocketStream) -> None:
         """Serve the connection, unless it may not be there, or there are too many."""

@@ -93,7 +93,7 @@ class FrameGuard:
     message_bytes: int = MAX_MESSAGE_BYTES
     large: LargeMessages | None = None
     violation: ProtocolError | None = attrs.field(default=None, init=False)
-    _header: bytearray = attrs.field(factory=bytearray, init=False)  # of a frame that has only begun
+    _header: bytearray = attrs.field(factory=bytearray, init=False)  # of the frame that is looked at
     _frame: _Frame | None = attrs.field(default=None, init=False)  # the one whose payload comes
     _message: int = attrs.field(default=0, init=False)  # bytes of the message under way, declared so far
     _fragments: int = attrs.field(default=0, init=False)  # of the message under way; 0: none is
@@ -108,7 +108,8 @@ class FrameGuard:
     def admit(self, data: bytes | bytearray, *, now: float) -> int:
         """How many bytes from the beginning of `data` may be handed on now; the rest is to be asked about again.
 
-        What lies before a violation is still handed on; then it is none, and `violation` says why.
+        What lies before a violation is still handed on; then it is none, and `violation` says why. A header is handed on
+        once it is whole, and judged: of a part of one it is none either, and more is to be waited for.
         """
         if self.violation is not None:
             return 0
@@ -130,6 +131,9 @@ class FrameGuard:
                 self.violation = self._begin(now)
                 if self.violation is not None:
                     return frame_at
+        if self._header:  # comes again, with the rest of it
+            self._header.clear()
+            return frame_at
         return len(data) if self._closed else at
 
     def taken(self) -> None:

@@ -179,6 +179,22 @@ async def test_frames(case, leave, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("cut", range(1, 9))
+async def test_a_frame_that_breaks_the_rules_is_told_so_however_its_header_comes(cut):
+    """Found by fuzzing: of a header in two pieces the library saw the first, and left without a word."""
+    bad = struct.pack("!BBH", 0x82, 0xFE, 5) + bytes(4) + b"12345"  # not the shortest way to declare 5
+    async with open_plane() as plane, await plane.connect() as stream:
+        await stream.send_all(handshake())
+        answer = await stream.receive_some()
+        await stream.send_all(bad[:cut])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await stream.send_all(bad[cut:])
+        with trio.fail_after(30):
+            while not answer.endswith(b"bad_request") and (more := await stream.receive_some()):
+                answer += more
+        assert b"\x88\x0d" + struct.pack("!H", 1002) + b"bad_request" in answer
+
+
 async def test_a_head_that_drips(caplog):
     sent = 0
     async with unharmed() as plane, await plane.connect() as stream:

@@ -46,13 +46,15 @@ def test_observations_are_counted_by_kind():
     metrics = Metrics()
     metrics.observe_latency("final", 0.4)
     metrics.observe_latency("final", 0.6)
-    metrics.count_connection("audio")
+    with metrics.connected("audio"):
+        assert samples(metrics)["sttd_connections_open", (("plane", "audio"),)] == 1
     metrics.count_failure("audio")
     metrics.count_response(403)
     found = samples(metrics)
     assert found["sttd_latency_seconds_count", (("kind", "final"),)] == 2
     assert found["sttd_latency_seconds_bucket", (("kind", "final"), ("le", "0.5"))] == 1
     assert found["sttd_connections_total", (("plane", "audio"),)] == 1
+    assert found["sttd_connections_open", (("plane", "audio"),)] == 0
     assert found["sttd_connection_failures_total", (("plane", "audio"),)] == 1
     assert found["sttd_http_responses_total", (("status", "403"),)] == 1
 
@@ -61,3 +63,10 @@ def test_two_daemons_in_one_process_share_nothing():
     one, other = Metrics(), Metrics()
     one.count_response(200)
     assert not [name for name, _ in samples(other) if name.startswith("sttd_http_responses")]
+
+
+def test_what_is_held_and_the_tasks_that_live_are_there_where_they_are_told():
+    page = Metrics().render(STATUS, held_bytes={"audio": 5}, tasks=7).decode()
+    assert 'sttd_held_bytes{what="audio"} 5.0' in page
+    assert "sttd_tasks 7.0" in page
+    assert "sttd_tasks" not in Metrics().render(STATUS).decode()

@@ -185,6 +185,16 @@ def test_something_that_is_no_websocket_server_is_an_error():
     assert connection.closed
 
 
+@pytest.mark.parametrize("there", [1, 40, -1])
+def test_a_connection_that_is_cut_in_the_answer_to_the_upgrade_is_lost(there):
+    connection = AudioConnection()
+    answer = Server(connection).accept()[:there]
+    assert connection.receive(answer) == []
+    assert connection.receive(b"") == []
+    assert connection.closed
+    assert isinstance(connection.error(), ConnectionLostError)
+
+
 def test_retries_wait_longer_and_longer_up_to_a_bound():
     delays = [retry_delay_s(attempt) for attempt in range(20)]
     assert delays == sorted(delays)

@@ -58,6 +58,13 @@ def test_a_turn_has_few_frames():
     assert b"".join(portions) == data
 
 
+def test_a_header_is_handed_on_whole_and_its_beginning_comes_again():
+    data, guard = frame(BINARY, bytes(70_000)), FrameGuard()
+    assert [guard.admit(data[:size], now=0.0) for size in range(14)] == [0] * 14
+    assert guard.violation is None
+    assert guard.admit(data, now=0.0) == len(data)
+
+
 @pytest.mark.parametrize("cut", [0, 1, 2, 5, 9])
 def test_a_frame_that_declares_too_much_is_refused_by_its_header(cut):
     guard = FrameGuard()

@@ -1,0 +1,402 @@
+"""Sessions of all kinds and wires, each checked against what its wire promises.
+
+A kind is a function that runs one session. It raises Refused where the daemon had no room, Vanished where the client
+left on purpose, and anything else where a promise was broken.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import trio
+from sttd_client import Reconnected, open_session
+from sttd_client.events import as_message
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect, unix_connect
+from wyoming.asr import Transcribe
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+
+from benchmarks.wires import wav
+from sttd.errors import SttdError
+from tests.census import NOISE
+from tests.realtime_client import NAMES, check_items
+from tests.running import PATIENCE_S, check_promises
+from tests.soak.world import DATA, RATE, Manner, Refused, Vanished, World, dial
+from tests.wyoming_client import Client, text_of
+
+# Equal bounds: where an utterance ends must not depend on the text that there is by then, which comes when it comes.
+FIXED = {"silence_ms_min": 600, "silence_ms_max": 600}
+BINARY_HALF = b"\x82\xfe\x40\x00"  # a WebSocket frame of 16 KiB that never comes
+LINE_HALF = b'{"type": "audio-chunk", "payload_le'
+
+
+# ---------------------------------------------------------------- the native wire
+
+
+def websocket(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
+    """A stranger's WebSocket on the Unix socket: live, interims, endpoints."""
+    preset = _preset(world, rng)
+    with _socket(lambda: unix_connect(str(world.daemon.audio), "ws://localhost/ws", **_PLAIN)) as client:
+        session = _start(client, model=preset, endpointing=FIXED, lang="en", label="soak websocket")
+        events: list[dict[str, Any]] = []
+        try:
+            manner.say(world.clips[clip], lambda piece: _send_and_look(client, piece, events), raw=client.socket)
+        except Vanished:
+            check_promises(events, whole=False)
+            world.left(session, events)
+            raise
+        client.send(json.dumps({"op": "stop"}))
+        _to_the_end(client, events)
+    _check(world, events, key=("live", clip), preset=preset)
+
+
+def file(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
+    """A FLAC file, as a file."""
+    preset = _preset(world, rng)
+    data = (DATA / f"{clip}.flac").read_bytes()
+    with _socket(lambda: unix_connect(str(world.daemon.audio), "ws://localhost/ws", **_PLAIN)) as client:
+        session = _start(client, kind="file", encoding="container", model=preset, lang="en", label="soak file")
+        events: list[dict[str, Any]] = []
+        try:
+            manner.say(data, lambda piece: _send_and_look(client, piece, events), raw=client.socket)
+        except Vanished:
+            check_promises(events, whole=False)
+            world.left(session, events)
+            raise
+        client.send(json.dumps({"op": "stop"}))
+        _to_the_end(client, events)
+    _check(world, events, key=("file", clip), preset=preset)
+
+
+def library(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
+    """The client library on Trio, which goes on where its connection is cut: whole sessions until then."""
+    preset = _preset(world, rng)
+    # Cut by the proxy, not by itself; and it always reads.
+    manner = Manner(rng, "good", manner.pace)
+
+    async def speak(session: Any) -> None:
+        pcm = world.clips[clip]
+        for at in range(0, len(pcm), RATE // 5):
+            await session.send(pcm[at : at + RATE // 5])
+            if manner.pace:
+                await trio.sleep(0.1 / manner.pace)
+        await session.stop()
+
+    async def run() -> list[list[dict[str, Any]]]:
+        connections: list[list[dict[str, Any]]] = [[]]
+        options = {"model": preset, "endpointing": FIXED, "lang": "en", "label": "soak library"}
+        async with (
+            open_session(
+                socket_path=world.proxy.listening.with_name("control.sock"),
+                reconnect_s=PATIENCE_S,
+                timeout_s=PATIENCE_S,
+                **options,
+            ) as session,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(speak, session)
+            async for event in session:
+                if isinstance(event, Reconnected):
+                    connections.append([])
+                else:
+                    connections[-1].append(as_message(event))
+        return connections
+
+    try:
+        *cut, last = dial(lambda: _unwrapped(run))
+    except SttdError as error:
+        raise _refusal(error.code, error.message) from error
+    for events in cut:
+        check_promises(events, whole=False)
+        world.tell(events)
+    if cut:
+        check_promises(last)
+        world.tell(last)
+        world.tally.count("told", "reconnected", len(cut))
+    else:
+        _check(world, last, key=("live", clip), preset=preset)
+
+
+def push_to_talk(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
+    """Several utterances that their client ends, of which every word is known, over TCP."""
+    preset = rng.choice(world.fakes)
+    with _socket(lambda: connect(f"ws://127.0.0.1:{world.port}/ws", **_PLAIN)) as client:
+        session = _start(client, model=preset, endpointing=False, interim=rng.random() < 0.5, label="soak push")
+        events: list[dict[str, Any]] = []
+        for number in range(1, 4):
+            seconds = rng.choice((0.6, 1.2, 2.4))
+            try:
+                manner.say(_noise(seconds), lambda piece: _send_and_look(client, piece, events), raw=client.socket)
+            except Vanished:
+                check_promises(events, whole=False)
+                world.left(session, events)
+                raise
+            client.send(json.dumps({"op": "finalize"}))
+            while sum(event["type"] == "final" for event in events) < number:
+                events.append(json.loads(client.recv(timeout=PATIENCE_S)))
+            world.expect(("noise", seconds), events[-1]["text"])
+        client.send(json.dumps({"op": "stop"}))
+        _to_the_end(client, events)
+    check_promises(events)
+    world.tell(events)
+
+
+def sttctl(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
+    """`sttctl transcribe`, which is killed where its user is impatient."""
+    command = [sys.executable, "-c", "import sys; from sttd_client.ctl.main import main; sys.exit(main())"]
+    more = ["--socket", str(world.daemon.control), "transcribe", "--model", world.fakes[0], str(DATA / f"{clip}.flac")]
+    with subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        if manner.kind in ("vanish", "half"):
+            time.sleep(rng.uniform(0.0, 1.0))
+            process.kill()
+            raise Vanished
+        out, err = process.communicate(timeout=PATIENCE_S)
+    if process.returncode in (3, 6):  # the sockets are being made anew, or the daemon has no room
+        raise Refused(err)
+    assert process.returncode == 0, err
+    world.expect_about(("sttctl", clip), out.splitlines())
+    world.tally.heard(len(out.splitlines()))
+
+
+# ---------------------------------------------------------------- other wires
+
+
+def openai(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
+    """OpenAI's REST API: an upload, answered whole or as a stream."""
+    stream = rng.random() < 0.3
+    preset = _preset(world, rng)
+    body = _form({"model": preset, "language": "en", "stream": str(stream).lower()}, wav(world.clips[clip]))
+    http_ = http.client.HTTPConnection("127.0.0.1", world.port, timeout=PATIENCE_S)
+    dial(http_.connect)
+    raw = http_.sock
+    try:
+        http_.putrequest("POST", "/v1/audio/transcriptions")
+        http_.putheader("Content-Type", "multipart/form-data; boundary=b0undary")
+        http_.putheader("Content-Length", str(len(body)))
+        http_.endheaders()
+        if manner.kind == "drip":
+            manner = Manner(rng, "good", 40.0)  # each piece of an upload is small to the daemon
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has answered already, and that is to be read
+            manner.say(body, raw.sendall, raw=raw, half=b"\r\n--b0und")
+        answer = http_.getresponse()
+        content = answer.read()
+    finally:
+        http_.close()
+    if answer.status in (429, 503):
+        raise _refusal(json.loads(content)["error"]["code"], content.decode())
+    assert answer.status == 200, content
+    if stream:
+        events = [json.loads(line[6:]) for line in content.decode().split("\n") if line.startswith("data: ")]
+        assert [event["type"] for event in events[:-1]] == ["transcript.text.delta"] * (len(events) - 1), events
+        assert events[-1]["type"] == "transcript.text.done", events
+        text = events[-1]["text"]
+        assert "".join(event["delta"] for event in events[:-1]) == text
+    else:
+        text = json.loads(content)["text"]
+    if preset in world.fakes:
+        world.expect_about(("openai", clip), [text])
+    world.tally.heard(1)
+
+
+def realtime(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
+    """OpenAI Realtime: items that the client commits."""
+    preset = rng.choice(world.fakes)
+    dialled = f"ws://127.0.0.1:{world.port}/v1/realtime?intent=transcription"
+    audio = {
+        "format": {"type": "audio/pcm", "rate": RATE},
+        "transcription": {"model": preset, "language": "en"},
+        "turn_detection": None,
+    }
+    with _socket(lambda: connect(dialled, **_PLAIN)) as client:
+        client.send(
+            json.dumps({"type": "session.update", "session": {"type": "transcription", "audio": {"input": audio}}})
+        )
+        events: list[dict[str, Any]] = []
+
+        def append(piece: bytes) -> None:
+            text = base64.b64encode(piece).decode()
+            client.send(json.dumps({"type": "input_audio_buffer.append", "audio": text}))
+
+        for number in range(1, 4):
+            seconds = rng.choice((0.6, 1.2, 2.4))
+            manner.say(_noise(seconds), append, raw=client.socket, half=BINARY_HALF)
+            client.send(json.dumps({"type": "input_audio_buffer.commit"}))
+            while sum(event["type"] in (f"{NAMES}completed", f"{NAMES}failed") for event in events) < number:
+                events.append(json.loads(client.recv(timeout=PATIENCE_S)))
+                if events[-1]["type"] in ("error", f"{NAMES}failed"):
+                    raise _refusal(events[-1]["error"]["code"], str(events[-1]))
+            world.expect(("realtime", seconds), events[-1]["transcript"])
+    check_items(events)
+    world.tally.heard(3)
+
+
+def wyoming(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
+    """Home Assistant's package: two utterances on a connection."""
+    preset = rng.choice(world.fakes)
+    raw = dial(lambda: socket.create_connection(("127.0.0.1", world.wyoming_port), PATIENCE_S))
+    file = raw.makefile("rwb")
+    client = Client(raw, file)
+    try:
+        for _ in range(2):
+            with suppress(BrokenPipeError, ConnectionResetError):  # it has said why, and that is to be read
+                client.say(Transcribe(name=preset, language="en"), AudioStart(RATE, 2, 1))
+                manner.say(
+                    world.clips[clip],
+                    lambda piece: client.say(AudioChunk(RATE, 2, 1, piece)),
+                    raw=raw,
+                    half=LINE_HALF,
+                )
+                client.say(AudioStop())
+            events = client.told()
+            if events[-1].type == "error":
+                raise _refusal(events[-1].data["code"], events[-1].data["text"])
+            world.expect_about(("wyoming", clip), [text_of(events)])
+            world.tally.heard(1)
+    finally:
+        with suppress(OSError):
+            file.close()
+        raw.close()
+
+
+def deepgram(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
+    """Deepgram live: endpoints, a `Finalize` in the middle, `CloseStream`."""
+    preset = rng.choice(world.fakes)
+    query = f"encoding=linear16&sample_rate={RATE}&endpointing=600&interim_results=true&language=en&model={preset}"
+    pcm = world.clips[clip]
+    with _socket(lambda: connect(f"ws://127.0.0.1:{world.port}/v1/listen?{query}", **_PLAIN)) as client:
+        events: list[dict[str, Any]] = []
+        manner.say(pcm, lambda piece: _send_and_look(client, piece, events), raw=client.socket)
+        client.send(json.dumps({"type": "Finalize"}))
+        client.send(json.dumps({"type": "CloseStream"}))
+        code = _to_the_end(client, events)
+    if code == 1013:
+        raise Refused
+    assert code == 1000, (code, events)
+    assert events[-1]["type"] == "Metadata", events[-1]
+    finals = [event for event in events if event["type"] == "Results" and event["is_final"]]
+    at = 0.0
+    for final in finals:
+        assert abs(final["start"] - at) < 1e-6, "a hole between the ranges of two finals"
+        at = final["start"] + final["duration"]
+    assert abs(at - len(pcm) / (2 * RATE)) < 0.002, "the ranges end before the audio does"
+    assert sum(final["from_finalize"] for final in finals) == 1
+    texts = [final["channel"]["alternatives"][0]["transcript"] for final in finals]
+    world.expect_about(("deepgram", clip), [text for text in texts if text])
+    world.tally.heard(len(finals))
+
+
+KINDS: Mapping[str, Callable[[World, random.Random, str, Manner], None]] = {
+    kind.__name__: kind
+    for kind in (library, websocket, push_to_talk, file, openai, realtime, wyoming, deepgram, sttctl)
+}
+
+
+# ---------------------------------------------------------------- helpers
+
+_PLAIN: dict[str, Any] = {
+    "max_size": None,
+    "compression": None,
+    "open_timeout": PATIENCE_S,
+    "close_timeout": 1,
+    "ping_interval": None,
+}
+
+
+def _preset(world: World, rng: random.Random) -> str:
+    """Mostly a fake, of which every word is known; one in ten has a model."""
+    return world.real if world.real is not None and rng.random() < 0.1 else rng.choice(world.fakes)
+
+
+def _refusal(code: str, message: str) -> Exception:
+    return Refused(message) if code == "overloaded" else AssertionError(f"{code}: {message}")
+
+
+@contextmanager
+def _socket(open_: Callable[[], ClientConnection]) -> Iterator[ClientConnection]:
+    """A WebSocket. Whoever vanishes has no time for a closing handshake."""
+    try:
+        client = dial(open_)
+    except InvalidStatus as error:
+        raise (Refused if error.response.status_code in (408, 429, 503) else AssertionError)(str(error)) from error
+    try:
+        yield client
+    except Vanished:
+        client.close_socket()
+        raise
+    except ConnectionClosed as closed:
+        if closed.rcvd is not None and closed.rcvd.code == 1013:
+            raise Refused(closed.rcvd.reason) from closed
+        raise
+    client.close()
+
+
+def _start(client: ClientConnection, **options: Any) -> str:
+    assert json.loads(client.recv(timeout=PATIENCE_S))["type"] == "hello"
+    client.send(json.dumps({"op": "start", **options}))
+    started = json.loads(client.recv(timeout=PATIENCE_S))
+    if started["type"] == "error":
+        raise _refusal(started["code"], started["message"])
+    assert started["type"] == "started", started
+    return str(started["session"])
+
+
+def _send_and_look(client: ClientConnection, piece: bytes, events: list[dict[str, Any]]) -> None:
+    client.send(piece)
+    while True:
+        try:
+            events.append(json.loads(client.recv(timeout=0)))
+        except TimeoutError:
+            return
+
+
+def _to_the_end(client: ClientConnection, events: list[dict[str, Any]]) -> int:
+    """Everything until the close, and its code."""
+    while True:
+        try:
+            events.append(json.loads(client.recv(timeout=PATIENCE_S)))
+        except ConnectionClosed as closed:
+            return closed.rcvd.code if closed.rcvd is not None else 1006
+
+
+def _check(world: World, events: list[dict[str, Any]], *, key: tuple[str, str], preset: str) -> None:
+    """The promises of a session that was heard to its end, and its text where that is known."""
+    check_promises(events)
+    world.tell(events)
+    if preset in world.fakes:
+        finals = [event for event in events if event["type"] == "final"]
+        world.expect((*key, "times"), [(final["start_s"], final["end_s"]) for final in finals])
+        world.expect_about(key, [final["text"] for final in finals])
+
+
+def _unwrapped(run: Callable[[], Any]) -> Any:
+    """`trio.run`, and of a group of one error that one."""
+    try:
+        return trio.run(run)
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        raise error from None
+
+
+def _noise(seconds: float) -> bytes:
+    return (NOISE * 3)[: round(RATE * seconds) * 2]
+
+
+def _form(fields: Mapping[str, str], data: bytes) -> bytes:
+    parts = [
+        f'--b0undary\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    ]
+    head = '--b0undary\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    return "".join([*parts, head]).encode() + data + b"\r\n--b0undary--\r\n"
