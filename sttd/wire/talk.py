@@ -24,7 +24,7 @@ import attrs
 
 from sttd.errors import ProtocolError, SttdError
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
-from sttd.wire.messages import Audio, Op, Start, Stop, parse_client
+from sttd.wire.messages import Audio, Op, Resume, Start, Stop, parse_client
 
 
 class Phase(enum.Enum):
@@ -113,7 +113,7 @@ class Talk:
         return self.fail(error) if isinstance(op, Stop) and self._refused else self._refuse(error)
 
     def _in_session(self, op: Op) -> Answer:
-        if isinstance(op, Start):
+        if isinstance(op, Start | Resume):
             return self._refuse(ProtocolError("the session has started already", code="already_started"))
         if isinstance(op, Stop):
             self.phase = Phase.ENDING
