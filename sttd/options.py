@@ -232,6 +232,11 @@ class SessionOptions:
         changes="session",
     )
     lock_stable: bool = flag("the final keeps what interims called stable", default=False, changes="session")
+    resumable: bool = flag(
+        "the session outlives its connection for `limits.resume_s`, in which its client may `resume` it",
+        default=False,
+        changes="session",
+    )
     label: str = name("what `sessions` shows for this session", default="", changes="session", omitted="empty")
 
 

@@ -48,4 +48,5 @@ class StartOptions(ConfigureOptions, total=False):
     words: bool | None
     overflow: Overflow | None
     lock_stable: bool | None
+    resumable: bool | None
     label: str | None

@@ -220,6 +220,13 @@ class LimitsConfig:
     idle_timeout_s: float = number(
         "close a session that sends nothing for so long", minimum=1, default=300.0, unit="s", changes="restart"
     )
+    resume_s: float = number(
+        "how long a resumable session whose connection dropped waits for its client",
+        minimum=0,
+        maximum=3600,
+        default=30.0,
+        unit="s",
+    )
     lag_warning_s: float = _of_sessions(Tuning, "lag_warning_s")
     upload_bytes: int = integer(
         "largest body of an upload",

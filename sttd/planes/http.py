@@ -27,6 +27,7 @@ from sttd.planes import realtime, realtime_asking
 from sttd.planes.audio import AudioLimits, serve_audio
 from sttd.planes.deepgram import serve_deepgram
 from sttd.planes.drain import Drain, serve_connections
+from sttd.planes.lasting import Lasting
 from sttd.planes.line import LineLimits
 from sttd.planes.openai import UploadLimits, serve_call
 from sttd.planes.peers import unix_peer
@@ -68,6 +69,7 @@ async def serve_http(
     listeners: Sequence[Listener],
     service: Service,
     *,
+    lasting: Lasting,
     access: AccessRules | None,
     drain: Drain,
     cipher: Cipher | None = None,
@@ -79,6 +81,7 @@ async def serve_http(
     """Serve HTTP and WebSockets on the listeners until drained; closes them.
 
     Args:
+        lasting: keeps the sessions that outlive their connections.
         access: the rules for TCP listeners; None for Unix sockets.
         cipher: the TLS of these listeners; None without.
         offers: the APIs of others that are answered.
@@ -90,6 +93,7 @@ async def serve_http(
     """
     plane = _Plane(
         service=service,
+        lasting=lasting,
         access=access,
         cipher=cipher,
         offers=offers,
@@ -114,6 +118,7 @@ class _Plane:
     """What the connections share."""
 
     service: Service
+    lasting: Lasting
     access: AccessRules | None
     cipher: Cipher | None
     offers: Offers
@@ -122,7 +127,7 @@ class _Plane:
     on_freed: Callable[[int], None]
     supervisor: Supervisor
     accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
-    _lasting: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets and uploads, by uid
+    _long: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets and uploads, by uid
     _large: LargeMessages = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -161,7 +166,7 @@ class _Plane:
             await self._respond(stream, decision, with_body=with_body)
             return
         peer = self._peer(stream)
-        with counted(self._lasting, peer.uid):
+        with counted(self._long, peer.uid):
             await self._converse(stream, decision, peer, head)
 
     async def _converse(
@@ -174,6 +179,7 @@ class _Plane:
                     stream,
                     upgrade,
                     service=self.service,
+                    lasting=self.lasting,
                     peer=peer,
                     drain=self.drain,
                     limits=self.limits.audio,
@@ -232,9 +238,9 @@ class _Plane:
     def _too_many(self, peer: Peer) -> Denial | None:
         """Why there is no room for one more WebSocket or upload, or this user has enough of them."""
         own = self.limits.connections_per_uid
-        if self._lasting.total() >= self.limits.connections:
+        if self._long.total() >= self.limits.connections:
             return Denial("overloaded", f"all {self.limits.connections} connections are taken; come again later")
-        if not peer.privileged and self._lasting[peer.uid] >= own:
+        if not peer.privileged and self._long[peer.uid] >= own:
             return Denial("overloaded", f"user {peer.uid} has {own} connections, as many as one user may")
         return None
 
@@ -257,7 +263,7 @@ class _Plane:
 
     async def _stop_reading_on_drain(self, scope: trio.CancelScope) -> None:
         """Browsers keep connections in reserve; nothing is owed to them."""
-        await self.drain.started.wait()
+        await self.drain.closed.wait()
         scope.cancel()
 
     def _answer(self, route: Route, request: Request) -> Response:

@@ -14,12 +14,27 @@ detection in so many words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import attrs
 
 from sttd.errors import ProtocolError
-from sttd.fields import asked, base64, clip, dump, flag, integer, nested, number, refuse, rows, string, strings, told
+from sttd.fields import (
+    MAX_NAME_CHARS,
+    asked,
+    base64,
+    clip,
+    dump,
+    flag,
+    integer,
+    nested,
+    number,
+    refuse,
+    rows,
+    string,
+    strings,
+    told,
+)
 from sttd.options import EndpointingFields, SessionOptions
 from sttd.wire.jsontext import read_object, write_object
 from sttd.wire.schema import parse
@@ -48,6 +63,7 @@ class _Options:
     endpointing: EndpointingFields | Literal[False] | None = None
     overflow: str | None = None
     lock_stable: bool | None = None
+    resumable: bool | None = None
     label: str | None = None
 
 
@@ -71,6 +87,8 @@ class Start(_Options):
 
     def __attrs_post_init__(self) -> None:
         _check_languages(self.lang, self.languages)
+        if self.resumable and self.encoding == "container":
+            refuse("resumable", "`resumable` needs raw audio: nobody can say where in a container to go on")
         if self.channel_select is None or self.encoding == "container":  # a container says itself how many it has
             return
         if self.channel_select >= (self.channels or 1):
@@ -122,9 +140,19 @@ class Stop:
     op: ClassVar[str] = "stop"
 
 
-Op: TypeAlias = Start | Audio | Finalize | Configure | Stop
+@attrs.frozen(kw_only=True)
+class Resume:
+    """Goes on with a session whose connection dropped. The first message of a new connection, in place of `start`."""
 
-OPS: Mapping[str, type[Op]] = {cls.op: cls for cls in (Start, Audio, Finalize, Configure, Stop)}
+    op: ClassVar[str] = "resume"
+
+    token: str = string("the last `resume_token` that was received", max_chars=MAX_NAME_CHARS, required=True)
+    last_seq: int = integer("the last `event_seq` that was received; 0 for none", minimum=0, required=True)
+
+
+Op: TypeAlias = Start | Audio | Finalize | Configure | Stop | Resume
+
+OPS: Mapping[str, type[Op]] = {cls.op: cls for cls in (Start, Audio, Finalize, Configure, Stop, Resume)}
 
 
 def parse_client(message: str | bytes | Mapping[str, Any]) -> Op:
@@ -151,6 +179,20 @@ def encode_op(op: Op) -> str:
 
 
 @attrs.frozen(kw_only=True)
+class _OfSession:
+    """An event of a session. What is said about the connection alone (`hello`, `started`, `resumed`, `ack`) is none."""
+
+    event_seq: int | None = integer(
+        "number of the event in a resumable session, from 1", omitted="absent in other sessions"
+    )
+
+
+def _numbered_last(cls: type[Any], fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """What an event says comes before its number."""
+    return sorted(fields, key=lambda field: field.name == "event_seq")
+
+
+@attrs.frozen(kw_only=True)
 class Hello:
     """The daemon's first message on a connection."""
 
@@ -169,13 +211,39 @@ class Started(_Options):
     type: ClassVar[str] = "started"
 
     session: str = string("id of the session", required=True)
+    resume_token: str | None = string(
+        "what `resume` shows, once; nobody else should see it", omitted="absent unless `resumable`"
+    )
     endpointing: EndpointingFields | Literal[False] | None = nested(
         EndpointingFields, "when an utterance ends by itself", or_false=True, ignore_unknown=True
     )
 
 
 @attrs.frozen(kw_only=True)
-class SpeechStart:
+class Resumed:
+    """The session goes on here: the client sends what comes behind `position_s`, and gets the events that it missed."""
+
+    type: ClassVar[str] = "resumed"
+
+    position_s: float = number("the client goes on with the sample there", required=True)
+    resume_token: str = string("the next one; the one that was shown is of no more use", required=True)
+    ops: int = integer("as in `ack`", required=True)
+
+
+@attrs.frozen(kw_only=True)
+class Ack:
+    """Audio up to here need not be sent again. In resumable sessions, at least once a second of audio."""
+
+    type: ClassVar[str] = "ack"
+
+    position_s: float = number("so much audio was taken: samples of the client, divided by its rate", required=True)
+    ops: int = integer(
+        "so many of the client's messages that are no audio were taken since `start`, refused ones too", required=True
+    )
+
+
+@attrs.frozen(kw_only=True, field_transformer=_numbered_last)
+class SpeechStart(_OfSession):
     """An utterance was opened; exactly one `final` will end it."""
 
     type: ClassVar[str] = "speech_start"
@@ -193,8 +261,8 @@ class InterimWordFields:
     stable: bool = flag("it never changes in later interims", required=True)
 
 
-@attrs.frozen(kw_only=True)
-class Interim:
+@attrs.frozen(kw_only=True, field_transformer=_numbered_last)
+class Interim(_OfSession):
     """Text so far of the open utterance."""
 
     type: ClassVar[str] = "interim"
@@ -210,8 +278,8 @@ class Interim:
     )
 
 
-@attrs.frozen(kw_only=True)
-class SpeechEnd:
+@attrs.frozen(kw_only=True, field_transformer=_numbered_last)
+class SpeechEnd(_OfSession):
     """The speech of an utterance ended; its `final` follows."""
 
     type: ClassVar[str] = "speech_end"
@@ -241,8 +309,8 @@ class TimingFields:
     speculative: bool | None = flag("it ran before the decision")
 
 
-@attrs.frozen(kw_only=True)
-class Final:
+@attrs.frozen(kw_only=True, field_transformer=_numbered_last)
+class Final(_OfSession):
     """The text of an utterance. Nothing follows it; `text` is "" where the sound was no speech."""
 
     type: ClassVar[str] = "final"
@@ -261,8 +329,8 @@ class Final:
     timing: TimingFields | None = nested(TimingFields, "where the time went", ignore_unknown=True)
 
 
-@attrs.frozen(kw_only=True)
-class Progress:
+@attrs.frozen(kw_only=True, field_transformer=_numbered_last)
+class Progress(_OfSession):
     """How far a file is; at least every second of work."""
 
     type: ClassVar[str] = "progress"
@@ -271,8 +339,8 @@ class Progress:
     total_s: float | None = number("all of it", omitted="null while unknown")
 
 
-@attrs.frozen(kw_only=True)
-class Gap:
+@attrs.frozen(kw_only=True, field_transformer=_numbered_last)
+class Gap(_OfSession):
     """Audio that was dropped; the audio clock counts it."""
 
     type: ClassVar[str] = "gap"
@@ -282,8 +350,8 @@ class Gap:
     reason: str = string("why: `overflow`, the session is behind and its client asked to drop", required=True)
 
 
-@attrs.frozen(kw_only=True)
-class Warn:
+@attrs.frozen(kw_only=True, field_transformer=_numbered_last)
+class Warn(_OfSession):
     """Something that the client should know and can live with."""
 
     type: ClassVar[str] = "warning"
@@ -305,8 +373,8 @@ class FailureData:
     retry_after_s: float | None = number("when the same may succeed", omitted="absent where that is not known")
 
 
-@attrs.frozen(kw_only=True)
-class Failure:
+@attrs.frozen(kw_only=True, field_transformer=_numbered_last)
+class Failure(_OfSession):
     """An error. A fatal one ends the session; otherwise it goes on as if the message had not been sent."""
 
     type: ClassVar[str] = "error"
@@ -320,8 +388,8 @@ class Failure:
     )
 
 
-@attrs.frozen(kw_only=True)
-class Stopped:
+@attrs.frozen(kw_only=True, field_transformer=_numbered_last)
+class Stopped(_OfSession):
     """The last message of a session that ended well."""
 
     type: ClassVar[str] = "stopped"
@@ -332,13 +400,22 @@ class Stopped:
 
 
 Event: TypeAlias = (
-    Hello | Started | SpeechStart | Interim | SpeechEnd | Final | Progress | Gap | Warn | Failure | Stopped
+    Hello
+    | Started
+    | Resumed
+    | Ack
+    | SpeechStart
+    | Interim
+    | SpeechEnd
+    | Final
+    | Progress
+    | Gap
+    | Warn
+    | Failure
+    | Stopped
 )
 
-EVENTS: Mapping[str, type[Event]] = {
-    cls.type: cls
-    for cls in (Hello, Started, SpeechStart, Interim, SpeechEnd, Final, Progress, Gap, Warn, Failure, Stopped)
-}
+EVENTS: Mapping[str, type[Event]] = {cls.type: cls for cls in get_args(Event)}
 
 
 def encode_event(name: str, fields: Mapping[str, Any]) -> str:

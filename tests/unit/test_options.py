@@ -24,7 +24,7 @@ def test_every_option_says_when_a_change_of_it_holds():
 def test_the_messages_carry_every_option():
     options = fields.rules_of(SessionOptions)
     assert list(fields.rules_of(Start)) == list(options)
-    assert list(fields.rules_of(Started)) == ["session", *options]
+    assert list(fields.rules_of(Started)) == ["session", "resume_token", *options]
     assert set(fields.rules_of(Configure)) == {n for n, rule in options.items() if rule.changes == "utterance"}
 
 

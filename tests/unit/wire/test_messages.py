@@ -17,24 +17,27 @@ from sttd.wire.messages import Start, encode_event, encode_op, parse_client, par
 # The audio plane of docs/reference/audio.md, by hand: the contract must not follow the code.
 OPS = {
     "start": "kind sample_rate lang languages encoding channels channel_select interim task model interim_model words "
-    "prompt hotwords endpointing overflow lock_stable label",
+    "prompt hotwords endpointing overflow lock_stable resumable label",
     "audio": "payload",
     "finalize": "",
     "configure": "lang languages prompt hotwords interim endpointing",
     "stop": "",
+    "resume": "token last_seq",
 }
 EVENTS = {
     "hello": "server protocol encodings presets",
-    "started": "session " + OPS["start"],
-    "speech_start": "utterance at_s",
-    "interim": "utterance seq text stable_chars start_s end_s words",
-    "speech_end": "utterance at_s silence_ms",
-    "final": "utterance text start_s end_s language confidence reason model words timing",
-    "progress": "done_s total_s",
-    "gap": "from_s to_s reason",
-    "warning": "code message lag_s",
-    "error": "code message retryable fatal data",
-    "stopped": "audio_s utterances dropped_s",
+    "started": "session resume_token " + OPS["start"],
+    "resumed": "position_s resume_token ops",
+    "ack": "position_s ops",
+    "speech_start": "utterance at_s event_seq",
+    "interim": "utterance seq text stable_chars start_s end_s words event_seq",
+    "speech_end": "utterance at_s silence_ms event_seq",
+    "final": "utterance text start_s end_s language confidence reason model words timing event_seq",
+    "progress": "done_s total_s event_seq",
+    "gap": "from_s to_s reason event_seq",
+    "warning": "code message lag_s event_seq",
+    "error": "code message retryable fatal data event_seq",
+    "stopped": "audio_s utterances dropped_s event_seq",
 }
 
 
@@ -73,6 +76,7 @@ def test_a_start_with_everything_makes_the_round_trip():
         endpointing=EndpointingFields(silence_ms_min=300, silence_ms_max=300, max_utterance_s=20.0, aggressiveness=3),
         overflow="drop",
         lock_stable=True,
+        resumable=True,
         label="notes",
     )
     assert parse_client(encode_op(start)) == start
