@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import sttd
-from sttd.errors import EXIT_FAILED, EXIT_OK, SttdError
+from sttd.errors import EXIT_FAILED, EXIT_OK, SttdError, first_of
 
 _EPILOG = """\
 Options come from /etc/sttd/sttd.toml, then $XDG_CONFIG_HOME/sttd/sttd.toml, then STTD_SECTION__KEY variables, then
@@ -159,7 +159,7 @@ def _serve(arguments: argparse.Namespace) -> NoReturn:
     try:
         trio.run(functools.partial(serve, sources, notifier=notifier, inherited=inherited))
     except* SttdError as group:
-        exc = _leaf(group)
+        exc = first_of(group)
         print(f"sttd: {exc.message}", file=sys.stderr)
         status = exc.row.exit_status
     except* Exception as group:
@@ -169,13 +169,6 @@ def _serve(arguments: argparse.Namespace) -> NoReturn:
     sys.stderr.flush()
     # CTranslate2's threads crash an interpreter that is being finalised around them; everything is closed by now.
     os._exit(status)
-
-
-def _leaf(exc: BaseException) -> SttdError:
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    assert isinstance(exc, SttdError)
-    return exc
 
 
 def _demo(arguments: argparse.Namespace) -> NoReturn:

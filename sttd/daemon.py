@@ -4,7 +4,9 @@ Nurseries, outermost first; each layer outlives those inside it:
 
     engine   pool, dispatcher; event-loop watch
       └ duties   signals, watchdog, status line, idle exit, suspend
-          └ planes   control, HTTP and WebSocket on the Unix socket, the same on TCP, Wyoming
+          └ control   the control plane
+              └ keeping   sessions that outlive their connections
+                  └ planes   HTTP and WebSocket on the Unix socket, the same on TCP, Wyoming
 
 Stopping goes the other way: the listeners close; sessions get their finals and say goodbye; the dispatcher runs
 dry; models are freed; and the process leaves by `os._exit`, because CTranslate2's threads may crash an
@@ -40,6 +42,7 @@ from sttd.plan import Plan, Sources, make_plan, place, policy_options, pool_limi
 from sttd.planes.control import serve_control
 from sttd.planes.drain import Drain
 from sttd.planes.http import serve_http
+from sttd.planes.lasting import Lasting
 from sttd.planes.wyoming import serve_wyoming
 from sttd.service import Service
 from sttd.session.registry import Registry
@@ -71,6 +74,7 @@ class Daemon:
     _control: Drain = attrs.field(factory=Drain, init=False)
     _heap: HeapCare = attrs.field(factory=lambda: HeapCare(trim=memory.trim), init=False)
     _audio: list[Drain] = attrs.field(factory=list, init=False)
+    _lasting: Lasting = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         config = self._started_with = self.plan.config
@@ -94,6 +98,7 @@ class Daemon:
             on_shutdown=self.stop,
             listeners=tuple(self.listeners.names),
         )
+        self._lasting = Lasting(self.service)
 
     # ------------------------------------------------------------------ life
 
@@ -139,21 +144,31 @@ class Daemon:
 
     async def _serve_sessions(self) -> None:
         """Everything that listens, the control plane aside, until told to stop and drained."""
-        async with trio.open_nursery() as planes:
-            await self._open_planes(planes)
-            self.service.open()
-            self.notifier.ready(self.service.summary())
-            log.info("ready", listeners=", ".join(self.listeners.names), preset=self.plan.config.models.model)
-            self._warn_if_not_ready()
-            await self._stopping.wait()
-            await self._drain()
+        async with trio.open_nursery() as keeping:
+            await keeping.start(self._lasting.run)
+            async with trio.open_nursery() as planes:
+                await self._open_planes(planes)
+                self.service.open()
+                self.notifier.ready(self.service.summary())
+                log.info("ready", listeners=", ".join(self.listeners.names), preset=self.plan.config.models.model)
+                self._warn_if_not_ready()
+                await self._stopping.wait()
+                await self._drain()
+            keeping.cancel_scope.cancel()
 
     async def _open_planes(self, planes: trio.Nursery) -> None:
         config, service, on_freed = self.plan.config, self.service, self._heap.freed
         offers = Offers(openai=config.server.openai, deepgram=config.server.deepgram)
         unix = Drain()
         serve = _bind(
-            serve_http, self.listeners.audio, service, access=None, offers=offers, drain=unix, on_freed=on_freed
+            serve_http,
+            self.listeners.audio,
+            service,
+            lasting=self._lasting,
+            access=None,
+            offers=offers,
+            drain=unix,
+            on_freed=on_freed,
         )
         await planes.start(serve)
         self._audio.append(unix)
@@ -164,7 +179,14 @@ class Daemon:
             )
             tcp = Drain()
             serve = _bind(
-                serve_http, self.listeners.tcp, service, access=access, offers=offers, drain=tcp, on_freed=on_freed
+                serve_http,
+                self.listeners.tcp,
+                service,
+                lasting=self._lasting,
+                access=access,
+                offers=offers,
+                drain=tcp,
+                on_freed=on_freed,
             )
             await planes.start(serve)
             self._audio.append(tcp)
@@ -190,11 +212,18 @@ class Daemon:
         log.info("stopping", sessions=sessions, drain_s=patience_s)
         self.notifier.stopping(f"Stopping; {sessions} session(s) get their last words")
         for drain in self._audio:
-            drain.stop_accepting()
+            if len(self._lasting):
+                drain.begin()  # those who lost their connection may come back for their last words
+            else:
+                drain.stop_accepting()
             drain.close_at(deadline + _GOODBYE_S)
         self._control.close_at(deadline + _GOODBYE_S)
         await trio.sleep(min(_LAST_WORDS_S, patience_s))
         await self.service.drain(deadline=deadline)
+        with trio.move_on_at(deadline):
+            await self._lasting.wait_until_empty()
+        for drain in self._audio:
+            drain.stop_accepting()
         # The planes end by themselves once the last messages are written, or soon after the deadline.
 
     def _patience_s(self) -> float:

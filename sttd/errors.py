@@ -154,6 +154,14 @@ class InternalError(SttdError):
     default_code = "internal"
 
 
+def first_of(error: BaseException) -> SttdError:
+    """The error itself, or the first one of a group of such errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, SttdError)
+    return error
+
+
 def from_map(error: Mapping[str, Any]) -> SttdError:
     """The error that a client received, as an exception of the same class as in the daemon."""
     code = str(error.get("code", "internal"))

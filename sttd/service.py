@@ -298,12 +298,16 @@ class Service:
         return SessionPage(sessions=tuple(session.row() for session in page), next=following)
 
     def close_session(self, *, peer: Peer, session: str, drain: bool = True) -> None:
-        """End somebody's session. With `drain` what was said is still decoded. Raises NotFoundError."""
+        """End somebody's session. With `drain` what was said is still decoded. Raises NotFoundError.
+
+        One that is asleep has its finals kept for its client with `drain`, else it is over at once.
+        """
         found = self.registry.find(session, uid=peer.sees)
         if drain:
             found.end("drain")
         else:
             found.abort()
+            found.rest.dismissed.set()
 
     def subscribe(self, *, peer: Peer, topics: tuple[str, ...]) -> Subscription:
         """Events from now on, of what this peer may see."""

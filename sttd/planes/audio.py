@@ -17,13 +17,16 @@ How a connection ends, and what the client sees:
     slow consumer                the error and 1008, if it reads again in time; the session is left at once
     the client is gone           the session gets what had arrived, then its finals go to subscribers
     the daemon drains            before `start`: `shutting_down`, 1001; later the session ends by itself, with 1001
+    another one resumes          1008; the session is no longer its own
+
+A resumable session is not the connection's: it is kept by `planes/lasting.py`, and asleep once the connection has ended
+without its last event being told, or not provably.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import Protocol
 
 import attrs
 import trio
@@ -31,11 +34,12 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 
 import sttd
 from sttd.admission import Peer
-from sttd.core.types import SessionEvent, Stopped
+from sttd.core.types import Stopped
 from sttd.errors import InternalError, SessionError, SttdError
-from sttd.options import ENCODINGS, Endpointing, SessionChanges, SessionOptions
+from sttd.options import ENCODINGS, Endpointing
 from sttd.planes import mapping
 from sttd.planes.drain import Drain
+from sttd.planes.lasting import Lasting, Seat, Session
 from sttd.planes.line import Line
 from sttd.planes.reader import Reader
 from sttd.planes.speaker import Speaker
@@ -44,7 +48,7 @@ from sttd.planes.websocket import serve_socket
 from sttd.service import Service
 from sttd.wire.common import PROTOCOL
 from sttd.wire.http import Upgrade
-from sttd.wire.messages import Audio, Configure, Finalize, Start, Stop
+from sttd.wire.messages import Audio, Configure, Finalize, Resume, Start, Stop
 from sttd.wire.talk import Answer, Fail, Phase, Refuse, Talk
 
 
@@ -60,27 +64,12 @@ class AudioLimits:
     close_s: float = 5.0  # for the client's half of the closing handshake
 
 
-class Session(Protocol):
-    """What `Service.open_session` yields, as far as this plane uses it."""
-
-    id: str
-    close_code: int | None
-
-    @property
-    def options(self) -> SessionOptions: ...
-    async def wait_for_room(self) -> None: ...
-    def feed(self, data: bytes) -> None: ...
-    def finalize(self) -> None: ...
-    def configure(self, changes: SessionChanges) -> None: ...
-    def stop(self) -> None: ...
-    async def receive(self) -> SessionEvent: ...
-
-
 async def serve_audio(
     stream: trio.SocketStream,
     upgrade: Upgrade,
     *,
     service: Service,
+    lasting: Lasting,
     peer: Peer,
     drain: Drain,
     limits: AudioLimits,
@@ -102,6 +91,7 @@ async def serve_audio(
             talk=talk,
             speaker=Speaker(line=line, talk=talk),
             service=service,
+            lasting=lasting,
             peer=peer,
             drain=drain,
             limits=limits,
@@ -122,10 +112,13 @@ class _Connection:
     talk: Talk
     speaker: Speaker
     service: Service
+    lasting: Lasting
     peer: Peer
     drain: Drain
     limits: AudioLimits
+    _seat: Seat | None = attrs.field(default=None, init=False)  # where the session is resumable
     _session: Session | None = attrs.field(default=None, init=False)
+    _missed_from: int | None = attrs.field(default=None, init=False)  # where it was resumed: the last event seen
     _endpointing: Endpointing | None = attrs.field(default=None, init=False)  # as of the last `configure`
     # What is going on now (waiting for `start`, then the session), so that others can put an end to it.
     _phase: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
@@ -142,6 +135,8 @@ class _Connection:
                     self._session = await self._open(stack)
                     if self._session is not None:
                         await self._converse(self._session)
+                    if self._seat is not None:
+                        self._seat.vacate()
                     # Before the session is left: one that is left early takes its time to decode what it owes.
                     await self._close()
                 nursery.cancel_scope.cancel()
@@ -152,13 +147,13 @@ class _Connection:
             raise
 
     async def _open(self, stack: AsyncExitStack) -> Session | None:
-        """Wait for a `start` that opens a session, which `stack` leaves. None if there will be none."""
+        """Wait for a `start` or `resume` that gets a session, which `stack` leaves. None if there will be none."""
         deadline = trio.current_time() + self.limits.start_s
         await self._say_hello()
         while self.talk.error is None:
             start = None
             with trio.CancelScope(deadline=deadline) as self._phase:
-                if self.drain.started.is_set():
+                if self.drain.closed.is_set():
                     self._phase.cancel()
                 start = await self._wait_for_start()
             if self._phase.cancelled_caught and self.talk.error is None:
@@ -170,29 +165,60 @@ class _Connection:
                 return session
         return None
 
-    async def _wait_for_start(self) -> Start | None:
-        """The next `start`; None if the client is gone or must be sent away."""
+    async def _wait_for_start(self) -> Start | Resume | None:
+        """The next `start` or `resume`; None if the client is gone or must be sent away."""
         try:
             while self.talk.error is None:
                 answer = self.talk.receive(await self.reader.next_message())
-                if isinstance(answer, Start):
+                if isinstance(answer, Start | Resume):
                     return answer
                 await self.speaker.tell(answer)
         except ConnectionClosed:
             return None
         return None
 
-    async def _begin(self, start: Start, stack: AsyncExitStack) -> Session | None:
-        """Open the session that a `start` asks for. None where it cannot be; the client was told."""
+    async def _begin(self, asked: Start | Resume, stack: AsyncExitStack) -> Session | None:
+        """Open the session that a `start` asks for, or take the one that a `resume` names.
+
+        None where it cannot be; the client was told.
+        """
         try:
-            defaults = self.service.defaults(kind="file" if start.kind == "file" else "live")
-            options = mapping.session_options(start, defaults=defaults)
-            session: Session = await stack.enter_async_context(self.service.open_session(options, peer=self.peer))
+            session = await (self._start(asked, stack) if isinstance(asked, Start) else self._resume(asked, stack))
         except SttdError as error:
             await self.speaker.tell(self.talk.not_opened(error))
             return None
-        self.talk.opened()
-        return session if self.talk.error is None else None
+        if self.talk.error is not None:
+            return None
+        if self._seat is None:
+            self.talk.opened()
+        else:
+            self.speaker.numbering = self._seat.machine
+            self.talk.opened(stopped=self._seat.kept.stopped, error=self._seat.kept.error)
+        return session
+
+    async def _start(self, asked: Start, stack: AsyncExitStack) -> Session:
+        defaults = self.service.defaults(kind="file" if asked.kind == "file" else "live")
+        options = mapping.session_options(asked, defaults=defaults)
+        if options.resumable:
+            return self._take(await self.lasting.open(options, peer=self.peer, leave=self._leave), stack)
+        session: Session = await stack.enter_async_context(self.service.open_session(options, peer=self.peer))
+        self._endpointing = session.options.endpointing
+        return session
+
+    async def _resume(self, asked: Resume, stack: AsyncExitStack) -> Session:
+        seat = await self.lasting.resume(asked.token, asked.last_seq, peer=self.peer, leave=self._leave)
+        self._missed_from = asked.last_seq
+        return self._take(seat, stack)
+
+    def _take(self, seat: Seat, stack: AsyncExitStack) -> Session:
+        self._seat, self._endpointing = seat, seat.kept.endpointing
+        stack.callback(seat.vacate)
+        return seat.kept.session
+
+    def _leave(self) -> None:
+        """Another connection takes the session over."""
+        self.talk.taken_over()
+        self._phase.cancel()
 
     def _why_no_start(self) -> SessionError:
         if self.drain.started.is_set():
@@ -201,18 +227,34 @@ class _Connection:
 
     async def _converse(self, session: Session) -> None:
         """Audio in, events out, until the session has ended or is to be left."""
-        self._endpointing = session.options.endpointing
         with trio.CancelScope() as self._phase:
-            await self.speaker.say("started", mapping.started_fields(session.id, session.options))
+            if self.talk.error is not None:  # of a former connection
+                self._phase.deadline = trio.current_time() + self.limits.farewell_s
+            await self._say_where(session)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, session)
                 nursery.start_soon(self._heed_idleness)
+                if self._seat is not None:
+                    nursery.start_soon(self._acknowledge, self._seat)
+                    nursery.start_soon(self._prove, self._seat)
                 await self._forward(session)
+                if self._seat is not None:
+                    await self._see_delivered(self._seat)
                 nursery.cancel_scope.cancel()
+
+    async def _say_where(self, session: Session) -> None:
+        """`started`; or `resumed`, and what was missed."""
+        seat, missed_from = self._seat, self._missed_from
+        if seat is None or missed_from is None:
+            token = None if seat is None else seat.token
+            await self.speaker.say("started", mapping.started_fields(session.id, session.options, token=token))
+        else:
+            await self.speaker.say("resumed", {"resume_token": seat.token, **seat.machine.ack()})
+            await self.speaker.catch_up(missed_from)
 
     async def _heed_drain(self) -> None:
         """A client that has no session would otherwise be waited for until the end of the drain."""
-        await self.drain.started.wait()
+        await self.drain.closed.wait()
         if self._session is None:
             self._phase.cancel()
 
@@ -236,7 +278,10 @@ class _Connection:
     async def _end_with(self, error: SttdError) -> None:
         """End the connection for this reason; what the session owes is still written."""
         self._phase.deadline = min(self._phase.deadline, trio.current_time() + self.limits.farewell_s)
-        await self.speaker.tell(self.talk.fail(error))
+        answer = self.talk.fail(error)
+        if self._seat is not None and answer.error is error:
+            self._seat.kept.error = error
+        await self.speaker.tell(answer)
         if self._session is None:
             self._phase.cancel()
         else:
@@ -254,8 +299,11 @@ class _Connection:
                 # A session that drops takes everything at once, which is no progress.
                 if session.options.overflow != "drop":
                     self.speaker.progress()
-                await self._obey(session, self.talk.receive(message))
-        except ConnectionClosed:
+                answer = self.talk.receive(message)
+                await self._obey(session, answer if self._seat is None else self._seat.hear(message, answer))
+        except ConnectionClosed as closed:
+            if self._seat is not None:
+                self._seat.closed(closed.reason)
             self._phase.cancel()
         except SttdError as error:
             await self._end_with(error)
@@ -284,6 +332,8 @@ class _Connection:
             await self.speaker.tell(Refuse(error))
             return
         self._endpointing = mapping.endpointing_after(changes, current=self._endpointing)
+        if self._seat is not None:
+            self._seat.kept.endpointing = self._endpointing
         session.configure(changes)
 
     # ------------------------------------------------------------------ out
@@ -295,9 +345,27 @@ class _Connection:
                 event = await session.receive()
             except trio.EndOfChannel:
                 return
-            if isinstance(event, Stopped) and self.talk.error is not None:
+            failed = self.talk.error if self._seat is None else self._seat.kept.error
+            if isinstance(event, Stopped) and failed is not None:
                 continue
             await self.speaker.event(event)
+
+    async def _acknowledge(self, seat: Seat) -> None:
+        """Say how far audio was taken; a client that does not read is told less often."""
+        while True:
+            await self.speaker.say("ack", await seat.next_ack())
+
+    async def _prove(self, seat: Seat) -> None:
+        """Find out that the client got its token."""
+        if seat.machine.unproved and await self.speaker.line.reach():
+            seat.prove()
+
+    async def _see_delivered(self, seat: Seat) -> None:
+        """The session has ended: find out that the client got its last event."""
+        seat.all_written = True
+        with trio.move_on_after(self.limits.close_s):
+            if await self.speaker.line.reach():
+                seat.finish()
 
     async def _say_hello(self) -> None:
         server, presets = f"sttd/{sttd.__version__}", self.service.presets()

@@ -19,17 +19,25 @@ from sttd.host.sockets import Listener
 class Drain:
     """The stop of one plane. A scope is entered once, so every `serve_…` gets a `Drain` of its own.
 
-    `started` is for connections that would otherwise wait for a client that has no reason to speak.
+    `started` says that it has begun. While there are sessions that may be resumed, their clients are let in for some
+    time more; `closed` says that nobody is any more, for connections that would otherwise wait for a client that has no
+    reason to speak.
     """
 
     accepting: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     connections: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     started: trio.Event = attrs.field(factory=trio.Event)
+    closed: trio.Event = attrs.field(factory=trio.Event)
+
+    def begin(self) -> None:
+        """Connections are accepted for those alone who come back. Idempotent."""
+        self.started.set()
 
     def stop_accepting(self) -> None:
-        """Close the listeners; running connections go on and may look at `started`. Idempotent."""
+        """Close the listeners; running connections go on. Idempotent."""
+        self.begin()
         self.accepting.cancel()
-        self.started.set()
+        self.closed.set()
 
     def close_at(self, deadline: float) -> None:
         """Cancel the connections that still run at `deadline` (Trio time). An earlier deadline stays."""

@@ -26,6 +26,7 @@ from sttd.planes import realtime, realtime_asking
 from sttd.planes.audio import AudioLimits, serve_audio
 from sttd.planes.deepgram import serve_deepgram
 from sttd.planes.drain import Drain, serve_connections
+from sttd.planes.lasting import Lasting
 from sttd.planes.line import LineLimits
 from sttd.planes.openai import UploadLimits, serve_call
 from sttd.planes.peers import unix_peer
@@ -67,6 +68,7 @@ async def serve_http(
     listeners: Sequence[Listener],
     service: Service,
     *,
+    lasting: Lasting,
     access: AccessRules | None,
     drain: Drain,
     offers: Offers = Offers(),  # noqa: B008 (frozen)
@@ -77,6 +79,7 @@ async def serve_http(
     """Serve HTTP and WebSockets on the listeners until drained; closes them.
 
     Args:
+        lasting: keeps the sessions that outlive their connections.
         access: the rules for TCP listeners; None for Unix sockets.
         offers: the APIs of others that are answered.
         limits: None takes those of the configuration.
@@ -87,6 +90,7 @@ async def serve_http(
     """
     plane = _Plane(
         service=service,
+        lasting=lasting,
         access=access,
         offers=offers,
         drain=drain,
@@ -104,6 +108,7 @@ class _Plane:
     """What the connections share."""
 
     service: Service
+    lasting: Lasting
     access: AccessRules | None
     offers: Offers
     drain: Drain
@@ -111,7 +116,7 @@ class _Plane:
     on_freed: Callable[[int], None]
     supervisor: Supervisor
     _accepted: Counter[int] = attrs.field(factory=Counter, init=False)  # connections by uid, until they are closed
-    _lasting: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets and uploads, by uid
+    _long: Counter[int] = attrs.field(factory=Counter, init=False)  # WebSockets and uploads, by uid
     _large: LargeMessages = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -145,7 +150,7 @@ class _Plane:
             await self._respond(stream, decision, with_body=with_body)
             return
         peer = self._peer(stream)
-        with counted(self._lasting, peer.uid):
+        with counted(self._long, peer.uid):
             await self._converse(stream, decision, peer, head)
 
     async def _converse(
@@ -158,6 +163,7 @@ class _Plane:
                     stream,
                     upgrade,
                     service=self.service,
+                    lasting=self.lasting,
                     peer=peer,
                     drain=self.drain,
                     limits=self.limits.audio,
@@ -216,9 +222,9 @@ class _Plane:
     def _too_many(self, peer: Peer) -> Denial | None:
         """Why there is no room for one more WebSocket or upload, or this user has enough of them."""
         own = self.limits.connections_per_uid
-        if self._lasting.total() >= self.limits.connections:
+        if self._long.total() >= self.limits.connections:
             return Denial("overloaded", f"all {self.limits.connections} connections are taken; come again later")
-        if not peer.privileged and self._lasting[peer.uid] >= own:
+        if not peer.privileged and self._long[peer.uid] >= own:
             return Denial("overloaded", f"user {peer.uid} has {own} connections, as many as one user may")
         return None
 
@@ -241,7 +247,7 @@ class _Plane:
 
     async def _stop_reading_on_drain(self, scope: trio.CancelScope) -> None:
         """Browsers keep connections in reserve; nothing is owed to them."""
-        await self.drain.started.wait()
+        await self.drain.closed.wait()
         scope.cancel()
 
     def _answer(self, route: Route, request: Request) -> Response:

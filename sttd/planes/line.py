@@ -71,6 +71,14 @@ class Line(Outflow):
         with suppress(ConnectionClosed):
             await self.write(partial(self.socket.send_message, text))
 
+    async def reach(self) -> bool:
+        """Ping, and wait for the answer: then what was written before has arrived. False: the client is gone."""
+        try:
+            await self.socket.ping()
+        except ConnectionClosed:
+            return False
+        return True
+
     async def close(self, code: int, reason: str | None = None, *, last: str | None = None) -> None:
         """Say goodbye. Idempotent, bounded; the stream never closes in the middle of a message.
 

@@ -60,19 +60,24 @@ def endpointing_after(changes: SessionChanges, *, current: Endpointing | None) -
     return endpointing
 
 
-def started_fields(session: str, options: SessionOptions) -> dict[str, Any]:
-    """The fields of `started`: the effective options, under the names of `start`."""
+def started_fields(session: str, options: SessionOptions, *, token: str | None = None) -> dict[str, Any]:
+    """The fields of `started`: the effective options, under the names of `start`, and how to resume."""
     fields = {name: getattr(options, name) for name in rules_of(SessionOptions)}
     fields["lang"] = options.lang or "auto"
     fields["languages"] = list(options.languages) or None
     fields["hotwords"] = list(options.hotwords)
     fields["endpointing"] = attrs.asdict(options.endpointing) if options.endpointing else False
-    return {"session": session, **fields}
+    return {"session": session, **({} if token is None else {"resume_token": token}), **fields}
+
+
+def event_fields(event: core.SessionEvent) -> tuple[str, dict[str, Any]]:
+    """A session's event as its client is told: name and fields. Times are rounded to milliseconds."""
+    return _EVENT_NAMES[type(event)], _plain_fields(event)
 
 
 def event_message(event: core.SessionEvent) -> str:
-    """A session's event as the text message for its client. Times are rounded to milliseconds."""
-    return encode_event(_EVENT_NAMES[type(event)], _plain_fields(event))
+    """The same as a text message."""
+    return encode_event(*event_fields(event))
 
 
 def _given(message: Start | Configure) -> dict[str, Any]:

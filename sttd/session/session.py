@@ -35,7 +35,7 @@ from sttd.core.types import (
     seconds,
 )
 from sttd.engine.vad import SileroModel
-from sttd.errors import InternalError, SttdError
+from sttd.errors import InternalError, SttdError, first_of
 from sttd.host import logs
 from sttd.options import Api, SessionChanges, SessionOptions, Tuning
 from sttd.session.arrivals import Arrivals
@@ -44,6 +44,7 @@ from sttd.session.ear import Ear
 from sttd.session.inbox import Dropped, Finalize, Held, Inbox
 from sttd.session.outbox import Outbox
 from sttd.session.performer import Decoding, Leasing, Performer
+from sttd.session.rest import Rest
 from sttd.session.row import SessionRow
 
 log = logs.get("session")
@@ -92,6 +93,7 @@ class Session:
     _tuning: Tuning = attrs.field(alias="tuning")
     close_code: int | None = attrs.field(default=None, init=False)
     outbox: Outbox = attrs.field(factory=Outbox, init=False)
+    rest: Rest = attrs.field(factory=Rest, init=False)
     _inbox: Inbox = attrs.field(init=False)
     _ear: Ear = attrs.field(init=False)
     _hearing: Hearing = attrs.field(init=False)
@@ -181,6 +183,7 @@ class Session:
         if not self._finished.is_set():
             self.end("drain")
             self.close_code = close_code
+            self.rest.dismissed.set()
             self._abort.cancel()
 
     async def receive(self) -> SessionEvent:
@@ -198,7 +201,8 @@ class Session:
     def row(self) -> SessionRow:
         """The session as `sessions` lists it."""
         heard = self._hearing
-        state = "draining" if self._ending else "speaking" if heard.speaking else "decoding" if heard.owing else "idle"
+        busy = "speaking" if heard.speaking else "decoding" if heard.owing else "idle"
+        state = "asleep" if self.rest.asleep else "draining" if self._ending else busy
         return SessionRow(
             session=self.id,
             uid=self.uid,
@@ -224,7 +228,7 @@ class Session:
                 self._end_at_once("drain")
             self._put_stopped()
         except* SttdError as group:
-            self._fail(_first(group))
+            self._fail(first_of(group))
         except* Exception as group:
             log.error("a session failed", exc_info=group, session=self.id, uid=self.uid)
             self._fail(InternalError("a bug in sttd; the journal has the traceback"))
@@ -388,13 +392,5 @@ class Session:
         if self._unreported is not None:
             event, self._unreported = self._unreported, None
             arrived = self._arrivals.of(round(event.end_s * SAMPLE_RATE))
-            if arrived is not None:
+            if arrived is not None and self.rest.heard_live(arrived):
                 self.on_written(event, self.clock() - arrived)
-
-
-def _first(group: BaseExceptionGroup[SttdError]) -> SttdError:
-    exc: BaseException = group
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    assert isinstance(exc, SttdError)
-    return exc

@@ -12,6 +12,11 @@ from sttd.fields import clip
 MAX_MESSAGE_BYTES = 1 << 20  # a WebSocket message; larger ones close the connection with 1009
 
 
+def size_bytes(message: str | bytes) -> int:
+    """What a message has on the wire."""
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+
+
 def read_object(message: str | bytes) -> dict[str, Any]:
     """The object that `message` is.
 

@@ -1,12 +1,12 @@
 """The server's half of the audio protocol, sans IO: a message in, what it asks for out. Twin of the client library's.
 
-    GREETING ── start ──> OPENING ── opened ──> OPEN ── stop, a fatal error ──> ENDING
-        ^                    │
-        └── not opened ──────┘
+    GREETING ── start, resume ──> OPENING ── opened ──> OPEN ── stop, a fatal error ──> ENDING
+        ^                            │
+        └────── not opened ──────────┘
 
 Rules:
 
-1. Before `start` nothing else is obeyed: it is refused (`not_started`) and the connection goes on. A `start` that
+1. Before `start` or `resume` nothing else is obeyed: it is refused (`not_started`) and the connection goes on. One that
    cannot be served as it stands may be repeated; when the reason lies with the daemon, the connection ends.
 2. A client that says `stop` after a refusal did not look whether its `start` was taken, and waits for the close: that
    refusal is fatal.
@@ -14,6 +14,8 @@ Rules:
 4. After `stop`, or a fatal error, what the client says is of no more use.
 5. `stopped` is for sessions that ended well: after a fatal error of the connection it is not said.
 6. The connection closes with the code of the fatal error, else with that of the session.
+7. A session that was resumed is where it was: after `stop`, or a fatal error on its former connection, it is ending. A
+   connection whose session another one took over closes with 1008, and says nothing more.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import enum
 import attrs
 
 from sttd.errors import ProtocolError, SttdError
-from sttd.wire.jsontext import MAX_MESSAGE_BYTES
+from sttd.wire.jsontext import MAX_MESSAGE_BYTES, size_bytes
 from sttd.wire.messages import Audio, Op, Resume, Start, Stop, parse_client
 
 
@@ -60,13 +62,14 @@ class Talk:
     phase: Phase = attrs.field(default=Phase.GREETING, init=False)
     error: SttdError | None = attrs.field(default=None, init=False)  # the fatal one
     _refused: bool = attrs.field(default=False, init=False)
+    _taken_over: bool = attrs.field(default=False, init=False)
 
     def receive(self, message: str | bytes) -> Answer | None:
         """What is to be done about a message; None: nothing. Not to be called while a `start` is looked into."""
         assert self.phase is not Phase.OPENING, "the next message waits until it is known what became of the start"
         if self.phase is Phase.ENDING:
             return None
-        if _size_bytes(message) > MAX_MESSAGE_BYTES:
+        if size_bytes(message) > MAX_MESSAGE_BYTES:
             return self.fail(ProtocolError(f"a message may have {MAX_MESSAGE_BYTES} bytes at most", code="too_large"))
         if isinstance(message, bytes):
             op: Op = Audio(payload=message)
@@ -77,13 +80,16 @@ class Talk:
                 return self.fail(error) if error.code == "too_large" else self._refuse(error)
         return self._before_start(op) if self.phase is Phase.GREETING else self._in_session(op)
 
-    def opened(self) -> None:
-        """The `start` has opened a session; of no more use where the connection was to end meanwhile."""
+    def opened(self, *, stopped: bool = False, error: SttdError | None = None) -> None:
+        """There is a session; of no more use where the connection was to end meanwhile.
+
+        Of one that is resumed: its client had said `stop`, or it was to end for this reason.
+        """
         if self.error is None:
-            self.phase = Phase.OPEN
+            self.phase, self.error = Phase.ENDING if stopped or error else Phase.OPEN, error
 
     def not_opened(self, error: SttdError) -> Refuse | Fail:
-        """The `start` has opened none."""
+        """The `start` has opened none, or nothing can be resumed."""
         self.phase = Phase.GREETING
         return self._refuse(error) if isinstance(error, ProtocolError) else self.fail(error)
 
@@ -99,14 +105,20 @@ class Talk:
         self.phase, self.error = Phase.ENDING, error
         return error
 
+    def taken_over(self) -> None:
+        """Another connection has resumed the session."""
+        self.phase, self._taken_over = Phase.ENDING, True
+
     def close_with(self, session_code: int | None) -> tuple[int, str | None]:
         """Code and reason of the close frame."""
+        if self._taken_over:
+            return 1008, "resumed"
         if self.error is not None:
             return self.error.close_code, self.error.code
         return session_code or 1000, None
 
     def _before_start(self, op: Op) -> Answer:
-        if isinstance(op, Start):
+        if isinstance(op, Start | Resume):
             self.phase = Phase.OPENING
             return op
         error = ProtocolError(f"`{op.op}` before `start`", code="not_started")
@@ -122,7 +134,3 @@ class Talk:
     def _refuse(self, error: SttdError) -> Refuse:
         self._refused = True
         return Refuse(error)
-
-
-def _size_bytes(message: str | bytes) -> int:
-    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())

@@ -13,6 +13,7 @@ from sttd.options import SessionOptions
 from sttd.planes.audio import AudioLimits
 from sttd.planes.drain import Drain
 from sttd.planes.http import HttpLimits, serve_http
+from sttd.planes.lasting import Lasting
 from sttd.session.beginning import Beginning
 from sttd.session.inbox import Inbox
 from sttd.uploads import Uploads
@@ -224,7 +225,11 @@ async def open_plane(*, access=LOOPBACK, path=None, limits=None, service=None, o
         listeners = [trio.SocketListener(listener)]
     async with trio.open_nursery() as nursery:
         more = {"on_freed": on_freed} if on_freed else {}
-        serve = partial(serve_http, listeners, service, access=access, drain=drain, limits=limits, **more)
+        lasting = Lasting(service)
+        await nursery.start(_start, lasting.run)
+        serve = partial(
+            serve_http, listeners, service, lasting=lasting, access=access, drain=drain, limits=limits, **more
+        )
         await nursery.start(_start, serve)
         yield RunningPlane(service, drain, address)
         nursery.cancel_scope.cancel()
