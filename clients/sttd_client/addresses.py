@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 SYSTEM_DIRECTORY = Path("/run/sttd")
 DEFAULT_PORT = 7788
 _SCHEMES = {"ws": 80, "http": 80, "wss": 443, "https": 443}  # and the ports that they mean
+_SILENT_S = 30  # chosen: a daemon leaves no connection unread for longer than 5 s, and its kernel answers in any case
+# Small pieces of live audio must not wait. A network that is gone (a cable, another Wi-Fi) is a lost connection; by
+# itself Linux finds that out after a quarter of an hour.
+TCP_OPTIONS = (
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT_S * 1000),
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _SILENT_S // 3),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _SILENT_S // 3),
+)
 
 Connection = TypeVar("Connection")
 

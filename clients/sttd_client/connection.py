@@ -13,23 +13,22 @@ Rules:
   `close_code` (1006: the stream ended without a close frame), `failure` (the fatal error), `stopped`.
 - `error()` is what whoever reads to the end has to raise: None after a session in good order.
 
-The blocking and the Trio session are shells round this one.
+What becomes of the session when its connection ends is decided in `resuming.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from sttd.errors import SttdError, from_map
-from sttd.wire.messages import Op, encode_op
+from sttd.wire.messages import Event, Failure, Op, Stopped, encode_op, parse_event
 from sttd.wire.schema import dump
 from sttd_client.addresses import ConnectionLostError
-from sttd_client.events import Event, Failure, Stopped, parse_event
 
 AUDIO_MESSAGE_BYTES = 1 << 16  # a daemon that is behind holds a client back by the message: small ones let it
 LOST = 1006  # RFC 6455: the code of a connection that ended without a close frame
@@ -42,6 +41,12 @@ def retry_delay_s(attempt: int, error: Exception | None = None) -> float:
     """How long to wait after an attempt (0, 1, ...) at a connection: as long as the daemon asked for, or longer."""
     asked_s = error.data.get("retry_after_s", 0.0) if isinstance(error, SttdError) else 0.0
     return max(float(asked_s), _RETRY_DELAYS_S[min(attempt, len(_RETRY_DELAYS_S) - 1)])
+
+
+def pieces(data: bytes | bytearray | memoryview) -> Iterator[bytes]:
+    """Audio of any length in pieces that are fit for a message."""
+    view = memoryview(data).cast("B")
+    return (bytes(view[at : at + AUDIO_MESSAGE_BYTES]) for at in range(0, len(view), AUDIO_MESSAGE_BYTES))
 
 
 class AudioConnection:
@@ -76,9 +81,11 @@ class AudioConnection:
         """A piece of audio of any length, in messages of `AUDIO_MESSAGE_BYTES` at the most."""
         if self.closed:
             return b""
-        view = memoryview(data).cast("B")
-        pieces = (bytes(view[at : at + AUDIO_MESSAGE_BYTES]) for at in range(0, len(view), AUDIO_MESSAGE_BYTES))
-        return b"".join(self._ws.send(ws.BytesMessage(data=piece)) for piece in pieces)
+        return b"".join(self._ws.send(ws.BytesMessage(data=piece)) for piece in pieces(data))
+
+    def message(self, said: Op | bytes) -> bytes:
+        """What a program says, op or audio."""
+        return self.audio(said) if isinstance(said, bytes) else self.op(said)
 
     def close(self, code: int = 1000) -> bytes:
         """The close frame that ends the connection from this side; b"" when there is nothing left to close."""
@@ -122,6 +129,11 @@ class AudioConnection:
         if self.failure is not None:
             return failure_error(self.failure)
         return ConnectionLostError(f"the connection to the daemon was lost (close code {self.close_code})")
+
+    @property
+    def broke_off(self) -> bool:
+        """Whether the connection ended before the session did."""
+        return self.closed and self.stopped is None and self.failure is None
 
     @property
     def worth_retrying(self) -> bool:

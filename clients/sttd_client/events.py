@@ -1,4 +1,4 @@
-"""What a session receives: the wire's own events, and one that only a client can know.
+"""What a session receives: the wire's own events, and two that only a client can know.
 
 Times are seconds on the audio clock, from the first sample of the session. A field or a type that this version does
 not know is skipped: a newer daemon may say more within the same protocol version.
@@ -40,6 +40,7 @@ __all__ = [
     "InterimWordFields",
     "Progress",
     "Reconnected",
+    "Resumed",
     "SpeechEnd",
     "SpeechStart",
     "Started",
@@ -67,7 +68,22 @@ class Reconnected:
     lost_bytes: int
 
 
-Event: TypeAlias = messages.Event | Reconnected
+@attrs.frozen(kw_only=True)
+class Resumed:
+    """The connection was lost, and the session went on over another one. Nothing is missing; no event comes twice.
+
+    The daemon went on from `position_s`; `again_bytes` of audio were sent a second time for that. For `away_s` there
+    was no connection; what the daemon said meanwhile comes now.
+    """
+
+    type: ClassVar[str] = "resumed"
+
+    position_s: float
+    away_s: float
+    again_bytes: int
+
+
+Event: TypeAlias = messages.Event | Reconnected | Resumed
 
 
 def stable_and_tail(interim: Interim) -> tuple[str, str]:
@@ -77,5 +93,5 @@ def stable_and_tail(interim: Interim) -> tuple[str, str]:
 
 def as_message(event: Event) -> dict[str, Any]:
     """The event as the object that it was on the wire, for programs that print JSON."""
-    fields = attrs.asdict(event) if isinstance(event, Reconnected) else dump(event)
+    fields = attrs.asdict(event) if isinstance(event, Reconnected | Resumed) else dump(event)
     return {"type": event.type, **fields}

@@ -1,4 +1,4 @@
-"""A speech session for programs without an event loop: PCM in, events out, over one blocking connection.
+"""A speech session for programs without an event loop: PCM in, events out, over one blocking connection at a time.
 
     with open_session(lang="en") as session:
         session.send(pcm)
@@ -9,40 +9,44 @@
 Nothing runs in the background. Every call that waits for the daemon also reads what the daemon says, so neither side
 can stall the other; events wait in an inbox until they are taken. A program with other things to wait for selects on
 the session (`fileno`) and takes what is there (`poll`). A session belongs to one thread.
+
+A connection that is lost is made anew by whichever call comes next, as `resuming.py` decides.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
+import random
 import select
 import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TypeVar, Unpack
+from functools import partial
+from typing import Unpack
 
 from sttd.errors import SttdError
+from sttd.wire import messages
 from sttd.wire.messages import Configure, Finalize, Start, Stop
 from sttd.wire.schema import parse
 from sttd_client.addresses import (
+    TCP_OPTIONS,
     ConnectionLostError,
     TcpAddress,
     audio_sockets,
     connect_first,
     connect_unix,
 )
-from sttd_client.connection import AudioConnection, failure_error, retry_delay_s
-from sttd_client.events import Event, Failure, Hello, Reconnected, Started
-from sttd_client.inbox import Inbox
+from sttd_client.connection import AudioConnection, pieces
+from sttd_client.events import Event, Hello, Started
 from sttd_client.options import ConfigureOptions, StartOptions
-from sttd_client.owed import Owed
+from sttd_client.resuming import Phase, Resuming
 
-_READ_BYTES = 1 << 16
+_READ_BYTES = _WRITE_BYTES = 1 << 16
 _FAREWELL_S = 1.0  # for the close frame of a session that is left early; a dead daemon must not hold its client
+_NAP_S = 0.05  # chosen: of `poll` while there is no connection, and so nothing to select on
 
-Answer = TypeVar("Answer", Hello, Started)
 Dial = Callable[[], tuple[socket.socket, AudioConnection]]
 
 
@@ -60,9 +64,12 @@ def open_session(
     Args:
         socket_path: the control socket of the daemon that is meant (`audio.sock` lies beside it); None looks for one.
         tcp: go over TCP instead.
-        reconnect_s: how long to try for a new session after the connection was lost; 0 does not try. A daemon that is
-            restarted still sends finals and `Stopped`; then comes `Reconnected`.
+        reconnect_s: how long to try for a new session after one was lost; 0 does not try. A daemon that is restarted
+            still sends finals and `Stopped`; then comes `Reconnected`.
         timeout_s: for the daemon's answer to each step of the start.
+        options: those of `start`. `resumable` left out means: where the daemon can. Then a connection that is lost is
+            made anew within 30 s, nothing is missing, and `Resumed` says so; no more than about 4 MiB of audio are kept
+            for that. False switches it off; True insists, and an older daemon refuses the start.
 
     Raises:
         NoDaemonError: nobody listens.
@@ -70,10 +77,7 @@ def open_session(
         SttdError: an option is wrong, or the daemon refuses (`overloaded`, `model_not_local`, `forbidden`, ...).
     """
     start = parse(Start, options)
-
-    def dial() -> tuple[socket.socket, AudioConnection]:
-        return _dial(socket_path, tcp, timeout_s=timeout_s)
-
+    dial = partial(_dial, socket_path, tcp, timeout_s)
     session = Session(dial, start=start, reconnect_s=reconnect_s, timeout_s=timeout_s)
     try:
         yield session
@@ -89,12 +93,9 @@ class Session:
 
     def __init__(self, dial: Dial, *, start: Start, reconnect_s: float, timeout_s: float) -> None:
         self._dial = dial
-        self._start = start
-        self._reconnect_s = reconnect_s
         self._timeout_s = timeout_s
-        self._stopping = False
-        self._owed = Owed(start)
-        self._inbox = Inbox()
+        self._resuming = Resuming(start, reconnect_s=reconnect_s, chance=random.random)
+        self._pending = bytearray()  # for the kernel
         self._connect()
 
     # ---------------------------------------------------------------- to the daemon
@@ -108,31 +109,33 @@ class Session:
             SttdError: the session ended with this error.
             ConnectionLostError: the connection was lost, and not asked or not possible to make anew.
         """
-        self._owed.audio(memoryview(data).nbytes)
-        self._write(self._connection.audio(data))
+        for piece in pieces(data):
+            while not (self._resuming.has_room and self._is_heard()):
+                self._step(timeout_s=None)
+            self._resuming.audio(piece)
+        self._flush()
 
     def finalize(self) -> None:
         """End the current utterance now; its `Final` follows (of text "" where none was open).
 
-        One that goes down with a connection that is made anew is said again: its `Final` comes after `Reconnected`.
+        One that goes down with a session is said again in the next: its `Final` comes after `Reconnected`.
         """
-        self._owed.finalize()
-        self._write(self._connection.op(Finalize()))
+        self._resuming.say(Finalize())
+        self._flush()
 
     def configure(self, **changes: Unpack[ConfigureOptions]) -> None:
         """Change options from the next utterance on; they survive a reconnect only if `start` named them too."""
-        change = parse(Configure, changes)
-        self._owed.unsaid(change)
-        self._write(self._connection.op(change))
-        self._owed.said()
+        self._resuming.say(parse(Configure, changes))
+        self._flush()
 
     def stop(self) -> None:
         """No more audio. Iterate to the end to get what is still pending."""
-        self._stopping = True
-        self._write(self._connection.op(Stop()))
+        self._resuming.say(Stop())
+        self._flush()
 
     def close(self) -> None:
         """Leave, done or not: the daemon gives up what it was doing for this session. May be called twice."""
+        self._resuming.abandon(ConnectionLostError("the session was closed"))
         if not self._connection.closed:
             self._socket.settimeout(_FAREWELL_S)
             with suppress(OSError):  # the daemon may have gone first
@@ -150,109 +153,105 @@ class Session:
             ConnectionLostError: the connection ended before the session did.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._inbox and self._alive():
-            if self._inbox:  # to be alive may have taken a reconnect, which is an event
-                break
+        while not self._resuming.inbox and self._is_alive():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError("the daemon sent nothing in time")
             self._step(timeout_s=left)
-        return self._inbox.get()
+        return self._resuming.inbox.get()
 
     def poll(self) -> list[Event]:
         """The events that are there, without waiting for any; raises as `receive` does when there are none."""
-        if not self._connection.closed:
-            self._step(timeout_s=0)
-        if not self._inbox:
-            self._alive()
-        return self._inbox.take_all()
+        self._step(timeout_s=_NAP_S if self._resuming.phase is Phase.AWAY else 0)
+        if not self._resuming.inbox:
+            self._is_alive()
+        return self._resuming.inbox.take_all()
 
     def __iter__(self) -> Iterator[Event]:
         """All events up to the end of the session; raises as `receive` does."""
         return iter(self.receive, None)
 
     def fileno(self) -> int:
-        """For `select`: readable when `poll` has something to do. A reconnect changes it."""
+        """For `select`: readable when `poll` has something to do. Another connection changes it."""
         return self._socket.fileno()
 
     @property
     def ended(self) -> bool:
-        """Whether the connection is closed and every event was taken."""
-        return self._connection.closed and not self._inbox
+        """Whether the session is over and every event was taken."""
+        return self._resuming.phase is Phase.OVER and not self._resuming.inbox
 
     # ---------------------------------------------------------------- the connection
 
     def _connect(self) -> None:
-        """Dial and start; raises what the daemon has against it. Events of an earlier connection stay first."""
-        earlier, self._inbox = self._inbox, Inbox()
-        self._pending = bytearray()
-        self._socket, self._connection = self._dial()
-        self._socket.setblocking(False)
+        """Dial, and start or resume; raises what the daemon has against it."""
+        new, connection = self._dial()
+        talk = _Handshake(new, connection, timeout_s=self._timeout_s)
         try:
-            self.hello = self._answer(Hello, request=self._connection.open())
-            self.started = self._answer(Started, request=self._connection.op(self._start))
+            self.hello = talk.hello()
+            op: Start | messages.Resume | None = self._resuming.greeting()
+            while op is not None:
+                answer = talk.ask(connection.op(op))
+                op = self._resuming.answered(answer, time.monotonic())
         except BaseException:
-            self._socket.close()
-            self._inbox = earlier
+            new.close()
             raise
-        for event in self._inbox.take_all():
-            earlier.put(event)
-        self._inbox = earlier
+        if isinstance(answer, Started):
+            self.started = answer
+        new.setblocking(False)
+        self._socket, self._connection = new, connection
+        self._pending = bytearray(connection.data_to_send())
+        self._hear(talk.events)
 
-    def _answer(self, kind: type[Answer], *, request: bytes) -> Answer:
-        """Send `request` and wait for the event that answers it; an error in its place is raised."""
-        self._pending += request
-        deadline = time.monotonic() + self._timeout_s
-        while (event := self._inbox.get()) is None:
-            if self._connection.closed:
-                raise self._connection.error() or ConnectionLostError("the daemon ended the session at once")
-            if (left := deadline - time.monotonic()) <= 0:
-                raise TimeoutError("the daemon does not answer")
-            self._step(timeout_s=left)
-        if isinstance(event, Failure):
-            raise failure_error(event)
-        if not isinstance(event, kind):
-            raise ConnectionLostError(f"the daemon said `{event.type}` where `{kind.type}` was due")
-        return event
+    def _is_alive(self) -> bool:
+        """Whether the session goes on; raises what ended it."""
+        if self._resuming.phase is not Phase.OVER:
+            return True
+        if self._resuming.error is not None:
+            raise self._resuming.error
+        return False
 
-    def _alive(self) -> bool:
-        """Whether there is a connection, after making a new one if need be; raises what ended the session."""
-        if self._connection.closed and not self._reconnect():
-            if error := self._connection.error():
-                raise error
-            return False
-        return True
+    def _is_heard(self) -> bool:
+        """Whether what is said now will be heard; raises what ended the session."""
+        if not self._is_alive():
+            raise ConnectionLostError("the session has ended")
+        return self._resuming.phase is Phase.OPEN or self._resuming.keeps
 
-    def _reconnect(self) -> bool:
-        """Try for a new session until one starts (True) or the time for it is over (raises). False: no use trying."""
-        if not self._reconnect_s or self._stopping or not self._connection.worth_retrying:
-            return False
-        deadline = time.monotonic() + self._reconnect_s
-        for attempt in itertools.count():
-            self._socket.close()
-            try:
-                self._connect()
-                break
-            except (OSError, SttdError) as error:
-                delay_s = retry_delay_s(attempt, error)
-                if time.monotonic() + delay_s > deadline or (isinstance(error, SttdError) and not error.retryable):
-                    raise
-                time.sleep(delay_s)
-        lost_bytes, again = self._owed.begin_anew()
-        self._pending += b"".join(self._connection.op(op) for op in again)
-        self._inbox.put(Reconnected(session=self.started.session, lost_bytes=lost_bytes))
-        return True
-
-    def _write(self, data: bytes) -> None:
-        self._pending += data
-        while self._pending and not self._connection.closed:
+    def _flush(self) -> None:
+        """Give all that was said to the kernel. Without a connection it is kept, or a new connection awaited."""
+        while not self._is_heard() or (self._resuming.phase is Phase.OPEN and self._wants_to_write):
             self._step(timeout_s=None)
-        if self._connection.closed and not self._reconnect():
-            raise self._connection.error() or ConnectionLostError("the session has ended")
+        if self._resuming.phase is Phase.AWAY:
+            self._step(timeout_s=0)
+
+    @property
+    def _wants_to_write(self) -> bool:
+        return bool(self._pending) or self._resuming.unwritten
 
     def _step(self, *, timeout_s: float | None) -> None:
-        """Wait once, at most `timeout_s`, for the socket to take or to give something; do that."""
-        wanted = (0 if self._inbox.full else select.POLLIN) | (select.POLLOUT if self._pending else 0)
+        """Wait once, `timeout_s` at most: for the socket to take or to give something, or for the next try at one."""
+        if self._resuming.phase is Phase.AWAY:
+            self._try(timeout_s)
+        elif self._resuming.phase is Phase.OPEN:
+            self._exchange(timeout_s)
+
+    def _try(self, timeout_s: float | None) -> None:
+        due_s = self._resuming.due_s(time.monotonic())
+        if timeout_s is not None and timeout_s < due_s:
+            time.sleep(timeout_s)
+            return
+        time.sleep(due_s)
+        lost = self._socket  # `fileno` stays what it was until there is another
+        try:
+            self._connect()
+        except (OSError, SttdError) as error:
+            self._resuming.failed(error, time.monotonic())
+        else:
+            lost.close()
+
+    def _exchange(self, timeout_s: float | None) -> None:
+        while len(self._pending) < _WRITE_BYTES and (item := self._resuming.take()) is not None:
+            self._pending += self._connection.message(item)
+        wanted = (0 if self._resuming.inbox.full else select.POLLIN) | (select.POLLOUT if self._pending else 0)
         poller = select.poll()
         poller.register(self._socket, wanted)
         for _, ready in poller.poll(None if timeout_s is None else timeout_s * 1000):
@@ -263,33 +262,82 @@ class Session:
                     self._read(self._socket.recv(_READ_BYTES))
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 continue  # of TLS: a record that is not whole yet, or that holds no bytes of ours
-            except OSError:  # reset or broken pipe
-                self._hear_out()
-
-    def _hear_out(self) -> None:
-        """The daemon takes no more: read what it said before that, up to the end of the stream."""
-        self._pending.clear()
-        while not self._connection.closed:
-            try:
-                self._read(self._socket.recv(_READ_BYTES))
             except OSError:
                 self._read(b"")
+        if not self._pending:
+            self._resuming.written()
 
     def _read(self, data: bytes) -> None:
-        for event in self._connection.receive(data):
-            self._owed.heard(event)
-            self._inbox.put(event)
+        try:
+            self._hear(self._connection.receive(data))
+        except SttdError as error:  # what answers breaks the protocol
+            self._resuming.abandon(error)
         self._pending += self._connection.data_to_send()
+
+    def _hear(self, events: list[messages.Event]) -> None:
+        for event in events:
+            self._resuming.heard(event)
+        if self._connection.closed:
+            self._resuming.lost(self._connection, time.monotonic())
+
+
+class _Handshake:
+    """The first exchanges on a new connection, which nothing else can overtake."""
+
+    def __init__(self, connection: socket.socket, talk: AudioConnection, *, timeout_s: float) -> None:
+        self.events: list[messages.Event] = []  # that came and were not asked for
+        self._socket = connection
+        self._talk = talk
+        self._timeout_s = timeout_s
+
+    def hello(self) -> Hello:
+        """Open the WebSocket; the daemon's first word."""
+        hello = self.ask(self._talk.open())
+        if not isinstance(hello, Hello):
+            raise ConnectionLostError(f"the daemon said `{hello.type}` where `hello` was due")
+        return hello
+
+    def ask(self, request: bytes) -> messages.Event:
+        """Send `request` and wait for the event that answers it; raises what the daemon has against it."""
+        deadline = time.monotonic() + self._timeout_s
+        self._send(request, deadline)
+        while not self.events:
+            if self._talk.closed:
+                raise self._talk.error() or ConnectionLostError("the daemon ended the session at once")
+            self.events += self._talk.receive(self._receive(deadline))
+            self._send(self._talk.data_to_send(), deadline)
+        return self.events.pop(0)
+
+    def _send(self, data: bytes, deadline: float) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError), self._until(deadline):  # what came before it is read
+            self._socket.sendall(data)
+
+    def _receive(self, deadline: float) -> bytes:
+        try:
+            with self._until(deadline):
+                return self._socket.recv(_READ_BYTES)
+        except ConnectionResetError:
+            return b""
+
+    @contextmanager
+    def _until(self, deadline: float) -> Iterator[None]:
+        """Give a call on the socket the time that is left."""
+        try:
+            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
+            yield
+        except TimeoutError:
+            raise TimeoutError("the daemon does not answer") from None
 
 
 def _dial(
-    socket_path: str | os.PathLike[str] | None, tcp: TcpAddress | None, *, timeout_s: float
+    socket_path: str | os.PathLike[str] | None, tcp: TcpAddress | None, timeout_s: float
 ) -> tuple[socket.socket, AudioConnection]:
     if tcp is None:
         return connect_first(audio_sockets(socket_path), connect_unix), AudioConnection()
     try:
-        connection = socket.create_connection((tcp.host, tcp.port), timeout=timeout_s)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # small pieces of live audio must not wait
+        connection = socket.create_connection((tcp.host, tcp.port), timeout_s)
+        for option in TCP_OPTIONS:
+            connection.setsockopt(*option)
         if tcp.tls:
             connection = _secured(connection, tcp)
     except OSError as error:

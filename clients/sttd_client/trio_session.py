@@ -7,33 +7,34 @@
             print(event)
 
 A task of the session reads all the time, so pings are answered and events are never late because the program was busy
-sending. Events wait in an inbox until they are taken.
+sending. Events wait in an inbox until they are taken. The same task makes a lost connection anew, as `resuming.py`
+decides; another one writes, so that a `send` that is cancelled leaves no half message behind.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TypeVar, Unpack
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Unpack
 
 import trio
 
 from sttd.errors import SttdError
-from sttd.wire.messages import Configure, Finalize, Start, Stop
+from sttd.wire import messages
+from sttd.wire.messages import Configure, Finalize, Resume, Start, Stop
 from sttd.wire.schema import parse
-from sttd_client.addresses import ConnectionLostError, TcpAddress, audio_sockets
-from sttd_client.connection import AudioConnection, failure_error, retry_delay_s
-from sttd_client.events import Event, Failure, Hello, Reconnected, Started
-from sttd_client.inbox import Inbox
+from sttd_client.addresses import TCP_OPTIONS, ConnectionLostError, TcpAddress, audio_sockets
+from sttd_client.connection import AudioConnection, pieces
+from sttd_client.events import Event, Hello, Started
 from sttd_client.options import ConfigureOptions, StartOptions
-from sttd_client.owed import Owed
+from sttd_client.resuming import Phase, Resuming
 from sttd_client.trio_streams import connect_first_async, owned_nursery
 
 _FAREWELL_S = 1.0  # for the close frame of a session that is left early; a dead daemon must not hold its client
 
-Answer = TypeVar("Answer", Hello, Started)
 Dial = Callable[[], Awaitable[tuple[trio.abc.Stream, AudioConnection]]]
 
 
@@ -51,9 +52,12 @@ async def open_session(
     Args:
         socket_path: the control socket of the daemon that is meant (`audio.sock` lies beside it); None looks for one.
         tcp: go over TCP instead.
-        reconnect_s: how long to try for a new session after the connection was lost; 0 does not try. A daemon that is
-            restarted still sends finals and `Stopped`; then comes `Reconnected`.
+        reconnect_s: how long to try for a new session after one was lost; 0 does not try. A daemon that is restarted
+            still sends finals and `Stopped`; then comes `Reconnected`.
         timeout_s: for the daemon's answer to the start.
+        options: those of `start`. `resumable` left out means: where the daemon can. Then a connection that is lost is
+            made anew within 30 s, nothing is missing, and `Resumed` says so; no more than about 4 MiB of audio are kept
+            for that. False switches it off; True insists, and an older daemon refuses the start.
 
     Raises:
         NoDaemonError: nobody listens.
@@ -68,6 +72,7 @@ async def open_session(
     await session.connect()
     async with owned_nursery() as nursery:
         nursery.start_soon(session.read_forever)
+        nursery.start_soon(session.write_forever)
         try:
             yield session
         finally:
@@ -83,16 +88,11 @@ class Session:
 
     def __init__(self, dial: Dial, *, start: Start, reconnect_s: float, timeout_s: float) -> None:
         self._dial = dial
-        self._start = start
-        self._reconnect_s = reconnect_s
         self._timeout_s = timeout_s
-        self._stopping = False
-        self._inbox = Inbox()
-        self._changed = trio.Event()  # replaced whenever the inbox or the connection changed
-        self._sending = trio.Lock()
-        self._owed = Owed(start)
-        self._error: Exception | None = None
-        self._done = False
+        self._resuming = Resuming(start, reconnect_s=reconnect_s, chance=random.random)
+        self._changed = trio.Event()  # replaced whenever something may go on
+        self._speaking = trio.Lock()  # of the program's tasks, so that pieces of one `send` stay together
+        self._sending = trio.Lock()  # of the stream
 
     # ---------------------------------------------------------------- to the daemon
 
@@ -100,43 +100,37 @@ class Session:
         """Send audio in the encoding that the session was started with.
 
         Returns when the kernel has taken it: this is how the daemon holds back a client that is too fast for it.
-        While a lost connection is being made anew, audio is dropped; `Reconnected` counts it among what was lost.
+        While a lost connection is made anew it returns at once, and waits once no more audio can be kept. Where the
+        session cannot be resumed, audio of that time is dropped; `Reconnected` counts it among what was lost.
 
-        Cancellation: half a message may be out, so the session's connection is closed.
+        Cancellation: some of the audio may have been taken, all of it once it has begun to wait for the kernel.
 
         Raises:
             SttdError: the session ended with this error.
             ConnectionLostError: the connection was lost, and not asked or not possible to make anew.
         """
-
-        def audio() -> bytes:
-            self._owed.audio(memoryview(data).nbytes)
-            return self._connection.audio(data)
-
-        await self._write(audio)
+        async with self._speaking:
+            for piece in pieces(data):
+                while not self._resuming.has_room and self._is_alive():
+                    await self._changed.wait()
+                self._resuming.audio(piece)
+                self._notify()
+            await self._flush()
 
     async def finalize(self) -> None:
         """End the current utterance now; its `Final` follows (of text "" where none was open).
 
-        One that goes down with a connection that is made anew is said again: its `Final` comes after `Reconnected`.
+        One that goes down with a session is said again in the next: its `Final` comes after `Reconnected`.
         """
-
-        def finalize() -> bytes:
-            self._owed.finalize()
-            return self._connection.op(Finalize())
-
-        await self._write(finalize)
+        await self._say(Finalize())
 
     async def configure(self, **changes: Unpack[ConfigureOptions]) -> None:
         """Change options from the next utterance on; they survive a reconnect only if `start` named them too."""
-        change = parse(Configure, changes)
-        if not await self._write(lambda: self._connection.op(change)):
-            self._owed.unsaid(change)
+        await self._say(parse(Configure, changes))
 
     async def stop(self) -> None:
         """No more audio. Iterate to the end to get what is still pending."""
-        self._stopping = True
-        await self._write(lambda: self._connection.op(Stop()))
+        await self._say(Stop())
 
     # ---------------------------------------------------------------- from the daemon
 
@@ -148,11 +142,11 @@ class Session:
             ConnectionLostError: the connection ended before the session did.
         """
         await trio.lowlevel.checkpoint()
-        while not self._inbox and not self._done:
+        while not self._resuming.inbox and self._resuming.phase is not Phase.OVER:
             await self._changed.wait()
-        event = self._inbox.get()
-        if event is None and self._error is not None:
-            raise self._error
+        event = self._resuming.inbox.get()
+        if event is None and self._resuming.error is not None:
+            raise self._resuming.error
         self._notify()
         return event
 
@@ -167,137 +161,152 @@ class Session:
 
     # ---------------------------------------------------------------- the connection; `open_session` calls these
 
-    async def connect(self) -> int:
-        """Dial and start; raises what the daemon has against it. The events of an earlier connection stay.
-
-        Returns:
-            The bytes that were lost with the earlier connection.
-        """
-        early: list[Event] = []
-        async with self._sending:  # who sends meanwhile must not come before the handshake
-            self._stream, self._connection = await self._dial()
-            try:
-                with trio.fail_after(self._timeout_s):
-                    self.hello = await self._answer(Hello, request=self._connection.open(), early=early)
-                    self.started = await self._answer(Started, request=self._connection.op(self._start), early=early)
-            except trio.TooSlowError:
-                await self._abandon()
-                raise TimeoutError("the daemon does not answer") from None
-            except BaseException:
-                await self._abandon()
-                raise
-            lost_bytes, again = self._owed.begin_anew()
-            said = [*again, Stop()] if self._stopping else again
-            await self._send_all(b"".join(self._connection.op(op) for op in said))
-        for event in early:
-            self._inbox.put(event)
-        return lost_bytes
+    async def connect(self) -> None:
+        """Dial, and start or resume; raises what the daemon has against it."""
+        stream: trio.abc.Stream | None = None
+        early: list[messages.Event] = []
+        try:
+            with trio.fail_after(self._timeout_s):
+                stream, connection = await self._dial()
+                ask = partial(_ask, stream, connection, early)
+                hello = await ask(connection.open())
+                if not isinstance(hello, Hello):
+                    raise ConnectionLostError(f"the daemon said `{hello.type}` where `hello` was due")
+                op: Start | Resume | None = self._resuming.greeting()
+                while op is not None:
+                    answer = await ask(connection.op(op))
+                    op = self._resuming.answered(answer, trio.current_time())
+        except trio.TooSlowError:
+            await _abandon(stream)
+            raise TimeoutError("the daemon does not answer") from None
+        except BaseException:
+            await _abandon(stream)
+            raise
+        self.hello = hello
+        if isinstance(answer, Started):
+            self.started = answer
+        self._stream, self._connection = stream, connection
+        self._hear(early)
 
     async def read_forever(self) -> None:
-        """Take what arrives until the session is over; run by `open_session`."""
-        try:
-            while True:
-                while not self._connection.closed:
-                    await self._read()
-                if not await self._reconnect():
-                    self._error = self._connection.error()
-                    break
-        except (OSError, SttdError) as error:
-            self._error = error
-        finally:
-            self._done = True
-            self._notify()
+        """Take what arrives, over one connection after the other, until the session is over; run by `open_session`."""
+        while self._resuming.phase is not Phase.OVER:
+            if self._resuming.phase is Phase.OPEN:
+                await self._read()
+            else:
+                await self._try()
+
+    async def write_forever(self) -> None:
+        """Write what the program says, until the session is over; run by `open_session`."""
+        while self._resuming.phase is not Phase.OVER:
+            changed = self._changed
+            async with self._sending:
+                said = self._resuming.take()
+                if said is not None:
+                    if await self._write(self._connection.message(said)):
+                        self._resuming.written()
+                    self._notify()
+            if said is None:
+                await changed.wait()
 
     async def aclose(self) -> None:
         """Leave, done or not: the daemon gives up what it was doing for this session. May be called twice."""
-        self._done = True
+        self._resuming.abandon(ConnectionLostError("the session was closed"))
         with trio.CancelScope(shield=True):
             with trio.move_on_after(_FAREWELL_S):
                 async with self._sending:
                     if not self._connection.closed:
-                        await self._send_all(self._connection.close())
+                        await self._write(self._connection.close())
             await trio.aclose_forcefully(self._stream)
 
     # ---------------------------------------------------------------- helpers
 
-    async def _answer(self, kind: type[Answer], *, request: bytes, early: list[Event]) -> Answer:
-        """Send `request` and wait for the event that answers it; an error in its place is raised."""
-        try:
-            await self._stream.send_all(request)
-            while not early:
-                if self._connection.closed:
-                    raise self._connection.error() or ConnectionLostError("the daemon ended the session at once")
-                early += self._connection.receive(bytes(await self._stream.receive_some()))
-        except trio.BrokenResourceError:
-            raise ConnectionLostError("the daemon closed the connection") from None
-        event = early.pop(0)
-        if isinstance(event, Failure):
-            raise failure_error(event)
-        if not isinstance(event, kind):
-            raise ConnectionLostError(f"the daemon said `{event.type}` where `{kind.type}` was due")
-        return event
+    def _is_alive(self) -> bool:
+        """Whether what is said will be heard, or counted; raises what ended the session."""
+        if self._resuming.phase is Phase.OVER:
+            raise self._resuming.error or ConnectionLostError("the session has ended")
+        return True
 
-    async def _abandon(self) -> None:
-        self._connection.closed = True
-        with trio.CancelScope(shield=True):
-            await trio.aclose_forcefully(self._stream)
+    async def _say(self, op: Configure | Finalize | Stop) -> None:
+        async with self._speaking:
+            self._resuming.say(op)
+            self._notify()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Wait until all that was said is with the kernel, or kept for the next connection."""
+        await trio.lowlevel.checkpoint()
+        while self._is_alive() and self._resuming.phase is Phase.OPEN and self._resuming.unwritten:
+            await self._changed.wait()
 
     async def _read(self) -> None:
-        while self._inbox.full:
+        while self._resuming.inbox.full:
             await self._changed.wait()
         try:
             data = bytes(await self._stream.receive_some())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             data = b""
-        for event in self._connection.receive(data):
-            self._owed.heard(event)
-            self._inbox.put(event)
-        self._notify()
+        try:
+            self._hear(self._connection.receive(data))
+        except SttdError as error:  # what answers breaks the protocol
+            self._resuming.abandon(error)
+            self._notify()
         if reply := self._connection.data_to_send():
             async with self._sending:
-                await self._send_all(reply)
+                await self._write(reply)
 
-    async def _write(self, make: Callable[[], bytes]) -> bool:
-        """Send what `make` makes, after what others are sending; False while there is no connection to send it on."""
-        async with self._sending:
-            if self._done:
-                raise self._error or ConnectionLostError("the session has ended")
-            return await self._send_all(make())
+    def _hear(self, events: list[messages.Event]) -> None:
+        for event in events:
+            self._resuming.heard(event)
+        if self._connection.closed:
+            self._resuming.lost(self._connection, trio.current_time())
+        self._notify()
 
-    async def _send_all(self, data: bytes) -> bool:
-        if not data:
-            return False
+    async def _write(self, data: bytes) -> bool:
         try:
             await self._stream.send_all(data)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return False  # the reading task hears the daemon out, and says what happened
-        except trio.Cancelled:
-            await trio.aclose_forcefully(self._stream)
-            raise
         return True
 
-    async def _reconnect(self) -> bool:
-        """Try for a new session until one starts (True) or the time for it is over (raises). False: no use trying."""
-        if not self._reconnect_s or self._stopping or not self._connection.worth_retrying:
-            return False
-        deadline = trio.current_time() + self._reconnect_s
-        for attempt in itertools.count():
-            await trio.aclose_forcefully(self._stream)
+    async def _try(self) -> None:
+        """One try at another connection, once it is due."""
+        await trio.sleep(self._resuming.due_s(trio.current_time()))
+        lost = self._stream
+        await trio.aclose_forcefully(lost)
+        async with self._sending:
             try:
-                lost_bytes = await self.connect()
-                break
+                await self.connect()
             except (OSError, SttdError) as error:
-                delay_s = retry_delay_s(attempt, error)
-                if trio.current_time() + delay_s > deadline or (isinstance(error, SttdError) and not error.retryable):
-                    raise
-                await trio.sleep(delay_s)
-        self._inbox.put(Reconnected(session=self.started.session, lost_bytes=lost_bytes))
+                self._resuming.failed(error, trio.current_time())
         self._notify()
-        return True
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+async def _ask(
+    stream: trio.abc.Stream, connection: AudioConnection, early: list[messages.Event], request: bytes
+) -> messages.Event:
+    """Send `request` and wait for the event that answers it; others that come are left in `early`."""
+    with suppress(trio.BrokenResourceError):  # what the daemon said before it went is read all the same
+        await stream.send_all(request)
+    while not early:
+        if connection.closed:
+            raise connection.error() or ConnectionLostError("the daemon ended the session at once")
+        try:
+            data = bytes(await stream.receive_some())
+        except trio.BrokenResourceError:
+            data = b""
+        early += connection.receive(data)
+    return early.pop(0)
+
+
+async def _abandon(stream: trio.abc.Stream | None) -> None:
+    if stream is not None:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
 
 
 async def _dial(
@@ -306,12 +315,13 @@ async def _dial(
     if tcp is None:
         return await connect_first_async(audio_sockets(socket_path)), AudioConnection()
     try:
-        stream: trio.abc.Stream = await trio.open_tcp_stream(
-            tcp.host, tcp.port
-        )  # sets TCP_NODELAY: live audio must not wait
+        plain = await trio.open_tcp_stream(tcp.host, tcp.port)
+        for option in TCP_OPTIONS:
+            plain.setsockopt(*option)
+        stream: trio.abc.Stream = plain
         if tcp.tls:
             with trio.fail_after(timeout_s):
-                stream = await _secured(stream, tcp)
+                stream = await _secured(plain, tcp)
     except trio.TooSlowError:
         raise TimeoutError("the daemon does not answer") from None
     except OSError as error:

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rich.console import Console
 
@@ -17,7 +18,7 @@ from sttd.errors import EXIT_OK
 from sttd_client.captions import captions
 from sttd_client.capture import LiveAudio, NoMicrophoneError, microphone, recording
 from sttd_client.ctl.speech import place, speech_options
-from sttd_client.events import Event, Final, as_message
+from sttd_client.events import Event, Final, Resumed, as_message
 from sttd_client.options import StartOptions
 from sttd_client.session import Session, open_session
 
@@ -31,7 +32,8 @@ def listen(arguments: argparse.Namespace) -> int:
     with source as audio, open_session(**place(arguments), **_options(arguments, audio)) as session, _ended() as ended:
         if sys.stderr.isatty() and not arguments.json:
             print(f"listening to {audio.name}; Ctrl-C ends", file=sys.stderr)
-        with _output(as_json=arguments.json) as show:
+        with _output(as_json=arguments.json) as output:
+            show = partial(_show, output)
             heard = _converse(audio, session, show, ended=ended, once=arguments.once)
             session.stop()
             for event in session:  # what was being said
@@ -66,6 +68,14 @@ def _converse(audio: LiveAudio, session: Session, show: Callable[[Event], None],
             show(event)
             if once and isinstance(event, Final) and event.text:
                 return heard
+
+
+def _show(output: Callable[[Event], None], event: Event) -> None:
+    """A connection that was lost has cost nothing: it does not belong to what was said."""
+    if isinstance(event, Resumed):
+        print(f"sttctl: the connection was lost for {event.away_s:.1f} s; nothing is missing", file=sys.stderr)
+    else:
+        output(event)
 
 
 @contextmanager

@@ -23,10 +23,20 @@ class Conversation:
     def say(self, kind, **fields):
         self.connection.send(json.dumps({"type": kind, **fields}))
 
-    def greet(self):
+    def greet(self, **started):
         self.say("hello", server="fake/1", protocol=1, encodings=["pcm_s16le"], presets=["fake"])
         self.hear()
-        self.say("started", session="s1", sample_rate=16000)
+        self.say("started", session="s1", sample_rate=16000, **started)
+
+    def greet_again(self, *, token, last_seq, position_s, ops=0, next_token="t2"):
+        """The client must show `token`; the session goes on."""
+        self.say("hello", server="fake/1", protocol=1, encodings=["pcm_s16le"], presets=["fake"])
+        assert self.hear() == {"op": "resume", "token": token, "last_seq": last_seq}
+        self.say("resumed", position_s=position_s, resume_token=next_token, ops=ops)
+
+    def cut(self):
+        """The connection is gone, without a word."""
+        self.connection.socket.shutdown(socket.SHUT_RDWR)
 
     def hear(self):
         """The next message of the client: an op, or audio."""

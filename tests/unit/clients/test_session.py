@@ -7,7 +7,7 @@ import time
 import pytest
 from sttd_client import TcpAddress
 from sttd_client.addresses import ConnectionLostError, NoDaemonError
-from sttd_client.events import Failure, Final, Reconnected, SpeechStart, Stopped
+from sttd_client.events import Failure, Final, Reconnected, Resumed, SpeechStart, Stopped
 from sttd_client.session import open_session
 
 from sttd.errors import ModelError, OverloadedError, ProtocolError
@@ -35,7 +35,7 @@ def test_audio_goes_out_and_finals_come_back(control_socket, fake_audio):
         assert session.ended
     assert [type(event) for event in events] == [SpeechStart, Final, Stopped]
     (daemon,) = daemons
-    assert daemon.ops[0] == {"op": "start", "lang": "en", "words": True}
+    assert daemon.ops[0] == {"op": "start", "lang": "en", "words": True, "resumable": True}
     assert [op["op"] for op in daemon.ops] == ["start", "configure", "finalize", "stop"]
     assert daemon.audio == b"\1\0" * 100 + b"\2\0" * 100
 
@@ -213,3 +213,113 @@ def test_a_change_of_options_that_found_no_connection_is_made_on_the_next(contro
             session.stop()
             assert isinstance(list(session)[-1], Stopped)
         assert [op["op"] for op in daemons[-1].ops] == ["start", "configure", "stop"]
+
+
+def first_half(daemon):
+    daemon.greet(resume_token="t1")
+    daemon.hear()
+    daemon.say("speech_start", utterance=1, at_s=0.1, event_seq=1)
+    daemon.cut()
+
+
+def second_half(daemon):
+    daemon.greet_again(token="t1", last_seq=1, position_s=0.0005)
+    while len(daemon.audio) < 16:
+        daemon.hear()
+    daemon.say("speech_start", utterance=1, at_s=0.1, event_seq=1)  # it was heard
+    daemon.final(1, "hello", event_seq=2)
+    daemon.hear_until_stop()
+    daemon.say("stopped", audio_s=1.0, utterances=1, dropped_s=0.0, event_seq=3)
+
+
+def gone(daemon):
+    daemon.say("hello", server="fake/1", protocol=1, encodings=["pcm_s16le"], presets=["fake"])
+    daemon.hear()
+    daemon.say("error", code="not_found", message="start anew", retryable=False, fatal=False)
+
+
+def older(daemon):
+    daemon.say("hello", server="fake/1", protocol=1, encodings=["pcm_s16le"], presets=["fake"])
+    daemon.hear()
+    daemon.say("error", code="bad_option", message="`resumable`?", fatal=False, data={"field": "resumable"})
+    daemon.hear()
+    daemon.say("started", session="s1", sample_rate=16000)
+    daemon.hear_until_stop()
+    daemon.stopped()
+
+
+def test_a_lost_connection_is_resumed_and_nothing_is_missing_or_doubled(control_socket, fake_audio):
+    pcm = bytes(range(32))
+    with fake_audio(first_half, second_half) as daemons, open_session(socket_path=control_socket) as session:
+        session.send(pcm)
+        assert isinstance(session.receive(timeout_s=60), SpeechStart)
+        told = session.receive(timeout_s=60)
+        assert isinstance(told, Resumed)
+        assert (told.position_s, told.again_bytes) == (0.0005, 16)
+        session.stop()
+        assert [type(event) for event in session] == [Final, Stopped]
+        assert daemons[1].audio == pcm[16:]
+
+
+def test_while_there_is_no_connection_audio_is_taken_and_polling_naps(control_socket, fake_audio):
+    path = control_socket.with_name("audio.sock")
+    hidden = path.with_name("hidden.sock")
+
+    def vanish(daemon):
+        daemon.greet(resume_token="t1")
+        path.rename(hidden)
+        daemon.cut()
+
+    def revived(daemon):
+        daemon.greet_again(token="t1", last_seq=0, position_s=0.0)
+        daemon.hear_until_stop()
+        daemon.say("stopped", audio_s=1.0, utterances=1, dropped_s=0.0, event_seq=1)
+
+    with fake_audio(vanish, revived) as daemons, open_session(socket_path=control_socket) as session:
+        while not hidden.exists():
+            time.sleep(0.01)
+        for _ in range(3):
+            assert select.select([session], [], [], 60)[0]  # as `sttctl listen` waits
+            assert session.poll() == []
+        session.send(bytes(640))
+        session.stop()
+        hidden.rename(path)
+        assert [type(event) for event in session] == [Resumed, Stopped]
+        assert len(daemons[1].audio) == 640
+
+
+def test_a_session_that_the_daemon_has_no_longer_ends_with_what_was_lost(control_socket, fake_audio):
+    with fake_audio(first_half, gone), open_session(socket_path=control_socket) as session:
+        session.send(bytes(32))
+        assert isinstance(session.receive(timeout_s=60), SpeechStart)
+        with pytest.raises(ConnectionLostError, match="1006"):
+            session.receive(timeout_s=60)
+        with pytest.raises(ConnectionLostError):
+            session.send(bytes(32))
+
+
+def test_a_session_that_the_daemon_has_no_longer_is_begun_anew_where_asked_for(control_socket, fake_audio):
+    with fake_audio(first_half, gone, dictation) as daemons:
+        with open_session(socket_path=control_socket, reconnect_s=60) as session:
+            session.send(bytes(32))
+            assert isinstance(session.receive(timeout_s=60), SpeechStart)
+            assert session.receive(timeout_s=60) == Reconnected(session="s1", lost_bytes=32)
+            session.stop()
+            assert isinstance(list(session)[-1], Stopped)
+        assert [daemon.ops[0]["op"] for daemon in daemons] == ["start", "resume", "start"]
+
+
+def test_an_older_daemon_is_asked_again_without_the_option(control_socket, fake_audio):
+    with fake_audio(older) as daemons:
+        with open_session(socket_path=control_socket, lang="en") as session:
+            session.stop()
+            assert isinstance(list(session)[-1], Stopped)
+        assert daemons[0].ops[:2] == [{"op": "start", "lang": "en", "resumable": True}, {"op": "start", "lang": "en"}]
+
+
+def test_what_is_not_to_be_resumed_is_not(control_socket, fake_audio):
+    with fake_audio(first_half) as daemons, open_session(socket_path=control_socket, resumable=False) as session:
+        session.send(bytes(32))
+        with pytest.raises(ConnectionLostError, match="1006"):
+            list(session)
+        assert daemons[0].ops[0]["resumable"] is False

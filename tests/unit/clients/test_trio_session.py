@@ -1,6 +1,7 @@
 """The Trio session, against scripted daemons on real sockets. Real clock: the daemons live in threads."""
 
 import socket
+import threading
 
 import pytest
 import trio
@@ -9,6 +10,7 @@ from sttd_client import (
     Final,
     NoDaemonError,
     Reconnected,
+    Resumed,
     SpeechStart,
     Stopped,
     TcpAddress,
@@ -144,7 +146,7 @@ async def test_it_reconnects_when_asked_and_says_so(control_socket, fake_audio):
         assert daemons[1].audio == b"\1\1"
 
 
-async def gone(path):
+async def vanished(path):
     while path.exists():  # noqa: ASYNC110 - the daemon is in a thread
         await trio.sleep(0.01)
 
@@ -160,7 +162,7 @@ async def test_audio_sent_while_there_is_no_connection_is_counted(control_socket
 
     with fake_audio(restart, dictation):
         async with open_session(socket_path=control_socket, reconnect_s=60) as session:
-            await gone(path)
+            await vanished(path)
             await session.send(bytes(640))
             hidden.rename(path)
             assert await session.receive() == Reconnected(session="s1", lost_bytes=640)
@@ -225,8 +227,126 @@ async def test_a_stop_while_the_connection_is_made_anew_ends_the_session(control
 
     with fake_audio(vanish, dictation):
         async with open_session(socket_path=control_socket, reconnect_s=60) as session:
-            await gone(path)
+            await vanished(path)
             await trio.sleep(0.3)  # so that it waits between two attempts
             await session.stop()
             hidden.rename(path)
             assert isinstance([event async for event in session][-1], Stopped)
+
+
+def first_half(daemon):
+    daemon.greet(resume_token="t1")
+    daemon.hear()
+    daemon.say("speech_start", utterance=1, at_s=0.1, event_seq=1)
+    daemon.cut()
+
+
+def second_half(daemon):
+    daemon.greet_again(token="t1", last_seq=1, position_s=0.0005)
+    while len(daemon.audio) < 16:
+        daemon.hear()
+    daemon.say("speech_start", utterance=1, at_s=0.1, event_seq=1)  # it was heard
+    daemon.final(1, "hello", event_seq=2)
+    daemon.hear_until_stop()
+    daemon.say("stopped", audio_s=1.0, utterances=1, dropped_s=0.0, event_seq=3)
+
+
+def gone(daemon):
+    daemon.say("hello", server="fake/1", protocol=1, encodings=["pcm_s16le"], presets=["fake"])
+    daemon.hear()
+    daemon.say("error", code="not_found", message="start anew", retryable=False, fatal=False)
+
+
+def older(daemon):
+    daemon.say("hello", server="fake/1", protocol=1, encodings=["pcm_s16le"], presets=["fake"])
+    daemon.hear()
+    daemon.say("error", code="bad_option", message="`resumable`?", fatal=False, data={"field": "resumable"})
+    daemon.hear()
+    daemon.say("started", session="s1", sample_rate=16000)
+    daemon.hear_until_stop()
+    daemon.stopped()
+
+
+async def test_a_lost_connection_is_resumed_and_nothing_is_missing_or_doubled(control_socket, fake_audio):
+    pcm = bytes(range(32))
+    with fake_audio(first_half, second_half) as daemons:
+        async with open_session(socket_path=control_socket) as session:
+            await session.send(pcm)
+            assert isinstance(await session.receive(), SpeechStart)
+            told = await session.receive()
+            assert isinstance(told, Resumed)
+            assert (told.position_s, told.again_bytes) == (0.0005, 16)
+            await session.stop()
+            assert [type(event) async for event in session] == [Final, Stopped]
+        assert daemons[1].audio == pcm[16:]
+
+
+async def test_while_there_is_no_connection_audio_is_taken(control_socket, fake_audio):
+    path = control_socket.with_name("audio.sock")
+    hidden = path.with_name("hidden.sock")
+
+    def vanish(daemon):
+        daemon.greet(resume_token="t1")
+        path.rename(hidden)
+        daemon.cut()
+
+    def revived(daemon):
+        daemon.greet_again(token="t1", last_seq=0, position_s=0.0)
+        daemon.hear_until_stop()
+        daemon.say("stopped", audio_s=1.0, utterances=1, dropped_s=0.0, event_seq=1)
+
+    with fake_audio(vanish, revived) as daemons:
+        async with open_session(socket_path=control_socket) as session:
+            await vanished(path)
+            await session.send(bytes(640))
+            await session.stop()
+            hidden.rename(path)
+            assert [type(event) async for event in session] == [Resumed, Stopped]
+            assert len(daemons[1].audio) == 640
+
+
+async def test_a_send_that_is_cancelled_costs_no_connection(control_socket, fake_audio):
+    def deaf(daemon):
+        daemon.greet(resume_token="t1")
+        reading.wait(60)
+        daemon.hear_until_stop()
+        daemon.say("stopped", audio_s=1.0, utterances=1, dropped_s=0.0, event_seq=1)
+
+    reading = threading.Event()
+    with fake_audio(deaf) as daemons:
+        async with open_session(socket_path=control_socket) as session:
+            sent = bytes(3 * MAX_MESSAGE_BYTES)
+            with trio.move_on_after(0.2) as scope:
+                await session.send(sent)
+            assert scope.cancelled_caught
+            reading.set()
+            await session.stop()
+            assert [type(event) async for event in session] == [Stopped]
+            assert daemons[0].audio == sent
+
+
+async def test_a_session_that_the_daemon_has_no_longer_ends_with_what_was_lost(control_socket, fake_audio):
+    with fake_audio(first_half, gone):
+        async with open_session(socket_path=control_socket) as session:
+            await session.send(bytes(32))
+            assert isinstance(await session.receive(), SpeechStart)
+            with pytest.raises(ConnectionLostError, match="1006"):
+                await session.receive()
+
+
+async def test_a_session_that_the_daemon_has_no_longer_is_begun_anew_where_asked_for(control_socket, fake_audio):
+    with fake_audio(first_half, gone, dictation):
+        async with open_session(socket_path=control_socket, reconnect_s=60) as session:
+            await session.send(bytes(32))
+            assert isinstance(await session.receive(), SpeechStart)
+            assert await session.receive() == Reconnected(session="s1", lost_bytes=32)
+            await session.stop()
+            assert isinstance([event async for event in session][-1], Stopped)
+
+
+async def test_an_older_daemon_is_asked_again_without_the_option(control_socket, fake_audio):
+    with fake_audio(older) as daemons:
+        async with open_session(socket_path=control_socket, lang="en") as session:
+            await session.stop()
+            assert isinstance([event async for event in session][-1], Stopped)
+        assert daemons[0].ops[:2] == [{"op": "start", "lang": "en", "resumable": True}, {"op": "start", "lang": "en"}]
