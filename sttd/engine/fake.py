@@ -67,6 +67,7 @@ class FakeModel:
         """There is nothing to give back."""
 
     def _hear(self, item: DecodeItem) -> Hypothesis:
+        item = item.alone()
         word_s = self.options.word_ms / 1000
         count = int(1000 * len(item.samples) / SAMPLE_RATE // self.options.word_ms)
         spoken = item.options.prefix.split()
