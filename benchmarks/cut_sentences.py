@@ -63,8 +63,12 @@ class Composed:
 
 @attrs.define(eq=False, kw_only=True)
 class Timed(Replay):
-    """A replay in which finals and speculations take the time of their decode, and all of it is counted."""
+    """A replay in which finals and speculations take the time of their decode, and all of it is counted.
 
+    Interims do, too, where no `decode_s` is given for them.
+    """
+
+    decode_s: float = 0.0
     cpu_s: dict[bool, float] = attrs.field(factory=lambda: {True: 0.0, False: 0.0})  # by whether it was an interim
     _heard: dict[JobId, float] = attrs.field(factory=dict)
 
@@ -73,7 +77,7 @@ class Timed(Replay):
             self.recogniser.hear(submit.item.samples, submit.item.options, lead=submit.item.lead)
             interim = submit.job_class is JobClass.INTERIM
             self.cpu_s[interim] += self.recogniser.spent_s
-            self._heard[submit.job] = self.decode_s if interim else self.recogniser.spent_s
+            self._heard[submit.job] = (interim and self.decode_s) or self.recogniser.spent_s
         return self._heard[submit.job]
 
 
@@ -127,24 +131,31 @@ def _row(replay: Timed, session: Composed) -> dict[str, object]:
     finals = [(at_s, event) for at_s, event in replay.said if isinstance(event, Final)]
     ends_s = {event.utterance: event.at_s for _, event in replay.said if isinstance(event, SpeechEnd)}
     waits_s = [at_s - ends_s[final.utterance] for at_s, final in finals]
-    wrong, figures = Errors(), Figures()
+    wrong = Errors()
     for begin_s, end_s, text in session.sentences:
         wrong += errors(text, " ".join(f.text for _, f in finals if f.start_s < end_s and begin_s < f.end_s))
-    for _, final in finals:
-        shown = [(at_s, each) for at_s, each in replay.said if isinstance(each, Interim)]
-        mine = [(at_s, each) for at_s, each in shown if each.utterance == final.utterance]
-        figures.add(Utterance(interims=mine, final=final.text, ends=(), onset_s=final.start_s))
     continued = sum(submit.item.lead is not None for submit in replay.last.values())
     return {
         "pieces": round(len(finals) / len(session.sentences), 2),
         "continued_pct": round(100 * continued / max(1, len(finals))),
         "wer_pct": wrong.rate_pct,
-        "contradicted_pct": figures.row()["contradicted_pct"],
+        "contradicted_pct": figures_of(replay).row()["contradicted_pct"],
         "final_p50_s": round(load.percentile(waits_s, 0.5) or 0, 2),
         "final_p95_s": round(load.percentile(waits_s, 0.95) or 0, 2),
         "cpu_finals": round(replay.cpu_s[False] / session.speech_s, 3),
         "cpu": round(sum(replay.cpu_s.values()) / session.speech_s, 3),
     }
+
+
+def figures_of(replay: Replay) -> Figures:
+    """What the client was shown, but for when words were spoken."""
+    figures = Figures()
+    shown = [(at_s, event) for at_s, event in replay.said if isinstance(event, Interim)]
+    for _, final in replay.said:
+        if isinstance(final, Final):
+            mine = [(at_s, each) for at_s, each in shown if each.utterance == final.utterance]
+            figures.add(Utterance(interims=mine, final=final.text, ends=(), onset_s=final.start_s))
+    return figures
 
 
 def compose(spoken: Sequence[tuple[Samples, str]], *, pause_s: float) -> Composed:

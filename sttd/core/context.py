@@ -8,8 +8,8 @@ decodes does the cutting). Rules:
     `NEAR_S` before this one begins; if its text is known by then; and if both are in one language. Whoever ends an
     utterance himself has said what he meant to say.
  2. **How much.** The one before and, while each is near the next, those before that, as long as they fit into `LEAD_S`
-    and with the utterance into `MOST_S`. Of one that does not fit alone its end, from a quiet place on; then there is
-    more text than sound.
+    and with the utterance into what costs no more than that alone (`LIMITS_S`). Of one that does not fit alone its end,
+    from a quiet place on; then there is more text than sound.
  3. **Forgotten** is what was said once the silence after it is too long, once an utterance has no text or none that a
     decode made, and by `configure` with another language: a session that changes its language begins anew.
 
@@ -25,8 +25,9 @@ from sttd.core.types import SAMPLE_RATE, Final, Lead, Samples, seconds
 
 NEAR_S = 1.5
 LEAD_S = 8.0
-MOST_S = 12.4
-_LEAST_S = 2.0  # chosen: of a long utterance less than this is not worth a cut
+# What encoder windows of 15, 20 and 30 s hold, with the quiet that short ones must have behind the audio.
+LIMITS_S = (12.4, 17.4, 29.9)
+LEAST_S = 1.5  # chosen: less holds no words to go on from
 _SEARCH_S = 1.0  # chosen: where the end of a long utterance begins is looked for in so much
 _QUIET = SAMPLE_RATE // 25  # chosen: the quietest 40 ms
 _LATE_S = 1.5  # an onset is known so long after it was, at most (`core/utterance.py`)
@@ -43,7 +44,7 @@ class _Part:
 
     def end(self, limit: int) -> _Part | None:
         """Its end of at most so many samples, from the quietest place of the first second of that on."""
-        if limit < _LEAST_S * SAMPLE_RATE:
+        if limit < LEAST_S * SAMPLE_RATE:
             return None
         samples = self.samples[-limit:]
         searched = np.square(samples[: round(_SEARCH_S * SAMPLE_RATE)])
@@ -96,7 +97,9 @@ class SessionContext:
         """
         if not self._is_near(utterance, begin_s=begin_s, language=language):
             return None
-        parts = _fitting(self._parts, round(MOST_S * SAMPLE_RATE) - len(samples))
+        rooms = (round(limit_s * SAMPLE_RATE) - len(samples) for limit_s in LIMITS_S)
+        room = next((room for room in rooms if room >= LEAST_S * SAMPLE_RATE), 0)
+        parts = _fitting(self._parts, room)
         if not parts:
             return None
         audio = np.concatenate([part.samples for part in parts])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.core import context
-from sttd.core.context import LEAD_S, MOST_S, NEAR_S, SessionContext
+from sttd.core.context import LEAD_S, LEAST_S, LIMITS_S, NEAR_S, SessionContext
 from sttd.core.results import NOT_DECODED
 from sttd.core.types import SAMPLE_RATE, Final
 
@@ -64,7 +64,7 @@ def test_what_was_said_just_before_stands_in_front():
         {"number": 1},
         {"language": "de"},
         {"language": None},  # not settled
-        {"own_s": MOST_S - 1.0},  # both are too long
+        {"own_s": LIMITS_S[-1] - 1.0},  # both are too long
     ],
 )
 def test_nothing_stands_in_front_of_what_does_not_go_on(where):
@@ -119,6 +119,15 @@ def test_of_a_long_utterance_its_end_stands_in_front_from_a_quiet_place_on():
     assert found[0][0] == 0.0
 
 
+@pytest.mark.parametrize("limit_s", LIMITS_S)
+def test_both_are_no_longer_than_what_the_utterance_costs_anyway(limit_s):
+    session = SessionContext()
+    session.said(final(1, start_s=0.0, end_s=9.0), audio(9.0), decoded=True)
+    found = before(session, begin_s=10.0, own_s=limit_s - LEAST_S - 1.0)
+    assert found is not None
+    assert limit_s - 1.1 < len(found[0]) / SAMPLE_RATE <= limit_s
+
+
 def test_what_ended_long_ago_is_forgotten():
     session = said(FIRST)
     session.passed(round((2.0 + NEAR_S) * SAMPLE_RATE))
@@ -147,7 +156,7 @@ def test_no_more_is_kept_or_decoded_than_is_allowed(spoken, own_s):
         samples, lead = found
         assert 0 < lead.samples <= LEAD_S * SAMPLE_RATE
         assert len(samples) == lead.samples + round(own_s * SAMPLE_RATE)
-        assert len(samples) <= MOST_S * SAMPLE_RATE
+        assert len(samples) <= LIMITS_S[-1] * SAMPLE_RATE
         assert lead.text
         assert spoken[-1][2:] == (spoken[-1][2], "e")
 
