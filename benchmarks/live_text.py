@@ -28,6 +28,7 @@ from __future__ import annotations
 import hashlib
 import math
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -51,6 +52,7 @@ from sttd.core.types import (
     Hypothesis,
     Interim,
     JobClass,
+    Lead,
     Outcome,
     Samples,
 )
@@ -72,24 +74,28 @@ class Recogniser:
 
     model: Model
     known: dict[tuple[object, ...], Hypothesis] = attrs.field(factory=dict)
+    cpu_s: dict[tuple[object, ...], float] = attrs.field(factory=dict)  # of each decode, on a core
+    spent_s: float = 0.0  # the newest answer's
 
-    def hear(self, samples: Samples, options: DecodeOptions) -> Hypothesis:
+    def hear(self, samples: Samples, options: DecodeOptions, *, lead: Lead | None = None) -> Hypothesis:
         """As an engine does; batches and what was computed of a recording before are left out.
 
         A final that is told to keep a text, and does so by itself, is decoded as any other.
         """
         if options.keep:
-            free = self.hear(samples, attrs.evolve(options, **FREE))
+            free = self.hear(samples, attrs.evolve(options, **FREE), lead=lead)
             if options.keep_margin < 0 or keeps(options.keep, free.text, language=free.language):
                 return free
         else:
             options = attrs.evolve(options, keep_margin=0.0)
-        key = (hashlib.sha1(samples.tobytes()).digest(), options)
+        key = (hashlib.sha1(samples.tobytes()).digest(), options, lead)
         if key not in self.known:
-            (heard,) = self.model.decode([DecodeItem(samples=samples, options=options)])
+            began_s = time.process_time()
+            (heard,) = self.model.decode([DecodeItem(samples=samples, options=options, lead=lead)])
             if not isinstance(heard, Hypothesis):
                 raise TypeError(f"no hypothesis: {heard}")
-            self.known[key] = heard
+            self.known[key], self.cpu_s[key] = heard, time.process_time() - began_s
+        self.spent_s = self.cpu_s[key]
         return self.known[key]
 
 
@@ -134,7 +140,8 @@ class Replay:
             if done > self.now or job not in self._jobs:
                 continue
             del self._jobs[job]
-            hypothesis = self.recogniser.hear(submit.item.samples, submit.item.options)
+            item = submit.item
+            hypothesis = self.recogniser.hear(item.samples, item.options, lead=item.lead)
             took_s = self._takes_s(submit)
             outcome = Outcome(hypothesis=hypothesis, queue_s=0.0, started=done - took_s, decode_s=took_s, batch_size=1)
             self._do(self.hearing.decoded(job, outcome, now=self.now))
@@ -168,7 +175,7 @@ class Replay:
         found = []
         for number, submit in self.last.items():
             options = attrs.evolve(submit.item.options, words=True, **FREE)
-            heard = self.recogniser.hear(submit.item.samples, options)
+            heard = self.recogniser.hear(submit.item.samples, options, lead=submit.item.lead)
             start_s = max(0.0, finals[number].start_s - self.hearing.tuning.pre_roll_ms / 1000)
             found.append(
                 Utterance(

@@ -88,7 +88,7 @@ def compose(spoken: list[Samples]) -> tuple[bytes, list[tuple[float, float]]]:
     """The session, and where each sentence begins and ends in it, seconds."""
     pieces, truth, at = [np.zeros(load.RATE // 2, np.float32)], [], load.RATE // 2
     for sentence in spoken:
-        split = _quietest(sentence)
+        split = quietest(sentence)
         pause = np.zeros(round(load.RATE * PAUSES_S[len(truth) % len(PAUSES_S)]), np.float32)
         gap = np.zeros(round(load.RATE * GAP_S), np.float32)
         pieces += [sentence[:split], pause, sentence[split:], gap]
@@ -100,7 +100,7 @@ def compose(spoken: list[Samples]) -> tuple[bytes, list[tuple[float, float]]]:
     return (np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes(), truth
 
 
-def _quietest(samples: Samples) -> int:
+def quietest(samples: Samples) -> int:
     """The middle of the quietest 40 ms between a third and three quarters."""
     width = load.RATE // 25
     first, last = len(samples) // 3, 3 * len(samples) // 4

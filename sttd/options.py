@@ -23,6 +23,7 @@ from sttd.fields import asked, flag, integer, name, nested, number, refuse, rule
 Kind = Literal["live", "file"]
 Task = Literal["transcribe", "translate"]
 Overflow = Literal["wait", "drop"]
+Context = Literal["auto", "off"]
 Api = Literal["sttd", "openai", "realtime", "wyoming", "deepgram"]  # by which wire a session came
 RawEncoding = Literal["pcm_s16le", "pcm_s32le", "pcm_f32le", "mulaw", "alaw"]
 Encoding = Literal[RawEncoding, "container"]
@@ -230,6 +231,13 @@ class SessionOptions:
         choices=("wait", "drop"),
         default="wait",
         changes="session",
+    )
+    context: Context = string(
+        "what a final is decoded with: `auto`, also the end of what was said just before, where the speaker goes on "
+        "soon; `off`, its own audio alone",
+        choices=("auto", "off"),
+        default="auto",
+        changes="utterance",
     )
     lock_stable: bool = flag("the final keeps what interims called stable", default=False, changes="session")
     resumable: bool = flag(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
-from sttd.options import Encoding, Kind, Overflow, Task
+from sttd.options import Context, Encoding, Kind, Overflow, Task
 
 
 class Endpointing(TypedDict, total=False):
@@ -32,6 +32,7 @@ class ConfigureOptions(TypedDict, total=False):
     hotwords: Sequence[str] | None
     interim: bool | None
     endpointing: Endpointing | Literal[False] | None
+    context: Context | None
 
 
 class StartOptions(ConfigureOptions, total=False):

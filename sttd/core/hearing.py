@@ -22,6 +22,7 @@ import attrs
 
 from sttd.core import actions as do
 from sttd.core.actions import JobId, Role, Say
+from sttd.core.context import SessionContext
 from sttd.core.endpointer import Activity
 from sttd.core.languages import SessionLanguages
 from sttd.core.results import empty_final
@@ -62,6 +63,7 @@ class Hearing:
     dropped_s: float = attrs.field(default=0.0, init=False)
     client_left: bool = attrs.field(default=False, init=False)  # nobody reads any more; finals are still decoded
     languages: SessionLanguages = attrs.field(init=False)
+    context: SessionContext = attrs.field(factory=SessionContext, init=False)
     _assembler: UtteranceAssembler = attrs.field(init=False)
     _owed: dict[int, Turn | Final] = attrs.field(factory=dict, init=False)  # by number, which is their order
 
@@ -126,6 +128,8 @@ class Hearing:
             interim_waits: `live_job` is still in the queue.
         """
         actions = self._act(self._assembler.push(frames, activity), now=now)
+        if not self._owed:
+            self.context.passed(self.position)
         return [*actions, *self._show_if_due(now=now, load=load, waits=interim_waits)]
 
     def look(self, *, now: float, load: float = 0.0, interim_waits: bool = False) -> list[Action]:
@@ -158,6 +162,7 @@ class Hearing:
         self.options = attrs.evolve(self.options, **given)
         if "lang" in given or "languages" in given:
             self.languages = self._languages_of_options()  # utterances that have begun keep theirs
+            self.context = SessionContext()
         return actions
 
     def skip(self, samples: int, *, now: float) -> list[Action]:
@@ -245,6 +250,7 @@ class Hearing:
                 tuning=self.tuning,
                 session=self.session,
                 languages=self.languages,
+                context=self.context,
                 client_left=self.client_left,
             )
             self._owed[event.utterance] = turn

@@ -31,7 +31,10 @@ Rules:
     those words while it is no less probable than by the margin. With `lock_stable` the text is forced, and kept in any
     case. Where interims have made more stable since a speculation began and it contradicts that, the utterance is
     decoded again; if that fails, the speculation stands.
- 7. **Exactly one final**, whatever becomes of models and decodes. Without a decode its text is what the client was told
+ 7. **Context.** A final is decoded with what the utterance goes on from in front of it (`core/context.py`), if that is
+    known when its decode is asked for. Interims are not: they would take half as long again, and what of them is stable
+    the final keeps (rule 6).
+ 8. **Exactly one final**, whatever becomes of models and decodes. Without a decode its text is what the client was told
     to be stable. Nothing but it follows the end of the speech.
 """
 
@@ -45,8 +48,9 @@ import attrs
 from sttd.core import text as text_rules
 from sttd.core.actions import Action, Cancel, Hint, JobId, Lease, Promote, Release, Role, Say, Submit
 from sttd.core.cadence import Cadence
+from sttd.core.context import SessionContext
 from sttd.core.languages import SessionLanguages, UtteranceLanguage
-from sttd.core.results import NOT_DECODED, final_of, interim_words
+from sttd.core.results import NOT_DECODED, final_of, interim_words, is_decoded
 from sttd.core.stabiliser import Stabiliser
 from sttd.core.types import (
     DecodeItem,
@@ -58,6 +62,7 @@ from sttd.core.types import (
     Hypothesis,
     Interim,
     JobClass,
+    Lead,
     Outcome,
     Samples,
     SpeechEnd,
@@ -124,6 +129,7 @@ class Turn:
         tuning: of the session.
         session: its name, unique in this daemon.
         languages: what its session knows about the language that is spoken.
+        context: what was said before it.
         client_left: nobody reads any more; finals are still decoded.
     """
 
@@ -132,6 +138,7 @@ class Turn:
     tuning: Tuning
     session: str
     languages: SessionLanguages
+    context: SessionContext = attrs.field(factory=SessionContext)
     client_left: bool = False
     phase: Phase = attrs.field(default=Phase.SPEAKING, init=False)
     ended_at: float | None = attrs.field(default=None, init=False)  # when its end was decided
@@ -467,13 +474,15 @@ class Turn:
         )
 
     def _undecoded(self) -> list[Action]:
-        """The final of an utterance of which nothing could be decoded (rule 7)."""
+        """The final of an utterance of which nothing could be decoded (rule 8)."""
         assert self._closed is not None
         end, reason = self._closed.end_sample, self._closed.reason
         return self._done(self._final(self.stable_text, end_sample=end, reason=reason))
 
     def _done(self, final: Final) -> list[Action]:
         self.phase, self.final, self._awaited = Phase.DONE, final, None
+        if self._closed is not None:
+            self.context.said(final, self._closed.samples, decoded=is_decoded(final))
         return [*self._give_up_interim(), *self._give_up_speculation(), Release(self.number)]
 
     def _give_up_interim(self) -> list[Action]:
@@ -492,25 +501,38 @@ class Turn:
         """Seconds of audio from the onset on."""
         return seconds(len(samples) - (self.opened.at_sample - self.opened.start_sample))
 
+    def _before(self, samples: Samples) -> tuple[Samples, Lead] | None:
+        """The audio with its lead, and that (rule 7)."""
+        options = self.options
+        if options.context == "off" or options.kind == "file" or options.task == "translate":
+            return None
+        begin_s = seconds(self.opened.at_sample)
+        return self.context.before(self.number, samples, begin_s=begin_s, language=self._language.code)
+
     def _submit(
         self, job: JobId, samples: Samples, job_class: JobClass, *, now: float, complete: bool = False
     ) -> Submit:
         options, file = self.options, self.options.kind == "file"
         interim = job_class is JobClass.INTERIM
         settled = self._language.code
+        before = None if interim else self._before(samples)
+        locked = options.lock_stable and before is None  # behind a lead a text is kept at any price, not forced at once
         decode = DecodeOptions(
             effort=Effort.QUICK if interim else Effort.TIMED if file else Effort.FULL,
             language=settled,
             # A final also says to later utterances what its sound was.
-            languages=None if settled and interim else self._language.prior(speech_s=self._speech_s(samples)),
+            languages=None
+            if before or (settled and interim)
+            else self._language.prior(speech_s=self._speech_s(samples)),
             task=options.task,
             words=options.words and not interim,
             prompt=options.prompt,
             hotwords=options.hotwords,
-            prefix=self.stable_text if options.lock_stable and not interim else "",
-            keep="" if options.lock_stable or interim or file else self.stable_text,
-            keep_margin=self.tuning.keep_margin,
+            prefix=self.stable_text if locked and not interim else "",
+            keep="" if locked or interim or file else self.stable_text,
+            keep_margin=math.inf if options.lock_stable else self.tuning.keep_margin,
         )
+        recording = f"{self.session}/{self.number}"
         if job_class is JobClass.FINAL and file:
             job_class = JobClass.FILE
         return Submit(
@@ -518,10 +540,12 @@ class Turn:
             role="interim" if interim and options.interim_model != options.model else "final",
             job_class=job_class,
             item=DecodeItem(
-                samples=samples,
+                samples=samples if before is None else before[0],
                 options=decode,
-                recording=None if file else f"{self.session}/{self.number}",  # a window of a file is decoded once
+                # A window of a file is decoded once. With a lead the recording begins elsewhere.
+                recording=None if file else recording if before is None else f"{recording} with its lead",
                 complete=complete,
+                lead=None if before is None else before[1],
             ),
             deadline=now + _DEADLINE_S[job_class],
         )

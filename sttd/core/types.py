@@ -72,6 +72,21 @@ class DecodeOptions:
     keep_margin: float = 0.0  # mean log probability of a token; looked at by `Effort.FULL`
 
 
+@attrs.frozen(kw_only=True)
+class Lead:
+    """The end of what was said before an item, in front of its audio, so that what it goes on from is heard with it.
+
+    Args:
+        samples: so many at the beginning of the item's are not of it.
+        text: what was heard in them when they were decoded.
+        whole: the text is of these samples; else it may begin before them.
+    """
+
+    samples: int
+    text: str
+    whole: bool = True
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class DecodeItem:
     """One piece of audio on its way to the engine.
@@ -84,6 +99,7 @@ class DecodeItem:
         complete: the speaker was done at its end, although no quiet follows in it.
         known: what earlier calls found out about an item that they left unfinished; a value in the words of its model.
         step: tries that were made of it before; items of different steps are not decoded alike.
+        lead: what stands in front of it. What is heard is of the item alone, and so are its times.
     """
 
     samples: Samples
@@ -92,6 +108,13 @@ class DecodeItem:
     complete: bool = False
     known: object = None
     step: int = 0
+    lead: Lead | None = None
+
+    def alone(self) -> DecodeItem:
+        """Without what stands in front of it."""
+        if self.lead is None:
+            return self
+        return attrs.evolve(self, samples=self.samples[self.lead.samples :], recording=None, lead=None)
 
 
 @attrs.frozen(kw_only=True)

@@ -98,6 +98,7 @@ class FakeModel(FakePlanner):
                 raise RuntimeError("a fault that was asked for")
 
     def _hear(self, item: DecodeItem) -> Hypothesis:
+        item = item.alone()
         word_s = self.options.word_ms / 1000
         count = int(1000 * len(item.samples) / SAMPLE_RATE // self.options.word_ms)
         spoken = item.options.prefix.split()

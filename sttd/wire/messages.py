@@ -62,6 +62,7 @@ class _Options:
     hotwords: tuple[str, ...] | None = None
     endpointing: EndpointingFields | Literal[False] | None = None
     overflow: str | None = None
+    context: str | None = None
     lock_stable: bool | None = None
     resumable: bool | None = None
     label: str | None = None
@@ -128,6 +129,7 @@ class Configure:
     hotwords: tuple[str, ...] | None = None
     interim: bool | None = None
     endpointing: EndpointingFields | Literal[False] | None = None
+    context: str | None = None
 
     def __attrs_post_init__(self) -> None:
         _check_languages(self.lang, self.languages)

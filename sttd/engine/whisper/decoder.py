@@ -4,6 +4,9 @@ Interims and finals see the shortest window that `interim_windows` and `final_wi
 (`doubt`) sees the full one of 3000 frames, as Whisper was trained. Files always do. Files and finals of more than
 `LONG_S` are decoded with timestamps, which say where their segments lie and where there is more to hear. What is
 searched for and how often is the business of `search`, what is written down that of `writing`.
+
+An item with a lead is heard together with it, and what is new of the text is its own (`core/leads.py`). Where that
+cannot be told, or the text breaks off, it is decoded once more, alone.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
+from sttd.core import leads
 from sttd.core.forms import keeps
 from sttd.core.types import (
     SAMPLE_RATE,
@@ -42,7 +46,7 @@ from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.passes import Known
 from sttd.engine.whisper.search import Attempt, Language, Search
 from sttd.engine.whisper.segments import speaks_on, split_at_timestamps
-from sttd.engine.whisper.tokens import TextCodec
+from sttd.engine.whisper.tokens import TextCodec, compression_ratio
 from sttd.engine.whisper.writing import Writer
 from sttd.host import logs
 
@@ -136,6 +140,24 @@ class Decoder:
         again, or three times as long as in a short window. An item for which nobody waits any more is not tried again.
         Only windows of files are left unfinished, when asked to hurry.
         """
+        if all(item.lead is None for item in batch):
+            return self._decode(batch, waiters=waiters)
+        results = self._decode([_once(item) for item in batch], waiters=waiters)
+        alone: dict[int, DecodeItem] = {}
+        for index, item in enumerate(batch):
+            heard = results[index]
+            if item.lead is None or isinstance(heard, Unfinished):
+                continue
+            own = leads.own(item, heard)
+            if own is not None:
+                results[index] = attrs.evolve(own, compression_ratio=compression_ratio(own.text))
+            elif not waiters.gone(index):
+                alone[index] = item.alone()
+        for index, heard in self._by_key(alone, waiters=waiters).items():
+            results[index] = heard
+        return results
+
+    def _decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters) -> list[Hypothesis | Unfinished]:
         key = self.batch_key(batch[0])
         features = [self._features(item, window=key.window) for item in batch]
         encoded = encode(self._whisper, np.stack(features))
@@ -165,7 +187,7 @@ class Decoder:
             found |= {index: Known.of(batch[index]).whole(hypothesis) for index, hypothesis in made.items()}
             if key.effort is Effort.FULL and len(found) < len(batch):
                 for index, attempt in settled.items():
-                    if self._open_s(batch[index], attempt) is None:
+                    if batch[index].lead is None and self._open_s(batch[index], attempt) is None:
                         waiters.tell(index, found[index])
         results = self._in_full(batch, again, waiters=waiters) if again else {}
         results |= self._passes(
@@ -205,17 +227,19 @@ class Decoder:
         margin at most, as the alignment says of both, for a search does not say how probable a forced beginning is.
         Whatever goes wrong with it, the attempt that was free stands.
         """
-        freed = [
-            index
+        wanted = {
+            index: self._to_keep(batch[index], attempt, languages[index])
             for index, attempt in attempts.items()
-            if self._contradicts(batch[index], attempt, languages[index]) and not waiters.gone(index)
-        ]
+            if not waiters.gone(index)
+        }
+        freed = [index for index, text in wanted.items() if text]
         if not freed:
             return dict(attempts)
         try:
             again = self._search.forced(
                 encoded.take(freed),
                 [batch[index] for index in freed],
+                texts=[wanted[index] for index in freed],
                 timestamps=key.timestamps,
                 languages=[languages[index] for index in freed],
             )
@@ -232,9 +256,21 @@ class Decoder:
                 kept[index] = attrs.evolve(attempt, avg_logprob=min(0.0, attempts[index].avg_logprob - gap))
         return kept
 
-    def _contradicts(self, item: DecodeItem, attempt: Attempt, language: Language) -> bool:
+    def _to_keep(self, item: DecodeItem, attempt: Attempt, language: Language) -> str:
+        """What the text must begin with to keep what it is to keep; empty where it does so, or has nothing to.
+
+        Behind a lead that is also what was heard of the lead: to the text that is out it need not agree.
+        """
         keep, text = item.options.keep, self._codec.decode(attempt.tokens).strip()
-        return bool(keep and text) and not keeps(keep, text, language=language.code)
+        if not keep or not text:
+            return ""
+        before = ""
+        if item.lead is not None:
+            divided = leads.divide(item.lead, text)
+            if divided is None:
+                return ""  # it is decoded alone
+            before, text = divided.lead_text, divided.own_text
+        return "" if keeps(keep, text, language=language.code) else f"{before} {keep}".strip()
 
     def _mean_logprobs(
         self,
@@ -263,7 +299,7 @@ class Decoder:
     ) -> dict[int, Hypothesis | Unfinished]:
         """Some items, heard in the full window."""
         full = attrs.evolve(self, settings=attrs.evolve(self._settings, interim_windows=(), final_windows=()))
-        found = full.decode([batch[index] for index in indices], waiters=SomeWaiters(waiters, tuple(indices)))
+        found = full._decode([batch[index] for index in indices], waiters=SomeWaiters(waiters, tuple(indices)))
         return dict(zip(indices, found, strict=True))
 
     def _passes(
@@ -298,9 +334,14 @@ class Decoder:
         if rests and timed and waiters.hurry():
             return results | {index: Unfinished(item) for index, item in rests.items()}
         # Rests of one length share a call; those of finals may be so short that they have another key.
-        for key in dict.fromkeys(map(self.batch_key, rests.values())):
-            some = [index for index, item in rests.items() if self.batch_key(item) == key]
-            heard = self.decode([rests[index] for index in some], waiters=SomeWaiters(waiters, tuple(some)))
+        return results | self._by_key(rests, waiters=waiters)
+
+    def _by_key(self, items: Mapping[int, DecodeItem], *, waiters: Waiters) -> dict[int, Hypothesis | Unfinished]:
+        """More items of a batch, in as many calls as they have keys."""
+        results: dict[int, Hypothesis | Unfinished] = {}
+        for key in dict.fromkeys(map(self.batch_key, items.values())):
+            some = [index for index, item in items.items() if self.batch_key(item) == key]
+            heard = self._decode([items[index] for index in some], waiters=SomeWaiters(waiters, tuple(some)))
             results |= zip(some, heard, strict=True)
         return results
 
@@ -316,6 +357,11 @@ class Decoder:
             open_s = end_s if duration_s - end_s >= UNHEARD_S and speaks_on(samples, after_s=end_s) else None
         more = open_s and duration_s - open_s >= MIN_REST_S and Known.of(item).resumes
         return open_s if more else None
+
+
+def _once(item: DecodeItem) -> DecodeItem:
+    """Behind a lead a text that breaks off is not gone on with."""
+    return item if item.lead is None else attrs.evolve(item, known=Known(resumes=0))
 
 
 def _heard(item: DecodeItem) -> Samples:

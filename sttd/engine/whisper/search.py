@@ -125,10 +125,19 @@ class Search:
                 return
 
     def forced(
-        self, encoded: Encoded, batch: Sequence[DecodeItem], *, timestamps: bool, languages: Sequence[Language]
+        self,
+        encoded: Encoded,
+        batch: Sequence[DecodeItem],
+        *,
+        texts: Sequence[str],
+        timestamps: bool,
+        languages: Sequence[Language],
     ) -> list[Attempt]:
-        """One more attempt at each item, with the text forced that it is to keep."""
-        items = [attrs.evolve(one, options=attrs.evolve(one.options, prefix=one.options.keep)) for one in batch]
+        """One more attempt at each item, which begins with its text."""
+        items = [
+            attrs.evolve(one, options=attrs.evolve(one.options, prefix=text))
+            for one, text in zip(batch, texts, strict=True)
+        ]
         prompts = [
             self.codec.prompt(item.options, language=language.code, timestamps=timestamps)
             for item, language in zip(items, languages, strict=True)

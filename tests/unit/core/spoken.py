@@ -6,6 +6,7 @@ import attrs
 import numpy as np
 
 from sttd.core.actions import Cancel, Hint, Lease, Promote, Release, Say, Submit
+from sttd.core.context import SessionContext
 from sttd.core.languages import SessionLanguages
 from sttd.core.turn import Turn
 from sttd.core.types import SAMPLE_RATE, Certainty, Final, Hypothesis, Interim, JobClass, Outcome, Segment, Word
@@ -76,6 +77,7 @@ class Spoken:
     options: SessionOptions = attrs.field(factory=options)
     tuning: Tuning = attrs.field(factory=lambda: Tuning(interim_min_ms=100))
     languages: SessionLanguages | None = None
+    context: SessionContext = attrs.field(factory=SessionContext)
     number: int = 1
     start_s: float = 0.0
     now: float = 0.0
@@ -92,6 +94,7 @@ class Spoken:
             tuning=self.tuning,
             session="s000001",
             languages=self.languages,
+            context=self.context,
         )
         self.do(self.turn.begin())
 

@@ -271,3 +271,23 @@ def test_a_speaker_who_goes_on_after_a_pause_is_decoded_once_more():
     assert session.kinds == ["SpeechStart", "SpeechEnd"]
     session.decode()
     assert len(session.finals) == 1
+
+
+def test_an_utterance_goes_on_from_the_one_before_until_the_language_changes():
+    session = Listened.to(endpointing=Endpointing(), lang="en")
+
+    def utterance():
+        session.hear(2.0)
+        session.hear(0.8, speech=False)
+        while session.leases:
+            session.lease()
+        final = [job for job in session.jobs.values() if job.job_class is not JobClass.INTERIM][-1]
+        session.decode(final.job)
+        return final.item.lead
+
+    assert utterance() is None
+    assert utterance().text == session.finals[0].text
+    session.change(SessionChanges(lang="de"))
+    assert utterance() is None
+    session.hear(60.0, speech=False)
+    assert session.hearing.context.kept_s == 0.0

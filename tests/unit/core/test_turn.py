@@ -1,9 +1,11 @@
 """One utterance from its first sound to its final: every rule of `core/turn.py`, without a thread or a clock."""
 
+import math
+
 import pytest
 
 from sttd.core import text
-from sttd.core.actions import Lease, Release
+from sttd.core.actions import Lease, Release, Submit
 from sttd.core.turn import Phase
 from sttd.core.types import Effort, Failure, JobClass
 from sttd.errors import DecodeError, ModelError, OverloadedError
@@ -696,3 +698,69 @@ def test_final_goes_first_and_interims_may_be_late():
     utterance.pause(1.0)
     assert utterance.job(INTERIM).deadline == 100.5
     assert utterance.job(SPECULATIVE).deadline == 100.3
+
+
+# ------------------------------------------------------------------ context
+
+
+def second(*, gap_s=0.8, reason="endpoint", text="ask not", **changes):
+    """The second utterance of a session whose first was "ask not" in 1.2 seconds."""
+    first = Spoken(options=options(lang="en", **changes))
+    first.lease()
+    first.close(1.2, reason=reason)
+    first.decoded(next(iter(first.jobs)), text)
+    utterance = Spoken(options=first.options, context=first.context, number=2, start_s=1.2 + gap_s)
+    utterance.lease()
+    return utterance
+
+
+def test_a_final_is_decoded_with_what_was_said_just_before_in_front():
+    utterance = second()
+    utterance.show(0.9)
+    utterance.close(1.5)
+    interim, final = utterance.job(INTERIM).item, utterance.job(FINAL).item
+    assert interim.lead is None
+    assert (final.lead.text, final.lead.whole) == ("ask not", True)
+    assert len(final.samples) == final.lead.samples + len(utterance.turn._closed.samples)
+    assert interim.recording != final.recording
+    assert final.options.languages is None
+    utterance.decoded(FINAL, seconds=1.5)
+    assert (utterance.final.text, utterance.final.start_s, utterance.final.end_s) == ("w1 w2 w3 w4 w5", 2.0, 3.5)
+
+
+def test_so_is_a_speculation_and_its_words_are_on_the_clock_of_the_session():
+    utterance = second(words=True)
+    utterance.pause(1.5)
+    assert utterance.job(SPECULATIVE).item.lead is not None
+    utterance.decoded(SPECULATIVE, seconds=1.5)
+    utterance.close(1.5)
+    assert utterance.jobs == [SPECULATIVE]
+    assert utterance.final.words[0].start_s == 2.0
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"context": "off"},
+        {"kind": "file"},
+        {"task": "translate"},
+        {"gap_s": 5.0},
+        {"reason": "finalize"},
+        {"text": ""},
+    ],
+)
+def test_nothing_stands_in_front_of_what_does_not_go_on(where):
+    utterance = second(**where)
+    utterance.close(1.5)
+    assert utterance.all(Submit)[-1].item.lead is None
+
+
+def test_behind_a_lead_a_locked_text_is_kept_at_any_price():
+    utterance = second(lock_stable=True)
+    utterance.show(1.0)
+    utterance.show(1.6)
+    utterance.show(2.4)
+    assert utterance.turn.stable_text
+    utterance.close(2.4)
+    asked = utterance.job(FINAL).item.options
+    assert (asked.prefix, asked.keep, asked.keep_margin) == ("", utterance.turn.stable_text, math.inf)

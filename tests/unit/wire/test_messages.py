@@ -17,10 +17,10 @@ from sttd.wire.messages import Start, encode_event, encode_op, parse_client, par
 # The audio plane of docs/reference/audio.md, by hand: the contract must not follow the code.
 OPS = {
     "start": "kind sample_rate lang languages encoding channels channel_select interim task model interim_model words "
-    "prompt hotwords endpointing overflow lock_stable resumable label",
+    "prompt hotwords endpointing overflow context lock_stable resumable label",
     "audio": "payload",
     "finalize": "",
-    "configure": "lang languages prompt hotwords interim endpointing",
+    "configure": "lang languages prompt hotwords interim endpointing context",
     "stop": "",
     "resume": "token last_seq",
 }
@@ -75,6 +75,7 @@ def test_a_start_with_everything_makes_the_round_trip():
         hotwords=("sttd", "Trio"),
         endpointing=EndpointingFields(silence_ms_min=300, silence_ms_max=300, max_utterance_s=20.0, aggressiveness=3),
         overflow="drop",
+        context="off",
         lock_stable=True,
         resumable=True,
         label="notes",

@@ -1,0 +1,130 @@
+"""What an utterance goes on from: the end of what was said just before it, as sound and as the text that was sent.
+
+A pause inside a sentence makes two utterances of it, and Whisper mishears both where it hears each alone. The first is
+out by then; the second is decoded with the first in front of it, and what is new of the text is its own (`Lead`; who
+decodes does the cutting). Rules:
+
+ 1. **Near.** An utterance goes on from the one before it if that ended by itself, by silence or at its limit, at most
+    `NEAR_S` before this one begins; if its text is known by then; and if both are in one language. Whoever ends an
+    utterance himself has said what he meant to say.
+ 2. **How much.** The one before and, while each is near the next, those before that, as long as they fit into `LEAD_S`
+    and with the utterance into what costs no more than that alone (`LIMITS_S`). Of one that does not fit alone its end,
+    from a quiet place on; then there is more text than sound.
+ 3. **Forgotten** is what was said once the silence after it is too long, once an utterance has no text or none that a
+    decode made, and by `configure` with another language: a session that changes its language begins anew.
+
+Nothing of it leaves the session, and no more than `LEAD_S` of sound is kept.
+"""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+
+from sttd.core.types import SAMPLE_RATE, Final, Lead, Samples, seconds
+
+NEAR_S = 1.5
+LEAD_S = 8.0
+# What encoder windows of 15, 20 and 30 s hold, with the quiet that short ones must have behind the audio.
+LIMITS_S = (12.4, 17.4, 29.9)
+LEAST_S = 1.5  # chosen: less holds no words to go on from
+_SEARCH_S = 1.0  # chosen: where the end of a long utterance begins is looked for in so much
+_QUIET = SAMPLE_RATE // 25  # chosen: the quietest 40 ms
+_LATE_S = 1.5  # an onset is known so long after it was, at most (`core/utterance.py`)
+_GOES_ON = frozenset(["endpoint", "max_length"])  # reasons of utterances that ended by themselves
+
+
+@attrs.frozen(eq=False)
+class _Part:
+    """One utterance, or the end of one."""
+
+    samples: Samples
+    text: str
+    whole: bool = True
+
+    def end(self, limit: int) -> _Part | None:
+        """Its end of at most so many samples, from the quietest place of the first second of that on."""
+        if limit < LEAST_S * SAMPLE_RATE:
+            return None
+        samples = self.samples[-limit:]
+        searched = np.square(samples[: round(_SEARCH_S * SAMPLE_RATE)])
+        at = int(np.convolve(searched, np.ones(_QUIET, np.float32), "valid").argmin()) + _QUIET // 2
+        return _Part(samples[at:], self.text, whole=False)
+
+
+@attrs.define(eq=False)
+class SessionContext:
+    """What the newest utterance of a session leaves to the next one."""
+
+    _utterance: int = attrs.field(default=0, init=False)
+    _end_s: float = attrs.field(default=0.0, init=False)
+    _language: str = attrs.field(default="", init=False)
+    _parts: tuple[_Part, ...] = attrs.field(default=(), init=False)  # oldest first
+
+    @property
+    def kept_s(self) -> float:
+        """Seconds of audio that are kept."""
+        return seconds(sum(len(part.samples) for part in self._parts))
+
+    def said(self, final: Final, samples: Samples, *, decoded: bool) -> None:
+        """An utterance has its final. `samples` are its audio; `decoded`: a decode made its text."""
+        if final.utterance <= self._utterance:
+            return  # it comes late: more has been said since
+        near = self._is_near(final.utterance, begin_s=final.start_s, language=final.language)
+        before = self._parts if near else ()
+        self._utterance, self._end_s, self._language = final.utterance, final.end_s, final.language
+        self._parts = ()
+        if decoded and final.text and final.reason in _GOES_ON:
+            kept = _fitting((*before, _Part(samples, final.text)), round(LEAD_S * SAMPLE_RATE))
+            # Copies: what is handed out of an utterance is a view of all of it.
+            self._parts = tuple(attrs.evolve(part, samples=part.samples.copy()) for part in kept)
+
+    def passed(self, position: int) -> None:
+        """The audio clock is there, and no utterance is under way (rule 3)."""
+        if self._parts and seconds(position) - self._end_s > NEAR_S + _LATE_S:
+            self._parts = ()
+
+    def before(
+        self, utterance: int, samples: Samples, *, begin_s: float, language: str | None
+    ) -> tuple[Samples, Lead] | None:
+        """The audio of an utterance with what it goes on from in front of it; None: it goes on from nothing.
+
+        Args:
+            utterance: its number.
+            samples: its audio.
+            begin_s: where its speech begins.
+            language: its own, if that is settled.
+        """
+        if not self._is_near(utterance, begin_s=begin_s, language=language):
+            return None
+        rooms = (round(limit_s * SAMPLE_RATE) - len(samples) for limit_s in LIMITS_S)
+        room = next((room for room in rooms if room >= LEAST_S * SAMPLE_RATE), 0)
+        parts = _fitting(self._parts, room)
+        if not parts:
+            return None
+        audio = np.concatenate([part.samples for part in parts])
+        text = " ".join(part.text for part in parts)
+        lead = Lead(samples=len(audio), text=text, whole=parts[0].whole)
+        return np.concatenate([audio, samples]), lead
+
+    def _is_near(self, utterance: int, *, begin_s: float, language: str | None) -> bool:
+        return (
+            bool(self._parts)
+            and utterance == self._utterance + 1
+            and language == self._language
+            and begin_s - self._end_s <= NEAR_S
+        )
+
+
+def _fitting(parts: tuple[_Part, ...], limit: int) -> tuple[_Part, ...]:
+    """The newest that are of at most so many samples together; of one that alone is longer its end."""
+    kept: list[_Part] = []
+    for part in reversed(parts):
+        if len(part.samples) > limit:
+            end = part.end(limit) if not kept else None
+            return tuple(kept[::-1]) if end is None else (end,)
+        limit -= len(part.samples)
+        kept.append(part)
+        if not part.whole:
+            break
+    return tuple(kept[::-1])

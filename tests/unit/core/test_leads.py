@@ -1,0 +1,123 @@
+"""What of a text that was heard of an item and what stands in front of it is the item's own."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sttd.core import leads
+from sttd.core.types import SAMPLE_RATE, Certainty, DecodeItem, DecodeOptions, Hypothesis, Lead, Segment, Word
+from sttd.engine.fake import FakeModel, FakeOptions
+
+
+def item(text, *, lead_s=2.0, own_s=2.0, whole=True):
+    return DecodeItem(
+        samples=np.zeros(round((lead_s + own_s) * SAMPLE_RATE), np.float32),
+        options=DecodeOptions(),
+        recording="r",
+        lead=Lead(samples=round(lead_s * SAMPLE_RATE), text=text, whole=whole),
+    )
+
+
+def own_text(text, heard, **where):
+    divided = leads.divide(Lead(samples=0, text=text, **where), heard)
+    return None if divided is None else divided.own_text
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "own"),
+    [
+        ("Ask not!", "Ask not what your country can do", "what your country can do"),
+        ("And so am I fellow Americans.", "And so, my fellow Americans, ask not", "ask not"),
+        ("asked not", "Ask not what your country", "what your country"),  # the word that is out stays out
+        ("dividing by twelve to up.", "dividing by twelve to obtain the ratio", "obtain the ratio"),
+        ("with which we are concern.", "with which we are concerned, differs from most", "differs from most"),
+        ("Mr. John had leisure", "And Mr. John had leisure to consider", "to consider"),
+        ("今日は", "今日は、いい天気ですね", "いい天気ですね"),
+    ],
+)
+def test_the_rest_begins_behind_the_text_that_is_out_however_it_was_heard(said, heard, own):
+    assert own_text(said, heard) == own
+
+
+def test_of_a_lead_that_is_the_end_of_its_text_the_end_is_looked_for():
+    said = "My fellow Americans, this day has brought terrible news and great sadness"
+    assert own_text(said, "news and great sadness to our country", whole=False) == "to our country"
+
+
+@pytest.mark.parametrize("heard", ["", "...", "Something else entirely was heard of both."])
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_does_not_agree_is_not_divided(heard, whole):
+    assert own_text("Printing in the only sense", heard, whole=whole) is None
+
+
+words = st.lists(st.text("abcdefg", min_size=1, max_size=6), min_size=1, max_size=12)
+
+
+@given(words, words, st.booleans())
+def test_a_lead_that_is_heard_again_as_it_was_is_left_out(said, new, whole):
+    divided = leads.divide(Lead(samples=0, text=" ".join(said), whole=whole), " ".join([*said, *new]))
+    assert divided is not None
+    assert divided.lead_text + " " + divided.own_text == " ".join([*said, *new]) or not divided.own
+    if whole:
+        assert len("".join(divided.lead_text.split())) >= len("".join(said))
+
+
+@given(st.text(max_size=60), st.text(max_size=60), st.booleans())
+def test_any_two_texts_are_divided_or_not(said, heard, whole):
+    divided = leads.divide(Lead(samples=0, text=said, whole=whole), heard)
+    assert divided is None or divided.lead
+
+
+def heard_of(*spoken):
+    """A hypothesis of words and when each begins; every word lasts 0.4 s."""
+    timed = tuple(Word(word=f" {word}", start_s=at, end_s=at + 0.4, probability=0.9) for word, at in spoken)
+    text = " ".join(word for word, _ in spoken)
+    return Hypothesis(
+        text=text,
+        segments=(Segment(text=text, start_s=0.0, end_s=timed[-1].end_s, words=timed),),
+        language="en",
+        avg_logprob=-0.3,
+        certainties=tuple(Certainty(word=word.word, least=0.5) for word in timed),
+    )
+
+
+def test_times_count_from_the_beginning_of_the_item():
+    heard = heard_of(("ask", 0.3), ("not,", 1.0), ("what", 2.5), ("your", 3.0), ("country", 3.5))
+    own = leads.own(item("Ask not"), heard)
+    assert own is not None
+    assert (own.text, own.language, own.avg_logprob) == ("what your country", "en", -0.3)
+    assert [(word.word, word.start_s) for word in own.words] == [(" what", 0.5), (" your", 1.0), (" country", 1.5)]
+    assert [segment.text for segment in own.segments] == ["what your country"]
+    assert own.segments[0].end_s == pytest.approx(1.9)
+    assert [piece.word for piece in own.certainties or ()] == [" what", " your", " country"]
+
+
+def test_a_word_that_is_heard_to_begin_in_the_lead_begins_with_the_item():
+    own = leads.own(item("Ask not"), heard_of(("ask", 0.3), ("not", 1.0), ("what", 1.8), ("now", 2.5)))
+    assert own is not None
+    assert own.words[0].start_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("own_s", "spoken"),
+    [
+        (2.0, (("ask", 0.3), ("not", 1.0))),  # it ends with the lead
+        (6.0, (("ask", 0.3), ("not", 1.0), ("what", 2.5), ("your", 3.0))),  # two words in six seconds
+        (2.0, (("nobody", 0.3), ("understands", 2.2))),
+    ],
+)
+def test_what_may_lack_something_is_to_be_decoded_alone(own_s, spoken):
+    assert leads.own(item("Ask not", own_s=own_s), heard_of(*spoken)) is None
+
+
+def test_alone_an_item_is_what_it_was_without_its_lead():
+    whole = item("Ask not", lead_s=2.0, own_s=1.0)
+    alone = whole.alone()
+    assert (len(alone.samples), alone.lead, alone.recording) == (SAMPLE_RATE, None, None)
+    assert alone.alone() is alone
+
+
+def test_the_fake_hears_the_item_alone():
+    [heard] = FakeModel(options=FakeOptions()).decode([item("w1 w2", lead_s=3.0, own_s=0.9)])
+    assert getattr(heard, "text", None) == "w1 w2 w3"
