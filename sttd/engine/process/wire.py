@@ -30,7 +30,7 @@ import msgpack
 import numpy as np
 
 from sttd.core.languages import Prior
-from sttd.core.types import Certainty, DecodeItem, DecodeOptions, Effort, Hypothesis, Samples, Segment, Word
+from sttd.core.types import Certainty, DecodeItem, DecodeOptions, Effort, Hypothesis, Lead, Samples, Segment, Word
 from sttd.engine.contract import Result, Unfinished
 from sttd.errors import CODES, DecodeError
 from sttd.options import Task
@@ -251,6 +251,7 @@ class Placed:
     complete: bool
     known: bytes | None
     step: int
+    lead: Lead | None
 
     @classmethod
     def of(cls, item: DecodeItem, *, at: int) -> Placed:
@@ -263,6 +264,7 @@ class Placed:
             complete=item.complete,
             known=item.known.data if isinstance(item.known, Sealed) else None,
             step=item.step,
+            lead=item.lead,
         )
 
     def item(self, samples: Samples, known: object) -> DecodeItem:
@@ -274,8 +276,11 @@ class Placed:
             complete=self.complete,
             known=known,
             step=self.step,
+            lead=self.lead,
         )
 
+
+LEAD: Final = shape(Lead, samples=COUNT, text=TEXT, whole=FLAG)
 
 PLACED: Final = shape(
     Placed,
@@ -286,6 +291,7 @@ PLACED: Final = shape(
     complete=FLAG,
     known=optional(BYTES),
     step=COUNT,
+    lead=optional(LEAD),
 )
 
 
@@ -329,6 +335,8 @@ def read_result(plain: Any, item: DecodeItem) -> Result:
 
 def _rest(left: Placed, samples: bytes | None, item: DecodeItem) -> DecodeItem:
     known = Sealed(left.known) if left.known is not None else None
+    if left.lead is not None and left.lead.samples > left.count:
+        raise WireError("a lead that is longer than its item")
     if samples is not None:
         if len(samples) != left.count * 4:
             raise WireError("samples of another length")

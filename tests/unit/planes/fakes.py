@@ -14,8 +14,8 @@ from sttd.options import SessionOptions
 from sttd.planes.audio import AudioLimits
 from sttd.planes.drain import Drain
 from sttd.planes.http import HttpLimits, serve_http
-from sttd.quotas import Quotas
 from sttd.planes.lasting import Lasting
+from sttd.quotas import Quotas
 from sttd.session.beginning import Beginning
 from sttd.session.inbox import Inbox
 from sttd.uploads import Uploads

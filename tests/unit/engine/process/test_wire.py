@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.core.languages import Prior
-from sttd.core.types import Certainty, DecodeItem, DecodeOptions, Effort, Hypothesis, Segment, Word
+from sttd.core.types import Certainty, DecodeItem, DecodeOptions, Effort, Hypothesis, Lead, Segment, Word
 from sttd.engine.contract import Unfinished
 from sttd.engine.process.wire import (
     HYPOTHESIS,
@@ -84,10 +84,13 @@ def test_a_hypothesis_comes_as_it_went(hypothesis):
     assert HYPOTHESIS.read(over(["tell", HYPOTHESIS.write(hypothesis)])[1]) == hypothesis
 
 
-@given(OPTIONS, st.booleans(), st.none() | TEXT, st.integers(0, 9), st.none() | st.binary(max_size=9))
-def test_an_item_comes_as_it_went_but_for_its_samples(options, complete, recording, step, known):
+LEADS = st.none() | st.builds(Lead, samples=st.integers(0, 160), text=TEXT, whole=st.booleans())
+
+
+@given(OPTIONS, st.booleans(), st.none() | TEXT, st.integers(0, 9), st.none() | st.binary(max_size=9), LEADS)
+def test_an_item_comes_as_it_went_but_for_its_samples(options, complete, recording, step, known, lead):
     sent = item(recording=recording, complete=complete, step=step, known=Sealed(known) if known is not None else None)
-    sent = attrs.evolve(sent, options=options)
+    sent = attrs.evolve(sent, options=options, lead=lead)
     came = PLACED.read(over(["decode", PLACED.write(Placed.of(sent, at=7))])[1])
     assert (came.at, came.count, came.known) == (7, 160, known)
     again = came.item(sent.samples, sent.known)
