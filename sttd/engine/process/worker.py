@@ -132,7 +132,7 @@ class Worker:
                     return None
                 case ["loaded", info] if name == "loaded":
                     return INFO.read(info)
-                case ["failed", dict() as error]:
+                case ["failed", {"message": str(), "data": dict()} as error]:
                     failure: SttdError = from_map(error)
                     raise failure if isinstance(failure, ModelError) else ModelError(failure.message)
                 case _:
