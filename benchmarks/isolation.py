@@ -277,6 +277,9 @@ async def _memory(model: Model, session: Session) -> dict[str, Any]:
 
         await trio.sleep(2)  # Silero is loaded
         figures = {"start_mb": _resident_mb(keep["pid"])}
+        await call("load", preset=model.preset)
+        await call("unload")
+        figures["loaded_and_unloaded_mb"] = _resident_mb(keep["pid"])
         await speak()
         figures["speaking_mb"] = _resident_mb(keep["pid"])
         figures["engine_mb"] = _resident_mb(_engines(keep["pid"])[0])
