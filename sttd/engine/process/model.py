@@ -40,7 +40,9 @@ log = logs.get(__name__)
 FIRST_WAIT_S: Final = 0.5  # chosen: before the second start in a row that was no use
 MOST_WAIT_S: Final = 30.0  # chosen
 _MEND_S: Final = 120.0  # chosen: for a start that nobody waits for; large-v3 from a slow disk takes about a minute
-_MARGIN: Final = 0.05  # of the patience of those who wait, so that they hear it before they give up
+# Of the patience of those who wait, so that they hear it before they give up; chosen.
+_MARGIN: Final = 0.05
+_MARGIN_S: Final = 1.0
 
 Started = tuple[Worker, ModelInfo]
 
@@ -126,7 +128,7 @@ class ProcessModel:
             raise ValueError("more audio than a call may have")
         trial = Trial(len(batch))
         results: dict[int, Result] = {}
-        until = time.monotonic() + waiters.patience_s() * (1 - _MARGIN)
+        until = time.monotonic() + _within(waiters.patience_s())
         while (tried := trial.next_try()) is not None:
             try:
                 fate = self._try(tried, batch, results, waiters=waiters, until=until)
@@ -226,6 +228,9 @@ class ProcessModel:
             again_s = min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** (self._useless - 1))
             self._next_start = time.monotonic() + again_s
             self._worker, self._info = self._start(until)
+            if self._closed:  # meanwhile
+                self._worker.close()
+                raise ModelError("the model was given up")
             log.info("the engine is back", preset=self.preset, pid=self._worker.pid)
             return self._worker
         finally:
@@ -313,6 +318,11 @@ class _Call:
                     return results
                 case _:
                     raise WireError("not an answer to a call")
+
+
+def _within(patience_s: float) -> float:
+    """What a call may take, for those who are so patient."""
+    return max(patience_s / 2, min(patience_s * (1 - _MARGIN), patience_s - _MARGIN_S))
 
 
 def _read(plain: Any, item: DecodeItem) -> Result:
