@@ -325,9 +325,12 @@ async def _killed(arguments: tuple[str, ...], session: Session) -> dict[str, Any
                         )
                     spoken += 1
 
-        async def kill(done: trio.Event) -> None:
+        async def kill(heard: _Heard, done: trio.Event) -> None:
             for count in range(1, KILLS + 1):
+                finals = len(heard.late_s)
                 await trio.sleep(random.uniform(*APART_S))
+                while len(heard.late_s) == finals:  # noqa: ASYNC110  # each engine has heard something
+                    await trio.sleep(0.05)
                 os.kill(_engines(keep["pid"])[0], signal.SIGSEGV)
                 while (await health())["engine_restarts"] < count or not _engines(keep["pid"]):  # noqa: ASYNC110
                     await trio.sleep(0.05)
@@ -342,7 +345,7 @@ async def _killed(arguments: tuple[str, ...], session: Session) -> dict[str, Any
                 if before is None:
                     done.set()
                 else:
-                    nursery.start_soon(kill, done)
+                    nursery.start_soon(kill, heard, done)
         restarts = (await health())["engine_restarts"]
     return {
         "kills": restarts,

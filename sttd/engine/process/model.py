@@ -71,7 +71,7 @@ class ProcessModel:
     _useless: int = attrs.field(default=0, init=False)  # starts in a row after which nothing was decoded
     _next_start: float = attrs.field(default=-math.inf, init=False)
     _parked: bool = attrs.field(default=False, init=False)
-    _closed: bool = attrs.field(default=False, init=False)
+    _closed: threading.Event = attrs.field(factory=threading.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._crew.add(self)
@@ -200,7 +200,7 @@ class ProcessModel:
 
     def wants_mending(self) -> bool:
         """Whether its process is gone while nobody decodes, and may be started again now."""
-        idle = not (self._closed or self._parked or self._mending.locked())
+        idle = not (self._closed.is_set() or self._parked or self._mending.locked())
         return idle and not self._worker.alive and time.monotonic() >= self._next_start
 
     def mend(self) -> None:
@@ -215,7 +215,7 @@ class ProcessModel:
         if not self._mending.acquire(timeout=-1 if until == math.inf else max(0.0, until - time.monotonic())):
             raise TimeoutError
         try:
-            if self._closed:
+            if self._closed.is_set():
                 raise ModelError("the model was given up")
             if self._worker.alive:
                 return self._worker
@@ -228,7 +228,7 @@ class ProcessModel:
             again_s = min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** (self._useless - 1))
             self._next_start = time.monotonic() + again_s
             self._worker, self._info = self._start(until)
-            if self._closed:  # meanwhile
+            if self._closed.is_set():  # meanwhile
                 self._worker.close()
                 raise ModelError("the model was given up")
             log.info("the engine is back", preset=self.preset, pid=self._worker.pid)
@@ -238,7 +238,7 @@ class ProcessModel:
 
     def _bury(self, worker: Worker) -> None:
         """A process died: the first who sees it waits until it is gone, counts it and says why."""
-        if not worker.bury() or self._closed:
+        if not worker.bury() or self._closed.is_set():
             return
         reason = worker.reason if worker.culprit is None else "it did not answer"
         log.warning("the engine died and is started again", preset=self.preset, reason=reason, pid=worker.pid)
@@ -270,14 +270,14 @@ class ProcessModel:
 
     def close(self) -> None:
         """End the process; the kernel takes all of its memory back. Waits for a start under way."""
-        self._closed = True
+        self._closed.set()
         with self._mending:
             self._worker.close()
         self._crew.remove(self)
 
     def abandon(self) -> None:
         """End the process, also with decodes in it, and without waiting."""
-        self._closed = True
+        self._closed.set()
         self._worker.kill()
         self._crew.remove(self)
 
