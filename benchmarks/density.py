@@ -58,9 +58,9 @@ async def step(directory: Path, pid: int, sessions: int, speech: Session) -> dic
         for number in range(sessions):
             nursery.start_soon(one, number)
         await trio.sleep(3)  # connecting is not what is measured
-        before, at = load.cpu_s(pid), trio.current_time()
+        before, at = load.tree_cpu_s(pid), trio.current_time()
         await trio.sleep(SECONDS)
-        used = (load.cpu_s(pid) - before) / (trio.current_time() - at)
+        used = (load.tree_cpu_s(pid) - before) / (trio.current_time() - at)
         status = await trio.to_thread.run_sync(load.call, directory, "status")
         nursery.cancel_scope.cancel()
     return {

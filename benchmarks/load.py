@@ -125,12 +125,6 @@ def call(directory: Path, method: str, **params: object) -> dict[str, Any]:
     raise ConnectionError("the daemon closed the connection")
 
 
-def cpu_s(pid: int) -> float:
-    """CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def tree_cpu_s(pid: int) -> float:
     """CPU time that a process and all its descendants have used, with those that have ended and were waited for."""
     children: dict[int, list[int]] = {}

@@ -128,11 +128,11 @@ async def _through_daemon(directory: Path, pid: int, utterances: list[bytes], se
         closing = trio.Event()
         for _ in range(sessions):
             await nursery.start(_hold_open, directory, opened, closing)
-        cpu, began = load.cpu_s(pid), trio.current_time()
+        cpu, began = load.tree_cpu_s(pid), trio.current_time()
         async with trio.open_nursery() as work:
             for session in opened:
                 work.start_soon(_feed, session, todo, frames, texts)
-        run = Run(trio.current_time() - began, load.cpu_s(pid) - cpu, texts, calls=0)
+        run = Run(trio.current_time() - began, load.tree_cpu_s(pid) - cpu, texts, calls=0)
         closing.set()
     return run
 

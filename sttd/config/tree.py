@@ -176,8 +176,8 @@ class SchedulerConfig:
         unit="s",
     )
     decode_timeout_s: float = number(
-        "a decode that takes longer is written off, and its model loaded afresh; in a process, one try may take half "
-        "of it",
+        "a decode that takes longer is written off, and its model loaded afresh; in a process, the first try may "
+        "take three quarters of it",
         minimum=5,
         default=120.0,
         unit="s",

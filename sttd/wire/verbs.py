@@ -211,7 +211,7 @@ VERBS: Mapping[str, Verb] = {
                 "unloaded": "how many went",
                 "entries": "those asked for: rows as in `status`, `draining` while in use",
                 "native_trim_attempted": "the allocator was asked to return memory",
-                "process_rss_bytes": "resident memory of the daemon afterwards",
+                "process_rss_bytes": "resident memory of the daemon and its processes afterwards",
                 "vram_bytes": "GPU memory of the daemon afterwards",
             },
         ),

@@ -250,6 +250,33 @@ def test_a_hung_decode_is_written_off_and_the_daemon_goes_on(lab):
     assert any("a decode hangs" in str(entry["MESSAGE"]) for entry in lab.journal())
 
 
+def test_an_engine_that_the_kernel_kills_costs_the_service_nothing(lab):
+    """In the sandbox a model gets its process, and the kernel would take that one before the daemon."""
+    lab.configure(CONFIG + '[engine]\nisolation = "process"\nspare_ttl_s = 0\n')
+    lab.systemctl("start", "sttd")
+    first = lab.main_pid()
+    with Session.open(lab.audio) as session:
+        for restarts in range(2):
+            session.speak()
+            session.send(op="finalize")
+            assert session.until("final")["text"] == "w1 w2 w3"
+            assert call(lab.control, "status")["health"]["engine_restarts"] == restarts
+            engines = [pid for path in (lab.root / f"proc/{first}/task").glob("*/children") for pid in _numbers(path)]
+            assert len(engines) == 1
+            assert int((lab.root / f"proc/{engines[0]}/oom_score_adj").read_text()) >= 500
+            lab.run("kill", "-KILL", engines[0])
+        session.send(op="stop")
+        assert session.until_closed() == 1000
+    assert (lab.main_pid(), lab.show("sttd", "NRestarts"), lab.show("sttd", "OOMPolicy")) == (first, "0", "continue")
+
+
+def _numbers(path):
+    try:
+        return path.read_text().split()
+    except OSError:  # a thread that has ended
+        return []
+
+
 def test_a_crash_is_restarted_and_an_invalid_configuration_is_not(lab):
     lab.systemctl("start", "sttd")
     lab.systemctl("kill", "--signal=SEGV", "--kill-whom=main", "sttd")

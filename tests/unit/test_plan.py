@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sttd.engine.whisper.backend import supported_compute_types
+from sttd.engine.fake import FakeBackend, FakeModel
+from sttd.engine.process.backend import IsolatedBackend
+from sttd.engine.whisper.backend import WhisperBackend, supported_compute_types
 from sttd.errors import ConfigError
 from sttd.host.rundir import SYSTEM_DIR
 from sttd.host.systemd import InheritedSocket
@@ -41,6 +43,37 @@ def test_a_bad_file_is_an_error_of_the_configuration(tmp_path, content):
         plan(file)
     assert "__init__" not in caught.value.message
     assert "unexpected" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("isolation", "kinds"),
+    [
+        ("thread", {"whisper": WhisperBackend, "fake": FakeBackend}),
+        ("process", {"whisper": IsolatedBackend, "fake": IsolatedBackend}),
+        ("auto", {"whisper": IsolatedBackend, "fake": IsolatedBackend}),
+    ],
+)
+def test_the_configuration_says_where_models_decode(tmp_path, isolation, kinds):
+    file = tmp_path / "sttd.toml"
+    file.write_bytes(GOOD + f'[engine]\nisolation = "{isolation}"\nspare_ttl_s = 7\n'.encode())
+    made = plan(file)
+    assert {name: type(backend) for name, backend in made.backends.items()} == kinds
+    assert made.crew.spare_ttl_s == 7
+
+
+def test_by_itself_it_puts_models_into_processes_but_not_the_demo_and_the_fake(tmp_path):
+    file = tmp_path / "sttd.toml"
+    file.write_bytes(GOOD)
+    made = plan(file)
+    isolated = {
+        name
+        for name in ("fake", "demo", "tiny.en", "base", "auto")
+        if made.backends[made.presets[name].backend].inner.isolates(made.presets[name])
+    }
+    assert isolated == {"tiny.en", "base", "auto"}
+    loaded = made.backends["fake"].load(made.presets["fake"], cpu_threads=1, num_workers=1)
+    assert isinstance(loaded, FakeModel)
+    assert made.crew.pids() == ()
 
 
 def test_a_home_that_nobody_has_is_a_directory_that_is_not_there(tmp_path):

@@ -32,7 +32,6 @@ from sttd.engine.contract import IsolableBackend, IsolableModel, Preset, Result
 from sttd.engine.process.audio import Room
 from sttd.engine.process.channel import Channel, ClosedError
 from sttd.engine.process.wire import HYPOTHESIS, INFO, PLACED, ModelInfo, Placed, WireError, write_result
-from sttd.engine.whisper import libraries
 from sttd.errors import ModelError, SttdError
 from sttd.host import logs
 from sttd.options import MAX_WORKERS
@@ -72,11 +71,10 @@ def _hang_on(lifeline: int) -> None:
 
 
 def _settle_in() -> None:
-    """Limits, signals and memory of the process; nothing has been allocated and no thread begun."""
-    memory.keep_heap()
-    libraries.spin_briefly(os.environ)
-    # Ctrl-C reaches everything in the terminal; what is being said then still gets its final.
-    for ignored in (signal.SIGINT, signal.SIGHUP):
+    """Limits and signals of the process."""
+    # The daemon is asked to stop by these, and some ways to send them reach everything that it has started: what is
+    # being said then still gets its final.
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio
     score = Path("/proc/self/oom_score_adj")

@@ -100,7 +100,7 @@ class Crew:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the spare, and start again what died while nothing was decoded, until cancelled.
 
-        Cancellation: waits for the thread that starts a process or ends one; then ends the spare.
+        Cancellation: ends the spare; a model that is being loaded again is not waited for.
         """
         limiter = trio.CapacityLimiter(2)  # one starts a process anew, one looks after the spare
         mending: set[Mendable] = set()
@@ -124,7 +124,7 @@ class Crew:
 
     async def _mend(self, model: Mendable, mending: set[Mendable], limiter: trio.CapacityLimiter) -> None:
         try:
-            await trio.to_thread.run_sync(model.mend, limiter=limiter)
+            await trio.to_thread.run_sync(model.mend, limiter=limiter, abandon_on_cancel=True)
         finally:
             mending.discard(model)
 

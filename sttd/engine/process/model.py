@@ -40,7 +40,9 @@ log = logs.get(__name__)
 FIRST_WAIT_S: Final = 0.5  # chosen: before the second start in a row that was no use
 MOST_WAIT_S: Final = 30.0  # chosen
 _MEND_S: Final = 120.0  # chosen: for a start that nobody waits for; large-v3 from a slow disk takes about a minute
-_MARGIN: Final = 0.05  # of the patience of those who wait, so that they hear it before they give up
+# Of the patience of those who wait, so that they hear it before they give up; chosen.
+_MARGIN: Final = 0.05
+_MARGIN_S: Final = 1.0
 
 Started = tuple[Worker, ModelInfo]
 
@@ -69,7 +71,7 @@ class ProcessModel:
     _useless: int = attrs.field(default=0, init=False)  # starts in a row after which nothing was decoded
     _next_start: float = attrs.field(default=-math.inf, init=False)
     _parked: bool = attrs.field(default=False, init=False)
-    _closed: bool = attrs.field(default=False, init=False)
+    _closed: threading.Event = attrs.field(factory=threading.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._crew.add(self)
@@ -126,7 +128,7 @@ class ProcessModel:
             raise ValueError("more audio than a call may have")
         trial = Trial(len(batch))
         results: dict[int, Result] = {}
-        until = time.monotonic() + waiters.patience_s() * (1 - _MARGIN)
+        until = time.monotonic() + _within(waiters.patience_s())
         while (tried := trial.next_try()) is not None:
             try:
                 fate = self._try(tried, batch, results, waiters=waiters, until=until)
@@ -198,7 +200,7 @@ class ProcessModel:
 
     def wants_mending(self) -> bool:
         """Whether its process is gone while nobody decodes, and may be started again now."""
-        idle = not (self._closed or self._parked or self._mending.locked())
+        idle = not (self._closed.is_set() or self._parked or self._mending.locked())
         return idle and not self._worker.alive and time.monotonic() >= self._next_start
 
     def mend(self) -> None:
@@ -213,7 +215,7 @@ class ProcessModel:
         if not self._mending.acquire(timeout=-1 if until == math.inf else max(0.0, until - time.monotonic())):
             raise TimeoutError
         try:
-            if self._closed:
+            if self._closed.is_set():
                 raise ModelError("the model was given up")
             if self._worker.alive:
                 return self._worker
@@ -226,6 +228,9 @@ class ProcessModel:
             again_s = min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** (self._useless - 1))
             self._next_start = time.monotonic() + again_s
             self._worker, self._info = self._start(until)
+            if self._closed.is_set():  # meanwhile
+                self._worker.close()
+                raise ModelError("the model was given up")
             log.info("the engine is back", preset=self.preset, pid=self._worker.pid)
             return self._worker
         finally:
@@ -233,7 +238,7 @@ class ProcessModel:
 
     def _bury(self, worker: Worker) -> None:
         """A process died: the first who sees it waits until it is gone, counts it and says why."""
-        if not worker.bury() or self._closed:
+        if not worker.bury() or self._closed.is_set():
             return
         reason = worker.reason if worker.culprit is None else "it did not answer"
         log.warning("the engine died and is started again", preset=self.preset, reason=reason, pid=worker.pid)
@@ -265,14 +270,14 @@ class ProcessModel:
 
     def close(self) -> None:
         """End the process; the kernel takes all of its memory back. Waits for a start under way."""
-        self._closed = True
+        self._closed.set()
         with self._mending:
             self._worker.close()
         self._crew.remove(self)
 
     def abandon(self) -> None:
         """End the process, also with decodes in it, and without waiting."""
-        self._closed = True
+        self._closed.set()
         self._worker.kill()
         self._crew.remove(self)
 
@@ -313,6 +318,11 @@ class _Call:
                     return results
                 case _:
                     raise WireError("not an answer to a call")
+
+
+def _within(patience_s: float) -> float:
+    """What a call may take, for those who are so patient."""
+    return max(patience_s / 2, min(patience_s * (1 - _MARGIN), patience_s - _MARGIN_S))
 
 
 def _read(plain: Any, item: DecodeItem) -> Result:

@@ -132,7 +132,7 @@ class Worker:
                     return None
                 case ["loaded", info] if name == "loaded":
                     return INFO.read(info)
-                case ["failed", dict() as error]:
+                case ["failed", {"message": str(), "data": dict()} as error]:
                     failure: SttdError = from_map(error)
                     raise failure if isinstance(failure, ModelError) else ModelError(failure.message)
                 case _:
@@ -226,24 +226,22 @@ class Worker:
 
 def spawn(recipe: Recipe, *, log_format: str) -> Worker:
     """Start a process that gets ready to load. Blocks for some milliseconds. Raises OSError."""
-    control, theirs = channel_pair()
-    with theirs:
+    with contextlib.ExitStack() as theirs_here, contextlib.ExitStack() as undone:
+        control, theirs = channel_pair()
+        theirs_here.enter_context(theirs)
+        undone.callback(control.close)
         reader, writer = os.pipe()
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "sttd.engine.process", str(theirs.fileno()), str(reader)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), reader),
-                # It imports what this process would import, wherever it was started and by whom.
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-        except BaseException:
-            os.close(writer)
-            control.close()
-            raise
-        finally:
-            os.close(reader)
+        theirs_here.callback(os.close, reader)
+        undone.callback(os.close, writer)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "sttd.engine.process", str(theirs.fileno()), str(reader)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(), reader),
+            # It imports what this process would import, wherever it was started and by whom.
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        undone.pop_all()
     worker = Worker(recipe, process, control, writer)
     level = logging.getLevelName(logging.getLogger("sttd").getEffectiveLevel()).lower()
     with contextlib.suppress(DiedError):  # `load` will see it

@@ -66,13 +66,17 @@ async def test_asleep_it_begins_nothing():
 
 
 async def test_a_model_that_hangs_is_given_up_and_loaded_afresh():
-    gate = threading.Event()
+    gate, abandoned = threading.Event(), []
 
     @attrs.frozen(kw_only=True)
     class Hanging(FakeModel):
         def decode(self, batch, *, waiters=NOBODY):
+            assert waiters.patience_s() <= 0.1
             gate.wait(60)
             return super().decode(batch)
+
+        def abandon(self):
+            abandoned.append(self)
 
     class Once(FakeBackend):
         loads = 0
@@ -91,7 +95,7 @@ async def test_a_model_that_hangs_is_given_up_and_loaded_afresh():
             first = await running.pool.lease("fake")
             with pytest.raises(DecodeError):
                 await running.dispatcher.submit(job(first)).wait()
-            assert (running.restarts, "hung" in running.trouble) == (1, True)
+            assert (running.restarts, "hung" in running.trouble, len(abandoned)) == (1, True, 1)
             with pytest.raises(ModelError):
                 first.duplicate()
             second = await running.pool.lease("fake")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import attrs
@@ -52,3 +53,9 @@ class Waiters:
 
     def hurry(self):
         return self.rush
+
+    def patience_s(self):
+        return math.inf
+
+    def set_back(self):
+        self.calls.append("set back")
