@@ -36,7 +36,7 @@ class Options:
 
     seconds: float
     clients: int = 20
-    rests: int = 10  # besides the first one
+    rests: int = 6  # besides the first one
     fault_every_s: float = 5.0  # on average
     seed: int = 1
     clips: tuple[str, ...] = ("light", "date", "number", "question")
