@@ -111,6 +111,8 @@ class _Soak:
         for kind in KINDS:  # how everything sounds while nothing is wrong
             for clip in options.clips:
                 self._session(random.Random(options.seed), kind, clip, Manner(random.Random(options.seed)))
+        if self.world.tally.broken:
+            raise RuntimeError(f"something is wrong before anything goes wrong: {self.world.tally.broken[0]}")
         with ControlLine(self.world.daemon) as line:
             line.call("subscribe", topics=["transcripts"])
             self._start(self._listen, line)
