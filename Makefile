@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check run bench programs demo-model deb clean setup
+.PHONY: help demo test check run bench fuzz soak programs demo-model deb clean setup
 .DEFAULT_GOAL := help
 
 help:            ## say what can be made
@@ -37,6 +37,13 @@ test: check  ## everything that needs no GPU; models are fetched once, or their 
 
 bench: $(VENV)/.dev  ## the benchmarks; tables on the terminal, JSON under build/bench
 	$(BIN)/python -m benchmarks
+
+fuzz: $(VENV)/.dev  ## look for inputs that do harm, led by coverage: two minutes a target (SECONDS_EACH)
+	@scripts/make-venv "$(PYTHON)" "$(VENV)" '.[dev,fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS_EACH),120) $(ARGS)
+
+soak: $(VENV)/.dev  ## half an hour of everything while things go wrong (MINUTES); the verdict, JSON and a picture
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 programs:        ## pipecat and LiveKit, half a gigabyte, so that `make test` runs them against sttd, too
 	@scripts/make-venv "$(PYTHON)" build/programs '.[programs]'

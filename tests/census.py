@@ -91,10 +91,10 @@ def metrics(daemon: RunningDaemon) -> dict[str, int]:
 
 
 def process_status(pid: int) -> dict[str, int]:
-    """Threads and VmRSS (KiB) of /proc/PID/status."""
+    """Threads, VmRSS and VmSize (KiB) of /proc/PID/status."""
     with open(f"/proc/{pid}/status") as file:
         rows = [line.split() for line in file]
-    return {row[0].removesuffix(":"): int(row[1]) for row in rows if row[0] in ("Threads:", "VmRSS:")}
+    return {row[0].removesuffix(":"): int(row[1]) for row in rows if row[0] in ("Threads:", "VmRSS:", "VmSize:")}
 
 
 def count_descriptors(pid: int) -> int:

@@ -26,8 +26,8 @@ import trio
 from sttd.admission import Peer
 from sttd.core.types import SAMPLE_RATE, Progress, SessionEvent
 from sttd.core.types import Final as FinalText
-from sttd.errors import InternalError, SessionError, SttdError
-from sttd.host.spool import PIECE_BYTES, Spool
+from sttd.errors import InternalError, OverloadedError, SessionError, SttdError
+from sttd.host.spool import PIECE_BYTES, RETRY_S, Spool
 from sttd.options import SessionOptions
 from sttd.planes.asking import Asked, agent_of, nameable, selectable, session_options
 from sttd.planes.drain import Drain
@@ -139,6 +139,9 @@ class _Exchange:
             await self._refuse(Refused.of(error))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise  # the client is gone
+        except MemoryError:
+            message = "there is no memory for this upload; come again later"
+            await self._refuse(Refused.of(OverloadedError(message, data={"retry_after_s": RETRY_S})))
         except Exception:
             await self._refuse(Refused.of(InternalError("a bug in sttd; the journal has the traceback")))
             raise

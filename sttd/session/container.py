@@ -349,6 +349,9 @@ def _pull(
             raise source.interrupted from None
         if isinstance(exc, SttdError):
             raise
+        if isinstance(exc, MemoryError):
+            message = "there is no memory to decode the file in; come again later"
+            raise OverloadedError(message, data={"retry_after_s": RETRY_S}) from exc
         reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
         raise ProtocolError(f"the audio cannot be decoded: {reason}", code="bad_audio") from exc
     finally:

@@ -108,8 +108,8 @@ class FrameGuard:
     def admit(self, data: bytes | bytearray, *, now: float) -> int:
         """How many bytes from the beginning of `data` may be handed on now; the rest is to be asked about again.
 
-        What lies before a violation is still handed on; then it is none, and `violation` says why. A header is handed
-        on once it is whole, and judged: of a part of one it is none either, and more is to be waited for.
+        What lies before a violation is handed on; then it is none, and `violation` says why. A header is handed on
+        once it is whole, and judged: of a part of one it is none either, and more is to be waited for.
         """
         if self.violation is not None:
             return 0

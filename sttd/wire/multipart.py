@@ -73,6 +73,7 @@ class FormReader:
     fields: list[tuple[str, bytes]] = attrs.field(factory=list, init=False)  # in order, the file left out
     has_file: bool = attrs.field(default=False, init=False)
     trouble: Refused | None = attrs.field(default=None, init=False)
+    _begun: bool = attrs.field(default=False, init=False)  # something came besides line breaks
     _parts: int = attrs.field(default=0, init=False)
     _header_bytes: int = attrs.field(default=0, init=False)
     _header: tuple[bytearray, bytearray] = attrs.field(factory=lambda: (bytearray(), bytearray()), init=False)
@@ -102,6 +103,10 @@ class FormReader:
 
     def feed(self, data: bytes) -> bytes:
         """Take a piece of the body; returns what of the file is in it."""
+        if not self._begun:
+            # Behind a line break the parser skips anything, as far as it came in one piece: two networks, two answers.
+            data = data.lstrip(b"\r\n")
+            self._begun = bool(data)
         if self.trouble is None:
             try:
                 self._parser.write(data)

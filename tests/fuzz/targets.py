@@ -11,6 +11,7 @@ leads to rather than chance.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -43,6 +44,7 @@ from tests.unit.wire.test_realtime import (
     test_whatever_comes_every_item_has_one_outcome_in_order_and_its_deltas_are_its_transcript as realtime_items,
 )
 
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # as the daemon has it
 Target = Callable[[bytes], None]
 
 SEPARATOR = b"\xff\x00"  # between the messages of one input
@@ -170,7 +172,7 @@ def multipart(data: bytes) -> None:
         assert (in_pieces, cut.fields, cut.has_file) == (file, whole.fields, whole.has_file)
         _refused_or(lambda: read_request(whole.fields, has_file=whole.has_file, task="transcribe"))
     else:
-        assert _trouble(cut) == why
+        assert _trouble(cut) == why, why
         assert whole.fields == cut.fields == []
 
 

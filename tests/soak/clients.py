@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import trio
@@ -324,20 +324,20 @@ def _refusal(code: str, message: str) -> Exception:
 @contextmanager
 def _socket(open_: Callable[[], ClientConnection]) -> Iterator[ClientConnection]:
     """A WebSocket. Whoever vanishes has no time for a closing handshake."""
-    try:
-        client = dial(open_)
-    except InvalidStatus as error:
-        raise (Refused if error.response.status_code in (408, 429, 503) else AssertionError)(str(error)) from error
-    try:
-        yield client
-    except Vanished:
-        client.close_socket()
-        raise
-    except ConnectionClosed as closed:
-        if closed.rcvd is not None and closed.rcvd.code == 1013:
-            raise Refused(closed.rcvd.reason) from closed
-        raise
-    client.close()
+    with ExitStack() as stack:
+        try:
+            client = dial(lambda: stack.enter_context(open_()))
+        except InvalidStatus as error:
+            raise (Refused if error.response.status_code in (408, 429, 503) else AssertionError)(str(error)) from error
+        try:
+            yield client
+        except Vanished:
+            client.close_socket()
+            raise
+        except ConnectionClosed as closed:
+            if closed.rcvd is not None and closed.rcvd.code == 1013:
+                raise Refused(closed.rcvd.reason) from closed
+            raise
 
 
 def _start(client: ClientConnection, **options: Any) -> str:

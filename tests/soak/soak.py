@@ -36,7 +36,7 @@ class Options:
 
     seconds: float
     clients: int = 20
-    rests: int = 10  # besides the first one
+    rests: int = 6  # besides the first one
     fault_every_s: float = 5.0  # on average
     seed: int = 1
     clips: tuple[str, ...] = ("light", "date", "number", "question")
@@ -111,6 +111,8 @@ class _Soak:
         for kind in KINDS:  # how everything sounds while nothing is wrong
             for clip in options.clips:
                 self._session(random.Random(options.seed), kind, clip, Manner(random.Random(options.seed)))
+        if self.world.tally.broken:
+            raise RuntimeError(f"something is wrong before anything goes wrong: {self.world.tally.broken[0]}")
         with ControlLine(self.world.daemon) as line:
             line.call("subscribe", topics=["transcripts"])
             self._start(self._listen, line)

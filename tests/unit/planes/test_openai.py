@@ -181,6 +181,7 @@ async def test_what_could_not_be_decoded_fails_the_request_at_once(stream):
         ([ProtocolError("it is none", code="bad_audio")], 400, "invalid_audio"),
         ([OverloadedError("too many", data={"retry_after_s": 2.0})], 429, "overloaded"),
         ([ValueError("a bug")], 500, "internal"),
+        ([MemoryError()], 429, "overloaded"),
     ],
 )
 async def test_what_goes_wrong_before_there_is_a_session_is_said(refusals, status, code):
@@ -190,7 +191,7 @@ async def test_what_goes_wrong_before_there_is_a_session_is_said(refusals, statu
             await stream.send_all(request(form()))
             got, head, body = await read_all(stream)
         assert (got, json.loads(body)["error"]["code"]) == (status, code)
-        assert ("retry-after: 2" in head) == (status == 429)
+        assert ("retry-after: " in head) == (status == 429)
         assert ("x-should-retry: false" in head) == (status == 500)
         assert plane.service.uploads.room.taken_bytes == 0
 

@@ -255,6 +255,15 @@ async def test_a_full_disk_means_come_again_and_keeps_nothing(monkeypatch):
     assert container.room.taken_bytes == 0
 
 
+async def test_without_memory_it_means_come_again(monkeypatch):
+    def planes(self):
+        raise MemoryError
+
+    monkeypatch.setattr(container.Unpacker, "planes", planes)
+    _, error = await decode(encoded("wav", "pcm_s16le"))
+    assert (error.code, error.data["retry_after_s"]) == ("overloaded", spool.RETRY_S)
+
+
 @pytest.mark.parametrize(("form", "codec"), [("caf", "alac"), ("mov", "alac"), ("mp4", "aac")])
 async def test_what_keeps_its_tables_at_the_end_is_read(form, codec):
     frames, error = await decode(encoded(form, codec))

@@ -69,6 +69,15 @@ def test_whatever_comes_is_a_form_or_is_refused(noise, sizes, at):
         assert refusal is None or (refusal.answer.status, reader.fields) == (400, [])
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 50, 4096])
+def test_what_stands_before_the_form_counts_the_same_in_whatever_pieces_it_comes(size):
+    """Found by fuzzing: behind a line break anything was skipped, up to the end of the piece that it came in."""
+    for before, well in ((b"\r\n", True), (b"\n\n", True), (b"\r\npreamble\r\n", False), (b"preamble\r\n", False)):
+        body = before + form(FILE)
+        reader, _ = read(body, [size] * (len(body) // size))
+        assert (reader.trouble is None) == well, before
+
+
 def test_a_file_twice_is_malformed():
     assert refused(form(FILE, FILE)) == (400, "the form is malformed: it has more than one `file`")
 
