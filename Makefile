@@ -3,19 +3,20 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check run bench fuzz soak programs demo-model deb clean setup
+.PHONY: help demo test check lock audit run bench fuzz soak programs demo-model deb clean setup
 .DEFAULT_GOAL := help
 
 help:            ## say what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# The stamps make setup incremental: a changed pyproject.toml installs again, nothing else does.
-$(VENV)/.runtime: pyproject.toml scripts/make-venv
-	@scripts/make-venv "$(PYTHON)" "$(VENV)" .
+# The stamps make setup incremental: a changed pyproject.toml or lock installs again, nothing else does.
+$(VENV)/.runtime: pyproject.toml requirements.lock scripts/make-venv
+	@scripts/make-venv "$(PYTHON)" "$(VENV)" . requirements.lock
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime
-	@scripts/make-venv "$(PYTHON)" "$(VENV)" '.[dev]'
+$(VENV)/.dev: pyproject.toml requirements-dev.lock scripts/make-venv
+	@scripts/make-venv "$(PYTHON)" "$(VENV)" '.[dev]' requirements-dev.lock
+	@touch $(VENV)/.runtime
 	@touch $@
 
 setup: $(VENV)/.dev  ## make the environment for development
@@ -34,6 +35,12 @@ check: $(VENV)/.dev  ## ruff, mypy strict, import contracts
 
 test: check  ## everything that needs no GPU; models are fetched once, or their tests skipped
 	$(BIN)/pytest
+
+lock:            ## newer releases of what sttd needs, with their hashes; run the tests after it
+	scripts/make-lock
+
+audit:           ## look for known holes in the locked releases; says so where nobody can be asked
+	scripts/audit
 
 bench: $(VENV)/.dev  ## the benchmarks; tables on the terminal, JSON under build/bench
 	$(BIN)/python -m benchmarks

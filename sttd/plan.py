@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -178,6 +179,7 @@ def place(loaded: Loaded, *, environ: Mapping[str, str], inherited: Sequence[Inh
     # It knows no token: it is open to nobody who would need one, unless somebody says so.
     wyoming = () if wyoming_is_default and (for_all or read_token(loaded.config)) else server.wyoming
     warnings = (
+        *_warn_of_open_secrets(loaded.config),
         *_warn_of_plain_text(loaded.config, tcp, inherited=inherited),
         *_check_wyoming(loaded.config, wyoming, inherited=inherited, for_all=for_all),
     )
@@ -203,6 +205,19 @@ def _check_token(config: Config, tcp: str, *, inherited: Sequence[InheritedSocke
         raise ConfigError("TCP is open to other machines; set `server.token_file`, or bind to 127.0.0.1")
     if for_all:
         raise ConfigError("TCP is open to every user of this machine; set `server.token_file`, or close it")
+
+
+def _warn_of_open_secrets(config: Config) -> tuple[str, ...]:
+    """A secret that every user of the machine can read keeps nobody out."""
+    files = [os.path.expanduser(name) for name in (config.server.token_file, config.server.tls_key) if name]
+    return tuple(f"{file} can be read by everybody: chmod o-r {file}" for file in files if _is_open(file))
+
+
+def _is_open(file: str) -> bool:
+    try:
+        return bool(os.stat(file).st_mode & stat.S_IROTH)
+    except OSError:
+        return False  # it was there when it was read
 
 
 def _warn_of_plain_text(config: Config, tcp: str, *, inherited: Sequence[InheritedSocket]) -> tuple[str, ...]:

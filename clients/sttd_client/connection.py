@@ -29,6 +29,7 @@ from sttd.errors import SttdError, from_map
 from sttd.wire.messages import Event, Failure, Op, Stopped, encode_op, parse_event
 from sttd.wire.schema import dump
 from sttd_client.addresses import ConnectionLostError
+from sttd_client.inert import inert, inert_json
 
 AUDIO_MESSAGE_BYTES = 1 << 16  # a daemon that is behind holds a client back by the message: small ones let it
 LOST = 1006  # RFC 6455: the code of a connection that ended without a close frame
@@ -165,7 +166,7 @@ class AudioConnection:
         return found
 
     def _message(self) -> list[Event]:
-        event = parse_event("".join(self._text))
+        event = parse_event(inert_json("".join(self._text)))
         self._text.clear()
         if isinstance(event, Failure) and event.fatal:
             self.failure = event
@@ -191,7 +192,7 @@ _REFUSALS: Mapping[int, str] = {401: "unauthorized", 403: "forbidden", 404: "not
 def _refusal_error(status: int, body: bytes) -> SttdError:
     """The daemon's refusal: its body is the error as JSON, unless something else answered in its place."""
     try:
-        answer = json.loads(body)
+        answer = inert(json.loads(body))
         error = answer.get("error", answer)
         return from_map({**error, "code": error["code"], "message": error["message"]})
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -19,6 +19,7 @@ from typing import Any
 from sttd.errors import SttdError, from_map
 from sttd.wire.rpc import MAX_REPLY_BYTES, Malformed, Notification, Response, RpcDecoder, encode_request
 from sttd_client.addresses import connect_first, connect_unix, control_sockets, lost_error
+from sttd_client.inert import inert
 
 _READ_BYTES = 1 << 16
 
@@ -156,12 +157,13 @@ def sorted_out(messages: Sequence[Any]) -> list[Response | Notification]:
 
 def result_of(response: Response) -> dict[str, Any]:
     """The result of a call, or its error raised."""
-    if response.error is not None:
-        raise from_map(response.error) if isinstance(response.error, dict) else SttdError(str(response.error))
-    return response.result if isinstance(response.result, dict) else {}
+    error, result = inert(response.error), inert(response.result)
+    if error is not None:
+        raise from_map(error) if isinstance(error, dict) else SttdError(str(error))
+    return result if isinstance(result, dict) else {}
 
 
 def fields_of(notification: Notification) -> dict[str, Any]:
     """The named fields of a notification."""
-    params = notification.params
+    params = inert(notification.params)
     return params[0] if isinstance(params, list) and params and isinstance(params[0], dict) else {}

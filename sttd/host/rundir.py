@@ -1,8 +1,8 @@
 """The runtime directory: where it is, and that one daemon alone has it.
 
 A daemon owns its directory for as long as it holds the lock on a file in it, which the kernel gives back when the
-process ends, however it ends. A directory can be removed under a daemon, and another daemon start in the new one:
-`Holding.renew` makes it again, unless somebody else was there first.
+process ends, however it ends. One that others may write in is refused. A directory can be removed under a daemon, and
+another daemon start in the new one: `Holding.renew` makes it again, unless somebody else was there first.
 """
 
 from __future__ import annotations
@@ -100,10 +100,24 @@ def _no_place(directory: Path, exc: OSError) -> AccessError:
     return AccessError(f"{directory}: {exc.strerror}; use --runtime-dir DIR for another place")
 
 
+def _check_owner(directory: Path) -> None:
+    """Whoever may write there can put sockets of his own in place of the daemon's, and hear what others say."""
+    try:
+        found = directory.stat()
+    except OSError as exc:
+        raise _no_place(directory, exc) from None
+    if found.st_uid not in (0, os.geteuid()):
+        raise AccessError(f"{directory} belongs to another user, who could listen in; use --runtime-dir DIR")
+    if found.st_mode & stat.S_IWOTH:
+        raise AccessError(f"{directory} can be written by everybody, who could listen in; use --runtime-dir DIR")
+
+
 def _lock_file(directory: Path) -> int:
     """The lock of a directory, taken, with this process's id in it."""
+    _check_owner(directory)
     try:
-        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # Not through a link: what it leads to would be overwritten.
+        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as exc:
         raise _no_place(directory, exc) from None
     try:

@@ -37,6 +37,7 @@ import trio
 from sttd.core.types import FRAME_SAMPLES, Warn
 from sttd.errors import OverloadedError, ProtocolError, SttdError
 from sttd.host.spool import RETRY_S, Room, directory
+from sttd.session.formats import open_options
 from sttd.session.links import MAX_LINKS, OggLinks
 from sttd.session.unpacking import Unpacker, mixed
 
@@ -54,9 +55,6 @@ _threads = trio.CapacityLimiter(256)
 
 _ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 _LIVE_HEAD_BYTES = 1 << 16  # in which a live MP4 has begun its index or its audio
-
-_FORMATS = "wav,w64,flac,mp3,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,amr,caf,au"
-_SAFE = {"format_whitelist": _FORMATS, "protocol_whitelist": "none"}
 
 
 class Receiver(Protocol):
@@ -310,7 +308,7 @@ def _pull(
 
     def read(file: io.RawIOBase, *, before: int) -> int:
         """Decode all of a container. Returns how many samples there are with those before."""
-        with av.open(file, mode="r", options={**_SAFE, **quick}, **tolerant) as container:
+        with av.open(file, mode="r", options={**open_options(), **quick}, **tolerant) as container:
             if not container.streams.audio:
                 raise ProtocolError("the file has no audio stream", code="bad_audio")
             stream = container.streams.best("audio") or container.streams.audio[0]

@@ -13,7 +13,7 @@ import pytest
 
 from sttd.wire import messages
 from sttd.wire.schema import describe
-from tests.running import PATIENCE_S, RunningDaemon, read_pcm, start, transcribe
+from tests.running import PATIENCE_S, RunningDaemon, read_pcm, read_to_end, say, speak, start, transcribe
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -74,8 +74,12 @@ def test_the_daemon_says_what_the_reference_says(served):
     daemon, _ = served
     speech = read_pcm(ROOT / "tests" / "data" / "date.flac")
     events = [{"type": "started", **started(daemon)}]
-    for kind in ("live", "file"):
-        events += transcribe(daemon, speech + bytes(64_000), kind=kind, words=True, interim=True)
+    with daemon.connect() as client:
+        start(client, words=True, interim=True)
+        events += speak(daemon, client, speech + bytes(64_000), until=bool)  # who sends all at once may get none
+        say(client, "stop")
+        events += read_to_end(client)
+    events += transcribe(daemon, speech, kind="file", words=True)
     assert {"interim", "final", "progress", "stopped"} <= {event["type"] for event in events}
     for event in events:
         declared = describe(messages.EVENTS[event["type"]])

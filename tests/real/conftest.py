@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.recordings import load
 from sttd.engine.store.models import ModelStore
-from tests.running import RunningDaemon
+from tests.running import PATIENCE_S, RunningDaemon
 
 MODELS = ("tiny.en", "base")  # one for English alone and small, one for many languages
 PULL_S = 900.0  # chosen: 150 MB over a slow line
@@ -74,7 +74,10 @@ def daemon_with(model_on_disk, tmp_path_factory):
     def running(name: str) -> RunningDaemon:
         model_on_disk(name)
         if name not in daemons:
-            daemons[name] = RunningDaemon.start(tmp_path_factory.mktemp(name), "--tcp", "off", "--model", name)
+            daemons[name] = RunningDaemon.start(
+                tmp_path_factory.mktemp(name), "--tcp", "off", "--model", name,
+                "--set", f"scheduler.decode_timeout_s={10 * PATIENCE_S}",  # a busy machine is no decode that hangs
+            )  # fmt: skip
             daemons[name].call("load", preset=name, keep_alive_s=-1)
         return daemons[name]
 

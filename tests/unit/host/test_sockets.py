@@ -53,6 +53,34 @@ def test_a_directory_that_cannot_be_made_is_an_error(tmp_path):
         pass
 
 
+def test_a_directory_that_others_may_write_in_is_refused(tmp_path):
+    """They could put their own sockets in it, or a link in place of the lock."""
+    everybodys = tmp_path / "everybodys"
+    everybodys.mkdir()
+    everybodys.chmod(0o1777)
+    with pytest.raises(AccessError, match="everybody"), owned(everybodys):
+        pass
+    assert list(everybodys.iterdir()) == []
+
+
+@pytest.mark.root
+def test_a_directory_of_another_user_is_refused(tmp_path):
+    os.chown(tmp_path, 65534, 65534)
+    with pytest.raises(AccessError, match="another user"), owned(tmp_path):
+        pass
+
+
+def test_a_link_in_place_of_the_lock_is_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    directory = tmp_path / "run"
+    directory.mkdir()
+    (directory / "sttd.lock").symlink_to(victim)
+    with pytest.raises(AccessError), owned(directory):
+        pass
+    assert victim.read_text() == "precious"
+
+
 @pytest.mark.parametrize(("directory_mode", "socket_mode"), [(0o700, 0o600), (0o750, 0o660), (0o755, 0o660)])
 async def test_socket_files_are_for_the_user_or_for_the_group(tmp_path, directory_mode, socket_mode):
     tmp_path.chmod(directory_mode)

@@ -1,0 +1,26 @@
+"""What FFmpeg may do with a stranger's file."""
+
+from __future__ import annotations
+
+from functools import cache
+
+_FORMATS = "wav,w64,flac,mp3,ogg,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff,amr,caf,au"
+
+
+@cache
+def open_options() -> dict[str, str]:
+    """What FFmpeg may do with a stranger's file: read these formats, open nothing else, decode sound. It would decode a
+    frame of a video beside the sound to see what it is: 32 kB of H.264 took 158 MB and 11 s (measured)."""
+    import av
+
+    sound = [name for name in av.codecs_available if _decodes_sound(name)]
+    return {"format_whitelist": _FORMATS, "protocol_whitelist": "none", "codec_whitelist": ",".join(sorted(sound))}
+
+
+def _decodes_sound(name: str) -> bool:
+    import av
+
+    try:
+        return bool(av.Codec(name, "r").type == "audio")
+    except ValueError:  # it encodes only; av.codec.codec.UnknownCodecError is one
+        return False
