@@ -397,7 +397,7 @@ class Turn:
         if not self._is_heard(hypothesis, audio_s=audio_s):
             return []
         text = text_rules.tidy(hypothesis.text)
-        hint = text_rules.turn_hint(self._heard_text, text, language=hypothesis.language)
+        hint = text_rules.turn_hint(self._heard_text, text, language=hypothesis.language, ending=hypothesis.ending)
         self._heard_text = text
         return [*self._show(hypothesis, audio_s=audio_s, end_sample=snapshot.end_sample), Hint(hint)]
 
