@@ -1,17 +1,19 @@
 """Sentences with pauses inside that end an utterance: what is made of the pieces, with context and without.
 
 English recordings, each cut at the quietest place of its middle and put together again with a pause of 0.5, 1.0 or
-1.5 s; longer gaps between them, room noise under it all. A session for each pause goes through a session's own machine
-(`core/hearing.py`) on a clock of its own, as in `live_text`: an interim takes `INTERIM_S`, anything else as long as its
-decode took on one core, so that load beside it changes no figure. Both ways hear the same audio and share what they
-decode alike. The ways:
+1.5 s; longer gaps between them, room noise under it all. In a last session they are whole and a second apart, most of
+them read by somebody else than the one before: what context may spoil. A session for each pause goes through a
+session's own machine (`core/hearing.py`) on a clock of its own, as in `live_text`: an interim takes `INTERIM_S`,
+anything else as long as its decode took on one core, so that load beside it changes no figure. Both ways hear the same
+audio and share what they decode alike. The ways:
 
 - `alone`: `context` off, every piece by itself;
 - `auto`: a piece that goes on from the one before is decoded with that in front of it.
 
 The columns:
 
-- `pieces`: utterances a sentence; `continued_pct`: of the finals, those that were decoded with something in front.
+- `pause_s`: none for whole sentences; `pieces`: utterances a sentence; `continued_pct`: of the finals, those that were
+  decoded with something in front.
 - `wer_pct`: word errors of the finals; `uncut_pct`: of the same sentences without the pauses, in one decode.
 - `contradicted_pct`: utterances whose stable words are not the beginning of the final's, of those with stable text.
 - `final_p50_s`, `final_p95_s`: from the end of speech to the final, on one core.
@@ -43,6 +45,7 @@ from sttd.options import Context, Tuning
 
 PAUSES_S = (0.5, 1.0, 1.5)
 GAP_S = 2.5  # between sentences; longer than what counts as near
+WHOLE_GAP_S = 1.0  # between those that have no pause
 SHORTEST_S, LONGEST_S = 4.0, 14.0  # of a recording; chosen: two pieces of two seconds at least
 OPENING_S = 0.3  # of room noise round what is decoded whole
 INTERIM_S = 0.4  # a decode of an interim: one every 0.8 s
@@ -110,7 +113,7 @@ def measure(
     silero.load()
     uncut = sum((_uncut(recogniser, samples, text) for samples, text in spoken), Errors())
     rows = []
-    for pause_s in PAUSES_S:
+    for pause_s in (*PAUSES_S, None):
         session = compose(spoken, pause_s=pause_s)
         for way, context in WAYS.items():
             replay = Timed(
@@ -158,10 +161,11 @@ def figures_of(replay: Replay) -> Figures:
     return figures
 
 
-def compose(spoken: Sequence[tuple[Samples, str]], *, pause_s: float) -> Composed:
-    """A session of sentences, each with a pause at the quietest place of its middle."""
+def compose(spoken: Sequence[tuple[Samples, str]], *, pause_s: float | None) -> Composed:
+    """A session of sentences, each with a pause at the quietest place of its middle; None: without, and near."""
     pieces, truth, at = [np.zeros(SAMPLE_RATE // 2, np.float32)], [], SAMPLE_RATE // 2
-    pause, gap = (np.zeros(round(SAMPLE_RATE * each), np.float32) for each in (pause_s, GAP_S))
+    gap_s = WHOLE_GAP_S if pause_s is None else GAP_S
+    pause, gap = (np.zeros(round(SAMPLE_RATE * each), np.float32) for each in (pause_s or 0.0, gap_s))
     for samples, text in spoken:
         cut = quietest(samples)
         pieces += [samples[:cut], pause, samples[cut:], gap]

@@ -75,6 +75,7 @@ def main(options: Options) -> None:
         replay = Timed(hearing=Hearing(asked, tuning, way), recogniser=recogniser)
         replay.play(samples, VoiceDetector(aggressiveness=2, silero=silero))
         rows.append({"way": way, **_row(replay, said, speech_s=len(samples) / SAMPLE_RATE - TAIL_S)})
+    rows = [{key: row.get(key) for key in rows[-1]} for row in rows]
     report.write("monologue", rows, {"speech_s": round(len(samples) / SAMPLE_RATE - TAIL_S)}, model=chosen.name)
 
 

@@ -50,6 +50,9 @@ _TENS: Mapping[str, int] = {
     "eighty": 80,
     "ninety": 90,
 }
+_SPELT: Mapping[str, str] = {str(value): word for word, value in {**_SMALL, **_TENS}.items()} | {
+    str(tens + ones): ten + one for ten, tens in _TENS.items() for one, ones in _SMALL.items() if 0 < ones < 10
+}
 _SPREAD = 8  # chosen: words that one of the texts may have more, by all contractions and numbers in it
 
 
@@ -67,6 +70,11 @@ def same_words(wanted: Sequence[Token], tokens: Sequence[Token], *, language: st
 def keeps(wanted: str, text: str, *, language: str) -> bool:
     """Whether a text begins with the words of another."""
     return same_words(tokenise(tidy(wanted)), tokenise(tidy(text)), language=language) is not None
+
+
+def spelt(key: str) -> str:
+    """A number below 100 in letters, as it is said in English; anything else as it is."""
+    return _SPELT.get(key, key)
 
 
 def _folded(tokens: Sequence[Token], *, english: bool) -> str:

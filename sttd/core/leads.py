@@ -7,7 +7,7 @@ one, a letter that differs, is missing or is too many counts against it (Needlem
 the end of the text that is out is half a word, or another that sounds like it, and decides where the rest begins.
 
 There is no rest to be had where the two hardly agree (`_LEAST`), or where what is left is too little for the speech
-(`_WORD_S`): a decoder may end after the first of two sentences. Then the item is decoded alone.
+(`_WORD_S`, `_PACE`): a decoder may end after the first of two sentences. Then the item is decoded alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sttd.core import text as text_rules
+from sttd.core.forms import spelt
 from sttd.core.text import Token
 from sttd.core.types import DecodeItem, Hypothesis, Lead, Segment, Word, seconds
 
@@ -27,6 +28,7 @@ _Piece = TypeVar("_Piece")
 
 _LEAST = 0.25  # chosen: matches less mismatches, of the letters that are laid beside each other
 _WORD_S = 1.5  # chosen: slow speakers say a word in half of it
+_PACE = 0.4  # chosen: of the words a second that were heard of the lead
 _EDGES_S = 0.5  # quiet before and behind the speech of an item
 
 
@@ -50,12 +52,13 @@ class Divided:
 
 def divide(lead: Lead, text: str) -> Divided | None:
     """Where the text of the lead ends in the text of both; None where they hardly agree."""
-    said = "".join(token.key for token in text_rules.tokenise(text_rules.tidy(lead.text)))
+    said = "".join(spelt(token.key) for token in text_rules.tokenise(text_rules.tidy(lead.text)))
     tokens = text_rules.tokenise(text_rules.tidy(text))
-    ends = np.cumsum([len(token.key) for token in tokens], dtype=np.int64)
+    letters = [spelt(token.key) for token in tokens]
+    ends = np.cumsum([len(each) for each in letters], dtype=np.int64)
     if not said or not tokens:
         return None
-    scores = _scores(said, "".join(token.key for token in tokens), whole=lead.whole)[ends]
+    scores = _scores(said, "".join(letters), whole=lead.whole)[ends]
     # Of equals the one that makes both as long as each other.
     best = max(range(len(tokens)), key=lambda index: (scores[index], -abs(int(ends[index]) - len(said))))
     if scores[best] < _LEAST * (len(said) if lead.whole else ends[best]):
@@ -68,7 +71,10 @@ def own(item: DecodeItem, heard: Hypothesis) -> Hypothesis | None:
     assert item.lead is not None
     divided = divide(item.lead, heard.text)
     lead_s, end_s = seconds(item.lead.samples), seconds(len(item.samples))
-    if divided is None or len(divided.own) * _WORD_S < end_s - lead_s - _EDGES_S or not divided.own:
+    if divided is None or not divided.own:
+        return None
+    words_a_second = max(1 / _WORD_S, _PACE * len(divided.lead) / lead_s)
+    if len(divided.own) < words_a_second * (end_s - lead_s - _EDGES_S):
         return None
     tokens, first = [*divided.lead, *divided.own], len(divided.lead)
     words = _behind(heard.words, text_rules.word_places(tokens, heard.words), first=first)

@@ -397,7 +397,7 @@ class Turn:
         if not self._is_heard(hypothesis, audio_s=audio_s):
             return []
         text = text_rules.tidy(hypothesis.text)
-        hint = text_rules.turn_hint(self._heard_text, text, language=hypothesis.language)
+        hint = text_rules.turn_hint(self._heard_text, text, language=hypothesis.language, ending=hypothesis.ending)
         self._heard_text = text
         return [*self._show(hypothesis, audio_s=audio_s, end_sample=snapshot.end_sample), Hint(hint)]
 
@@ -481,7 +481,7 @@ class Turn:
 
     def _done(self, final: Final) -> list[Action]:
         self.phase, self.final, self._awaited = Phase.DONE, final, None
-        if self._closed is not None:
+        if self._closed is not None and self._has_context:
             self.context.said(final, self._closed.samples, decoded=is_decoded(final))
         return [*self._give_up_interim(), *self._give_up_speculation(), Release(self.number)]
 
@@ -501,10 +501,14 @@ class Turn:
         """Seconds of audio from the onset on."""
         return seconds(len(samples) - (self.opened.at_sample - self.opened.start_sample))
 
+    @property
+    def _has_context(self) -> bool:
+        options = self.options
+        return options.context == "auto" and options.kind == "live" and options.task == "transcribe"
+
     def _before(self, samples: Samples) -> tuple[Samples, Lead] | None:
         """The audio with its lead, and that (rule 7)."""
-        options = self.options
-        if options.context == "off" or options.kind == "file" or options.task == "translate":
+        if not self._has_context:
             return None
         begin_s = seconds(self.opened.at_sample)
         return self.context.before(self.number, samples, begin_s=begin_s, language=self._language.code)

@@ -162,6 +162,7 @@ class Hypothesis:
     compression_ratio: float = 1.0
     temperature: float = 0.0  # above 0: the first tries were rejected by the engine's own thresholds
     certainties: tuple[Certainty, ...] | None = None  # of the whole text, in order; None: the engine does not say
+    ending: float | None = None  # probability of the mark that the text ends with; None: of none, or not known
 
     @property
     def words(self) -> tuple[Word, ...]:

@@ -214,7 +214,8 @@ def test_every_option_comes_back_in_started(fake):
         "kind": "live", "sample_rate": 8000, "lang": "de", "languages": ["de", "en"], "encoding": "mulaw",
         "channels": 2, "channel_select": 1,
         "interim": False, "task": "translate", "model": "fake", "interim_model": "quick", "words": True,
-        "prompt": "Grüße", "hotwords": ["sttd", "Trio"], "overflow": "drop", "lock_stable": True, "label": "a label",
+        "prompt": "Grüße", "hotwords": ["sttd", "Trio"], "overflow": "drop", "context": "off", "lock_stable": True,
+        "label": "a label",
         "endpointing": {"silence_ms_min": 300, "silence_ms_max": 900, "max_utterance_s": 12.5, "aggressiveness": 1},
     }  # fmt: skip
     with fake.connect() as client:
@@ -229,7 +230,9 @@ def test_null_means_omitted(fake):
         )
         nothing = start(other)
         assert {**nulls, "session": ""} == {**nothing, "session": ""}
+        assert nothing["context"] == "auto"
         say(client, "configure", lang=None, languages=None, prompt=None, endpointing=None, interim=None, hotwords=None)
+        say(client, "configure", context=None)
         say(client, "stop")
         assert [event["type"] for event in read_to_end(client)] == ["stopped"]
 
@@ -238,6 +241,7 @@ def test_null_means_omitted(fake):
     ("op", "fields", "name"),
     [
         ("configure", {"silence": 5}, "silence"),
+        ("configure", {"context": "on"}, "context"),
         ("configure", {"model": "fake"}, "model"),
         ("configure", {"endpointing": {"silence_ms": 5}}, "silence_ms"),
         ("configure", {"endpointing": {"max_utterance_s": 300}}, "max_utterance_s"),

@@ -10,12 +10,24 @@ import pytest
 import trio
 
 from benchmarks import __main__ as program
-from benchmarks import first_final, live_text, load, offline, options, peers, report, sessions, stability
+from benchmarks import (
+    cut_sentences,
+    first_final,
+    live_text,
+    load,
+    monologue,
+    offline,
+    options,
+    peers,
+    report,
+    sessions,
+    stability,
+)
 from benchmarks.peer.script import Heard, Spoken, cut, told_parts, unbroken
 from benchmarks.recordings import Recording, english
 from benchmarks.words import Errors, align, errors, vanished, word_errors, words
 from sttd.core.hearing import Hearing
-from sttd.core.types import SAMPLE_RATE, Interim
+from sttd.core.types import SAMPLE_RATE, Interim, SpeechEnd, SpeechStart
 from sttd.engine.contract import Preset
 from sttd.engine.fake import FakeBackend
 from sttd.engine.vad import VoiceDetector
@@ -432,3 +444,51 @@ def test_a_replay_hears_each_thing_once_and_moves_its_own_clock():
     whens = [when for when, _ in utterance.interims]
     assert len(whens) > 3
     assert all(later - earlier >= 0.35 for earlier, later in itertools.pairwise(whens))
+
+
+def test_a_cut_sentence_has_its_pause_where_it_is_quiet_and_its_text_beside_it():
+    tone = np.sin(np.arange(4 * SAMPLE_RATE) / 10).astype(np.float32)
+    tone[2 * SAMPLE_RATE : 2 * SAMPLE_RATE + 800] = 0.0
+    session = cut_sentences.compose([(tone, "one two"), (tone, "three")], pause_s=1.0)
+    assert [text for *_, text in session.sentences] == ["one two", "three"]
+    assert [round(end_s - begin_s, 2) for begin_s, end_s, _ in session.sentences] == [5.0, 5.0]
+    assert session.sentences[1][0] - session.sentences[0][1] == cut_sentences.GAP_S
+    pause = session.samples[round(2.55 * SAMPLE_RATE) : round(3.5 * SAMPLE_RATE)]
+    assert np.abs(pause).max() < 0.01
+
+
+def test_a_timed_replay_counts_every_decode_once_and_by_what_it_was_for():
+    model = FakeBackend().load(
+        Preset(name="fake", backend="fake", options={"decode_ms": 1}), cpu_threads=0, num_workers=1
+    )
+    hearing = Hearing(attrs.evolve(live_text.OPTIONS, endpointing=None), Tuning(), "a clip")
+    replay = cut_sentences.Timed(hearing=hearing, recogniser=live_text.Recogniser(model=model), decode_s=0.2)
+    replay.play(np.zeros(SAMPLE_RATE * 3, np.float32), VoiceDetector(aggressiveness=2, silero=None))
+    assert replay.cpu_s[True] > 0
+    assert replay.cpu_s[False] > 0
+    figures = cut_sentences.figures_of(replay)
+    assert (figures.utterances, figures.words) == (1, 10)
+
+
+def test_errors_at_cuts_are_those_beside_one():
+    said = "one thing and another thing that somebody said about it all at length"
+    assert monologue.errors_at_cuts(said, [said]) == 0
+    assert (
+        monologue.errors_at_cuts(said, ["one thing and another thing that", "somebody said about it all at length"])
+        == 0
+    )
+    assert monologue.errors_at_cuts(said, ["one thing and another", "that somebody said about it all at length"]) == 1
+    assert (
+        monologue.errors_at_cuts(said, ["one thing and another thing", "thing that somebody said about it all at"]) == 1
+    )
+
+
+def test_live_text_is_as_old_as_what_it_was_heard_in():
+    shown = Interim(utterance=1, seq=1, text="a", stable_chars=0, start_s=0.0, end_s=0.5)
+    said = [
+        (1.0, SpeechStart(utterance=1, at_s=0.5)),
+        (1.2, shown),
+        (1.4, SpeechEnd(utterance=1, at_s=1.3, silence_ms=0)),
+        (9.0, SpeechStart(utterance=2, at_s=9.0)),
+    ]
+    assert monologue.ages(said) == pytest.approx([0.5, 0.6, 0.7, 0.8])

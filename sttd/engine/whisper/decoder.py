@@ -5,8 +5,7 @@ Interims and finals see the shortest window that `interim_windows` and `final_wi
 `LONG_S` are decoded with timestamps, which say where their segments lie and where there is more to hear. What is
 searched for and how often is the business of `search`, what is written down that of `writing`.
 
-An item with a lead is heard together with it, and what is new of the text is its own (`core/leads.py`). Where that
-cannot be told, or the text breaks off, it is decoded once more, alone.
+An item with a lead is heard together with it, and what is new of the text is its own (`core/leads.py`).
 """
 
 from __future__ import annotations
@@ -140,24 +139,6 @@ class Decoder:
         again, or three times as long as in a short window. An item for which nobody waits any more is not tried again.
         Only windows of files are left unfinished, when asked to hurry.
         """
-        if all(item.lead is None for item in batch):
-            return self._decode(batch, waiters=waiters)
-        results = self._decode([_once(item) for item in batch], waiters=waiters)
-        alone: dict[int, DecodeItem] = {}
-        for index, item in enumerate(batch):
-            heard = results[index]
-            if item.lead is None or isinstance(heard, Unfinished):
-                continue
-            own = leads.own(item, heard)
-            if own is not None:
-                results[index] = attrs.evolve(own, compression_ratio=compression_ratio(own.text))
-            elif not waiters.gone(index):
-                alone[index] = item.alone()
-        for index, heard in self._by_key(alone, waiters=waiters).items():
-            results[index] = heard
-        return results
-
-    def _decode(self, batch: Sequence[DecodeItem], *, waiters: Waiters) -> list[Hypothesis | Unfinished]:
         key = self.batch_key(batch[0])
         features = [self._features(item, window=key.window) for item in batch]
         encoded = encode(self._whisper, np.stack(features))
@@ -299,7 +280,7 @@ class Decoder:
     ) -> dict[int, Hypothesis | Unfinished]:
         """Some items, heard in the full window."""
         full = attrs.evolve(self, settings=attrs.evolve(self._settings, interim_windows=(), final_windows=()))
-        found = full._decode([batch[index] for index in indices], waiters=SomeWaiters(waiters, tuple(indices)))
+        found = full.decode([batch[index] for index in indices], waiters=SomeWaiters(waiters, tuple(indices)))
         return dict(zip(indices, found, strict=True))
 
     def _passes(
@@ -315,7 +296,8 @@ class Decoder:
     ) -> dict[int, Hypothesis | Unfinished]:
         """What one pass makes of some of the items.
 
-        Where Whisper opened a segment and stopped it goes on from there, as faster-whisper does by seeking. Of files
+        Where Whisper opened a segment and stopped it goes on from there, as faster-whisper does by seeking; an item
+        with a lead is then decoded alone, and so is one of whose text it cannot be told what is its own. Of files
         that, and the tries that were not made, become calls of their own when somebody waits for the worker.
         """
         results: dict[int, Hypothesis | Unfinished] = {}
@@ -328,7 +310,13 @@ class Decoder:
                 continue
             results[index] = found[index]
             open_s = self._open_s(item, attempts[index])
-            if open_s is not None and not waiters.gone(index):
+            if item.lead is not None:
+                own = leads.own(item, found[index]) if open_s is None else None
+                if own is not None:
+                    results[index] = attrs.evolve(own, compression_ratio=compression_ratio(own.text))
+                elif not waiters.gone(index):
+                    rests[index] = item.alone()
+            elif open_s is not None and not waiters.gone(index):
                 rests[index] = known.rest(item, whole=found[index], at_s=open_s, language=languages[index])
         timed = batch[0].options.effort is Effort.TIMED
         if rests and timed and waiters.hurry():
@@ -341,7 +329,7 @@ class Decoder:
         results: dict[int, Hypothesis | Unfinished] = {}
         for key in dict.fromkeys(map(self.batch_key, items.values())):
             some = [index for index, item in items.items() if self.batch_key(item) == key]
-            heard = self._decode([items[index] for index in some], waiters=SomeWaiters(waiters, tuple(some)))
+            heard = self.decode([items[index] for index in some], waiters=SomeWaiters(waiters, tuple(some)))
             results |= zip(some, heard, strict=True)
         return results
 
@@ -357,11 +345,6 @@ class Decoder:
             open_s = end_s if duration_s - end_s >= UNHEARD_S and speaks_on(samples, after_s=end_s) else None
         more = open_s and duration_s - open_s >= MIN_REST_S and Known.of(item).resumes
         return open_s if more else None
-
-
-def _once(item: DecodeItem) -> DecodeItem:
-    """Behind a lead a text that breaks off is not gone on with."""
-    return item if item.lead is None else attrs.evolve(item, known=Known(resumes=0))
 
 
 def _heard(item: DecodeItem) -> Samples:

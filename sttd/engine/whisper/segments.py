@@ -109,6 +109,11 @@ def certainties(
     return tuple(found)
 
 
+def ending(tokens: Sequence[int], probabilities: Sequence[float], *, codec: TextCodec) -> float | None:
+    """The probability of the mark that a text ends with, if it does."""
+    return probabilities[-1] if tokens and codec.is_punctuation(tokens[-1]) else None
+
+
 def speaks_on(samples: Samples, *, after_s: float) -> bool:
     """Whether anything as loud as the vowels of the speaker is heard behind a place; in noise as loud, it always is."""
     loudness = _loudness(samples)

@@ -6,10 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from sttd.core.types import Certainty, DecodeItem, Hypothesis, Segment, Word, seconds
+from sttd.core.types import DecodeItem, Hypothesis, Segment, Word, seconds
 from sttd.engine.whisper.features import MAX_SAMPLES, Encoded, content_frames
 from sttd.engine.whisper.search import Attempt, Language
-from sttd.engine.whisper.segments import Aligned, Piece, align, certainties, split_at_timestamps, start_at_sound
+from sttd.engine.whisper.segments import (
+    Aligned,
+    Piece,
+    align,
+    certainties,
+    ending,
+    split_at_timestamps,
+    start_at_sound,
+)
 from sttd.engine.whisper.tokens import TextCodec, compression_ratio
 from sttd.options import Task
 
@@ -34,28 +42,27 @@ class Writer:
             index: [token for token in attempt.tokens if token < self.codec.eot] for index, attempt in attempts.items()
         }
         aligned = self.aligned(encoded, batch, languages=languages, texts=texts) if words else {}
-        return {
-            index: self._hypothesis(
-                batch[index],
-                languages[index],
-                attempt,
-                aligned[index].words if index in aligned else (),
-                certainties=self._certainties(
-                    texts[index], attempt, aligned.get(index), language=languages[index], task=batch[index].options.task
-                ),
-            )
-            for index, attempt in attempts.items()
-        }
+        found: dict[int, Hypothesis] = {}
+        for index, attempt in attempts.items():
+            item, language, beside = batch[index], languages[index], aligned.get(index)
+            heard = self._hypothesis(item, language, attempt, beside.words if beside is not None else ())
+            # By the alignment, where there is one: within 0.05 of what a search says (measured).
+            sure = beside.probabilities if beside is not None else attempt.probabilities
+            found[index] = self._with_certainties(heard, texts[index], sure, task=item.options.task)
+        return found
 
-    def _certainties(
-        self, text: Sequence[int], attempt: Attempt, aligned: Aligned | None, *, language: Language, task: Task
-    ) -> tuple[Certainty, ...] | None:
-        """By the search, where it says; else by the alignment, within 0.05 of what a search says (measured)."""
-        probabilities = aligned.probabilities if aligned is not None else attempt.probabilities
+    def _with_certainties(
+        self, heard: Hypothesis, text: Sequence[int], probabilities: Sequence[float] | None, *, task: Task
+    ) -> Hypothesis:
+        """The same with how sure the decoder was of each word, and of the end; nothing where that is not known."""
         if probabilities is None or len(probabilities) != len(text):
-            return None
-        tokenizer = self.codec.tokenizer_for(language.code, task)
-        return certainties(text, probabilities, codec=self.codec, tokenizer=tokenizer)
+            return heard
+        tokenizer = self.codec.tokenizer_for(heard.language, task)
+        return attrs.evolve(
+            heard,
+            certainties=certainties(text, probabilities, codec=self.codec, tokenizer=tokenizer),
+            ending=ending(text, probabilities, codec=self.codec),
+        )
 
     def aligned(
         self,
@@ -88,8 +95,6 @@ class Writer:
         language: Language,
         attempt: Attempt,
         words: Sequence[tuple[Word, int]],
-        *,
-        certainties: tuple[Certainty, ...] | None,
     ) -> Hypothesis:
         duration_s = seconds(min(len(item.samples), MAX_SAMPLES))
         split = split_at_timestamps(attempt.tokens, timestamp_begin=self.codec.timestamp_begin, duration_s=duration_s)
@@ -113,7 +118,6 @@ class Writer:
             no_speech_prob=attempt.no_speech_prob,
             compression_ratio=attempt.compression_ratio,
             temperature=attempt.temperature,
-            certainties=certainties,
         )
 
     def _segment(self, piece: Piece, attempt: Attempt, words: Sequence[Word]) -> Segment:

@@ -33,6 +33,8 @@ def own_text(text, heard, **where):
         ("dividing by twelve to up.", "dividing by twelve to obtain the ratio", "obtain the ratio"),
         ("with which we are concern.", "with which we are concerned, differs from most", "differs from most"),
         ("Mr. John had leisure", "And Mr. John had leisure to consider", "to consider"),
+        ("1, 2, 3.", "One, two, three. Turn on the light", "Turn on the light"),
+        ("it costs 21", "it costs twenty one and no more", "and no more"),
         ("今日は", "今日は、いい天気ですね", "いい天気ですね"),
     ],
 )
@@ -109,6 +111,14 @@ def test_a_word_that_is_heard_to_begin_in_the_lead_begins_with_the_item():
 )
 def test_what_may_lack_something_is_to_be_decoded_alone(own_s, spoken):
     assert leads.own(item("Ask not", own_s=own_s), heard_of(*spoken)) is None
+
+
+@pytest.mark.parametrize(("more", "enough"), [((), False), ((("you", 4.0), ("can", 4.5)), True)])
+def test_what_is_much_slower_than_the_lead_may_lack_something_too(more, enough):
+    lead = "if you ask them not to"
+    begins = [(word, 0.3 * index) for index, word in enumerate(lead.split())]
+    heard = heard_of(*begins, ("what", 2.5), ("your", 3.0), ("country", 3.5), *more)
+    assert (leads.own(item(lead, own_s=4.0), heard) is not None) == enough
 
 
 def test_alone_an_item_is_what_it_was_without_its_lead():

@@ -376,6 +376,22 @@ def test_english_turns(previous, text, hint):
 
 
 @pytest.mark.parametrize(
+    ("text", "ending", "hint"),
+    [
+        ("I am here.", 0.9, ENDED),
+        ("I am here.", 0.6, NEUTRAL),
+        ("I am here.", 0.3, CONTINUES),
+        ("I am here", None, NEUTRAL),
+        ("I am here,", 0.9, CONTINUES),
+        ("you and.", 0.9, CONTINUES),
+        ("it costs 30.", 0.3, NEUTRAL),
+    ],
+)
+def test_a_full_stop_that_the_decoder_does_not_believe_in_ends_no_sentence(text, ending, hint):
+    assert turn_hint(text, text, ending=ending) is hint
+
+
+@pytest.mark.parametrize(
     ("language", "text", "hint"),
     [
         ("de", "Ich gehe und", CONTINUES),
@@ -392,6 +408,11 @@ def test_turns_in_other_languages(language, text, hint):
     assert turn_hint(text, text, language=language) is hint
 
 
-@given(st.text(max_size=40), st.text(max_size=40), st.sampled_from(["en", "de", "", "ja"]))
-def test_any_text_has_a_hint(previous, text, language):
-    assert turn_hint(previous, text, language=language) in TurnHint
+@given(
+    st.text(max_size=40),
+    st.text(max_size=40),
+    st.sampled_from(["en", "de", "", "ja"]),
+    st.none() | st.floats(0, 1),
+)
+def test_any_text_has_a_hint(previous, text, language, ending):
+    assert turn_hint(previous, text, language=language, ending=ending) in TurnHint

@@ -199,7 +199,7 @@ def test_where_an_engine_is_not_asked_of_each_word_it_is_as_sure_of_all():
 @pytest.mark.parametrize(("asked", "known"), [("de", "de"), (None, "en")])
 def test_what_the_text_hints_depends_on_its_language(monkeypatch, asked, known):
     told = []
-    monkeypatch.setattr(text, "turn_hint", lambda before, now, *, language: told.append(language))
+    monkeypatch.setattr(text, "turn_hint", lambda before, now, *, language, ending: told.append(language))
     utterance = spoken(lang=asked)
     utterance.show(1.0, language=known)
     assert told == [known]

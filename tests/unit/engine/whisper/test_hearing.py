@@ -133,6 +133,14 @@ def test_finals_say_it_where_they_are_aligned_anyway(demo, clips):
         assert (piece.word, piece.least) == (other.word, pytest.approx(other.least, abs=0.2))
 
 
+def test_an_interim_says_how_sure_it_is_that_its_sentence_is_over(demo, clips):
+    samples, text, _, end_s = clips["light"]
+    over, under_way = (hear(demo, samples[:end], Effort.QUICK) for end in (len(samples), int(16_000 * end_s * 0.6)))
+    assert text.endswith(".")
+    assert over.ending > 0.7
+    assert under_way.ending is None or under_way.ending < over.ending
+
+
 def test_what_a_search_does_not_say_is_not_known(clips):
     wider = load(interim_beam_size=2)
     assert hear(wider, clips["light"][0], Effort.QUICK).certainties is None
