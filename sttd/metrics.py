@@ -64,6 +64,7 @@ class Metrics:
     def __init__(self) -> None:
         self._status: Status | None = None
         self._apis: Mapping[str, int] = {}
+        self._asleep = (0, 0)
         self._registry = CollectorRegistry()
         self._latency = Histogram(
             "sttd_latency_seconds",
@@ -116,9 +117,16 @@ class Metrics:
         """A session, `live` or `file`, was not admitted."""
         self._refused.labels(kind).inc()
 
-    def render(self, status: Status, *, apis: Mapping[str, int] = MappingProxyType({})) -> bytes:
-        """The page in the text format of Prometheus. `apis`: the sessions that are open, by wire."""
-        self._status, self._apis = status, apis
+    def render(
+        self, status: Status, *, apis: Mapping[str, int] = MappingProxyType({}), asleep: tuple[int, int] = (0, 0)
+    ) -> bytes:
+        """The page in the text format of Prometheus.
+
+        Args:
+            apis: the sessions that are open, by wire.
+            asleep: how many of them wait for their clients, and the bytes that are kept for those.
+        """
+        self._status, self._apis, self._asleep = status, apis, asleep
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
@@ -133,6 +141,9 @@ class Metrics:
             if (value := value_of(status)) is not None:
                 yield CounterMetricFamily(name, text, value)
         yield self._sessions_by_api()
+        count, kept_bytes = self._asleep
+        yield GaugeMetricFamily("sttd_sessions_asleep", "Sessions whose client may come back and resume.", count)
+        yield GaugeMetricFamily("sttd_sessions_kept_bytes", "Events that are kept for them.", kept_bytes)
         yield _queued(status)
         yield _queue_waits(status)
         yield from _models(status)

@@ -382,4 +382,4 @@ class Service:
 
     def metrics(self) -> bytes:
         """The metrics page."""
-        return self.meters.render(self.status(), apis=self.registry.apis())
+        return self.meters.render(self.status(), apis=self.registry.apis(), asleep=self.registry.asleep())
