@@ -115,6 +115,8 @@ class AudioConnection:
             events = self._collect()
         except RemoteProtocolError as error:
             self._end(LOST)
+            if not data:  # it ended in the middle of the handshake
+                return []
             raise from_map({"code": "bad_request", "message": f"what answers is no sttd: {error}"}) from error
         if not data:
             self._end(LOST)
