@@ -67,6 +67,7 @@ class Metrics:
         self._apis: Mapping[str, int] = {}
         self._held_bytes: Mapping[str, int] = {}
         self._tasks: int | None = None
+        self._asleep = (0, 0)
         self._registry = CollectorRegistry()
         self._latency = Histogram(
             "sttd_latency_seconds",
@@ -128,6 +129,7 @@ class Metrics:
         status: Status,
         *,
         apis: Mapping[str, int] = MappingProxyType({}),
+        asleep: tuple[int, int] = (0, 0),
         held_bytes: Mapping[str, int] = MappingProxyType({}),
         tasks: int | None = None,
     ) -> bytes:
@@ -135,10 +137,12 @@ class Metrics:
 
         Args:
             apis: the sessions that are open, by wire.
+            asleep: how many of them wait for their clients, and the bytes that are kept for those.
             held_bytes: what clients sent and nobody has taken yet, by what it is.
             tasks: those of the event loop that live; what rises without end is a leak.
         """
-        self._status, self._apis, self._held_bytes, self._tasks = status, apis, held_bytes, tasks
+        self._status, self._apis, self._asleep = status, apis, asleep
+        self._held_bytes, self._tasks = held_bytes, tasks
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
@@ -153,6 +157,9 @@ class Metrics:
             if (value := value_of(status)) is not None:
                 yield CounterMetricFamily(name, text, value)
         yield self._sessions_by_api()
+        count, kept_bytes = self._asleep
+        yield GaugeMetricFamily("sttd_sessions_asleep", "Sessions whose client may come back and resume.", count)
+        yield GaugeMetricFamily("sttd_sessions_kept_bytes", "Events that are kept for them.", kept_bytes)
         yield self._held()
         if self._tasks is not None:
             yield GaugeMetricFamily("sttd_tasks", "Tasks of the event loop.", self._tasks)

@@ -404,6 +404,7 @@ class Service:
         return self.meters.render(
             self.status(),
             apis=self.registry.apis(),
+            asleep=self.registry.asleep(),
             held_bytes={"audio": self._held.total_bytes, "uploads": self.uploads.room.taken_bytes},
             tasks=trio.lowlevel.current_statistics().tasks_living,
         )

@@ -273,6 +273,9 @@ class Session:
         except SttdError as error:  # what answers breaks the protocol
             self._resuming.abandon(error)
         self._pending += self._connection.data_to_send()
+        if self._connection.closed:
+            with suppress(OSError):  # the answer to the daemon's close, which shows that all before it has arrived
+                self._socket.send(self._pending)
 
     def _hear(self, events: list[messages.Event]) -> None:
         for event in events:

@@ -290,9 +290,12 @@ async def _ask(
     stream: trio.abc.Stream, connection: AudioConnection, early: list[messages.Event], request: bytes
 ) -> messages.Event:
     """Send `request` and wait for the event that answers it; others that come are left in `early`."""
-    with suppress(trio.BrokenResourceError):  # what the daemon said before it went is read all the same
-        await stream.send_all(request)
-    while not early:
+    said = request
+    while True:
+        with suppress(trio.BrokenResourceError):  # what the daemon said before it went is read all the same
+            await stream.send_all(said)
+        if early:
+            return early.pop(0)
         if connection.closed:
             raise connection.error() or ConnectionLostError("the daemon ended the session at once")
         try:
@@ -300,7 +303,7 @@ async def _ask(
         except trio.BrokenResourceError:
             data = b""
         early += connection.receive(data)
-    return early.pop(0)
+        said = connection.data_to_send()
 
 
 async def _abandon(stream: trio.abc.Stream | None) -> None:

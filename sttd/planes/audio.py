@@ -138,7 +138,7 @@ class _Connection:
                     if self._session is not None:
                         await self._converse(self._session)
                     if self._seat is not None:
-                        self._seat.vacate()
+                        await self._get_up(self._seat)
                     # Before the session is left: one that is left early takes its time to decode what it owes.
                     await self._close()
                 nursery.cancel_scope.cancel()
@@ -217,9 +217,16 @@ class _Connection:
         stack.callback(seat.vacate)
         return seat.kept.session
 
+    async def _get_up(self, seat: Seat) -> None:
+        """The session is not this connection's any more: over where the client has everything, else asleep."""
+        with trio.CancelScope() as self._phase:
+            if seat.all_written and not self.talk.superseded and await self._close():
+                seat.finish()
+        seat.vacate()
+
     def _leave(self) -> None:
         """Another connection takes the session over."""
-        self.talk.taken_over()
+        self.talk.supersede()
         self._phase.cancel()
 
     def _why_no_start(self) -> SessionError:
@@ -240,8 +247,6 @@ class _Connection:
                     nursery.start_soon(self._acknowledge, self._seat)
                     nursery.start_soon(self._prove, self._seat)
                 await self._forward(session)
-                if self._seat is not None:
-                    await self._see_delivered(self._seat)
                 nursery.cancel_scope.cancel()
 
     async def _say_where(self, session: Session) -> None:
@@ -346,6 +351,8 @@ class _Connection:
             try:
                 event = await session.receive()
             except trio.EndOfChannel:
+                if self._seat is not None:
+                    self._seat.all_written = True
                 return
             failed = self.talk.error if self._seat is None else self._seat.kept.error
             if isinstance(event, Stopped) and failed is not None:
@@ -358,21 +365,15 @@ class _Connection:
             await self.speaker.say("ack", await seat.next_ack())
 
     async def _prove(self, seat: Seat) -> None:
-        """Find out that the client got its token."""
-        if seat.machine.unproved and await self.speaker.line.reach():
+        """Somebody shows the token that this client has used: find out whether the client got the next one."""
+        await seat.doubted.wait()
+        if await self.speaker.line.reach():
             seat.prove()
-
-    async def _see_delivered(self, seat: Seat) -> None:
-        """The session has ended: find out that the client got its last event."""
-        seat.all_written = True
-        with trio.move_on_after(self.limits.close_s):
-            if await self.speaker.line.reach():
-                seat.finish()
 
     async def _say_hello(self) -> None:
         server, presets = f"sttd/{sttd.__version__}", self.service.presets()
         hello = {"server": server, "protocol": PROTOCOL, "encodings": list(ENCODINGS), "presets": presets}
         await self.speaker.say("hello", hello)
 
-    async def _close(self) -> None:
-        await self.speaker.close(self._session.close_code if self._session is not None else None)
+    async def _close(self) -> bool:
+        return await self.speaker.close(self._session.close_code if self._session is not None else None)

@@ -36,7 +36,7 @@ from sttd.wire.talk import Answer
 log = logs.get(__name__)
 
 _OPENING_S = 5.0  # for the connection that asked for the session to take it; it does so at once
-_DOUBT_S = 2.0  # for a client to answer the ping behind `resumed`, once another one shows the same token; chosen
+_DOUBT_S = 2.0  # for a client to answer a ping, once somebody shows the token that it has used; chosen
 _TOKEN_BYTES = 32
 _NO_HANDSHAKE = 1006  # RFC 6455: the code of a connection that ended without a close frame
 
@@ -121,6 +121,7 @@ class Seat:
     all_written: bool = attrs.field(
         default=False, init=False
     )  # the session has ended, and its last event is on its way
+    doubted: trio.Event = attrs.field(factory=trio.Event, init=False)  # whether the client got its token
     _ack_due: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
@@ -154,9 +155,11 @@ class Seat:
             self.kept.change()
 
     def closed(self, reason: CloseReason | None) -> None:
-        """The client is gone. After a closing handshake behind the last event it has that too."""
-        if self.all_written and reason is not None and reason.code != _NO_HANDSHAKE:
-            self.finish()
+        """The client is gone. One that says so itself had its token, and after the last event everything."""
+        if reason is not None and reason.code != _NO_HANDSHAKE:
+            self.prove()
+            if self.all_written:
+                self.finish()
 
     def finish(self) -> None:
         """The client has everything."""
@@ -217,6 +220,7 @@ class Lasting:
         kept = self._find(token, peer)
         async with kept.turn:
             if kept.seat is not None and kept.machine.doubts(token):
+                kept.seat.doubted.set()
                 with trio.move_on_after(_DOUBT_S):
                     await kept.until(lambda: not kept.machine.doubts(token))
             self._find(token, peer).machine.check(last_seq)

@@ -14,6 +14,8 @@ import attrs
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
+from sttd.planes.websocket import shook_hands
+
 
 @attrs.frozen(kw_only=True)
 class LineLimits:
@@ -79,10 +81,10 @@ class Line(Outflow):
             return False
         return True
 
-    async def close(self, code: int, reason: str | None = None, *, last: str | None = None) -> None:
+    async def close(self, code: int, reason: str | None = None, *, last: str | None = None) -> bool:
         """Say goodbye. Idempotent, bounded; the stream never closes in the middle of a message.
 
-        `last` is said before, if the client reads again in time.
+        `last` is said before, if the client reads again in time. True: the client has answered, so it had everything.
         """
         with trio.move_on_after(self.close_s if last is None else self.stall_s):
             async with self._writing:  # behind what somebody else is telling the client
@@ -90,5 +92,6 @@ class Line(Outflow):
                     if last is not None:
                         await self.socket.send_message(last)
                 except ConnectionClosed:
-                    return
+                    return False
                 await self.socket.aclose(code, reason)
+        return shook_hands(self.socket)

@@ -73,13 +73,13 @@ class Speaker:
         """Something was taken from the client."""
         self.line.progress()
 
-    async def close(self, session_code: int | None) -> None:
-        """Say goodbye. Idempotent, bounded."""
+    async def close(self, session_code: int | None) -> bool:
+        """Say goodbye. Idempotent, bounded. True: the client has answered, so it had everything."""
         untold, self._untold = self._untold, None
         last = None
         if untold is not None and self.numbering is None:
             last = mapping.event_message(Failure.of(untold, fatal=True))
-        await self.line.close(*self.talk.close_with(session_code), last=last)
+        return await self.line.close(*self.talk.close_with(session_code), last=last)
 
     async def _write(self, text: str) -> None:
         stalled = self.stalled.is_set()

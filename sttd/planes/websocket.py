@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from wsproto.connection import ConnectionState
 from wsproto.utilities import LocalProtocolError
 
 from sttd.host import logs
@@ -92,3 +93,8 @@ async def _accept(
         return None
     stream.release()
     return socket
+
+
+def shook_hands(socket: WebSocketConnection) -> bool:
+    """Whether the closing handshake is complete. The library itself says of every end that began here that it is."""
+    return bool(socket._wsproto.state is ConnectionState.CLOSED)

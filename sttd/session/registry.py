@@ -43,6 +43,11 @@ class Registry:
         """How many sessions there are of each wire that one came by."""
         return dict(Counter(session.api for session in self._sessions.values()))
 
+    def asleep(self) -> tuple[int, int]:
+        """How many wait for their clients to come back, and the bytes of events that are kept for those."""
+        waiting = [session.rest.kept_bytes for session in self._sessions.values() if session.rest.asleep]
+        return len(waiting), sum(waiting)
+
     def check_room(self, uid: int) -> None:
         """Raises OverloadedError where one more session of this user is one too many."""
         retry = {"retry_after_s": _RETRY_AFTER_S}

@@ -22,8 +22,9 @@ Rules:
 5. **An acknowledgement is due** whenever `ACK_S` of audio were taken since the last one.
 6. **Tokens.** Each `started` and `resumed` tells a new one, and a `resume` uses it up. But a `resumed` may be lost on
    its way, and the new token with it. So the one that was shown is good until the client has proved that it got an
-   answer to it: by a message on the new connection, or by its answer to a ping that followed. A `resume` with such a
-   token voids the one that was told and not received. Of tokens only the SHA-256 is kept.
+   answer to it: by whatever it says on the new connection, a close frame too. Where somebody shows it while a
+   connection has the session, its client is pinged first, and an answer proves the same. A `resume` with such a token
+   voids the one that was told and not received. Of tokens only the SHA-256 is kept.
 7. **Asleep** it is for so long as was said when the connection dropped. Then it is over, as it is once the client has
    everything. What is over knows no token.
 """

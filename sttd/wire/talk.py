@@ -61,8 +61,8 @@ class Talk:
 
     phase: Phase = attrs.field(default=Phase.GREETING, init=False)
     error: SttdError | None = attrs.field(default=None, init=False)  # the fatal one
+    superseded: bool = attrs.field(default=False, init=False)  # another connection has the session
     _refused: bool = attrs.field(default=False, init=False)
-    _taken_over: bool = attrs.field(default=False, init=False)
 
     def receive(self, message: str | bytes) -> Answer | None:
         """What is to be done about a message; None: nothing. Not to be called while a `start` is looked into."""
@@ -105,13 +105,13 @@ class Talk:
         self.phase, self.error = Phase.ENDING, error
         return error
 
-    def taken_over(self) -> None:
+    def supersede(self) -> None:
         """Another connection has resumed the session."""
-        self.phase, self._taken_over = Phase.ENDING, True
+        self.phase, self.superseded = Phase.ENDING, True
 
     def close_with(self, session_code: int | None) -> tuple[int, str | None]:
         """Code and reason of the close frame."""
-        if self._taken_over:
+        if self.superseded:
             return 1008, "resumed"
         if self.error is not None:
             return self.error.close_code, self.error.code

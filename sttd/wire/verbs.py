@@ -232,14 +232,15 @@ VERBS: Mapping[str, Verb] = {
             summary="The running sessions of this user; all of them for root and the daemon's user.",
             params=SessionsParams,
             result={
-                "sessions": "rows of session, uid, label, api (the wire that it came by), kind, state, model, lang, "
-                "audio_s, utterances, lag_s",
+                "sessions": "rows of session, uid, label, api (the wire that it came by), kind, state (idle, speaking, "
+                "decoding, draining; asleep: its client may come back and resume), model, lang, audio_s, utterances, "
+                "lag_s",
                 "next": "cursor of the next page, or null",
             },
         ),
         Verb(
             name="close_session",
-            summary="Ends a session; its client gets its finals, then `stopped`.",
+            summary="Ends a session; its client gets its finals, then `stopped`, also one that is away and comes back.",
             params=CloseSessionParams,
             result={},
         ),

@@ -8,8 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import socket
 import struct
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +26,7 @@ from tests.running import (
     ControlLine,
     RunningDaemon,
     check_promises,
+    free_port,
     read_pcm,
     read_to_end,
     read_until,
@@ -452,4 +457,52 @@ def test_a_drain_waits_for_who_lost_its_connection_and_a_new_daemon_knows_no_tok
     speaker.daemon = daemon
     refused = speaker.resume()
     assert (refused["code"], refused["message"][:10]) == ("not_found", "start anew")
+    assert daemon.stop() == 0
+
+
+# ---------------------------------------------------------------- the page for authors of clients
+
+
+def forward(source, target, most_bytes):
+    """Pass bytes on until so many have passed, then cut both ends."""
+    with contextlib.suppress(OSError):
+        while most_bytes > 0 and (data := source.recv(min(4096, most_bytes))):
+            target.sendall(data)
+            most_bytes -= len(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def test_the_client_of_the_how_to_loses_its_connection_and_nothing_else(tmp_path):
+    (program,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/resume.md").read_text(), re.DOTALL)
+    port = free_port()
+    daemon = RunningDaemon.start(tmp_path / "d", "--tcp", f"127.0.0.1:{port}", "--model", "fake")
+    pcm = read_pcm(ROOT / "tests" / "data" / "date.flac") + bytes(48_000)
+    expected = [text[1] for text in texts(transcribe(daemon, pcm, lang="en"))]
+    cuts = 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve():
+            nonlocal cuts
+            for most_bytes in (40_000, 60_000, 1 << 40):
+                client, _ = server.accept()
+                upstream = socket.create_connection(("127.0.0.1", port))
+                down = threading.Thread(target=forward, args=(upstream, client, 1 << 40), daemon=True)
+                down.start()
+                forward(client, upstream, most_bytes)
+                down.join()
+                cuts += 1
+                client.close()
+                upstream.close()
+
+        proxy = threading.Thread(target=serve, daemon=True)
+        proxy.start()
+        program = program.replace("7788", str(server.getsockname()[1]))
+        done = subprocess.run([sys.executable, "-c", program], input=pcm, capture_output=True, timeout=PATIENCE_S)
+        proxy.join(PATIENCE_S)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode().splitlines() == expected
+    assert cuts == 3
+    assert daemon.call("status")["sessions"]["total"] == 2
     assert daemon.stop() == 0

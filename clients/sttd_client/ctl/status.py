@@ -34,18 +34,20 @@ def status(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def lines_of(report: Report, apis: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+def lines_of(report: Report, apis: Mapping[str, int] = MappingProxyType({}), asleep: int = 0) -> list[str]:
     """The report as a person reads it. A key that the daemon does not send shows as a dash.
 
-    `apis`: how many sessions came by which wire, of those that this user may see.
+    `apis`: how many sessions came by which wire, of those that this user may see; `asleep`: how many of those wait for
+    their clients to come back.
     """
-    return [*_server(report), "", *_work(report, apis), "", *_models(report)]
+    return [*_server(report), "", *_work(report, apis, asleep), "", *_models(report)]
 
 
 def _look(control: Control) -> list[str]:
     report = control.call("status", timeout_s=TIMEOUT_S)
     rows = control.call("sessions", limit=_COUNTED, timeout_s=TIMEOUT_S).get("sessions", [])
-    return lines_of(report, Counter(str(row.get("api", "sttd")) for row in rows))
+    asleep = sum(row.get("state") == "asleep" for row in rows)
+    return lines_of(report, Counter(str(row.get("api", "sttd")) for row in rows), asleep)
 
 
 def _server(report: Report) -> Iterator[str]:
@@ -61,7 +63,7 @@ def _server(report: Report) -> Iterator[str]:
     yield f"{'config':12}{server.get('config_path') or 'built-in defaults'}"
 
 
-def _work(report: Report, apis: Mapping[str, int]) -> Iterator[str]:
+def _work(report: Report, apis: Mapping[str, int], asleep: int) -> Iterator[str]:
     sessions, scheduler = report.get("sessions", {}), report.get("scheduler", {})
     latency, health = report.get("latency_ms", {}), report.get("health", {})
     yield (
@@ -69,7 +71,8 @@ def _work(report: Report, apis: Mapping[str, int]) -> Iterator[str]:
         f"peak {sessions.get('peak', '-')}, {sessions.get('total', '-')} since the start"
     )
     if apis:
-        yield f"{'':12}by {', '.join(f'{count} {name}' for name, count in sorted(apis.items()))}"
+        waiting = f"; {asleep} asleep, until their clients come back" if asleep else ""
+        yield f"{'':12}by {', '.join(f'{count} {name}' for name, count in sorted(apis.items()))}{waiting}"
     queued = ", ".join(f"{count} {name}" for name, count in scheduler.get("queued", {}).items())
     yield (
         f"{'queue':12}{queued or '-'}; {scheduler.get('in_flight', '-')} decoding "

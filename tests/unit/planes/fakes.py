@@ -6,6 +6,7 @@ from functools import partial
 import attrs
 import trio
 
+from sttd.config.tree import Config
 from sttd.core.types import Stopped
 from sttd.host.pace import Paces
 from sttd.host.spool import Room
@@ -18,6 +19,7 @@ from sttd.planes.lasting import Lasting
 from sttd.quotas import Quotas
 from sttd.session.beginning import Beginning
 from sttd.session.inbox import Inbox
+from sttd.session.rest import Rest
 from sttd.uploads import Uploads
 from sttd.wire.access import AccessRules
 from tests.answers import MODELS, STATUS
@@ -38,6 +40,8 @@ class FakeSession:
     stuck: bool = False  # take no audio
     heard_s: float = 0.0
     stays: bool = False  # beyond a `stop`
+    rest: Rest = attrs.field(factory=Rest)
+    finished: trio.Event = attrs.field(factory=trio.Event)
     _events: tuple = attrs.field(factory=lambda: trio.open_memory_channel(5000))
     ended: bool = False
     inbox: Inbox = attrs.field(init=False)
@@ -55,6 +59,7 @@ class FakeSession:
             self.say(*events)
             self.close_code = close_code
             self._events[0].close()
+            self.finished.set()
 
     def unstick(self):
         self.stuck = False
@@ -94,6 +99,9 @@ class FakeSession:
         self.calls.append(("abort", None))
         self.end(Stopped(audio_s=0.0, utterances=0, dropped_s=0.0), close_code=1008)
 
+    async def wait_finished(self):
+        await self.finished.wait()
+
     def row(self):
         return self
 
@@ -129,6 +137,8 @@ class FakeService:
     refusals: list = attrs.field(factory=list)
     ready: tuple = (True, "ok")
     upload: bytes = b""  # the last one
+    config: Config = attrs.field(factory=Config)
+    breaks: bool = False  # where a session is left
     staying: bool = False  # its sessions do not end at a `stop`
     opened: trio.Event = attrs.field(factory=trio.Event)
     beginning: Beginning = attrs.field(factory=lambda: Beginning(pcm=bytes(6400), duration_s=0.1, whole=True))
@@ -144,6 +154,10 @@ class FakeService:
 
     def pace(self, uid):
         return Paces(0).of(uid)
+
+    @property
+    def settings(self):
+        return self.config
 
     def presets(self):
         return ["auto", "fake"]
@@ -170,6 +184,8 @@ class FakeService:
             yield session
         finally:
             session.left.set()
+        if self.breaks:
+            raise ZeroDivisionError
 
     def readiness(self):
         return self.ready

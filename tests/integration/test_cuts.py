@@ -1,0 +1,173 @@
+"""The client library over connections that are cut: what a program hears is what it would have heard without a cut."""
+
+import random
+import time
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+from sttd_client import Resumed, TcpAddress, blocking, open_session
+from sttd_client.events import as_message
+
+from tests.cutting import Cut, cutting
+from tests.running import PATIENCE_S, RunningDaemon, check_promises, read_pcm
+
+DATA = Path(__file__).parents[1] / "data"
+SAMPLE = Path(__file__).parents[2] / "sttd" / "assets" / "sample.flac"
+# A session that was never opened is not resumed. Measured: 259 and 1019 bytes pass before it is, with these options.
+OPENED = {"up": 400, "down": 1500}
+# Else what was decoded early, or not yet, decides how long a silence must be.
+STEADY = {"endpointing": {"silence_ms_min": 500, "silence_ms_max": 500}}
+
+
+@pytest.fixture(scope="module")
+def fake(tmp_path_factory):
+    daemon = RunningDaemon.start(tmp_path_factory.mktemp("fake"), "--tcp", "off", "--model", "fake")
+    yield daemon
+    assert daemon.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def speech():
+    """Two sentences with pauses around them: endpoints, and no whole number of frames."""
+    pause = bytes(16_000 * 2)
+    sentence = read_pcm(DATA / "light.flac")
+    return sentence + pause + sentence + pause + bytes(1_234)
+
+
+@pytest.fixture
+async def watchdog():
+    with trio.fail_after(3 * PATIENCE_S):
+        yield
+
+
+def script_of(pcm, seed):
+    """Pieces of audio of any length, odd ones too, and now and then something else: what one program says."""
+    chance, at = random.Random(seed), 0
+    while at < len(pcm):
+        length = chance.choice([1, 333, 640, 3_200, 6_400, 20_001])
+        yield pcm[at : at + length]
+        at += length
+        if (what := chance.random()) < 0.03:
+            yield "finalize"
+        elif what < 0.06:
+            yield "configure"
+
+
+def plan_of(seed, *, count, up_bytes, down_bytes):
+    """Where `count` connections are cut, one after the other; some while they are still being opened."""
+    chance = random.Random(seed)
+    for number in range(count):
+        direction = chance.choice(["up", "down"])
+        after = int(chance.betavariate(1, 3) * (up_bytes if direction == "up" else down_bytes))
+        yield Cut(
+            direction=direction,
+            after_bytes=1 + after + (OPENED[direction] if number == 0 else 0),
+            how=chance.choice(["fin", "reset", "half_open"]),
+            lag_s=chance.choice([0.0, 0.0, 0.005, 0.03]),
+        )
+
+
+async def listen(session, events):
+    async for event in session:
+        events.append(event)
+
+
+async def converse(script, *, pause_s=0.0, **where):
+    """On Trio: say it all and listen at the same time. Returns the events."""
+    events = []
+    async with open_session(timeout_s=PATIENCE_S, **where) as session, trio.open_nursery() as nursery:
+        nursery.start_soon(listen, session, events)
+        for item in script:
+            await trio.sleep(pause_s)
+            if item == "finalize":
+                await session.finalize()
+            elif item == "configure":
+                await session.configure(prompt="names")
+            else:
+                await session.send(item)
+        await session.stop()
+    return events
+
+
+def converse_blocking(script, *, pause_s=0.0, **where):
+    """The same without an event loop."""
+    events = []
+    with blocking.open_session(timeout_s=PATIENCE_S, **where) as session:
+        for item in script:
+            time.sleep(pause_s)
+            if item == "finalize":
+                session.finalize()
+            elif item == "configure":
+                session.configure(prompt="names")
+            else:
+                session.send(item)
+            events += session.poll()
+        session.stop()
+        return events + list(session)
+
+
+def told(events):
+    """What must be the same however often a connection was cut: all but what comes of how long a decode took."""
+    check_promises([as_message(event) for event in events if not isinstance(event, Resumed)])
+    kinds = ("speech_start", "speech_end", "final", "stopped")
+    messages = [as_message(event) for event in events if event.type in kinds]
+    plain = [{key: value for key, value in line.items() if key not in ("event_seq", "timing")} for line in messages]
+    return sorted(plain, key=lambda line: kinds.index(line["type"]))
+
+
+def each_once(events):
+    """Interims may be missing: a program that does not take them finds the newest one alone."""
+    numbers = [event.event_seq for event in events if not isinstance(event, Resumed)]
+    return numbers == sorted(set(numbers))
+
+
+async def cut_run(daemon, directory, script, plan, *, seed, **options):
+    """One session over a proxy that cuts it; its kind, its pace and its transport by turns. Returns events and cuts."""
+    directory.mkdir()
+    options |= {"pause_s": 0.003 * (seed // 4 % 2)}
+    async with cutting(daemon.audio, directory, plan) as proxy:
+        where = {"tcp": TcpAddress(port=proxy.port)} if seed // 2 % 2 else {"socket_path": proxy.control}
+        if seed % 2:
+            return await converse(script, **where, **options), proxy.made
+        run = partial(converse_blocking, script, **where, **options)
+        return await trio.to_thread.run_sync(run, abandon_on_cancel=True), proxy.made
+
+
+async def cut_often(daemon, tmp_path, scripts, *, cuts, each, up_bytes, down_bytes, **options):
+    """Sessions until so many cuts were made; every one heard what its uninterrupted twin did. Returns the cuts."""
+    expected = [told(await converse(script, socket_path=daemon.control, **options)) for script in scripts]
+    made, limiter = [], trio.CapacityLimiter(10)
+
+    async def one(seed):
+        async with limiter:
+            if len(made) >= cuts:
+                return
+            plan = list(plan_of(seed, count=each, up_bytes=up_bytes, down_bytes=down_bytes))
+            # Kind and transport go by the seed's last digits, and the script by others: all of them meet.
+            which = seed // 8 % len(scripts)
+            events, its = await cut_run(daemon, tmp_path / str(seed), scripts[which], plan, seed=seed, **options)
+            made.extend(its)
+            assert told(events) == expected[which], (seed, plan)
+            assert each_once(events), (seed, plan)
+
+    async with trio.open_nursery() as nursery:
+        for seed in range(cuts):
+            nursery.start_soon(one, seed)
+    assert len(made) >= cuts
+    return made
+
+
+async def test_after_two_hundred_cuts_texts_are_those_of_the_uninterrupted_run(fake, tmp_path, speech, watchdog):
+    scripts = [list(script_of(speech, seed)) for seed in range(4)]
+    made = await cut_often(
+        fake, tmp_path, scripts, cuts=200, each=5, up_bytes=len(speech) // 2, down_bytes=4_000, **STEADY, label="cut"
+    )
+    assert {cut.how for cut, _ in made} == {"fin", "reset", "half_open"}
+    assert {cut.direction for cut, _ in made} == {"up", "down"}
+    assert {cut.lag_s for cut, _ in made} == {0.0, 0.005, 0.03}
+    for row in fake.call("sessions")["sessions"]:  # of which the closing handshake was cut: nobody will come back
+        with suppress(RuntimeError):  # it is just going
+            fake.call("close_session", session=row["session"], drain=False)
