@@ -25,7 +25,7 @@ from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.leases import PoolLease
 from sttd.engine.pool import ModelPool
 from sttd.engine.revival import revive
-from sttd.engine.vad import SileroModel
+from sttd.engine.silero_batch import SharedSilero
 from sttd.host import logs
 
 log = logs.get(__name__)
@@ -38,11 +38,11 @@ class Engine:
     pool: ModelPool
     dispatcher: Dispatcher
     backends: Mapping[str, Backend]
-    silero: SileroModel | None = attrs.field(factory=SileroModel)
+    silero: SharedSilero | None = attrs.field(factory=SharedSilero)
     restarts: int = 0  # of models that a suspend had lost, or that hung
     trouble: str | None = None  # the last thing that went wrong, for `status`
 
-    async def voice_network(self) -> SileroModel | None:
+    async def voice_network(self) -> SharedSilero | None:
         """Silero, loaded in a thread. None where it does not load: then WebRTC VAD decides alone."""
         if self.silero is not None and not self.silero.loaded:
             try:

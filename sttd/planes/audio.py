@@ -68,6 +68,8 @@ class Session(Protocol):
 
     @property
     def options(self) -> SessionOptions: ...
+    @property
+    def calm(self) -> bool: ...
     async def wait_for_room(self) -> None: ...
     def feed(self, data: bytes) -> None: ...
     def finalize(self) -> None: ...
@@ -98,7 +100,7 @@ async def serve_audio(
         talk = Talk()
         line = Line(socket=socket, stall_s=limits.stall_s, close_s=limits.close_s)
         connection = _Connection(
-            reader=Reader(socket),
+            reader=Reader(socket, upgraded),
             talk=talk,
             speaker=Speaker(line=line, talk=talk),
             service=service,
@@ -250,7 +252,7 @@ class _Connection:
             while True:
                 if self.talk.phase is Phase.OPEN:
                     await session.wait_for_room()
-                message = await self.reader.next_message()
+                message = await self.reader.next_message(calm=session.calm)
                 # A session that drops takes everything at once, which is no progress.
                 if session.options.overflow != "drop":
                     self.speaker.progress()
