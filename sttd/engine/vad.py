@@ -14,9 +14,9 @@ Silero costs ten times as much, so it sleeps where nothing can be speech:
  3. **Awake** it is again with the first frame that WebRTC hears or that rises. What it remembers is from before its
     sleep, so it is warmed: the last `WARM_STEPS` before that frame are run first, and their answers thrown away.
 
-Its state remembers silences, so what it says after a sleep is not quite what it would have said. Measured: in 82 sessions
-(all recordings twice with 4 to 5 s between, composed sessions with pauses up to 9 s, speech at -50 to -62 dB) no
-boundary of an utterance moves; asleep after 2 s, or warmed from an empty state, in every sixth or fourth, by up to
+Its state remembers silences, so what it says after a sleep is not quite what it would have said. Measured: in 82
+sessions (all recordings twice with 4 to 5 s between, composed sessions with pauses up to 9 s, speech at -50 to -62 dB)
+no boundary of an utterance moves; asleep after 2 s, or warmed from an empty state, in every sixth or fourth, by up to
 0.5 s. After pauses of 20 to 30 s boundaries move by more than 20 ms in 7 of 44 sessions. That is less than what chance
 does: with Silero awake throughout they move in 13 of the same 44, if only the first pause is 5 s shorter.
 """
