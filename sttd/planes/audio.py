@@ -249,14 +249,15 @@ class _Connection:
     async def _listen(self, session: Session) -> None:
         """Take what the client sends, until it is gone. After its `stop` it may still send pings, and a close."""
         try:
-            while True:
-                if self.talk.phase is Phase.OPEN:
-                    await session.wait_for_room()
-                message = await self.reader.next_message(calm=session.calm)
-                # A session that drops takes everything at once, which is no progress.
-                if session.options.overflow != "drop":
-                    self.speaker.progress()
-                await self._obey(session, self.talk.receive(message))
+            with self.reader.attention():
+                while True:
+                    if self.talk.phase is Phase.OPEN:
+                        await session.wait_for_room()
+                    message = await self.reader.next_message(calm=session.calm)
+                    # A session that drops takes everything at once, which is no progress.
+                    if session.options.overflow != "drop":
+                        self.speaker.progress()
+                    await self._obey(session, self.talk.receive(message))
         except ConnectionClosed:
             self._phase.cancel()
         except SttdError as error:

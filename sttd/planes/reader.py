@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
 import attrs
@@ -75,6 +76,10 @@ class Reader(Attention):
 
     socket: WebSocketConnection
     stream: UpgradedStream
+
+    def attention(self) -> AbstractContextManager[None]:
+        """Within, `next_message` is called again as soon as a message is dealt with."""
+        return self.stream.attended()
 
     async def next_message(self, *, calm: bool = False) -> str | bytes:
         """The next message. `calm`: nobody is in a hurry for it. Raises ConnectionClosed when all was read."""

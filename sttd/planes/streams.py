@@ -3,7 +3,10 @@ the messages, which do not pass through the library (`wire/frames.py`)."""
 
 from __future__ import annotations
 
+import math
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import attrs
@@ -39,21 +42,19 @@ class Pace:
 
     What a message costs is mostly the turns of the loop that it takes. One speaker has them all: nobody rests below
     `_READS_A_SECOND` of all connections together. Beyond, small messages wait for each other for `_REST_S`, which is
-    as long as a step of the voice detector; and where nobody has spoken for a while, up to `_CALM_REST_S`.
+    as long as a step of the voice detector; and where nobody has spoken for a while, up to `_CALM_REST_S`. Where they
+    come less often than that, there is nothing to wait for.
     """
 
     _reads: float = 0.0  # of late, each worth less as time goes on
     _counted_at: float = 0.0
 
-    def rest_until(self, size_bytes: int, *, calm: bool, now: float) -> float:
-        """When to read next, after a read of so much."""
+    def rest_until(self, size_bytes: int, *, period_s: float, calm: bool, now: float) -> float:
+        """When to read next, after a read of so much; `period_s` is how long it took for each message to come."""
         self._reads = 1 + self._reads * max(0.0, 1 - (now - self._counted_at) / _LATELY_S)
         self._counted_at = now
-        if size_bytes > _SMALL_BYTES:
-            return 0.0
-        if calm:
-            return now + _CALM_REST_S
-        return now + _REST_S if self._reads > _READS_A_SECOND * _LATELY_S else 0.0
+        rest_s = _CALM_REST_S if calm else _REST_S if self._reads > _READS_A_SECOND * _LATELY_S else 0.0
+        return now + rest_s if period_s < rest_s and size_bytes <= _SMALL_BYTES else 0.0
 
 
 PACE = Pace()  # of the event loop that all connections of a process share
@@ -91,10 +92,13 @@ class UpgradedStream(trio.abc.Stream):
         self._received = b""  # and not looked at yet
         self._guard = FrameGuard(message_bytes, large)
         self._arrived = trio.lowlevel.ParkingLot()  # whoever waits for a message, or for the end of them
-        self._taken = trio.lowlevel.ParkingLot()  # the library, while messages wait to be taken
+        self._called = trio.lowlevel.ParkingLot()  # the library, while there is nothing for it to do
+        self._attended = False  # whoever takes the messages receives them too
+        self._pumping = False  # somebody is receiving
         self._ended = False  # no more messages will come
         self._discards = False  # those that come all the same are thrown away
         self._rest_until = 0.0
+        self._pumped_at = -math.inf
         self._violated = trio.Event()
         self._wading = trio.CancelScope()  # through what comes after a violation
         self._released = trio.Event()
@@ -113,16 +117,33 @@ class UpgradedStream(trio.abc.Stream):
         """Whether `next_message` has one at once."""
         return bool(self._guard.messages)
 
+    @contextmanager
+    def attended(self) -> Iterator[None]:
+        """Within, whoever calls `next_message` again and again receives too, which spares turns of the library's task.
+
+        Pings and the like are then answered between two messages, and not while nobody waits for the next.
+        """
+        self._attended = True
+        try:
+            yield
+        finally:
+            self._attended = False
+            self._called.unpark_all()
+
     async def next_message(self) -> str | bytes | None:
         """The next message; None: no more will come. One caller at a time."""
-        messages = self._guard.messages
-        while not messages:
+        guard = self._guard
+        while not guard.messages:
             if self._ended:
                 return None
-            await self._arrived.park()
-        message = messages.popleft()
-        if not messages:
-            self._taken.unpark_all()
+            if self._attended and not self._pumping and not guard.controls and guard.violation is None:
+                await self._pump()
+            else:
+                self._called.unpark_all()
+                await self._arrived.park()
+        message = guard.messages.popleft()
+        if not self._is_for_others:
+            self._called.unpark_all()
         return message
 
     def message_taken(self) -> None:
@@ -151,9 +172,9 @@ class UpgradedStream(trio.abc.Stream):
             data, self._first = self._first[:size], self._first[size:]
             return data
         while True:
-            while self._guard.messages and not self._ended:
+            while self._is_for_others:
                 self._arrived.unpark_all()
-                await self._taken.park()
+                await self._called.park()
             if self._discards:
                 self._guard.messages.clear()
             elif self._ended:
@@ -163,28 +184,44 @@ class UpgradedStream(trio.abc.Stream):
                 self._guard.controls.clear()
                 if self._guard.closed:
                     self._end()
+                self._arrived.unpark_all()
                 return data
             if self._guard.violation is not None:
                 await self._wade()
                 self._end()
                 return b""
-            await self._receive()
-            if not self._received:
-                self._end()
-                return b""
-            size = self._guard.admit(self._received, now=trio.current_time())
-            self._received = self._received[size:]
+            await self._pump()
 
-    async def _receive(self) -> None:
-        """More of what the peer sends, unless there is some; nothing at its end."""
-        if self._received:
-            await trio.lowlevel.checkpoint()
+    @property
+    def _is_for_others(self) -> bool:
+        """Whether there is nothing that the library has to do: somebody else takes messages, or reads."""
+        if self._ended:
+            return False
+        guard = self._guard
+        return bool(guard.messages) or (self._attended and not guard.controls and guard.violation is None)
+
+    async def _pump(self) -> None:
+        """Receive more, and look at it."""
+        self._pumping = True
+        try:
+            if self._received:
+                await trio.lowlevel.checkpoint()
+            else:
+                if self._rest_until > trio.current_time():
+                    await trio.sleep_until(self._rest_until)
+                self._received = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+        finally:
+            self._pumping = False
+        if not self._received:
+            self._end()
             return
-        if self._rest_until > trio.current_time():
-            await trio.sleep_until(self._rest_until)
-        self._received = bytes(await self._stream.receive_some(RECEIVE_BYTES))
-        self.received_bytes += len(self._received)
-        self._rest_until = PACE.rest_until(len(self._received), calm=self.calm, now=trio.current_time())
+        now, size_bytes = trio.current_time(), len(self._received)
+        admitted = self._guard.admit(self._received, now=now)
+        self._received = self._received[admitted:]
+        self.received_bytes += admitted if self._guard.violation is None else size_bytes
+        period_s = (now - self._pumped_at) / max(1, len(self._guard.messages))
+        self._rest_until = PACE.rest_until(size_bytes, period_s=period_s, calm=self.calm, now=now)
+        self._pumped_at = now
 
     async def _wade(self) -> None:
         """Through what comes after a violation, up to our close frame."""
@@ -197,7 +234,7 @@ class UpgradedStream(trio.abc.Stream):
     def _end(self) -> None:
         self._ended = True
         self._arrived.unpark_all()
-        self._taken.unpark_all()
+        self._called.unpark_all()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send; one caller at a time. After a cancellation the remainder is kept and sent first the next time."""

@@ -185,7 +185,8 @@ class Inbox:
 
     async def receive(self) -> Item:
         """The next item in order (rule 5). Raises trio.EndOfChannel after the last; cancelling loses nothing."""
-        await trio.lowlevel.checkpoint()
+        if len(self):
+            await trio.lowlevel.checkpoint()
         while not len(self):
             if self._ended or self._closed:
                 raise trio.EndOfChannel

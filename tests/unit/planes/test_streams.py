@@ -89,6 +89,55 @@ async def test_messages_are_taken_here_and_the_library_gets_the_rest():
         assert received[1:2] == [b"\x88\x80\0\0\0\0"]
 
 
+async def test_who_attends_receives_and_the_library_still_gets_the_rest():
+    async with read_stream() as (received, stream, theirs):
+        with trio.fail_after(60):
+            await wait_all_tasks_blocked()  # the library's task receives, and hands over
+            with stream.attended():
+                for number in range(3):
+                    cut = len(MESSAGE) - number
+                    await theirs.send_all(PING + MESSAGE[:cut])
+                    await wait_all_tasks_blocked()
+                    await theirs.send_all(MESSAGE[cut:])
+                    assert await stream.next_message() == b"audio"
+                    await wait_all_tasks_blocked()
+                    assert len(received) == number + 1
+                await theirs.send_all(PING + MESSAGE)
+                await wait_all_tasks_blocked()
+                assert received == [PING] * 3  # nobody waits for a message
+            await wait_all_tasks_blocked()
+            assert await stream.next_message() == b"audio"
+            await wait_all_tasks_blocked()
+            assert received == [PING] * 4
+
+
+@pytest.mark.parametrize("end", ["peer", "close", "violation"])
+async def test_who_attends_learns_of_every_end(end):
+    async with read_stream() as (received, stream, theirs), trio.open_nursery() as nursery:
+        told = []
+
+        async def take():
+            with stream.attended():
+                while (message := await stream.next_message()) is not None:
+                    told.append(message)
+            told.append(None)
+
+        nursery.start_soon(take)
+        await theirs.send_all(MESSAGE)
+        await wait_all_tasks_blocked()
+        if end == "peer":
+            await theirs.aclose()
+        elif end == "close":
+            await theirs.send_all(b"\x88\x80\0\0\0\0")
+        else:
+            await theirs.send_all(MESSAGE + UNMASKED)
+            assert (await stream.violation()).close_code == 1002
+            await stream.send_all(CLOSE)
+        await wait_all_tasks_blocked()
+        assert told == [b"audio"] * (2 if end == "violation" else 1) + [None]
+        assert received[-1] == b""
+
+
 async def test_nothing_more_is_received_until_the_messages_were_taken():
     async with read_stream() as (received, stream, theirs):
         await theirs.send_all(MESSAGE)
@@ -130,24 +179,26 @@ async def test_after_our_close_messages_are_thrown_away_until_the_peer_has_close
 
 
 def test_nobody_rests_while_few_messages_come_and_many_wait_for_each_other():
-    pace = Pace()
-    assert {pace.rest_until(640, calm=False, now=second / 100) for second in range(1000)} == {0.0}
-    many = [pace.rest_until(640, calm=False, now=10 + second / 1000) for second in range(1000)]
+    pace, small = Pace(), {"size_bytes": 640, "period_s": 0.02, "calm": False}
+    assert {pace.rest_until(**small, now=second / 100) for second in range(1000)} == {0.0}
+    many = [pace.rest_until(**small, now=10 + second / 1000) for second in range(1000)]
     assert many[-1] == pytest.approx(10.999 + 0.04)
-    assert pace.rest_until(16 * 1024, calm=True, now=11.0) == 0.0  # a recording
-    assert pace.rest_until(640, calm=False, now=20.0) == 0.0
-    assert pace.rest_until(640, calm=True, now=20.0) == pytest.approx(20.08)
+    calm = small | {"calm": True}
+    assert pace.rest_until(**calm | {"size_bytes": 16 * 1024}, now=11.0) == 0.0  # a recording
+    assert pace.rest_until(**calm | {"period_s": 0.1}, now=11.0) == 0.0  # nothing would come in a rest
+    assert pace.rest_until(**small, now=20.0) == 0.0
+    assert pace.rest_until(**calm, now=20.0) == pytest.approx(20.08)
 
 
 async def test_messages_that_come_one_by_one_are_read_together_after_a_rest(autojump_clock):
     async with read_stream() as (_, stream, theirs):
         stream.calm = True
-        for count in (1, 3):
+        for count, waited in ((1, 0.0), (1, 0.0), (3, 0.08)):  # the first say how often they come
             for _ in range(count):
                 await theirs.send_all(MESSAGE)
             began = trio.current_time()
             assert [await stream.next_message() for _ in range(count)] == [b"audio"] * count
-        assert trio.current_time() - began == pytest.approx(0.08)
+            assert trio.current_time() - began == pytest.approx(waited)
 
 
 async def test_release_and_close_wake_a_receiver():
