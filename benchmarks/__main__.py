@@ -8,7 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import options, report
+from sttd.host import blas
+
+blas.import_numpy()  # before anything else imports it, as the daemon does
+
+from benchmarks import options, report  # noqa: E402
 
 FOLDER = Path(__file__).parent
 

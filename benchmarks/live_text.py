@@ -58,7 +58,8 @@ from sttd.core.types import (
 )
 from sttd.engine.contract import Model, Preset
 from sttd.engine.presets import builtin_presets
-from sttd.engine.vad import SileroModel, VoiceDetector
+from sttd.engine.silero import SileroModel
+from sttd.engine.vad import VoiceDetector
 from sttd.engine.whisper.backend import WhisperBackend
 from sttd.options import Endpointing, LiveText, SessionOptions, Tuning
 

@@ -18,7 +18,8 @@ import soxr
 from sttd.core.audio import AudioDecoder
 from sttd.core.types import SAMPLE_RATE, Samples
 from sttd.core.utterance import UtteranceAssembler, UtteranceEvent
-from sttd.engine.vad import SileroModel, VoiceDetector
+from sttd.engine.silero import SileroModel
+from sttd.engine.vad import VoiceDetector
 from sttd.options import Endpointing
 
 ROOT = Path(__file__).parents[1]

@@ -135,6 +135,10 @@ def _flags(arguments: argparse.Namespace) -> dict[str, str]:
 def _serve(arguments: argparse.Namespace) -> NoReturn:
     import faulthandler
 
+    from sttd.host import blas
+
+    blas.import_numpy()  # before anything else imports it
+
     from sttd.engine import memory
     from sttd.engine.whisper import libraries
     from sttd.host import logs, privacy, sockets

@@ -39,9 +39,9 @@ from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.engine import Engine
 from sttd.engine.leases import PoolEntry
 from sttd.engine.pool import ModelPool
+from sttd.engine.silero_batch import SharedSilero
 from sttd.engine.stock import Stock
 from sttd.engine.store.models import ModelStore
-from sttd.engine.vad import SileroModel
 from sttd.errors import OverloadedError, SessionError, SttdError
 from sttd.host import logs
 from sttd.host.pace import Pace, Paces
@@ -274,11 +274,11 @@ class Service:
         """What `configure` may change in a session with these options. Raises ProtocolError, as `open_session`."""
         return fit_changes(changes, self.stock.shelf, options=options, selectable=self.presets())
 
-    async def _voice_network(self) -> SileroModel | None:
+    async def _voice_network(self) -> SharedSilero | None:
         return await self.engine.voice_network() if self.settings.vad.silero else None
 
     def _new_session(
-        self, options: SessionOptions, peer: Peer, api: Api, *, silero: SileroModel | None, whole: bool
+        self, options: SessionOptions, peer: Peer, api: Api, *, silero: SharedSilero | None, whole: bool
     ) -> Session:
         return Session(
             id=self.registry.new_id(),

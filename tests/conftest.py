@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E402
+from sttd.host import blas
+
+blas.import_numpy()  # before anything else imports it, as the daemon does
+
 import os
 import signal
 import sys

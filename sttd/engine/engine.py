@@ -26,7 +26,7 @@ from sttd.engine.leases import PoolLease
 from sttd.engine.pool import ModelPool
 from sttd.engine.process.crew import Crew
 from sttd.engine.revival import revive
-from sttd.engine.vad import SileroModel
+from sttd.engine.silero_batch import SharedSilero
 from sttd.host import logs
 
 log = logs.get(__name__)
@@ -40,11 +40,11 @@ class Engine:
     dispatcher: Dispatcher
     backends: Mapping[str, Backend]
     crew: Crew = attrs.field(factory=Crew)
-    silero: SileroModel | None = attrs.field(factory=SileroModel)
+    silero: SharedSilero | None = attrs.field(factory=SharedSilero)
     restarts: int = 0  # of models that a suspend had lost, or that hung in the daemon itself
     trouble: str | None = None  # the last thing that went wrong with those, for `status`
 
-    async def voice_network(self) -> SileroModel | None:
+    async def voice_network(self) -> SharedSilero | None:
         """Silero, loaded in a thread. None where it does not load: then WebRTC VAD decides alone."""
         if self.silero is not None and not self.silero.loaded:
             try:

@@ -87,7 +87,7 @@ async def serve_audio(
         talk = Talk()
         line = Line(socket=socket, stall_s=limits.stall_s, close_s=limits.close_s)
         connection = _Connection(
-            reader=Reader(socket),
+            reader=Reader(socket, upgraded),
             talk=talk,
             speaker=Speaker(line=line, talk=talk),
             service=service,
@@ -299,15 +299,16 @@ class _Connection:
     async def _listen(self, session: Session) -> None:
         """Take what the client sends, until it is gone. After its `stop` it may still send pings, and a close."""
         try:
-            while True:
-                if self.talk.phase is Phase.OPEN:
-                    await session.wait_for_room()
-                message = await self.reader.next_message()
-                # A session that drops takes everything at once, which is no progress.
-                if session.options.overflow != "drop":
-                    self.speaker.progress()
-                answer = self.talk.receive(message)
-                await self._obey(session, answer if self._seat is None else self._seat.hear(message, answer))
+            with self.reader.attention():
+                while True:
+                    if self.talk.phase is Phase.OPEN:
+                        await session.wait_for_room()
+                    message = await self.reader.next_message(calm=session.calm)
+                    # A session that drops takes everything at once, which is no progress.
+                    if session.options.overflow != "drop":
+                        self.speaker.progress()
+                    answer = self.talk.receive(message)
+                    await self._obey(session, answer if self._seat is None else self._seat.hear(message, answer))
         except ConnectionClosed as closed:
             if self._seat is not None:
                 self._seat.closed(closed.reason)

@@ -114,7 +114,7 @@ async def serve_deepgram(
 
         async def serve(socket: WebSocketConnection, upgraded: UpgradedStream) -> None:
             connection = _Connection(
-                reader=Reader(socket),
+                reader=Reader(socket, upgraded),
                 line=Line(socket=socket, stall_s=limits.stall_s, close_s=limits.close_s),
                 talk=talk,
                 voices=voices,

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Final, TypeVar
 
 import attrs
 import trio
 from trio_websocket import WebSocketConnection
+
+from sttd.planes.streams import UpgradedStream
 
 _GRACE_S: Final = 1.0  # for what a client sent and nobody has looked at yet; chosen
 _GLANCE_S: Final = 0.02  # chosen
@@ -72,8 +75,20 @@ class Reader(Attention):
     """Reads the messages of one WebSocket; one task at a time."""
 
     socket: WebSocketConnection
+    stream: UpgradedStream
 
-    async def next_message(self) -> str | bytes:
-        """The next message. Raises ConnectionClosed when the client is gone and all was read."""
-        message: str | bytes = await self.wait_for(self.socket.get_message)
+    def attention(self) -> AbstractContextManager[None]:
+        """Within, `next_message` is called again as soon as a message is dealt with."""
+        return self.stream.attended()
+
+    async def next_message(self, *, calm: bool = False) -> str | bytes:
+        """The next message. `calm`: nobody is in a hurry for it. Raises ConnectionClosed when all was read."""
+        self.stream.calm = calm
+        if self.stream.has_message:
+            message = await self.stream.next_message()
+        else:
+            message = await self.wait_for(self.stream.next_message)
+        if message is None:
+            await self.wait_for(self.socket.get_message)  # the library knows how it ended
+            raise AssertionError("messages do not pass through the library")
         return message

@@ -94,7 +94,7 @@ async def serve_realtime(
     async def serve(socket: WebSocketConnection, upgraded: UpgradedStream) -> None:
         connection = _Connection(
             stream=upgraded,
-            reader=Reader(socket),
+            reader=Reader(socket, upgraded),
             line=Line(socket=socket, stall_s=limits.stall_s, close_s=limits.close_s),
             talk=RealtimeTalk(
                 token=secrets.token_hex(8),

@@ -1,9 +1,15 @@
-"""A socket stream as the WebSocket library needs it: with another handshake than the one that was received."""
+"""A socket stream as the WebSocket library needs it: with another handshake than the one that was received, and without
+the messages, which do not pass through the library (`wire/frames.py`)."""
 
 from __future__ import annotations
 
+import math
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
+import attrs
 import trio
 
 from sttd.errors import ProtocolError
@@ -24,6 +30,36 @@ _SEGMENT_BYTES = 1400  # about that of Ethernet; loopback's is 64 KiB
 # good for a minute of interims; this is good for half an hour.
 _SEND_BUFFER_BYTES = 1024 * 1024
 
+_LATELY_S: Final = 1.0
+_READS_A_SECOND: Final = 200.0  # chosen: four speakers with messages of 20 ms, a twentieth of a core
+_REST_S: Final = 0.04  # chosen: on average a message of 20 ms waits for 10 ms
+_CALM_REST_S: Final = 0.08  # chosen: a start takes the endpointer 240 ms and more
+_SMALL_BYTES: Final = 4096  # 128 ms of 16-bit audio at 16 kHz; who sends more at once is no microphone
+
+
+@attrs.define(eq=False)
+class Rests:
+    """How long a connection rests between two reads, so that messages which come one by one are dealt with together.
+
+    What a message costs is mostly the turns of the loop that it takes. One speaker has them all: nobody rests below
+    `_READS_A_SECOND` of all connections together. Beyond, small messages wait for each other for `_REST_S`, which is
+    as long as a step of the voice detector; and where nobody has spoken for a while, up to `_CALM_REST_S`. Where they
+    come less often than that, there is nothing to wait for.
+    """
+
+    _reads: float = 0.0  # of late, each worth less as time goes on
+    _counted_at: float = 0.0
+
+    def rest_until(self, size_bytes: int, *, period_s: float, calm: bool, now: float) -> float:
+        """When to read next, after a read of so much; `period_s` is how long it took for each message to come."""
+        self._reads = 1 + self._reads * max(0.0, 1 - (now - self._counted_at) / _LATELY_S)
+        self._counted_at = now
+        rest_s = _CALM_REST_S if calm else _REST_S if self._reads > _READS_A_SECOND * _LATELY_S else 0.0
+        return now + rest_s if period_s < rest_s and size_bytes <= _SMALL_BYTES else 0.0
+
+
+RESTS = Rests()  # of the event loop that all connections of a process share
+
 
 class UpgradedStream(trio.abc.Stream):
     """A connection whose handshake was read already, so that `head` takes its place.
@@ -34,8 +70,10 @@ class UpgradedStream(trio.abc.Stream):
       that arrive before it has accepted the handshake, and some clients do not wait for that.
     - A cancelled `send_all` does not tear what it was sending: the remainder goes out before the next bytes. So a
       client that reads again after it was given up finds whole frames, and the reason of the close after them.
-    - What the peer sends goes past a `FrameGuard`, a few frames a turn. After a violation it is thrown away, and
-      `violation` tells whoever waits for it. Our close frame ends it then: no answer to it could be found any more.
+    - What the peer sends goes past a `FrameGuard`, a few frames a turn. Its messages are for `next_message`, and
+      nothing more is received until they were taken; after our close frame they are thrown away. The library gets the
+      rest: pings, pongs, the close. After a violation all is thrown away, and `violation` tells whoever waits for it.
+      Our close frame ends it then: no answer to it could be found any more.
     - `aclose` ends the sending direction only. Closing a socket with unread data makes the kernel send a reset, which
       can overtake the close frame; whoever owns the socket reads on for a while and then closes it (`linger`).
     """
@@ -54,19 +92,62 @@ class UpgradedStream(trio.abc.Stream):
         self._pace = pace
         self._first = head
         self._rest = rest
-        self._received = b""  # and not handed on yet
+        self._received = b""  # and not looked at yet
         self._guard = FrameGuard(message_bytes, large)
+        self._arrived = trio.lowlevel.ParkingLot()  # whoever waits for a message, or for the end of them
+        self._called = trio.lowlevel.ParkingLot()  # the library, while there is nothing for it to do
+        self._attended = False  # whoever takes the messages receives them too
+        self._pumping = False  # somebody is receiving
+        self._ended = False  # no more messages will come
+        self._discards = False  # those that come all the same are thrown away
+        self._rest_until = 0.0
+        self._pumped_at = -math.inf
         self._violated = trio.Event()
         self._wading = trio.CancelScope()  # through what comes after a violation
         self._released = trio.Event()
         self._unsent = memoryview(b"")
         self._closed = False
         self.received_bytes = 0  # after the handshake
+        self.calm = False  # nobody is in a hurry for what the peer sends (`Rests`)
 
     def release(self) -> None:
         """The handshake is over."""
         self._received, self._rest = self._rest, b""
         self._released.set()
+
+    @property
+    def has_message(self) -> bool:
+        """Whether `next_message` has one at once."""
+        return bool(self._guard.messages)
+
+    @contextmanager
+    def attended(self) -> Iterator[None]:
+        """Within, whoever calls `next_message` again and again receives too, which spares turns of the library's task.
+
+        Pings and the like are then answered between two messages, and not while nobody waits for the next.
+        """
+        self._attended = True
+        try:
+            yield
+        finally:
+            self._attended = False
+            self._called.unpark_all()
+
+    async def next_message(self) -> str | bytes | None:
+        """The next message; None: no more will come. One caller at a time."""
+        guard = self._guard
+        while not guard.messages:
+            if self._ended:
+                return None
+            if self._attended and not self._pumping and not guard.controls and guard.violation is None:
+                await self._pump()
+            else:
+                self._called.unpark_all()
+                await self._arrived.park()
+        message = guard.messages.popleft()
+        if not self._is_for_others:
+            self._called.unpark_all()
+        return message
 
     def message_taken(self) -> None:
         """The oldest of the messages that were received is dealt with; to be told where `large` is shared."""
@@ -95,29 +176,71 @@ class UpgradedStream(trio.abc.Stream):
             return data
         wanting = False  # what is here is the beginning of a header alone
         while True:
-            if self._received and not wanting:
+            while self._is_for_others:
+                self._arrived.unpark_all()
+                await self._called.park()
+            if self._discards:
+                self._guard.messages.clear()
+            elif self._ended:
+                return b""
+            if self._guard.controls:
+                data = bytes(self._guard.controls)
+                self._guard.controls.clear()
+                if self._guard.closed:
+                    self._end()
+                self._arrived.unpark_all()
+                return data
+            if self._guard.violation is not None:
+                await self._wade()
+                self._end()
+                return b""
+            await self._pump()
+
+    @property
+    def _is_for_others(self) -> bool:
+        """Whether there is nothing that the library has to do: somebody else takes messages, or reads."""
+        if self._ended:
+            return False
+        guard = self._guard
+        return bool(guard.messages) or (self._attended and not guard.controls and guard.violation is None)
+
+    async def _pump(self) -> None:
+        """Receive more, and look at it."""
+        self._pumping = True
+        try:
+            if self._received:
                 await trio.lowlevel.checkpoint()
             else:
-                more = bytes(await self._stream.receive_some(RECEIVE_BYTES))
-                self.received_bytes += len(more)
-                if not more:
-                    return b""
-                self._received += more
+                if self._rest_until > trio.current_time():
+                    await trio.sleep_until(self._rest_until)
+                self._received = bytes(await self._stream.receive_some(RECEIVE_BYTES))
                 if self._pace is not None:
-                    await self._pace(len(more))
-            size = self._guard.admit(self._received[: max_bytes or RECEIVE_BYTES], now=trio.current_time())
-            if size:
-                data, self._received = self._received[:size], self._received[size:]
-                return data
-            wanting = self._guard.violation is None
-            if wanting:
-                continue
-            self._received = b""
-            self._violated.set()
-            with self._wading:
-                while await self._stream.receive_some(RECEIVE_BYTES):
-                    pass
-            return b""
+                    await self._pace(len(self._received))
+        finally:
+            self._pumping = False
+        if not self._received:
+            self._end()
+            return
+        now, size_bytes = trio.current_time(), len(self._received)
+        admitted = self._guard.admit(self._received, now=now)
+        self._received = self._received[admitted:]
+        self.received_bytes += admitted if self._guard.violation is None else size_bytes
+        period_s = (now - self._pumped_at) / max(1, len(self._guard.messages))
+        self._rest_until = RESTS.rest_until(size_bytes, period_s=period_s, calm=self.calm, now=now)
+        self._pumped_at = now
+
+    async def _wade(self) -> None:
+        """Through what comes after a violation, up to our close frame."""
+        self._received = b""
+        self._violated.set()
+        with self._wading:
+            while await self._stream.receive_some(RECEIVE_BYTES):
+                pass
+
+    def _end(self) -> None:
+        self._ended = True
+        self._arrived.unpark_all()
+        self._called.unpark_all()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send; one caller at a time. After a cancellation the remainder is kept and sent first the next time."""
@@ -129,9 +252,12 @@ class UpgradedStream(trio.abc.Stream):
             try:
                 sent = await self._stream.socket.send(self._unsent)
             except OSError as error:
+                self._end()
                 raise trio.BrokenResourceError("the peer is gone") from error
             self._unsent = self._unsent[sent:]
-        if self._violated.is_set() and data and data[0] == _CLOSE_FRAME:
+        if data and data[0] == _CLOSE_FRAME:
+            self._discards = True
+            self._end()
             self._wading.cancel()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -143,6 +269,7 @@ class UpgradedStream(trio.abc.Stream):
         if not self._closed:
             self._closed = True
             self._released.set()
+            self._end()
             await send_eof(self._stream)
         await trio.lowlevel.checkpoint()
 

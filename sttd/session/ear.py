@@ -1,4 +1,4 @@
-"""From the bytes of a client to frames and what the detectors say about them. Synchronous; one ear a session."""
+"""From the bytes of a client to frames and what the detectors say about them; one ear a session."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 from sttd.core.audio import AudioDecoder
 from sttd.core.endpointer import Activity
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE, Samples
-from sttd.engine.vad import SileroModel, VoiceDetector
+from sttd.engine.silero_batch import SharedSilero
+from sttd.engine.vad import VoiceDetector
 from sttd.options import Endpointing, SessionOptions
 
 _NO_FRAMES: Samples = np.empty((0, FRAME_SAMPLES), np.float32)
@@ -25,7 +26,7 @@ class Ear:
     """
 
     options: SessionOptions
-    silero: SileroModel | None
+    silero: SharedSilero | None
     _detector: VoiceDetector = attrs.field(init=False)
     _decoder: AudioDecoder | None = attrs.field(default=None, init=False)  # None: frames come from a container
     _lost_rest: float = attrs.field(default=0.0, init=False)  # samples
@@ -44,6 +45,11 @@ class Ear:
                 channel_select=options.channel_select,
             )
 
+    @property
+    def asleep(self) -> bool:
+        """Whether nothing was heard for so long that only WebRTC VAD still listens."""
+        return self._detector.asleep
+
     def decode(self, data: bytes) -> Samples:
         """Frames of shape (n, 320) of raw audio in the declared encoding. Raises ProtocolError with `bad_audio`."""
         assert self._decoder is not None, "a container is decoded by its stage"
@@ -57,9 +63,11 @@ class Ear:
         """The frames of what the resampler still holds at the end of the audio."""
         return self._decoder.flush() if self._decoder is not None else _NO_FRAMES
 
-    def detect(self, frames: Samples) -> Activity:
-        """What the detectors say about frames of shape (n, 320)."""
-        return self._detector.push(frames)
+    async def detect(self, frames: Samples) -> Activity:
+        """What the detectors say about frames of shape (n, 320). When it is cancelled, they were not heard."""
+        return (
+            await self.silero.hear(self._detector, frames) if self.silero is not None else self._detector.push(frames)
+        )
 
     def tune(self, aggressiveness: int) -> None:
         """Be so aggressive from here on."""

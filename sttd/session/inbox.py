@@ -18,7 +18,7 @@ what the kernels of both sides buffer, 1 to 2 MB with the settings of planes/htt
    `ALL_HELD_BYTES` for all it is nothing, and the speed of reading is that of the session.
 4. A session that is full and has taken nothing for `STUCK_S` is given up, with an error that says so.
 5. The session takes pieces of `AUDIO_S / PIECES` at most, however large the messages were: what one turn of the event
-   loop has to do is not the client's choice.
+   loop has to do is not the client's choice. Smaller ones that lie there together are taken as one.
 6. When the client is gone, what lies beyond `AUDIO_S` goes: nobody waits for it.
 """
 
@@ -195,13 +195,15 @@ class Inbox:
 
     async def receive(self) -> Item:
         """The next item in order (rule 5). Raises trio.EndOfChannel after the last; cancelling loses nothing."""
-        await trio.lowlevel.checkpoint()
+        if len(self):
+            await trio.lowlevel.checkpoint()
         while not len(self):
             if self._ended or self._closed:
                 raise trio.EndOfChannel
             await self._filled.park()
         item: Item = self._overtaken.popleft() if self._overtaken else self._items.popleft()
         if isinstance(item, bytes):
+            item = self._with_more(item)
             self._count(-len(item))
         self._taken_at = self.clock()
         if not len(self):
@@ -244,6 +246,17 @@ class Inbox:
     @property
     def _brimful(self) -> bool:
         return len(self._items) >= PIECES or self.held_bytes >= AUDIO_S * self._bytes_per_second
+
+    def _with_more(self, piece: bytes) -> bytes:
+        """A piece and the audio that lies right behind it, as one (rule 5)."""
+        if self.options.encoding == CONTAINER:
+            return piece
+        pieces, size, most = [piece], len(piece), self._piece_bytes
+        while self._items and isinstance(behind := self._items[0], bytes) and size + len(behind) <= most:
+            pieces.append(behind)
+            size += len(behind)
+            self._items.popleft()
+        return piece if len(pieces) == 1 else b"".join(pieces)
 
     def _drop_oldest(self) -> bool:
         """Take the oldest item out (rule 2). False where no more may be kept of what was asked for."""

@@ -34,7 +34,7 @@ from sttd.core.types import (
     Warn,
     seconds,
 )
-from sttd.engine.vad import SileroModel
+from sttd.engine.silero_batch import SharedSilero
 from sttd.errors import InternalError, SttdError, first_of
 from sttd.host import logs
 from sttd.options import Api, SessionChanges, SessionOptions, Tuning
@@ -82,7 +82,7 @@ class Session:
     uid: int
     models: Leasing
     decoding: Decoding
-    silero: SileroModel | None
+    silero: SharedSilero | None
     held: Held
     turns: Turns
     clock: Callable[[], float]
@@ -139,6 +139,11 @@ class Session:
     def ending(self) -> Ending | None:
         """Why there will be no more audio; None while there may be."""
         return self._ending
+
+    @property
+    def calm(self) -> bool:
+        """Whether nobody has spoken for so long that nobody waits for what comes next."""
+        return self._ear.asleep
 
     # ------------------------------------------------------------------ what the plane calls
 
@@ -264,12 +269,12 @@ class Session:
                 if self._is_ahead():
                     # However fast clients send, a turn of the event loop has one piece of theirs at most.
                     async with self.turns.of(self.uid):
-                        self._take(item)
+                        await self._take(item)
                 else:
-                    self._take(item)
+                    await self._take(item)
                 self._warn_if_behind()
                 await self._wait_until_bearable()
-            self._flush()
+            await self._flush()
         except SttdError as exc:
             failure = exc
             self._inbox.end()
@@ -285,14 +290,14 @@ class Session:
         self._began_at = max(self._began_at, now - position - _AHEAD_S)
         return position > now - self._began_at + _AHEAD_S
 
-    def _take(self, item: object) -> None:
+    async def _take(self, item: object) -> None:
         match item:
             case bytes():
-                self._hear(self._ear.decode(item))
+                await self._hear(self._ear.decode(item))
             case np.ndarray():
-                self._hear(item)
+                await self._hear(item)
             case Finalize():
-                self._hear(self._ear.drain())
+                await self._hear(self._ear.drain())
                 self._performer.perform(self._hearing.finalize(now=self.clock()))
             case SessionChanges():
                 self._performer.perform(self._hearing.change(item))
@@ -303,25 +308,26 @@ class Session:
             case SttdError():
                 raise item
 
-    def _hear(self, frames: Samples) -> None:
+    async def _hear(self, frames: Samples) -> None:
         """Frames of shape (n, 320)."""
         if not len(frames):
             return
-        activity, now = self._ear.detect(frames), self.clock()
+        activity = await self._ear.detect(frames)
+        now = self.clock()
         load = self.decoding.load if self._hearing.speaking else 0.0
         waits = self._performer.interim_waits
         actions = self._hearing.hear(frames, activity, now=now, load=load, interim_waits=waits)
         self._arrivals.mark(self._hearing.position, now)
         self._performer.perform(actions)
 
-    def _flush(self) -> None:
+    async def _flush(self) -> None:
         """The audio has ended.
 
         Where any audio opens an utterance, the padded rest of a frame behind a `finalize` is not worth one.
         """
         frames = self._ear.flush()
         if len(frames) > 1 or self._hearing.speaking or self.options.endpointing is not None:
-            self._hear(frames)
+            await self._hear(frames)
 
     async def _wait_until_bearable(self) -> None:
         """Stop listening while too much is owed to the client or by the client."""

@@ -100,26 +100,24 @@ def _comparable(message: Any) -> str:
 
 
 def frames(data: bytes) -> None:
-    """WebSocket frames: the same however they are cut, and the library takes whatever is handed on."""
-    whole, why = _hand_on(data, [data])
-    cut, cut_why = _hand_on(data, _in_pieces(data))
-    assert cut_why == why
-    # Of text that is none there may be a part, where that came before what is wrong with it.
-    assert cut.startswith(whole)
-    for handed in (whole, cut):
-        library = FrameProtocol(client=False, extensions=[])
-        library.receive_bytes(handed)
-        for _ in library.received_frames():
-            pass
+    """WebSocket frames: the same however they are cut, and the library takes what is for it."""
+    whole = _taken(data, [data])
+    assert _taken(data, _in_pieces(data)) == whole
+    library = FrameProtocol(client=False, extensions=[])
+    library.receive_bytes(whole[1])
+    for _ in library.received_frames():
+        pass
 
 
-def _hand_on(data: bytes, pieces: Any) -> tuple[bytes, str | None]:
-    guard, handed, held = FrameGuard(message_bytes=4096), b"", b""
+def _taken(data: bytes, pieces: Any) -> tuple[list[str | bytes], bytes, str | None]:
+    """The messages, the frames for the library, and what is wrong with the rest."""
+    guard, held = FrameGuard(message_bytes=4096), b""
     for piece in pieces:
         held += piece
         while held and (size := guard.admit(held, now=0.0)):
-            handed, held = handed + held[:size], held[size:]
-    return handed, None if guard.violation is None else f"{guard.violation.close_code} {guard.violation.message}"
+            held = held[size:]
+    why = None if guard.violation is None else f"{guard.violation.close_code} {guard.violation.message}"
+    return [*guard.messages], bytes(guard.controls), why
 
 
 def http(data: bytes) -> None:

@@ -1,9 +1,6 @@
-"""The two detectors: what Silero is asked, when, and that grouping frames into pushes changes nothing."""
+"""The two detectors: what Silero is asked, when it sleeps, and that grouping frames into pushes changes nothing."""
 
 from __future__ import annotations
-
-import subprocess
-import sys
 
 import attrs
 import numpy as np
@@ -11,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.recordings import SILERO, load, room_noise
 from sttd.core.types import FRAME_SAMPLES
+from sttd.core.utterance import Closed, Opened, UtteranceAssembler
 from sttd.engine import vad
-from sttd.engine.vad import CONTEXT_SAMPLES, STEP_SAMPLES, SileroModel, VoiceDetector
+from sttd.engine.silero import CONTEXT_SAMPLES, STEP_SAMPLES
+from sttd.engine.vad import NAP_FRAMES, WARM_STEPS, VoiceDetector
+from sttd.options import Endpointing
 
 SECOND = 50  # frames
 
@@ -24,9 +25,10 @@ class RecordingSilero:
 
     steps: list[np.ndarray] = attrs.field(factory=list)
 
-    def run(self, steps, *, h, c):
-        self.steps += list(steps)
-        return np.clip(steps[:, -1], 0, 1), h + len(steps), c
+    def run(self, batch):
+        (asked,) = batch
+        self.steps += list(asked.samples)
+        return [np.clip(asked.samples[:, -1], 0, 1).tolist()]
 
 
 def noise(frames: int, *, level: float = 0.3, seed: int = 1) -> np.ndarray:
@@ -109,37 +111,90 @@ def test_aggressiveness_can_change_and_a_reset_forgets():
 
 
 def test_the_real_network_hears_no_speech_in_noise():
-    silero = SileroModel()
+    SILERO.load()
     frames = np.concatenate([noise(2 * SECOND), silence(SECOND), noise(SECOND, level=0.01)])
-    assert not silero.loaded
-    silero.load()
-    assert silero.loaded
-    silero.load()  # does nothing more
-    whole = detector(silero).push(frames)
+    whole = detector(SILERO).push(frames)
     assert whole.webrtc[:SECOND].any()
     assert (whole.probability < 0.35).all()
-    _, cut = listen(detector(silero), frames, cuts=list(range(0, len(frames), 3)))
-    np.testing.assert_allclose(cut, whole.probability, atol=1e-3)  # a library may sum in another order
+    _, cut = listen(detector(SILERO), frames, cuts=list(range(0, len(frames), 3)))
+    np.testing.assert_allclose(cut, whole.probability, atol=1e-5)  # sums are in another order
 
 
-def test_a_missing_network_says_what_brings_it(monkeypatch):
-    monkeypatch.setattr(vad.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match="faster-whisper is not installed"):
-        SileroModel().load()
+# ---------------------------------------------------------------- sleep
 
 
-def test_a_package_without_the_network_is_named(monkeypatch, tmp_path):
-    spec = vad.util.find_spec("attrs")
-    monkeypatch.setattr(spec, "submodule_search_locations", [str(tmp_path)])
-    monkeypatch.setattr(vad.util, "find_spec", lambda name: spec)
-    with pytest.raises(FileNotFoundError, match="silero_vad_v6"):
-        SileroModel().load()
+def test_silero_sleeps_where_nothing_is_heard_and_is_warmed_when_it_wakes():
+    quiet, loud = silence(2 * NAP_FRAMES), noise(SECOND)
+    frames = np.concatenate([quiet, loud])
+    silero = RecordingSilero()
+    machine = detector(silero)
+    machine.push(quiet)
+    assert machine.asleep
+    before = NAP_FRAMES * FRAME_SAMPLES // STEP_SAMPLES
+    assert len(silero.steps) == before
+    activity = machine.push(loud)
+    assert not machine.asleep
+    woken = quiet.size // STEP_SAMPLES  # the step in which the first loud frame lies
+    flat = np.concatenate([np.zeros(CONTEXT_SAMPLES, np.float32), frames.reshape(-1)])
+    expected = [*range(before), *range(woken - WARM_STEPS, frames.size // STEP_SAMPLES)]
+    assert len(silero.steps) == len(expected)
+    for step, index in zip(silero.steps, expected, strict=True):
+        np.testing.assert_array_equal(step, flat[index * STEP_SAMPLES :][: CONTEXT_SAMPLES + STEP_SAMPLES])
+    assert activity.probability[-1] == max(silero.steps[-1][-1], 0)
 
 
-def test_loading_stays_quiet_on_the_network_and_off_the_heavy_imports():
-    script = (
-        "import os, sys; from sttd.engine.vad import SileroModel; SileroModel().load();"
-        "print(os.environ['ORT_DISABLE_TELEMETRY'], 'faster_whisper' in sys.modules)"
-    )
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert result.stdout.split() == ["1", "False"]
+def test_asleep_it_hears_nothing_whatever_it_heard_last():
+    class Sure(RecordingSilero):
+        def run(self, batch):
+            return [[1.0] * len(batch[0].samples)]
+
+    probability = detector(Sure()).push(silence(2 * NAP_FRAMES)).probability
+    assert (probability[2:NAP_FRAMES] == 1.0).all()
+    assert (probability[NAP_FRAMES:] == 0.0).all()
+
+
+@pytest.fixture
+def deaf(monkeypatch):
+    """WebRTC hears nothing."""
+    monkeypatch.setattr(VoiceDetector, "_ask_webrtc", lambda self, frames: np.zeros(len(frames), np.bool_))
+
+
+def test_what_webrtc_does_not_hear_wakes_it_by_rising_above_the_floor(deaf):
+    room = room_noise(8, level=3e-5).reshape(-1, FRAME_SAMPLES)
+    machine = detector(RecordingSilero())
+    machine.push(room)
+    assert machine.asleep
+    machine.push(noise(SECOND, level=1e-3))  # -60 dB
+    assert not machine.asleep
+
+
+def test_a_steady_noise_puts_it_to_sleep_too(deaf):
+    machine = detector(RecordingSilero())
+    machine.push(silence(SECOND))
+    for second in range(30):
+        machine.push(noise(SECOND, level=1e-3, seed=second))
+    assert machine.asleep
+
+
+def boundaries(frames: np.ndarray) -> list[tuple[str, int]]:
+    assembler = UtteranceAssembler(Endpointing(), max_utterance_s=28.0)
+    events = [*assembler.push(frames, detector(SILERO).push(frames)), *assembler.finalize("stop")]
+    opened = [("opened", event.at_sample) for event in events if isinstance(event, Opened)]
+    return opened + [("closed", event.end_sample) for event in events if isinstance(event, Closed)]
+
+
+def test_sleep_moves_no_boundary_of_real_speech_after_pauses_of_seconds(monkeypatch):
+    SILERO.load()
+    clips = sorted((clip for clip in load().values() if clip.is_speech), key=lambda clip: len(clip.samples))[:12]
+    assert len(clips) == 12
+    for clip in clips:
+        audio = np.concatenate([room_noise(6, seed=1), clip.samples, room_noise(6, seed=2), clip.samples])
+        frames = audio[: len(audio) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
+        with monkeypatch.context() as patch:
+            patch.setattr(vad, "NAP_FRAMES", len(frames))
+            awake = boundaries(frames)
+        asleep = boundaries(frames)
+        assert (detector(SILERO).push(frames).probability == 0).sum() > SECOND
+        assert [kind for kind, _ in asleep] == [kind for kind, _ in awake], clip.name
+        moved = max((abs(one[1] - other[1]) for one, other in zip(asleep, awake, strict=True)), default=0)
+        assert moved <= FRAME_SAMPLES, clip.name

@@ -44,6 +44,7 @@ class FakeSession:
     finished: trio.Event = attrs.field(factory=trio.Event)
     _events: tuple = attrs.field(factory=lambda: trio.open_memory_channel(5000))
     ended: bool = False
+    calm: bool = False
     inbox: Inbox = attrs.field(init=False)
 
     def __attrs_post_init__(self):

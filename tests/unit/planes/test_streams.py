@@ -1,4 +1,5 @@
-"""The stream under the WebSocket library: a cancelled send tears nothing, a close overtakes nothing."""
+"""The stream under the WebSocket library: its messages go past the library, a cancelled send tears nothing, a close
+overtakes nothing."""
 
 from contextlib import asynccontextmanager
 
@@ -6,7 +7,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from sttd.planes.streams import UpgradedStream, linger
+from sttd.planes.streams import Pace, UpgradedStream, linger
 
 PING, OTHER_PING = b"\x89\x80\0\0\0\0", b"\x89\x81\0\0\0\0x"
 UNMASKED, CLOSE = b"\x81\x00", b"\x88\x02\x03\xea"
@@ -54,8 +55,154 @@ async def test_after_a_violation_our_close_frame_is_the_end_and_nothing_else():
         assert received == [PING, b""]
 
 
+MESSAGE = b"\x82\x85\0\0\0\0audio"
+
+
+@asynccontextmanager
+async def read_stream():
+    """A stream whose library's end is read: what comes out there, the stream, the peer."""
+    received = []
+
+    async def read(stream):
+        while data := await stream.receive_some():
+            received.append(data)
+        received.append(b"")
+
+    async with pair() as (ours, theirs), trio.open_nursery() as nursery:
+        stream = UpgradedStream(ours, head=b"")
+        stream.release()
+        nursery.start_soon(read, stream)
+        yield received, stream, theirs
+        nursery.cancel_scope.cancel()
+
+
+async def test_messages_are_taken_here_and_the_library_gets_the_rest():
+    async with read_stream() as (received, stream, theirs):
+        await theirs.send_all(MESSAGE + PING + MESSAGE)
+        await wait_all_tasks_blocked()
+        assert stream.has_message
+        assert [await stream.next_message() for _ in range(2)] == [b"audio"] * 2
+        await wait_all_tasks_blocked()
+        assert received == [PING]
+        await theirs.send_all(MESSAGE + b"\x88\x80\0\0\0\0" + MESSAGE)
+        assert [await stream.next_message() for _ in range(3)] == [b"audio", None, None]
+        assert received[1:2] == [b"\x88\x80\0\0\0\0"]
+
+
+async def test_who_attends_receives_and_the_library_still_gets_the_rest():
+    async with read_stream() as (received, stream, theirs):
+        with trio.fail_after(60):
+            await wait_all_tasks_blocked()  # the library's task receives, and hands over
+            with stream.attended():
+                for number in range(3):
+                    cut = len(MESSAGE) - number
+                    await theirs.send_all(PING + MESSAGE[:cut])
+                    await wait_all_tasks_blocked()
+                    await theirs.send_all(MESSAGE[cut:])
+                    assert await stream.next_message() == b"audio"
+                    await wait_all_tasks_blocked()
+                    assert len(received) == number + 1
+                await theirs.send_all(PING + MESSAGE)
+                await wait_all_tasks_blocked()
+                assert received == [PING] * 3  # nobody waits for a message
+            await wait_all_tasks_blocked()
+            assert await stream.next_message() == b"audio"
+            await wait_all_tasks_blocked()
+            assert received == [PING] * 4
+
+
+@pytest.mark.parametrize("end", ["peer", "close", "violation"])
+async def test_who_attends_learns_of_every_end(end):
+    async with read_stream() as (received, stream, theirs), trio.open_nursery() as nursery:
+        told = []
+
+        async def take():
+            with stream.attended():
+                while (message := await stream.next_message()) is not None:
+                    told.append(message)
+            told.append(None)
+
+        nursery.start_soon(take)
+        await theirs.send_all(MESSAGE)
+        await wait_all_tasks_blocked()
+        if end == "peer":
+            await theirs.aclose()
+        elif end == "close":
+            await theirs.send_all(b"\x88\x80\0\0\0\0")
+        else:
+            await theirs.send_all(MESSAGE + UNMASKED)
+            assert (await stream.violation()).close_code == 1002
+            await stream.send_all(CLOSE)
+        await wait_all_tasks_blocked()
+        assert told == [b"audio"] * (2 if end == "violation" else 1) + [None]
+        assert received[-1] == b""
+
+
+async def test_nothing_more_is_received_until_the_messages_were_taken():
+    async with read_stream() as (received, stream, theirs):
+        await theirs.send_all(MESSAGE)
+        await wait_all_tasks_blocked()
+        await theirs.send_all(MESSAGE + PING)
+        await wait_all_tasks_blocked()
+        assert stream.received_bytes == len(MESSAGE)
+        assert received == []
+        assert [await stream.next_message() for _ in range(2)] == [b"audio"] * 2
+        await wait_all_tasks_blocked()
+        assert received == [PING]
+
+
+async def test_who_waits_for_a_message_learns_that_the_peer_is_gone_or_we_have_closed():
+    for end in (lambda stream, theirs: theirs.aclose(), lambda stream, theirs: stream.send_all(CLOSE)):
+        async with read_stream() as (_, stream, theirs), trio.open_nursery() as nursery:
+            told = []
+
+            async def take(stream=stream, told=told):
+                told.append(await stream.next_message())
+
+            nursery.start_soon(take)
+            await wait_all_tasks_blocked()
+            await end(stream, theirs)
+            await wait_all_tasks_blocked()
+            assert told == [None]
+
+
+async def test_after_our_close_messages_are_thrown_away_until_the_peer_has_closed():
+    async with read_stream() as (received, stream, theirs):
+        await theirs.send_all(MESSAGE * 100)
+        await wait_all_tasks_blocked()
+        await stream.send_all(CLOSE)
+        await theirs.send_all(MESSAGE * 100 + PING)
+        with trio.fail_after(60):
+            while received != [PING]:
+                await wait_all_tasks_blocked(0.05)
+        assert not stream.has_message
+
+
+def test_nobody_rests_while_few_messages_come_and_many_wait_for_each_other():
+    pace, small = Pace(), {"size_bytes": 640, "period_s": 0.02, "calm": False}
+    assert {pace.rest_until(**small, now=second / 100) for second in range(1000)} == {0.0}
+    many = [pace.rest_until(**small, now=10 + second / 1000) for second in range(1000)]
+    assert many[-1] == pytest.approx(10.999 + 0.04)
+    calm = small | {"calm": True}
+    assert pace.rest_until(**calm | {"size_bytes": 16 * 1024}, now=11.0) == 0.0  # a recording
+    assert pace.rest_until(**calm | {"period_s": 0.1}, now=11.0) == 0.0  # nothing would come in a rest
+    assert pace.rest_until(**small, now=20.0) == 0.0
+    assert pace.rest_until(**calm, now=20.0) == pytest.approx(20.08)
+
+
+async def test_messages_that_come_one_by_one_are_read_together_after_a_rest(autojump_clock):
+    async with read_stream() as (_, stream, theirs):
+        stream.calm = True
+        for count, waited in ((1, 0.0), (1, 0.0), (3, 0.08)):  # the first say how often they come
+            for _ in range(count):
+                await theirs.send_all(MESSAGE)
+            began = trio.current_time()
+            assert [await stream.next_message() for _ in range(count)] == [b"audio"] * count
+            assert trio.current_time() - began == pytest.approx(waited)
+
+
 async def test_release_and_close_wake_a_receiver():
-    for wake, expected in ((UpgradedStream.release, b"x"), (UpgradedStream.aclose, None)):
+    for wake, expected in ((UpgradedStream.release, PING), (UpgradedStream.aclose, None)):
         async with pair() as (ours, theirs), trio.open_nursery() as nursery:
             stream, results = UpgradedStream(ours, head=b""), []
 
@@ -67,7 +214,7 @@ async def test_release_and_close_wake_a_receiver():
 
             nursery.start_soon(receive)
             await trio.testing.wait_all_tasks_blocked()
-            await theirs.send_all(b"x")
+            await theirs.send_all(PING)
             if (pending := wake(stream)) is not None:
                 await pending
         assert results == [expected]

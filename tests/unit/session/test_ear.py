@@ -34,10 +34,10 @@ def test_a_container_has_no_rest_of_its_own():
     assert ear.drain().shape == ear.flush().shape == (0, 320)
 
 
-def test_the_detector_can_be_tuned(monkeypatch):
+async def test_the_detector_can_be_tuned(monkeypatch):
     told = []
     monkeypatch.setattr(VoiceDetector, "configure", lambda self, *, aggressiveness: told.append(aggressiveness))
     ear = Ear(SessionOptions(), None)
     ear.tune(3)
     assert told == [3]
-    assert len(ear.detect(np.zeros((2, 320), np.float32)).webrtc) == 2
+    assert len((await ear.detect(np.zeros((2, 320), np.float32))).webrtc) == 2

@@ -1,4 +1,4 @@
-"""What frames cost: few a turn, judged by their headers, however the bytes were cut."""
+"""Bytes become messages however they were cut; frames are few a turn, and judged by their headers."""
 
 import struct
 from itertools import pairwise
@@ -28,7 +28,7 @@ def frame(opcode, payload=b"", *, fin=True, masked=True, declared=None):
 
 
 def hand_on(guard, data, *, cuts=(), now=0.0):
-    """What of `data` is handed on, in which portions, if it arrives in these pieces."""
+    """What of `data` is dealt with, in which portions, if it arrives in these pieces."""
     portions, held, edges = [], b"", [*sorted(cuts), len(data)]
     start = 0
     for edge in edges:
@@ -49,20 +49,69 @@ def test_what_is_in_order_is_handed_on_unchanged_however_it_is_cut(payloads, cut
     guard = FrameGuard()
     assert b"".join(hand_on(guard, data, cuts=[cut for cut in cuts if cut < len(data)])) == data
     assert guard.violation is None
+    assert [*guard.messages] == payloads
 
 
-def test_a_turn_has_few_frames():
-    data = frame(BINARY, b"x") * 100
+@pytest.mark.parametrize("payload", [b"", b"x", b"audio"])
+def test_a_turn_has_few_frames(payload):
+    data = frame(BINARY, payload) * 100
     portions = hand_on(FrameGuard(), data)
-    assert max(map(len, portions)) <= FRAMES_A_TURN * len(frame(BINARY, b"x"))
+    assert max(map(len, portions)) <= FRAMES_A_TURN * len(frame(BINARY, payload))
     assert b"".join(portions) == data
 
 
-def test_a_header_is_handed_on_whole_and_its_beginning_comes_again():
-    data, guard = frame(BINARY, bytes(70_000)), FrameGuard()
-    assert [guard.admit(data[:size], now=0.0) for size in range(14)] == [0] * 14
+@given(
+    pieces=st.lists(
+        st.tuples(st.sampled_from(["text", "binary", "fragments", "ping", "pong"]), st.binary(max_size=400)),
+        max_size=12,
+    ),
+    mask=st.binary(min_size=4, max_size=4),
+    cuts=st.lists(st.integers(0, 5000), max_size=8),
+    large=st.booleans(),
+)
+def test_messages_come_out_whole_and_in_order_and_only_control_frames_are_for_the_library(pieces, mask, cuts, large):
+    data, messages, controls = b"", [], b""
+    for kind, payload in pieces:
+        if kind == "text":
+            text = payload.hex()
+            data += masked(TEXT, text.encode(), mask)
+            messages.append(text)
+        elif kind == "binary":
+            data += masked(BINARY, payload, mask)
+            messages.append(payload)
+        elif kind == "fragments":
+            half = len(payload) // 2
+            ping = masked(PING, b"between", mask)
+            data += masked(BINARY, payload[:half], mask, fin=False) + ping + masked(CONTINUATION, payload[half:], mask)
+            messages.append(payload)
+            controls += ping
+        else:
+            control = masked(PING if kind == "ping" else PONG, payload[:125], mask)
+            data += control
+            controls += control
+    guard = FrameGuard(large=LargeMessages(limit_bytes=0) if large else None)
+    assert b"".join(hand_on(guard, data, cuts=sorted(cut for cut in cuts if cut < len(data)))) == data
     assert guard.violation is None
-    assert guard.admit(data, now=0.0) == len(data)
+    assert [*guard.messages] == messages
+    assert bytes(guard.controls) == controls
+
+
+def masked(opcode, payload, mask, *, fin=True):
+    whole = frame(opcode, payload, fin=fin)
+    head = whole[: len(whole) - len(payload) - 4]
+    return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
+
+
+@given(
+    cuts=st.lists(st.integers(0, 700), max_size=5), case=st.sampled_from(["no mask", "two bytes for a short length"])
+)
+def test_what_lies_before_a_violation_is_handed_on(cuts, case):
+    good = masked(BINARY, b"said before", b"mask") + masked(PING, b"", b"mask")
+    data = good + BROKEN[case]
+    guard = FrameGuard()
+    hand_on(guard, data, cuts=sorted(cut for cut in cuts if cut < len(data)))
+    assert guard.violation.close_code == 1002
+    assert ([*guard.messages], bytes(guard.controls)) == ([b"said before"], good[-6:])
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2, 5, 9])
