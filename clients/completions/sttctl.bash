@@ -4,7 +4,7 @@ _sttctl() {
     COMPREPLY=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-            status|models|load|unload|pull|sessions|close|config|reload|watch|transcribe|listen|doctor|raw|completion) command=$word; break ;;
+            status|models|load|unload|pull|sessions|close|config|reload|watch|transcribe|listen|dictate|doctor|raw|completion) command=$word; break ;;
         esac
     done
     case "$command $prev" in
@@ -33,9 +33,14 @@ _sttctl() {
         "listen --token-file") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "listen --ca") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "listen --device") COMPREPLY=(); return ;;
+        "dictate --type") COMPREPLY=($(compgen -W "wtype xdotool dotool ydotool portal clipboard" -- "$cur")); return ;;
+        "dictate --language"|"dictate -l") COMPREPLY=($(compgen -W "auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh" -- "$cur")); return ;;
+        "dictate --languages") COMPREPLY=(); return ;;
+        "dictate --model"|"dictate -m") COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *true' | cut -d '"' -f 4)" -- "$cur")); return ;;
+        "dictate --device") COMPREPLY=(); return ;;
     esac
     case $command in
-        "") COMPREPLY=($(compgen -W "status models load unload pull sessions close config reload watch transcribe listen doctor raw completion --json --socket --help --version" -- "$cur")) ;;
+        "") COMPREPLY=($(compgen -W "status models load unload pull sessions close config reload watch transcribe listen dictate doctor raw completion --json --socket --help --version" -- "$cur")) ;;
         status)
             if [[ $cur == -* ]]; then
                 COMPREPLY=($(compgen -W "--watch -w --interval --json --socket --help" -- "$cur"))
@@ -97,6 +102,12 @@ _sttctl() {
         listen)
             if [[ $cur == -* ]]; then
                 COMPREPLY=($(compgen -W "--language -l --languages --model -m --prompt --translate --url --token-file --ca --device --once --json --socket --help" -- "$cur"))
+            fi ;;
+        dictate)
+            if [[ $cur == -* ]]; then
+                COMPREPLY=($(compgen -W "--toggle --once --hold --revise --type --language -l --languages --model -m --device --sound --no-notify --json --socket --help" -- "$cur"))
+            else
+                COMPREPLY=($(compgen -W "start stop cancel status quit" -- "$cur"))
             fi ;;
         doctor)
             if [[ $cur == -* ]]; then

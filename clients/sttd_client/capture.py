@@ -21,6 +21,7 @@ from sttd_client.options import StartOptions
 RATE = 16_000  # what the models hear; anything above is thrown away
 _CHUNK_S = 0.04
 _TERMINATE_S = 2.0
+_HELP_S = 5.0  # for a program to print its help on a busy machine
 
 
 class NoMicrophoneError(OSError):
@@ -58,7 +59,10 @@ def _to_stdout(program: str) -> list[str]:
     if program != "pw-record":
         return []
     # Newer versions write an .au file to `-` unless told `--raw`, which older ones do not know.
-    told = subprocess.run([program, "--help"], capture_output=True, text=True, check=False)
+    try:
+        told = subprocess.run([program, "--help"], capture_output=True, text=True, check=False, timeout=_HELP_S)
+    except subprocess.TimeoutExpired:
+        return ["-"]
     return ["--raw", "-"] if "--raw" in told.stdout + told.stderr else ["-"]
 
 

@@ -119,6 +119,7 @@ def is_sound(hypothesis: Hypothesis) -> bool:
             *(value for segment in segments for value in (segment.start_s, segment.end_s, segment.avg_logprob)),
             *(value for word in hypothesis.words for value in (word.start_s, word.end_s, word.probability)),
             *(piece.least for piece in hypothesis.certainties or ()),
+            hypothesis.ending or 0.0,
         ]
         "".join([hypothesis.text, *(word.word for word in hypothesis.words)]).encode()
         return all(math.isfinite(number) for number in numbers)

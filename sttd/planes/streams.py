@@ -174,7 +174,6 @@ class UpgradedStream(trio.abc.Stream):
             size = max_bytes or len(self._first)
             data, self._first = self._first[:size], self._first[size:]
             return data
-        wanting = False  # what is here is the beginning of a header alone
         while True:
             while self._is_for_others:
                 self._arrived.unpark_all()

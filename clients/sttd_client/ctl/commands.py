@@ -39,6 +39,36 @@ def methods() -> tuple[str, ...]:
     return tuple(VERBS)
 
 
+def dictation() -> tuple[Argument, ...]:
+    """How `dictate` is to be; what is left out is as `[dictation]` in the user's file says."""
+    from sttd_client.dictation.backends import NAMES
+
+    return (
+        Argument(
+            names=("ACTION",),
+            dest="action",
+            count="?",
+            choices=("start", "stop", "cancel", "status", "quit"),
+            summary="for key bindings: do this and return",
+        ),
+        Argument(names=("--toggle",), kind="flag", summary="for key bindings: start, or stop what was started"),
+        Argument(names=("--once",), kind="flag", summary="stop at the first pause"),
+        Argument(
+            names=("--hold",),
+            kind="flag",
+            summary="a key is held between `start` and `stop`: pauses end nothing, the release does so at once",
+        ),
+        Argument(names=("--revise",), kind="flag", summary="type unsure text at once, and take back what changed"),
+        Argument(names=("--type",), metavar="BACKEND", choices=NAMES, summary="what types"),
+        *(argument for argument in speech() if argument.names[0] not in ("--prompt", "--translate")),
+        Argument(
+            names=("--device",), metavar="NAME", summary="the microphone, as pw-record, parec or arecord names it"
+        ),
+        Argument(names=("--sound",), kind="flag", summary="a sound when it begins to listen; the microphone hears it"),
+        Argument(names=("--no-notify",), kind="flag", summary="show no notification"),
+    )
+
+
 def speech() -> tuple[Argument, ...]:
     """What `transcribe` and `listen` ask alike of a session."""
     return (
@@ -222,6 +252,17 @@ COMMANDS: Mapping[str, Command] = {
             ),
             details="Records through PipeWire, PulseAudio or ALSA, with whichever of pw-record, parec and arecord is "
             "there. Ctrl-C ends it; what was being said is still transcribed.",
+        ),
+        Command(
+            name="dictate",
+            summary="Type what is said into the focused window.",
+            run="dictate:dictate",
+            arguments=dictation,
+            details="Stable text is typed as it comes, and no letter is taken back unless `--revise` or the speaker "
+            'says so ("scratch that"). Without ACTION and `--toggle` it dictates until Ctrl-C, or with `--once` until '
+            "the first pause. The first call starts an agent, which keeps a session ready and leaves when it was not "
+            "needed for a quarter of an hour. Phrases, replacements and settings are in ~/.config/sttd/dictation.toml; "
+            "`sttctl doctor` says what can type in this session.",
         ),
         Command(
             name="doctor",

@@ -1,23 +1,31 @@
-"""The entry point of sttctl: parse, import the command, run it, turn errors into words and an exit status."""
+"""The entry point of sttctl: parse, import the command, run it, turn errors into words and an exit status.
+
+A key that starts a dictation must not wait for the imports of all this, so that comes first.
+"""
 
 from __future__ import annotations
 
-import codecs
-import importlib
-import io
-import os
 import sys
-
-from sttd.errors import EXIT_FAILED, SttdError
-from sttd_client.ctl.commands import COMMANDS
-from sttd_client.ctl.outcome import exit_status_of, words_of
-from sttd_client.ctl.parser import parse_arguments
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run sttctl and return its exit status."""
+    from sttd_client.dictation.call import press
+
+    return 0 if press(sys.argv[1:] if argv is None else argv) else _run(argv)
+
+
+def _run(argv: list[str] | None) -> int:
+    import importlib
+    import os
+
+    from sttd.errors import EXIT_FAILED, SttdError
+    from sttd_client.ctl.commands import COMMANDS
+    from sttd_client.ctl.outcome import exit_status_of, words_of
+    from sttd_client.ctl.parser import parse_arguments
+
     _take_any_text()
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     module, function = COMMANDS[arguments.command].run.split(":")
@@ -41,6 +49,9 @@ def _take_any_text() -> None:
 
     UTF-8 has one for all but the bytes of names that are no text; those go out as they are.
     """
+    import codecs
+    import io
+
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             unicode = codecs.lookup(stream.encoding).name == "utf-8"

@@ -15,14 +15,14 @@ def speech_options(arguments: argparse.Namespace) -> StartOptions:
     """The options of `start` that stand for the arguments of both; what was not given stays out."""
     return {
         "lang": arguments.language,
-        "languages": None if arguments.languages is None else _listed(arguments.languages),
+        "languages": None if arguments.languages is None else listed(arguments.languages),
         "model": arguments.model,
         "prompt": arguments.prompt,
         "task": "translate" if arguments.translate else None,
     }
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
     """`es, en` as a list; with nothing in it, it is the daemon that refuses it."""
     return [code.strip() for code in text.split(",") if code.strip()]
 

@@ -212,6 +212,7 @@ HYPOTHESIS: Final = shape(
     compression_ratio=NUMBER,
     temperature=NUMBER,
     certainties=optional(many(shape(Certainty, word=TEXT, least=NUMBER))),
+    ending=optional(NUMBER),
 )
 OPTIONS: Final = shape(
     DecodeOptions,

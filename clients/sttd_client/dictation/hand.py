@@ -1,0 +1,161 @@
+"""The hand that types: runs what `backends` decided, one thing after the other, each within its time.
+
+A hand that cannot type says so in a `HandError`, whose message is for a person. Nothing of the text is in it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from typing import Protocol
+
+import attrs
+import trio
+
+from sttd_client.dictation.backends import BACKENDS, NAMES, Backend, Clipboard, Step, clipboard_of, typers_of
+from sttd_client.dictation.seat import Seat
+
+_RUN_S = 5.0  # for the start of a program on a busy machine; chosen
+_LETTER_S = 0.05  # on top for each letter: four times the pace of the slowest
+_PASTE_S = 0.25  # until the program that is pasted into has read the clipboard; chosen, as pasting has no answer
+_MAX_CLIPBOARD_BYTES = 8 << 20  # more than that is not put back
+
+
+class HandError(OSError):
+    """Nothing can be typed. The message says why."""
+
+
+class Hand(Protocol):
+    """What types."""
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+
+    async def write(self, text: str) -> None:
+        """Type text. Raises HandError. Cancelled, a part of it may have been typed."""
+
+    async def erase(self, count: int) -> None:
+        """Press Backspace so many times. Raises HandError."""
+
+
+@attrs.frozen(kw_only=True)
+class ToolHand:
+    """Types with a program; what that cannot type is pasted, where that is possible."""
+
+    backend: Backend
+    seat: Seat
+    paste: Hand | None = None
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return self.backend.name
+
+    async def write(self, text: str) -> None:
+        """Type text."""
+        if self.backend.carries(text):
+            await run_steps(self.backend.write(text), self.seat, letters=len(text))
+        elif self.paste is not None:
+            await self.paste.write(text)
+        else:
+            raise HandError(f"{self.name} types ASCII only; with wl-clipboard, xclip or xsel the rest would be pasted")
+
+    async def erase(self, count: int) -> None:
+        """Press Backspace so many times."""
+        await run_steps(self.backend.erase(count), self.seat, letters=count)
+
+
+@attrs.frozen(kw_only=True)
+class PasteHand:
+    """Puts text on the clipboard, pastes it, and puts back what was there if that was text."""
+
+    clipboard: Clipboard
+    presser: Backend
+    seat: Seat
+    keys: str = "ctrl+v"
+
+    @property
+    def name(self) -> str:
+        """Which clipboard, and who presses the keys."""
+        return f"clipboard ({self.clipboard.name}, {self.presser.name})"
+
+    async def write(self, text: str) -> None:
+        """Paste text. The old clipboard comes back also where this is cancelled."""
+        old = await self._read()
+        await self._fill(text.encode())
+        try:
+            await run_steps(self.presser.press(self.keys, 1), self.seat, letters=1)
+            await trio.sleep(_PASTE_S)
+        finally:
+            if old:
+                with trio.move_on_after(_RUN_S) as scope:
+                    scope.shield = True
+                    await self._fill(old)
+
+    async def erase(self, count: int) -> None:
+        """Press Backspace so many times."""
+        await run_steps(self.presser.erase(count), self.seat, letters=count)
+
+    async def _read(self) -> bytes:
+        """The text on the clipboard; empty where there is none, or too much."""
+        with trio.move_on_after(_RUN_S):
+            done = await trio.run_process(
+                self.clipboard.read,
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                stdin=subprocess.DEVNULL,
+                env=dict(self.seat.environ),
+            )
+            if done.returncode == 0 and len(done.stdout) <= _MAX_CLIPBOARD_BYTES:
+                return bytes(done.stdout)
+        return b""
+
+    async def _fill(self, data: bytes) -> None:
+        # These programs leave a child behind that owns the clipboard: it must not hold a pipe of ours.
+        await run_steps([Step(self.clipboard.fill, data)], self.seat, letters=0)
+
+
+async def run_steps(steps: Sequence[Step], seat: Seat, *, letters: int) -> None:
+    """Run programs one after the other. Raises HandError where one fails, is not there or takes too long."""
+    for step in steps:
+        program = step.command[0]
+        try:
+            with trio.fail_after(_RUN_S + letters * _LETTER_S):
+                done = await trio.run_process(
+                    step.command,
+                    stdin=step.stdin or subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                    env=dict(seat.environ),
+                )
+        except OSError as error:
+            raise HandError(f"{program} does not start: {error.strerror}") from error
+        except trio.TooSlowError:
+            raise HandError(f"{program} does not end") from None
+        if done.returncode:
+            raise HandError(f"{program} failed with status {done.returncode}; `sttctl doctor` says what works here")
+
+
+def hand_of(seat: Seat, *, wanted: str | None, paste_keys: str = "ctrl+v") -> ToolHand | PasteHand:
+    """The hand for this session: the wanted one, or the best that works.
+
+    Raises:
+        HandError: there is none, or the wanted one lacks something.
+    """
+    typers, clipboard = typers_of(seat), clipboard_of(seat)
+    paste = None
+    if clipboard is not None and typers:
+        paste = PasteHand(clipboard=clipboard, presser=typers[0], seat=seat, keys=paste_keys)
+    if wanted == "clipboard" and paste is not None:
+        return paste
+    if (backend := BACKENDS.get(wanted or "")) is not None:
+        if lack := backend.lacks(seat):
+            raise HandError(f"{wanted} does not type here: {lack}")
+        return ToolHand(backend=backend, seat=seat, paste=paste)
+    if wanted is None and typers:
+        return ToolHand(backend=typers[0], seat=seat, paste=paste)
+    known = "" if wanted is None or wanted in NAMES else f" (`{wanted}` is none of {', '.join(NAMES)})"
+    raise HandError(f"nothing can type here{known}; `sttctl doctor` says what is missing")

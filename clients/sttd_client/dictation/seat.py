@@ -1,0 +1,110 @@
+"""What this session of the desktop offers: its display, its programs, its buses. Looks only, and bounded in time.
+
+Functions here block (for `LOOK_S` at most), so the agent looks before its loop runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+LOOK_S = 1.0  # a display that does not answer in this time will not take typed text either
+_MAX_REPLY_BYTES = 1 << 16  # of a compositor's list: real ones have 60 entries of 50 bytes
+
+
+@attrs.frozen(kw_only=True)
+class Seat:
+    """Where the text is to go."""
+
+    environ: Mapping[str, str] = attrs.field(repr=False)
+    wayland: frozenset[str] | None  # the interfaces of the compositor; None: there is none
+    x11: bool  # an X server answers
+
+    def program(self, name: str) -> str | None:
+        """Where a program is, by this session's PATH."""
+        return shutil.which(name, path=self.environ.get("PATH"))
+
+    @property
+    def desktop(self) -> str:
+        """What the session calls itself, for people."""
+        kind = "Wayland" if self.wayland is not None else "X11" if self.x11 else "no display"
+        name = self.environ.get("XDG_CURRENT_DESKTOP") or self.environ.get("DESKTOP_SESSION") or ""
+        return f"{name} ({kind})" if name else kind
+
+    @property
+    def session_bus(self) -> bool:
+        """Whether there is a bus of the session, for notifications and portals."""
+        runtime = self.environ.get("XDG_RUNTIME_DIR")
+        return "DBUS_SESSION_BUS_ADDRESS" in self.environ or bool(runtime and os.path.exists(f"{runtime}/bus"))
+
+
+def look(environ: Mapping[str, str]) -> Seat:
+    """Look at the session that `environ` is of."""
+    return Seat(environ=environ, wayland=_wayland_interfaces(environ), x11=_x_answers(environ))
+
+
+def _wayland_interfaces(environ: Mapping[str, str]) -> frozenset[str] | None:
+    """The names of a compositor's globals, asked of itself: no desktop's name says what it can do."""
+    name, runtime = environ.get("WAYLAND_DISPLAY"), environ.get("XDG_RUNTIME_DIR", "")
+    if not name:
+        return None
+    get_registry = struct.pack("=IHHI", 1, 1, 12, 2)  # wl_display is object 1, the registry shall be 2
+    sync = struct.pack("=IHHI", 1, 0, 12, 3)  # the callback 3 comes after all globals
+    data = b""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as display:
+            display.settimeout(LOOK_S)
+            display.connect(str(Path(runtime, name)))
+            display.sendall(get_registry + sync)
+            while len(data) < _MAX_REPLY_BYTES:
+                names, done = read_globals(data)
+                if done or not (more := display.recv(4096)):
+                    return names
+                data += more
+    except (OSError, ValueError):
+        return None
+    return names
+
+
+def read_globals(data: bytes) -> tuple[frozenset[str], bool]:
+    """The interfaces that a registry told, and whether that was all. Raises ValueError for what is no Wayland."""
+    found: list[str] = []
+    at = 0
+    while at + 8 <= len(data):
+        sender, code, size = struct.unpack_from("=IHH", data, at)
+        if size < 8:
+            raise ValueError("a Wayland message has eight bytes at least")
+        if at + size > len(data):
+            break
+        if sender == 3:
+            return frozenset(found), True
+        if sender == 2 and code == 0 and size >= 16:
+            (length,) = struct.unpack_from("=I", data, at + 12)
+            found.append(data[at + 16 : at + 16 + min(length, size - 16)].split(b"\0")[0].decode(errors="replace"))
+        at += size
+    return frozenset(found), False
+
+
+def _x_answers(environ: Mapping[str, str]) -> bool:
+    """Whether something listens on the X display; a server on another machine counts as one."""
+    host, colon, number = environ.get("DISPLAY", "").rpartition(":")
+    screen = number.partition(".")[0]
+    if not colon or not screen.isdigit():
+        return False
+    if host not in ("", "unix"):
+        return True
+    for address in (f"\0/tmp/.X11-unix/X{screen}", f"/tmp/.X11-unix/X{screen}"):
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as display:
+                display.settimeout(LOOK_S)
+                display.connect(address)
+                return True
+        except OSError:
+            continue
+    return False
