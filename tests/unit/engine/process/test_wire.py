@@ -45,6 +45,7 @@ HYPOTHESES = st.builds(
     languages=HEARD,
     avg_logprob=NUMBER,
     certainties=st.none() | many(Certainty, word=TEXT, least=NUMBER),
+    ending=st.none() | NUMBER,
 )
 OPTIONS = st.builds(
     DecodeOptions,
