@@ -221,6 +221,38 @@ time.sleep(3600)
     eventually(lambda: not is_there(pid))
 
 
+# ---------------------------------------------------------------- parking
+
+
+def test_parked_weights_come_back_in_the_process_or_from_disk_where_it_died(load, crew):
+    model = load("device")
+    first = model.pid()
+    assert (model.parkable, model.device, model.vram_bytes, model.ram_bytes) == (True, "cuda:0", 1000, 0)
+    assert model.park()
+    assert (model.vram_bytes, model.ram_bytes) == (0, 1000)
+    model.unpark()
+    assert (model.vram_bytes, model.ram_bytes, model.pid()) == (1000, 0, first)
+    assert model.park()
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: not is_there(first))
+    assert not model.wants_mending(), "nobody needs it now"
+    model.unpark()
+    assert (model.vram_bytes, model.ram_bytes) == (1000, 0)
+    assert texts(model.decode([item()])) == ["w1 w2 w3"]
+    assert crew.restarts == 1
+    os.kill(model.pid(), signal.SIGKILL)
+    eventually(lambda: model.pid() is None)
+    assert not model.park(), "it is freed instead"
+
+
+def test_why_parked_weights_do_not_come_back_comes_through(load):
+    model = load("device that is full")
+    assert model.park()
+    with pytest.raises(ModelError, match="no room") as caught:
+        model.unpark()
+    assert caught.value.code == "out_of_memory"
+
+
 # ---------------------------------------------------------------- loading
 
 
