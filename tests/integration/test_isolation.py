@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import threading
 import time
@@ -151,6 +152,26 @@ def test_a_spare_is_kept_and_is_the_next_that_loads(isolated):
     with daemon.connect() as client:
         start(client, **TOLD)
         assert utter(client)[-1]["text"] == HEARD
+
+
+def test_an_engine_that_dies_while_no_descriptor_is_left_comes_back_once_there_are(isolated):
+    daemon = isolated("", "--set", "engine.spare_ttl_s=0")
+    with daemon.connect() as client:
+        start(client, **TOLD)
+        assert utter(client)[-1]["text"] == HEARD
+        pid = daemon.process.pid
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        (engine,) = engines(daemon)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (10, before[1]))
+        os.kill(engine, signal.SIGKILL)
+        client.send(NOISE)
+        say(client, "finalize")
+        eventually(lambda: "engine died" in daemon.log())
+        time.sleep(0.2)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        events = read_until(client, "final")
+        assert events[-1]["text"] == HEARD
+        assert [event for event in events if event["type"] == "error"] == []
 
 
 def test_a_killed_daemon_leaves_no_process(isolated):

@@ -39,6 +39,7 @@ log = logs.get(__name__)
 
 FIRST_WAIT_S: Final = 0.5  # chosen: before the second start in a row that was no use
 MOST_WAIT_S: Final = 30.0  # chosen
+STARTS: Final = 4  # chosen: that may fail before a call does; they take 3.5 s, and what has no model is told soon
 _MEND_S: Final = 120.0  # chosen: for a start that nobody waits for; large-v3 from a slow disk takes about a minute
 # Of the patience of those who wait, so that they hear it before they give up; chosen.
 _MARGIN: Final = 0.05
@@ -128,11 +129,14 @@ class ProcessModel:
             raise ValueError("more audio than a call may have")
         trial = Trial(len(batch))
         results: dict[int, Result] = {}
-        until = time.monotonic() + _within(waiters.patience_s())
+        until, starts = time.monotonic() + _within(waiters.patience_s()), 0
         while (tried := trial.next_try()) is not None:
             try:
                 fate = self._try(tried, batch, results, waiters=waiters, until=until)
-            except (TimeoutError, ModelError, OSError) as error:  # there is no process, and no time to wait for one
+            except (TimeoutError, ModelError, OSError) as error:  # there is no process
+                starts += 1
+                if starts < STARTS and not isinstance(error, TimeoutError):
+                    continue  # memory or descriptors may be there again
                 return [results.get(index) or self._lost(error) for index in range(len(batch))]
             trial.answered(results)
             if fate is not None:

@@ -51,6 +51,28 @@ class DoubleModel(FakeModel):
         return super().decode(batch)
 
 
+@attrs.frozen(kw_only=True)
+class OnDevice(FakeModel):
+    """A model whose weights are in the memory of a device, or parked."""
+
+    device: str = "cuda:0"
+    vram_bytes: int = 1000
+    parkable: bool = True
+
+    def park(self):
+        self._move(ram_bytes=self.vram_bytes, vram_bytes=0)
+        return True
+
+    def unpark(self):
+        if self.options.fault == "raise":
+            raise ModelError("no room", code="out_of_memory")
+        self._move(ram_bytes=0, vram_bytes=self.ram_bytes)
+
+    def _move(self, **bytes_):
+        for name, value in bytes_.items():
+            object.__setattr__(self, name, value)
+
+
 class DoubleBackend(FakeBackend):
     """Its presets say by their model how they load."""
 
@@ -71,4 +93,8 @@ class DoubleBackend(FakeBackend):
                 time.sleep(3600)
             case ["once", path]:
                 os.unlink(path)
+            case ["device"]:
+                return OnDevice(options=FakeOptions())
+            case ["device", "that", "is", "full"]:
+                return OnDevice(options=FakeOptions(fault="raise"))
         return DoubleModel(options=FakeOptions(), workers=num_workers)

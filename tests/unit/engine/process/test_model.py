@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import attrs
 import numpy as np
@@ -22,7 +23,7 @@ from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Effort
 from sttd.engine.contract import Preset, Unfinished
 from sttd.engine.process.backend import IsolatedBackend
 from sttd.engine.process.crew import Crew
-from sttd.engine.process.model import ProcessModel
+from sttd.engine.process.model import STARTS, ProcessModel
 from sttd.errors import DecodeError, ModelError
 from tests.unit.engine.process.doubles import DoubleBackend
 
@@ -221,6 +222,38 @@ time.sleep(3600)
     eventually(lambda: not is_there(pid))
 
 
+# ---------------------------------------------------------------- parking
+
+
+def test_parked_weights_come_back_in_the_process_or_from_disk_where_it_died(load, crew):
+    model = load("device")
+    first = model.pid()
+    assert (model.parkable, model.device, model.vram_bytes, model.ram_bytes) == (True, "cuda:0", 1000, 0)
+    assert model.park()
+    assert (model.vram_bytes, model.ram_bytes) == (0, 1000)
+    model.unpark()
+    assert (model.vram_bytes, model.ram_bytes, model.pid()) == (1000, 0, first)
+    assert model.park()
+    os.kill(first, signal.SIGKILL)
+    eventually(lambda: not is_there(first))
+    assert not model.wants_mending(), "nobody needs it now"
+    model.unpark()
+    assert (model.vram_bytes, model.ram_bytes) == (1000, 0)
+    assert texts(model.decode([item()])) == ["w1 w2 w3"]
+    assert crew.restarts == 1
+    os.kill(model.pid(), signal.SIGKILL)
+    eventually(lambda: model.pid() is None)
+    assert not model.park(), "it is freed instead"
+
+
+def test_why_parked_weights_do_not_come_back_comes_through(load):
+    model = load("device that is full")
+    assert model.park()
+    with pytest.raises(ModelError, match="no room") as caught:
+        model.unpark()
+    assert caught.value.code == "out_of_memory"
+
+
 # ---------------------------------------------------------------- loading
 
 
@@ -251,8 +284,9 @@ def test_a_model_that_does_not_come_back_fails_its_calls_and_is_tried_later(load
     assert texts(model.decode([item()])) == ["w1 w2 w3"]
 
 
-def test_starts_that_are_no_use_come_ever_later(crew):
+def test_starts_that_are_no_use_come_ever_later(crew, monkeypatch):
     """Without processes: the time between two starts doubles, and those who cannot wait so long are told at once."""
+    monkeypatch.setattr("sttd.engine.process.model.FIRST_WAIT_S", 0.1)
 
     class Dead:
         alive, culprit, reason, pid, buried = False, None, "SIGKILL", 1, 0
@@ -263,18 +297,17 @@ def test_starts_that_are_no_use_come_ever_later(crew):
 
     def start(until):
         starts.append(time.monotonic())
-        raise ModelError("it is gone")
+        raise ModelError("there is no memory", code="out_of_memory")
 
     starts = []
     model = ProcessModel(preset="x", worker=Dead(), info=None, start=start, planner=None, crew=crew)
     assert texts(model.decode([item()], waiters=Waiting())) == ["decode_failed"]
-    assert texts(model.decode([item()], waiters=Waiting(patience=0.01))) == ["decode_failed"]
-    assert len(starts) == 1, "it could not wait"
-    assert texts(model.decode([item()], waiters=Waiting())) == ["decode_failed"]
+    assert len(starts) == STARTS
+    for wait_s, (before, after) in zip((0.1, 0.2, 0.4), pairwise(starts), strict=True):
+        assert after - before >= wait_s
     assert not model.wants_mending()
-    assert len(starts) == 2
-    assert starts[1] - starts[0] >= 0.5
-    assert model._next_start - time.monotonic() > 0.5
+    assert texts(model.decode([item()], waiters=Waiting(patience=0.01))) == ["decode_failed"]
+    assert len(starts) == STARTS, "they could not wait"
     assert crew.restarts == 1, "one process died"
 
 
