@@ -120,9 +120,7 @@ class Seat:
     token: str
     leave: Callable[[], None]
     asleep_s: Callable[[], float]
-    all_written: bool = attrs.field(
-        default=False, init=False
-    )  # the session has ended, and its last event is on its way
+    all_written: bool = attrs.field(default=False, init=False)  # the last event is on its way
     doubted: trio.Event = attrs.field(factory=trio.Event, init=False)  # whether the client got its token
     _ack_due: trio.Event = attrs.field(factory=trio.Event, init=False)
 

@@ -70,3 +70,9 @@ def test_what_is_held_and_the_tasks_that_live_are_there_where_they_are_told():
     assert 'sttd_held_bytes{what="audio"} 5.0' in page
     assert "sttd_tasks 7.0" in page
     assert "sttd_tasks" not in Metrics().render(STATUS).decode()
+
+
+def test_sessions_that_wait_for_their_clients_are_shown_with_what_they_keep():
+    page = Metrics().render(STATUS, asleep=(3, 4000)).decode()
+    assert "sttd_sessions_asleep 3.0" in page
+    assert "sttd_sessions_kept_bytes 4000.0" in page
