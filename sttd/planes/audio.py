@@ -188,6 +188,8 @@ class _Connection:
             await self.speaker.tell(self.talk.not_opened(error))
             return None
         if self.talk.error is not None:
+            if self._seat is not None and self._missed_from is None:
+                self._seat.finish()  # nobody has heard of it
             return None
         if self._seat is None:
             self.talk.opened()

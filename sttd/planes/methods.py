@@ -22,7 +22,7 @@ from sttd.service import Service
 from sttd.wire import rpc, verbs
 from sttd.wire.common import PROTOCOL
 
-FEATURES = ("events", "progress", "describe")
+FEATURES = ("events", "progress", "describe", "resume")
 
 
 class Connection(Protocol):

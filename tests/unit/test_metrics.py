@@ -52,3 +52,9 @@ def test_two_daemons_in_one_process_share_nothing():
     one, other = Metrics(), Metrics()
     one.count_response(200)
     assert not [name for name, _ in samples(other) if name.startswith("sttd_http_responses")]
+
+
+def test_sessions_that_wait_for_their_clients_are_shown_with_what_they_keep():
+    page = Metrics().render(STATUS, asleep=(3, 4000)).decode()
+    assert "sttd_sessions_asleep 3.0" in page
+    assert "sttd_sessions_kept_bytes 4000.0" in page

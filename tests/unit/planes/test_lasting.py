@@ -1,6 +1,7 @@
 """Who gets a session that outlives its connection: not another user, not a token of yesterday, never two at a time."""
 
 import json
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -250,6 +251,26 @@ async def test_a_bug_in_a_connection_leaves_the_session(caplog):
         async with open_client(plane) as client:
             assert (await resume(client, token))["type"] == "resumed"
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_session_whose_client_was_sent_away_before_it_heard_of_it_is_not_kept(autojump_clock):
+    class Slow(FakeService):
+        @asynccontextmanager
+        async def open_session(self, options, **rest):
+            await trio.sleep(10)
+            async with super().open_session(options, **rest) as session:
+                yield session
+
+    async with open_plane(service=Slow()) as plane, await plane.connect() as stream:
+        client = Raw(stream)
+        await client.send(frames.Request(host="localhost", target="/ws"))
+        await client.send_text(op="start", resumable=True)
+        await stream.send_all(b"\x81\x02{}")  # not masked
+        while await client.receive():
+            pass
+        await plane.service.opened.wait()
+        await plane.service.sessions[0].left.wait()
+        assert trio.current_time() < RESUME_S
 
 
 async def test_in_a_drain_only_who_comes_back_is_served():

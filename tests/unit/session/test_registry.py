@@ -6,6 +6,7 @@ import pytest
 
 from sttd.errors import NotFoundError, OverloadedError, ProtocolError
 from sttd.session.registry import Registry
+from sttd.session.rest import Rest
 
 
 def fill(registry, *uids):
@@ -69,3 +70,15 @@ def test_what_belongs_to_somebody_else_is_not_found():
     for session_id, uid in ((theirs.id, 1), ("s999999", None)):
         with pytest.raises(NotFoundError):
             registry.find(session_id, uid=uid)
+
+
+def test_those_who_wait_for_their_clients_are_counted_with_what_is_kept_for_them():
+    registry = Registry(10, 10)
+    sessions = fill(registry, 1, 2, 1)
+    for session in sessions:
+        session.rest = Rest()
+    sessions[0].rest.sleep(kept_bytes=300)
+    sessions[2].rest.sleep(kept_bytes=40)
+    assert registry.asleep() == (2, 340)
+    sessions[0].rest.wake(now=0.0)
+    assert registry.asleep() == (1, 40)

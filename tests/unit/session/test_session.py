@@ -68,6 +68,21 @@ async def test_a_row_says_what_the_session_does():
         await read_all(session)
 
 
+async def test_a_session_that_is_asleep_goes_on_and_the_wait_is_no_latency():
+    async with open_room() as room:
+        session = room.session(interim=False, endpointing=None)
+        await feed(session, NOISE)
+        session.rest.sleep(kept_bytes=0)
+        session.finalize()
+        await room.until(lambda: room.finals)
+        assert session.row().state == "asleep"
+        session.rest.wake(now=session.clock())
+        session.stop()
+        assert session.row().state == "draining"
+        assert kinds(await read_all(session)) == ["SpeechStart", "SpeechEnd", "Final", "Stopped"]
+        assert room.written == []
+
+
 async def test_a_client_learns_when_its_text_was_written():
     async with open_room() as room:
         session = room.session(interim=False)

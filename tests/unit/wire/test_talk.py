@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sttd.errors import InternalError, ModelError, OverloadedError, ProtocolError, SessionError
+from sttd.errors import InternalError, ModelError, NotFoundError, OverloadedError, ProtocolError, SessionError
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
-from sttd.wire.messages import Audio, Configure, Finalize, Start, Stop
+from sttd.wire.messages import Audio, Configure, Finalize, Resume, Start, Stop
 from sttd.wire.talk import Fail, Phase, Refuse, Talk
 
 
@@ -101,3 +101,47 @@ def test_the_first_reason_counts_unless_it_is_overruled():
     bug = InternalError("a bug")
     assert talk.overrule(bug) is bug
     assert talk.close_with(None)[0] == 1011
+
+
+# ---------------------------------------------------------------- sessions that are resumed
+
+
+RESUME = op("resume", token="t", last_seq=0)
+
+
+def test_a_resume_is_a_start_too():
+    talk = Talk()
+    assert talk.receive(RESUME) == Resume(token="t", last_seq=0)
+    assert talk.phase is Phase.OPENING
+    talk.opened()
+    for again in (RESUME, op("start")):
+        answer = talk.receive(again)
+        assert isinstance(answer, Refuse)
+        assert (answer.error.code, talk.phase) == ("already_started", Phase.OPEN)
+
+
+def test_a_token_that_opens_nothing_ends_the_connection_and_a_wrong_number_does_not():
+    talk = Talk()
+    talk.receive(RESUME)
+    assert isinstance(talk.not_opened(ProtocolError("no such event", code="bad_option")), Refuse)
+    talk.receive(RESUME)
+    assert isinstance(talk.not_opened(NotFoundError("start anew")), Fail)
+    assert talk.close_with(None) == (1008, "not_found")
+
+
+def test_a_session_that_is_resumed_is_where_it_was():
+    talk = Talk()
+    talk.receive(RESUME)
+    talk.opened(stopped=True)
+    assert (talk.phase, talk.receive(b"\0\0"), talk.close_with(1000)) == (Phase.ENDING, None, (1000, None))
+    talk = Talk()
+    talk.receive(RESUME)
+    talk.opened(error=SessionError("nothing came"))
+    assert (talk.phase, talk.close_with(1000)) == (Phase.ENDING, (1008, "idle_timeout"))
+
+
+def test_who_lost_the_session_to_another_connection_is_told_by_the_close():
+    talk = opened()
+    talk.supersede()
+    assert talk.receive(op("stop")) is None
+    assert talk.close_with(1000) == (1008, "resumed")
