@@ -39,6 +39,7 @@ _OPENING_S = 5.0  # for the connection that asked for the session to take it; it
 _DOUBT_S = 2.0  # for a client to answer a ping, once somebody shows the token that it has used; chosen
 _TOKEN_BYTES = 32
 _NO_HANDSHAKE = 1006  # RFC 6455: the code of a connection that ended without a close frame
+_LEFT = 1000  # RFC 6455: what the connection was for has been done
 
 
 class Rest(Protocol):
@@ -155,10 +156,13 @@ class Seat:
             self.kept.change()
 
     def closed(self, reason: CloseReason | None) -> None:
-        """The client is gone. One that says so itself had its token, and after the last event everything."""
+        """The client is gone. One that says so itself had its token, and after the last event everything.
+
+        One that closes with 1000 has left: a lost line says nothing, a page that is closed or a proxy says 1001.
+        """
         if reason is not None and reason.code != _NO_HANDSHAKE:
             self.prove()
-            if self.all_written:
+            if self.all_written or reason.code == _LEFT:
                 self.finish()
 
     def finish(self) -> None:

@@ -1,20 +1,23 @@
 """The client library over connections that are cut: what a program hears is what it would have heard without a cut."""
 
 import random
+import sys
 import time
+import wave
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from sttd_client import Resumed, TcpAddress, blocking, open_session
+from sttd_client import Resumed, Stopped, TcpAddress, blocking, open_session
 from sttd_client.events import as_message
 
 from tests.cutting import Cut, cutting
 from tests.running import PATIENCE_S, RunningDaemon, check_promises, read_pcm
 
 DATA = Path(__file__).parents[1] / "data"
+STTCTL = Path(sys.executable).with_name("sttctl")
 SAMPLE = Path(__file__).parents[2] / "sttd" / "assets" / "sample.flac"
 # A session that was never opened is not resumed. Measured: 259 and 1019 bytes pass before it is, with these options.
 OPENED = {"up": 400, "down": 1500}
@@ -24,7 +27,8 @@ STEADY = {"endpointing": {"silence_ms_min": 500, "silence_ms_max": 500}}
 
 @pytest.fixture(scope="module")
 def fake(tmp_path_factory):
-    daemon = RunningDaemon.start(tmp_path_factory.mktemp("fake"), "--tcp", "off", "--model", "fake")
+    options = ("--tcp", "off", "--model", "fake", "--set", "limits.resume_s=3600")
+    daemon = RunningDaemon.start(tmp_path_factory.mktemp("fake"), *options)
     yield daemon
     assert daemon.stop() == 0
 
@@ -70,9 +74,38 @@ def plan_of(seed, *, count, up_bytes, down_bytes):
         )
 
 
+def forget(daemon):
+    """End the sessions of which the closing handshake was cut: they wait for a client that has all it wanted."""
+    with suppress(OSError):  # it has stopped
+        for row in daemon.call("sessions")["sessions"]:
+            with suppress(RuntimeError):  # it is just going
+                daemon.call("close_session", session=row["session"], drain=False)
+
+
+async def gone(daemon):
+    """Wait until the daemon has no session."""
+    while daemon.call("sessions")["sessions"]:  # noqa: ASYNC110 - it tells nobody
+        await trio.sleep(0.02)
+
+
+async def heard_all(daemon, audio_s):
+    """Wait until all of its sessions have heard so much."""
+    while min(row["audio_s"] for row in daemon.call("sessions")["sessions"]) < audio_s - 0.1:  # noqa: ASYNC110
+        await trio.sleep(0.02)
+
+
 async def listen(session, events):
     async for event in session:
         events.append(event)
+
+
+async def say(session, item):
+    if item == "finalize":
+        await session.finalize()
+    elif item == "configure":
+        await session.configure(prompt="names")
+    else:
+        await session.send(item)
 
 
 async def converse(script, *, pause_s=0.0, **where):
@@ -82,12 +115,7 @@ async def converse(script, *, pause_s=0.0, **where):
         nursery.start_soon(listen, session, events)
         for item in script:
             await trio.sleep(pause_s)
-            if item == "finalize":
-                await session.finalize()
-            elif item == "configure":
-                await session.configure(prompt="names")
-            else:
-                await session.send(item)
+            await say(session, item)
         await session.stop()
     return events
 
@@ -136,10 +164,10 @@ async def cut_run(daemon, directory, script, plan, *, seed, **options):
         return await trio.to_thread.run_sync(run, abandon_on_cancel=True), proxy.made
 
 
-async def cut_often(daemon, tmp_path, scripts, *, cuts, each, up_bytes, down_bytes, **options):
+async def cut_often(daemon, tmp_path, scripts, *, cuts, each, up_bytes, down_bytes, beside=10, **options):
     """Sessions until so many cuts were made; every one heard what its uninterrupted twin did. Returns the cuts."""
     expected = [told(await converse(script, socket_path=daemon.control, **options)) for script in scripts]
-    made, limiter = [], trio.CapacityLimiter(10)
+    made, limiter = [], trio.CapacityLimiter(beside)
 
     async def one(seed):
         async with limiter:
@@ -168,6 +196,106 @@ async def test_after_two_hundred_cuts_texts_are_those_of_the_uninterrupted_run(f
     assert {cut.how for cut, _ in made} == {"fin", "reset", "half_open"}
     assert {cut.direction for cut, _ in made} == {"up", "down"}
     assert {cut.lag_s for cut, _ in made} == {0.0, 0.005, 0.03}
-    for row in fake.call("sessions")["sessions"]:  # of which the closing handshake was cut: nobody will come back
-        with suppress(RuntimeError):  # it is just going
-            fake.call("close_session", session=row["session"], drain=False)
+    forget(fake)
+
+
+async def test_with_a_model_that_decodes_texts_are_the_same_too(serve, tmp_path, watchdog):
+    daemon = serve("--tcp", "off", "--model", "demo")
+    pcm = read_pcm(SAMPLE)[: 5 * 32_000]
+    steady = {**STEADY, "interim": False, "beside": 1}
+    scripts = [list(script_of(pcm, seed=7))]
+    await cut_often(daemon, tmp_path, scripts, cuts=6, each=3, up_bytes=len(pcm) // 2, down_bytes=3_000, **steady)
+    forget(daemon)
+
+
+async def test_what_was_said_before_the_daemon_stops_is_told_over_connections_that_are_cut(serve, tmp_path, watchdog):
+    daemon = serve("--tcp", "off", "--model", "fake")
+    pcm = read_pcm(DATA / "light.flac")
+    options = {
+        "endpointing": False,
+        "interim": False,
+    }
+    chance, sessions, heard = random.Random(5), 12, []
+    expected = [
+        event for event in await converse([pcm], socket_path=daemon.control, **options) if event.type == "final"
+    ]
+
+    async def one(number, *, task_status):
+        cuts = [
+            Cut(
+                direction="down",
+                after_bytes=chance.randrange(1, 2_000),
+                how=chance.choice(["fin", "reset", "half_open"]),
+                lag_s=chance.choice([0.0, 0.005]),
+            )
+            for _ in range(2)
+        ]
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        async with (
+            cutting(daemon.audio, directory, [None, *cuts]) as proxy,
+            open_session(socket_path=proxy.control, timeout_s=PATIENCE_S, **options) as session,
+        ):
+            await session.send(pcm)
+            task_status.started(proxy)
+            heard.append([event async for event in session if not isinstance(event, Resumed)])
+
+    async with trio.open_nursery() as nursery:
+        proxies = [await nursery.start(one, number) for number in range(sessions)]
+        await heard_all(daemon, len(pcm) / 32_000)
+        daemon.terminate()
+        for proxy in proxies:
+            proxy.cut_all()
+    forget(daemon)
+    assert [[event.type for event in events] for events in heard] == sessions * [
+        ["speech_start", "speech_end", "final", "stopped"]
+    ]
+    assert {(events[2].text, events[2].reason) for events in heard} == {(expected[0].text, "drain")}
+    assert all(each_once(events) for events in heard)
+    assert sum(len(proxy.made) for proxy in proxies) >= sessions
+
+
+async def test_while_a_proxy_is_restarted_a_program_notices_nothing(fake, tmp_path, speech, watchdog):
+    script = list(script_of(speech, 3))
+    expected = told(await converse(script, socket_path=fake.control, **STEADY))
+    async with cutting(fake.audio, tmp_path) as proxy, trio.open_nursery() as nursery:
+        events, half = [], len(script) // 2
+        async with open_session(socket_path=proxy.control, timeout_s=PATIENCE_S, **STEADY) as session:
+            nursery.start_soon(listen, session, events)
+            for item in script[:half]:
+                await say(session, item)
+            proxy.closed = True
+            proxy.cut_all()
+            for item in script[half:]:
+                await say(session, item)
+            while proxy.connections < 4:  # the first one, and some that are thrown out  # noqa: ASYNC110
+                await trio.sleep(0.02)
+            proxy.closed = False
+            await session.stop()
+            while not events or not isinstance(events[-1], Stopped):  # noqa: ASYNC110 - the other task tells nobody
+                await trio.sleep(0.02)
+    assert told(events) == expected
+    assert sum(isinstance(event, Resumed) for event in events) == 1
+
+
+async def test_who_leaves_early_leaves_nothing_behind(fake, watchdog):
+    await gone(fake)
+    async with open_session(socket_path=fake.control) as session:
+        await session.send(bytes(32_000))
+    await gone(fake)
+    with blocking.open_session(socket_path=fake.control) as session:
+        session.send(bytes(32_000))
+    await gone(fake)
+
+
+async def test_sttctl_listen_goes_on_and_says_so_on_standard_error_alone(fake, tmp_path, watchdog):
+    recording = tmp_path / "speech.wav"
+    with wave.open(str(recording), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(read_pcm(DATA / "light.flac"))
+    async with cutting(fake.audio, tmp_path, [Cut(direction="up", after_bytes=30_000)]) as proxy:
+        command = [str(STTCTL), "--socket", str(proxy.control), "listen", "--file", str(recording)]
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True)
+    assert [line for line in done.stdout.decode().splitlines() if "..." not in line] == ["w1 w2 w3 w4 w5 w6"]
+    assert done.stderr.decode().count("the connection was lost for") == 1
+    assert len(proxy.made) == 1
