@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import trio
-from sttd_client import Reconnected, open_session
+from sttd_client import open_session
 from sttd_client.events import as_message
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect, unix_connect
@@ -106,10 +106,13 @@ def library(world: World, rng: random.Random, clip: str, manner: Manner) -> None
         ):
             nursery.start_soon(speak, session)
             async for event in session:
-                if isinstance(event, Reconnected):
-                    connections.append([])
-                else:
-                    connections[-1].append(as_message(event))
+                match event.type:
+                    case "reconnected":
+                        connections.append([])
+                    case "resumed":  # nothing is missing
+                        world.tally.count("told", "resumed")
+                    case _:
+                        connections[-1].append(as_message(event))
         return connections
 
     try:
