@@ -31,7 +31,7 @@ from sttd.errors import SttdError
 from tests.census import NOISE
 from tests.realtime_client import NAMES, check_items
 from tests.running import PATIENCE_S, check_promises
-from tests.soak.world import DATA, RATE, Manner, Refused, Vanished, World, dial
+from tests.soak.world import DATA, RATE, SILENT_END_WORDS, Manner, Refused, Vanished, World, dial
 from tests.wyoming_client import Client, text_of
 
 # Equal bounds: where an utterance ends must not depend on the text that there is by then, which comes when it comes.
@@ -263,7 +263,7 @@ def wyoming(world: World, rng: random.Random, clip: str, manner: Manner) -> None
             events = client.told()
             if events[-1].type == "error":
                 raise _refusal(events[-1].data["code"], events[-1].data["text"])
-            world.expect_about(("wyoming", clip), [text_of(events)])
+            world.expect_about(("wyoming", clip), [text_of(events)], silent_words=SILENT_END_WORDS)
             world.tally.heard(1)
     finally:
         with suppress(OSError):
