@@ -116,7 +116,7 @@ class AudioConnection:
             events = self._collect()
         except RemoteProtocolError as error:
             self._end(LOST)
-            if not data:  # cut in the middle of the answer to the upgrade, which the library takes for a bad answer
+            if not data:  # it ended in the middle of the handshake
                 return []
             raise from_map({"code": "bad_request", "message": f"what answers is no sttd: {error}"}) from error
         if not data:

@@ -21,7 +21,7 @@ from tests.fuzz.seeds import corpus, keep, seeds
 from tests.fuzz.targets import TARGETS, WIRE
 
 ROOT = Path(__file__).parents[2]
-MOST_KEPT = 200  # inputs of a target, the shortest; chosen: a hundred kilobytes in all
+MOST_KEPT = 200  # inputs of a target, the shortest; chosen: some hundred kilobytes in all
 
 _LONGEST = {"container": 16_384}  # bytes of an input; others have `_LENGTH`
 _LENGTH = 2048

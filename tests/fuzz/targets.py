@@ -259,7 +259,7 @@ def realtime(data: bytes) -> None:
                 for dialect in ("ga", "beta"):
                     shown = settings.shown(dialect)
                     json.dumps(shown).encode()
-                    assert settings.updated(shown) == settings, "what is shown says something else"
+                    assert settings.updated(shown).shown(dialect) == shown, "what is shown says something else"
         except RefusedError as error:
             str(error).encode()
 
