@@ -252,6 +252,9 @@ class Final:
     start_s: float = number("start of the utterance", required=True)
     end_s: float = number("end of the utterance", required=True)
     language: str | None = string("ISO 639-1, as detected or asked for")
+    language_probability: float | None = number(
+        "0 to 1: that it is the right one", omitted="absent: it was not detected"
+    )
     confidence: float | None = number("0 to 1: exp of the mean log probability of a token")
     reason: str = string("what ended it: endpoint, finalize, max_length, stop, disconnect, drain", required=True)
     model: str | None = string("the preset that made the text")

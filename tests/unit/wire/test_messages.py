@@ -29,7 +29,7 @@ EVENTS = {
     "speech_start": "utterance at_s",
     "interim": "utterance seq text stable_chars start_s end_s words",
     "speech_end": "utterance at_s silence_ms",
-    "final": "utterance text start_s end_s language confidence reason model words timing",
+    "final": "utterance text start_s end_s language language_probability confidence reason model words timing",
     "progress": "done_s total_s",
     "gap": "from_s to_s reason",
     "warning": "code message lag_s",
