@@ -292,8 +292,9 @@ class Warn:
     type: ClassVar[str] = "warning"
 
     code: str = string(
-        "what it is: `lagging`, finals come late; of containers, `damaged_audio`: a part was skipped, `other_tracks`: "
-        "there are more than the one that is heard, `late_text`: nothing can be read before all has come",
+        "what it is: `lagging`, finals come late; `too_quiet`, somebody speaks below what can be heard; of containers, "
+        "`damaged_audio`: a part was skipped, `other_tracks`: there are more than the one that is heard, `late_text`: "
+        "nothing can be read before all has come",
         required=True,
     )
     message: str = string("in words", required=True)
