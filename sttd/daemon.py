@@ -124,6 +124,7 @@ class Daemon:
                 # logind may take its time to answer; Silero is loaded before the first session needs it.
                 duties.start_soon(supervised, self._mind_sleep)
                 duties.start_soon(engine.voice_network)
+                duties.start_soon(service.desk.read_languages)  # Home Assistant waits for a second, and no longer
                 async with trio.open_nursery() as control:
                     serve = _bind(serve_control, self.listeners.control, service, drain=self._control)
                     await control.start(serve)

@@ -24,15 +24,17 @@ from sttd.core import actions as do
 from sttd.core.actions import JobId, Role, Say
 from sttd.core.context import SessionContext
 from sttd.core.endpointer import Activity
+from sttd.core.faint import FaintSpeech
 from sttd.core.languages import SessionLanguages
 from sttd.core.results import empty_final
 from sttd.core.turn import Turn
-from sttd.core.types import Final, FinalReason, Gap, Outcome, Samples, seconds
+from sttd.core.types import Final, FinalReason, Gap, Outcome, Samples, Warn, seconds
 from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssembler, UtteranceEvent
 from sttd.errors import OverloadedError, SttdError
 from sttd.options import TUNING, Endpointing, SessionChanges, SessionOptions, Tuning
 
 # What counts as a pause where none is used for speculation: the speaker's own pauses are learned from it.
+_TOO_QUIET = "somebody speaks, too quietly to be heard; turn the microphone or the recording up"
 _PAUSE_MS = TUNING.speculate_ms
 
 
@@ -65,6 +67,7 @@ class Hearing:
     languages: SessionLanguages = attrs.field(init=False)
     context: SessionContext = attrs.field(factory=SessionContext, init=False)
     _assembler: UtteranceAssembler = attrs.field(init=False)
+    _faint: FaintSpeech = attrs.field(factory=FaintSpeech, init=False)
     _owed: dict[int, Turn | Final] = attrs.field(factory=dict, init=False)  # by number, which is their order
 
     def __attrs_post_init__(self) -> None:
@@ -130,6 +133,8 @@ class Hearing:
         actions = self._act(self._assembler.push(frames, activity), now=now)
         if not self._owed:
             self.context.passed(self.position)
+        if self.options.endpointing is not None and self._faint.push(activity):
+            actions.append(Say(Warn(code="too_quiet", message=_TOO_QUIET)))
         return [*actions, *self._show_if_due(now=now, load=load, waits=interim_waits)]
 
     def look(self, *, now: float, load: float = 0.0, interim_waits: bool = False) -> list[Action]:

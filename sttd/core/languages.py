@@ -247,6 +247,7 @@ class UtteranceLanguage:
     utterance: int
     session: SessionLanguages
     code: str | None = attrs.field(default=None, init=False)  # once it is settled: it never changes again
+    _probability: float | None = attrs.field(default=None, init=False)  # when an interim settled it
 
     def __attrs_post_init__(self) -> None:
         self.code = self.session.only
@@ -281,7 +282,13 @@ class UtteranceLanguage:
             if heard and speech_s < PATIENCE_S and not self._sure(code, probability, heard, speech_s=speech_s):
                 return False
             self.code = code or None
+            self._probability = probability if heard else None
         return True
+
+    def probability(self, decoded: float) -> float | None:
+        """How probable the language of the utterance is, whose final was `decoded` with that probability; None: it was
+        given, or the model knows no other."""
+        return self._probability if self.code is not None else decoded
 
     def _sure(self, code: str, probability: float, heard: Heard, *, speech_s: float) -> bool:
         if not self.session.heard_before(self.utterance):

@@ -39,6 +39,7 @@ def final_of(
     timing: Timing = NOT_DECODED,
     hypothesis: Hypothesis | None = None,
     language: str | None,
+    language_probability: float | None = None,
     model: str,
 ) -> Final:
     """The final of an utterance, its times on the session's clock.
@@ -52,6 +53,7 @@ def final_of(
         timing: of the decode that made the text.
         hypothesis: that decode's; None if there was none, or it failed.
         language: what is known of it without the hypothesis.
+        language_probability: that it is the right one; None where it was not detected.
         model: the preset that was used.
     """
     heard = hypothesis if text else None
@@ -73,6 +75,7 @@ def final_of(
         model=model,
         words=words,
         timing=timing,
+        language_probability=language_probability if heard is not None else None,
     )
 
 

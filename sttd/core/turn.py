@@ -572,8 +572,12 @@ class Turn:
             timing=timing,
             hypothesis=hypothesis,
             language=self._language.best if hypothesis is None else None,
+            language_probability=None if hypothesis is None else self._probability(hypothesis),
             model=self._preset,
         )
+
+    def _probability(self, hypothesis: Hypothesis) -> float | None:
+        return self._language.probability(hypothesis.language_probability) if hypothesis.languages else None
 
 
 def _failure(error: SttdError) -> Say:

@@ -251,6 +251,7 @@ class Final:
     model: str
     words: tuple[Word, ...] | None  # None: not asked for
     timing: Timing
+    language_probability: float | None = None  # None: it was not detected
 
 
 @attrs.frozen(kw_only=True)

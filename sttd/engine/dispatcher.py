@@ -361,17 +361,21 @@ class Dispatcher:
         self._counts["batches"] += 1
         self._counts["batched"] += len(call.tickets)
         self._done.charge("decode", decode_s, now=now)
+        left: list[Ticket] = []
         for index, ticket in enumerate(call.tickets):
             result = JobDropped("shutting_down") if results is None else results[index]
             if isinstance(result, Unfinished):
                 ticket.queue_s += call.batch.started - call.batch.entries[index].submitted
                 ticket.decode_s += decode_s
                 if self._requeue(ticket, result.item):
+                    left.append(ticket)
                     continue
             elif isinstance(result, Hypothesis):
                 ticket.settle(call.outcome(index, result, now=now))
             else:
                 self._fail(ticket, result)
             self._done.charge("audio", ticket.audio_s, now=now)
+        for ticket in left:
+            ticket.on_left()
         self._wake.set()
         self._drains.unpark_all()

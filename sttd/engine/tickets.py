@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import attrs
@@ -88,6 +89,8 @@ class Ticket:
     audio_s: float = attrs.field(init=False)  # of the whole job, whatever calls leave of it
     queue_s: float = attrs.field(default=0.0, init=False)  # of the calls before, which left it unfinished
     decode_s: float = attrs.field(default=0.0, init=False)
+    # Called when a call has left the job unfinished and it waits again: so long its lease can be given back.
+    on_left: Callable[[], object] = attrs.field(default=lambda: None, init=False)
     _settled: trio.Event = attrs.field(factory=trio.Event, init=False)
     _result: Outcome | DecodeError | JobDropped | None = attrs.field(default=None, init=False)
 

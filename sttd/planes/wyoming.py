@@ -79,7 +79,6 @@ async def serve_wyoming(
     """
     limits = limits or configured_limits(service)
     common = Common(service=service, streaming=streaming, drain=drain, limits=limits)
-    common.info()  # the first look reads the vocabularies of models; Home Assistant waits for a second, and no longer
     plane = _Plane(
         common=common,
         allowed=tuple(allowed),

@@ -246,6 +246,7 @@ class Connection:
                 async with self.common.turn:
                     self._ask(asked)
             case Describe():
+                await self.common.service.desk.read_languages()
                 async with self.common.turn:
                     info = self.common.info()
                 await self._tell(info)

@@ -54,7 +54,7 @@ class _Held:
 
     asking: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     lease: Lease | None = None
-    recalled: bool = False  # it was granted, and recalled before it came
+    recalled: bool = False  # it was granted, and recalled before it came, or while a call runs under it
 
     def give_back(self) -> None:
         self.asking.cancel()
@@ -201,14 +201,21 @@ class Performer:
             self.perform(actions)
 
     def _recall(self, utterance: int, role: Role) -> None:
-        """Speech needs the slot of a file's lease. A call that runs goes on: the lease comes back when it is done."""
+        """Speech needs the slot of a file's lease. A call that runs goes on: the lease comes back when it is done, or
+        has left the job unfinished (`_give_way`)."""
         held = self._held.get((utterance, role))
-        if held is not None and held.lease is None:
-            held.recalled = True
-        elif held is not None and not any(
-            ticket.started for job, ticket in self._tickets.items() if job[0] == utterance
-        ):
+        if held is None:
+            return
+        running = any(ticket.started for job, ticket in self._tickets.items() if job[0] == utterance)
+        held.recalled = held.lease is None or running
+        if not held.recalled:
             self.perform(self.hearing.recalled(utterance, role, now=self.clock()))
+
+    def _give_way(self, utterance: int) -> None:
+        """No call runs any more for this one: give back what was recalled meanwhile."""
+        for (number, role), held in list(self._held.items()):
+            if number == utterance and held.recalled and held.lease is not None:
+                self._recall(number, role)
 
     def _submit(self, wanted: do.Submit) -> None:
         lease = self._held[wanted.job[0], wanted.role].lease
@@ -227,6 +234,7 @@ class Performer:
             self.perform(self.hearing.refused(wanted.job, error, now=self.clock()))
             return
         self._tickets[wanted.job] = ticket
+        ticket.on_left = partial(self._give_way, wanted.job[0])
         self._tasks.start_soon(self._wait_for, wanted.job, ticket)
 
     async def _submit_later(self, wanted: do.Submit) -> None:

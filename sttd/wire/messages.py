@@ -322,6 +322,9 @@ class Final(_OfSession):
     start_s: float = number("start of the utterance", required=True)
     end_s: float = number("end of the utterance", required=True)
     language: str | None = string("ISO 639-1, as detected or asked for")
+    language_probability: float | None = number(
+        "0 to 1: that it is the right one", omitted="absent: it was not detected"
+    )
     confidence: float | None = number("0 to 1: exp of the mean log probability of a token")
     reason: str = string("what ended it: endpoint, finalize, max_length, stop, disconnect, drain", required=True)
     model: str | None = string("the preset that made the text")
@@ -359,8 +362,9 @@ class Warn(_OfSession):
     type: ClassVar[str] = "warning"
 
     code: str = string(
-        "what it is: `lagging`, finals come late; of containers, `damaged_audio`: a part was skipped, `other_tracks`: "
-        "there are more than the one that is heard, `late_text`: nothing can be read before all has come",
+        "what it is: `lagging`, finals come late; `too_quiet`, somebody speaks below what can be heard; of containers, "
+        "`damaged_audio`: a part was skipped, `other_tracks`: there are more than the one that is heard, `late_text`: "
+        "nothing can be read before all has come",
         required=True,
     )
     message: str = string("in words", required=True)

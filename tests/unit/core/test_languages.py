@@ -306,3 +306,12 @@ def test_least_is_what_bounds_a_contradiction():
     prior = Prior(likely=(("es", 0.5), ("en", 0.5)), other=0.0, allowed=("es", "en"))
     (_, high), (_, low) = prior.posterior((("en", 1.0),))
     assert low / high == pytest.approx(LEAST)
+
+
+def test_a_final_says_how_probable_its_language_is_unless_it_was_given():
+    utterance = UtteranceLanguage(utterance=1, session=SessionLanguages())
+    assert utterance.probability(0.6) == 0.6  # no interim settled it: that of the final's own decode
+    utterance.settle("es", probability=0.99, heard=SPANISH, speech_s=1.0)
+    assert utterance.probability(1.0) == 0.99  # the final is decoded in that language, which says nothing
+    given = UtteranceLanguage(utterance=1, session=SessionLanguages(given="de"))
+    assert given.probability(1.0) is None

@@ -200,6 +200,9 @@ class FakeService:
     def models(self):
         return MODELS
 
+    async def read_languages(self):
+        await trio.lowlevel.checkpoint()
+
     def languages(self, preset):
         return ("de", "en") if preset == "fake" else ("en",)
 

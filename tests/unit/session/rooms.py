@@ -11,7 +11,7 @@ import numpy as np
 import trio
 
 from sttd.core.types import SAMPLE_RATE
-from sttd.engine.contract import NOBODY, ModelKey
+from sttd.engine.contract import NOBODY, ModelKey, Unfinished
 from sttd.engine.dispatcher import Dispatcher
 from sttd.engine.fake import FakeModel, FakeOptions
 from sttd.options import SessionOptions, Tuning
@@ -34,6 +34,7 @@ class Recogniser(FakeModel):
     gate: threading.Event = attrs.field(factory=threading.Event)
     calls: list = attrs.field(factory=list)
     failures: list = attrs.field(factory=list)
+    unfinished: list = attrs.field(factory=list)  # as many calls leave what they were given
     sounds: list = attrs.field(factory=list)
     asked: list = attrs.field(factory=list)
 
@@ -46,6 +47,8 @@ class Recogniser(FakeModel):
         failure = self.failures.pop(0) if self.failures else None
         if failure is not None:
             raise failure
+        if self.unfinished and self.unfinished.pop():
+            return [Unfinished(item) for item in batch]
         return super().decode(batch)
 
     def _hear(self, item):

@@ -170,6 +170,25 @@ async def test_a_lease_under_which_a_call_runs_comes_back_with_its_end():
         assert file.of(Final)[0].text == "w1 w2 w3"
 
 
+async def test_a_lease_comes_back_when_a_call_leaves_its_job_unfinished():
+    """Speech waits for a pass of a window, and not for all of them."""
+    async with open_room() as room:
+        file = hands(room, kind="file", interim=False)
+        room.model.unfinished.append(True)
+        room.model.gate.clear()
+        file.speak(1.0)
+        file.finalize()
+        await room.until(lambda: room.model.calls)
+        room.models.recalls[-1]()
+        await trio.testing.wait_all_tasks_blocked()
+        assert room.models.asked == ["fake"]
+        room.model.gate.set()
+        await room.until(lambda: len(room.models.asked) == 2)
+        await room.until(lambda: file.of(Final))
+        assert [final.text for final in file.of(Final)] == ["w1 w2 w3"]
+        await room.until(lambda: not room.models.held)
+
+
 async def test_a_lease_that_is_recalled_before_it_comes_is_given_back_and_asked_for_again():
     async with open_room() as room:
         room.models.loading = {"fake"}
