@@ -4,6 +4,7 @@ the messages, which do not pass through the library (`wire/frames.py`)."""
 from __future__ import annotations
 
 import math
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ _SMALL_BYTES: Final = 4096  # 128 ms of 16-bit audio at 16 kHz; who sends more a
 
 
 @attrs.define(eq=False)
-class Pace:
+class Rests:
     """How long a connection rests between two reads, so that messages which come one by one are dealt with together.
 
     What a message costs is mostly the turns of the loop that it takes. One speaker has them all: nobody rests below
@@ -49,7 +50,7 @@ class Pace:
     _reads: float = 0.0  # of late, each worth less as time goes on
     _counted_at: float = 0.0
 
-    def rest_until(self, size_bytes: int, *, period_s: float, calm: bool, now: float) -> float:
+    def until(self, size_bytes: int, *, period_s: float, calm: bool, now: float) -> float:
         """When to read next, after a read of so much; `period_s` is how long it took for each message to come."""
         self._reads = 1 + self._reads * max(0.0, 1 - (now - self._counted_at) / _LATELY_S)
         self._counted_at = now
@@ -57,7 +58,7 @@ class Pace:
         return now + rest_s if period_s < rest_s and size_bytes <= _SMALL_BYTES else 0.0
 
 
-PACE = Pace()  # of the event loop that all connections of a process share
+RESTS = Rests()  # of the event loop that all connections of a process share
 
 
 class UpgradedStream(trio.abc.Stream):
@@ -207,9 +208,11 @@ class UpgradedStream(trio.abc.Stream):
             if self._received:
                 await trio.lowlevel.checkpoint()
             else:
-                if self._rest_until > trio.current_time():
+                rests = self._rest_until > trio.current_time()
+                if rests:
                     await trio.sleep_until(self._rest_until)
-                self._received = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                self._received = self._at_hand() if rests else b""
+                self._received = self._received or bytes(await self._stream.receive_some(RECEIVE_BYTES))
         finally:
             self._pumping = False
         if not self._received:
@@ -220,8 +223,15 @@ class UpgradedStream(trio.abc.Stream):
         self._received = self._received[admitted:]
         self.received_bytes += admitted if self._guard.violation is None else size_bytes
         period_s = (now - self._pumped_at) / max(1, len(self._guard.messages))
-        self._rest_until = PACE.rest_until(size_bytes, period_s=period_s, calm=self.calm, now=now)
+        self._rest_until = RESTS.until(size_bytes, period_s=period_s, calm=self.calm, now=now)
         self._pumped_at = now
+
+    def _at_hand(self) -> bytes:
+        """What has come by now. Trio would give others a turn, which they had in the rest."""
+        try:
+            return os.read(self._stream.socket.fileno(), RECEIVE_BYTES)
+        except OSError:  # nothing, or what Trio will say better
+            return b""
 
     async def _wade(self) -> None:
         """Through what comes after a violation, up to our close frame."""
