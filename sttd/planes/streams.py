@@ -106,7 +106,7 @@ class UpgradedStream(trio.abc.Stream):
         self._unsent = memoryview(b"")
         self._closed = False
         self.received_bytes = 0  # after the handshake
-        self.calm = False  # nobody is in a hurry for what the peer sends (`Pace`)
+        self.calm = False  # nobody is in a hurry for what the peer sends (`Rests`)
 
     def release(self) -> None:
         """The handshake is over."""
