@@ -202,7 +202,7 @@ class UpgradedStream(trio.abc.Stream):
         return bool(guard.messages) or (self._attended and not guard.controls and guard.violation is None)
 
     async def _pump(self) -> None:
-        """Receive more, and look at it."""
+        """Receive more, and look at it. A connection that is lost is one that has ended."""
         self._pumping = True
         try:
             if self._received:
@@ -213,15 +213,16 @@ class UpgradedStream(trio.abc.Stream):
                     await trio.sleep_until(self._rest_until)
                 self._received = self._at_hand() if rests else b""
                 self._received = self._received or bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                self.received_bytes += len(self._received)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._received = b""
         finally:
             self._pumping = False
         if not self._received:
             self._end()
             return
         now, size_bytes = trio.current_time(), len(self._received)
-        admitted = self._guard.admit(self._received, now=now)
-        self._received = self._received[admitted:]
-        self.received_bytes += admitted if self._guard.violation is None else size_bytes
+        self._received = self._received[self._guard.admit(self._received, now=now) :]
         period_s = (now - self._pumped_at) / max(1, len(self._guard.messages))
         self._rest_until = RESTS.until(size_bytes, period_s=period_s, calm=self.calm, now=now)
         self._pumped_at = now

@@ -111,7 +111,7 @@ async def test_who_attends_receives_and_the_library_still_gets_the_rest():
             assert received == [PING] * 4
 
 
-@pytest.mark.parametrize("end", ["peer", "close", "violation"])
+@pytest.mark.parametrize("end", ["peer", "reset", "close", "violation"])
 async def test_who_attends_learns_of_every_end(end):
     async with read_stream() as (received, stream, theirs), trio.open_nursery() as nursery:
         told = []
@@ -125,7 +125,9 @@ async def test_who_attends_learns_of_every_end(end):
         nursery.start_soon(take)
         await theirs.send_all(MESSAGE)
         await wait_all_tasks_blocked()
-        if end == "peer":
+        if end == "reset":  # which is what closing with unread data makes
+            await stream.send_all(b"unread")
+        if end in ("peer", "reset"):
             await theirs.aclose()
         elif end == "close":
             await theirs.send_all(b"\x88\x80\0\0\0\0")
