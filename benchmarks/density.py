@@ -1,76 +1,133 @@
-"""How many real-time sessions one core carries when decoding costs nothing.
+"""How many real-time sessions one core carries when decoding costs nothing; of them some where nobody speaks.
 
 The load comes from this process, the daemon is another; its CPU time is read from the kernel and its event-loop lag
-from `status`. All sessions speak the same real speech, each shifted by its own phase.
+from `status`. All sessions speak the same real speech, each shifted by its own phase, in messages of 20 ms (as browsers
+and telephones send them) or 100 ms. Who is silent sends a quiet room, and is measured once Silero sleeps.
+
+With `--against DIRECTORY`, another checkout, each row is measured `PAIRS` times with either, in turn, and has the
+medians of both and the ratio: on a busy machine the only comparison that means something.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
+import numpy as np
 import trio
 
 from benchmarks import load, report
 from benchmarks.options import Options
-from benchmarks.sessions import Session, script
+from benchmarks.sessions import script
 
-STEPS = (50, 100, 150, 200)
-CHUNK_MS = 100
 SECONDS = 14.0  # the lag that `status` shows is that of the last 10 s
+SETTLE_S = 3.0  # connecting is not what is measured
+ASLEEP_S = 8.0  # in silence
+PAIRS = 3
+QUIET = 10  # of 32768, -70 dB
+ROOM_S = 60  # longer than a measurement
 
 
-def main(_: Options) -> None:
-    """More and more sessions, a daemon each time."""
-    rows, speech = [], script()
-    for sessions in STEPS:
-        keep: dict[str, int] = {}
-        limits = ["--set", "limits.sessions=1000", "--set", "limits.sessions_per_uid=1000"]
-        with load.daemon("--model", "fake", *limits, keep=keep) as directory:
-            rows.append(trio.run(step, directory, keep["pid"], sessions, speech))
+@attrs.frozen(kw_only=True)
+class Load:
+    """What the daemon is asked to do."""
+
+    sessions: int
+    message_ms: int
+    silent: bool = False
+
+
+STEPS = (
+    Load(sessions=25, message_ms=20),
+    Load(sessions=50, message_ms=20),
+    *(Load(sessions=sessions, message_ms=100) for sessions in (50, 100, 150, 200)),
+    Load(sessions=50, message_ms=20, silent=True),
+    Load(sessions=50, message_ms=100, silent=True),
+)
+COMPARED = (STEPS[0], STEPS[2], *STEPS[-2:])  # the others take the same work in other amounts
+
+
+def main(options: Options) -> None:
+    """More and more sessions, a daemon each time; or those of two checkouts in turn."""
+    speech = script().pcm
+    if options.against is None:
+        rows = [once(step, speech, tree=load.ROOT) for step in STEPS]
+    else:
+        rows = [row for step in COMPARED for row in pairs(step, speech, other=options.against)]
     report.write(
         "density",
         rows,
         {
-            "load": f"real speech at real-time pace in {CHUNK_MS} ms chunks, interims on, fake model",
-            "target": "150 sessions a core at a lag p99 of at most 20 ms",
+            "load": "at real-time pace, interims on, fake model",
+            "target": "150 sessions a core at a lag p99 of at most 20 ms; a silent one at most 0.1 % of a core",
         },
     )
 
 
-async def step(directory: Path, pid: int, sessions: int, speech: Session) -> dict[str, Any]:
-    """One table row: so many sessions on a daemon, for `SECONDS`."""
-    frames = load.chunked(speech.pcm * 2, chunk_ms=CHUNK_MS)
-    talks: list[load.Talk] = []
+def pairs(step: Load, speech: bytes, *, other: Path) -> Iterator[dict[str, Any]]:
+    """The rows of both checkouts for one load."""
+    runs: dict[str, list[dict[str, Any]]] = {"this": [], "other": []}
+    for _ in range(PAIRS):
+        runs["other"].append(once(step, speech, tree=other))
+        runs["this"].append(once(step, speech, tree=load.ROOT))
+    medians = {tree: statistics.median(row["session %"] for row in rows) for tree, rows in runs.items()}
+    for tree, rows in runs.items():
+        row = min(rows, key=lambda row: abs(row["session %"] - medians[tree]))
+        yield {"tree": tree, **row, "times as many": round(medians["other"] / medians[tree], 2)}
+
+
+def once(step: Load, speech: bytes, *, tree: Path) -> dict[str, Any]:
+    """One table row, with a daemon of its own."""
+    keep: dict[str, int] = {}
+    limits = ["--set", "limits.sessions=1000", "--set", "limits.sessions_per_uid=1000"]
+    with load.daemon("--model", "fake", *limits, keep=keep, tree=tree) as directory:
+        return trio.run(measure, directory, keep["pid"], step, speech)
+
+
+async def measure(directory: Path, pid: int, step: Load, speech: bytes) -> dict[str, Any]:
+    """So many sessions on a daemon, for `SECONDS`."""
+    pcm = room() if step.silent else speech * 2
+    frames = load.chunked(pcm, chunk_ms=step.message_ms)
     refused: list[int] = []
 
     async def one(number: int) -> None:
-        phase = number * 37 % (len(frames) // 2)
-        rotated = frames[phase:] + frames[:phase]
-        delay_s = number / sessions * CHUNK_MS / 1000
+        phase = number * 37 * 100 // step.message_ms % (len(frames) // 2)
+        delay_s = number / step.sessions * step.message_ms / 1000
         try:
-            talks.append(await load.talk(directory, rotated, chunk_ms=CHUNK_MS, delay_s=delay_s))
+            await load.talk(directory, frames[phase:] + frames[:phase], chunk_ms=step.message_ms, delay_s=delay_s)
         except RuntimeError:
             refused.append(number)  # `overloaded`: the daemon says so before it serves badly
 
     async with trio.open_nursery() as nursery:
-        for number in range(sessions):
+        for number in range(step.sessions):
             nursery.start_soon(one, number)
-        await trio.sleep(3)  # connecting is not what is measured
+        await trio.sleep(ASLEEP_S if step.silent else SETTLE_S)
         before, at = load.tree_cpu_s(pid), trio.current_time()
         await trio.sleep(SECONDS)
         used = (load.tree_cpu_s(pid) - before) / (trio.current_time() - at)
         status = await trio.to_thread.run_sync(load.call, directory, "status")
         nursery.cancel_scope.cancel()
     return {
-        "sessions": sessions,
+        "speech": "none" if step.silent else "real",
+        "message_ms": step.message_ms,
+        "sessions": step.sessions,
         "served": status["sessions"]["active"],
         "refused": len(refused),
         "cpu_cores": round(used, 3),
-        "sessions_per_core": round(sessions / used) if used else None,
+        "session %": round(100 * used / step.sessions, 3),
+        "sessions_per_core": round(step.sessions / used) if used else None,
         "loop_lag_p99_ms": status["health"]["event_loop_lag_ms_p99"],
         "final_p95_ms": status["latency_ms"]["final"]["p95"],
         "decodes": status["scheduler"]["batches"],
         "load_1m": round(os.getloadavg()[0], 1),
     }
+
+
+def room() -> bytes:
+    """A quiet room."""
+    samples = np.random.default_rng(0).normal(0, QUIET, load.RATE * ROOM_S)
+    return samples.astype("<i2").tobytes()

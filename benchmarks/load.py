@@ -52,11 +52,15 @@ class Talk:
 
 @contextmanager
 def daemon(
-    *arguments: str, keep: dict[str, Any] | None = None, environ: Mapping[str, str] | None = None
+    *arguments: str,
+    keep: dict[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    tree: Path = ROOT,
 ) -> Iterator[Path]:
     """`sttd serve` with these arguments; yields the directory of its sockets, and puts its pid into `keep`.
 
-    `environ` comes on top of this process's environment, of which nothing of sttd's own is passed on.
+    `environ` comes on top of this process's environment, of which nothing of sttd's own is passed on. `tree` is the
+    checkout that it runs from.
     """
     with tempfile.TemporaryDirectory(prefix="sttd-bench-") as name:
         directory = Path(name)
@@ -77,7 +81,10 @@ def daemon(
             "server.wyoming=[]",
         ]
         with (directory / "log").open("w") as log:
-            process = subprocess.Popen([*command, *arguments], stderr=log, env=clean_environ(environ or {}))
+            path = {"PYTHONPATH": os.pathsep.join([str(tree), str(tree / "clients")])} if tree != ROOT else {}
+            process = subprocess.Popen(
+                [*command, *arguments], stderr=log, env=clean_environ({**path, **(environ or {})}), cwd=tree
+            )
         try:
             _wait_until_ready(directory, process)
             if keep is not None:

@@ -32,6 +32,7 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "cycles": ("memory",),
     "device": ("gpu",),
     "source": ("first_final",),
+    "against": ("density",),
 }
 
 
@@ -64,6 +65,7 @@ class Options:
     cycles: int = 50
     device: str = "cuda"
     source: str = "index"
+    against: Path | None = None
 
     @property
     def model(self) -> Model:
@@ -139,6 +141,9 @@ def parse(arguments: Sequence[str], known: Mapping[str, str]) -> tuple[list[str]
     parser.add_argument("--cycles", type=_count, metavar="N", help="memory: cycles of load, decode and unload (50)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="gpu: cpu only tries it out")
     parser.add_argument("--source", metavar="NAME", help="first_final: where `sttd pull` gets the model (index)")
+    parser.add_argument(
+        "--against", metavar="DIRECTORY", type=_checkout, help="density: another checkout, to be measured in turn"
+    )
     given = vars(parser.parse_intermixed_args(arguments))
     names: list[str] = given.pop("names")
     if unknown := [name for name in names if name not in known]:
@@ -158,6 +163,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is no count")
     return int(text)
+
+
+def _checkout(text: str) -> Path:
+    path = Path(text).expanduser().resolve()
+    if not (path / "sttd" / "__main__.py").is_file():
+        raise argparse.ArgumentTypeError(f"{text!r} is no checkout of sttd")
+    return path
 
 
 def _counts(text: str) -> tuple[int, ...]:

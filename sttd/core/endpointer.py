@@ -86,6 +86,11 @@ class Activity:
         alone = len(self.probability) and np.isnan(self.probability[0])
         return self.webrtc.astype(np.float32) if alone else self.probability
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether WebRTC hears nothing and Silero is sure that nothing is there, in all frames."""
+        return not self.webrtc.any() and not self.probability.any()
+
     def __iter__(self) -> Iterator[tuple[bool, float]]:
         """Frame by frame: the WebRTC flag and the probability."""
         return zip(self.webrtc.tolist(), self.probability.tolist(), strict=True)
@@ -211,6 +216,17 @@ class Endpointer:
         if probability >= SPEECH_OFF:
             return self._resume()
         return self._wait()
+
+    def pass_quiet(self, frames: int) -> None:
+        """Take so many frames in which neither witness hears anything, between utterances that the detectors open.
+
+        The same as a `push` of each, and no event: what begins an utterance (rule 1) is not made by silence.
+        """
+        assert not self._speaking, "only while nobody speaks"
+        assert self.options is not None, "where the client finalizes, silence opens an utterance too"
+        self._now += frames * FRAME_SAMPLES
+        self._voiced = self._voiced << frames & _HISTORY
+        self._confirmed = self._confirmed << frames & _HISTORY
 
     def pending_onset(self) -> int | None:
         """Where speech began that is too short for a start so far; for the client that says stop right after a word."""

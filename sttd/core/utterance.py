@@ -215,6 +215,10 @@ class UtteranceAssembler:
         keep_from = self._open.start if self._open else self._position - _LOOK_BACK - self._pre_roll
         self._tape.append(frames, activity.evidence, keep_from=keep_from)
         events: list[UtteranceEvent] = []
+        if self._open is None and self._endpointer.options is not None and activity.is_quiet:
+            self._position += len(frames) * FRAME_SAMPLES
+            self._endpointer.pass_quiet(len(frames))
+            return events
         for voiced, probability in activity:
             self._position += FRAME_SAMPLES
             event = self._endpointer.push(voiced=voiced, probability=probability)

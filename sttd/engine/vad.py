@@ -156,19 +156,22 @@ class VoiceDetector:
         places: list[int] = []
         place = 0
         powers = (np.einsum("ij,ij->i", frames, frames) / FRAME_SAMPLES).tolist()
+        floor, quiet, asleep_after = self._floor, self._quiet, NAP_FRAMES
         for power, voiced in zip(powers, webrtc.tolist(), strict=True):
-            self._floor = max(min(power, self._floor * _FORGETS), _LEAST_FLOOR)
-            rises = power > _INAUDIBLE and power > _RISE * self._floor
-            self._quiet = 0 if voiced or rises else self._quiet + 1
+            floor *= _FORGETS
+            if power < floor:
+                floor = power if power > _LEAST_FLOOR else _LEAST_FLOOR
+            quiet = 0 if voiced or (power > _INAUDIBLE and power > _RISE * floor) else quiet + 1
             self._heard += FRAME_SAMPLES
             completes, self._complete = self._complete, self._heard // STEP_SAMPLES
-            if self._quiet > NAP_FRAMES:
+            if quiet > asleep_after:
                 place = _ASLEEP
             elif completes < self._complete:  # a frame is shorter than a step, so it is one
                 rows += range(max(self._next, completes - WARM_STEPS), self._complete)
                 self._next = self._complete
                 place = len(rows)
             places.append(place)
+        self._floor, self._quiet = floor, quiet
         return rows, places
 
     def _samples(self, rows: list[int]) -> Samples:

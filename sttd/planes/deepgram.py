@@ -69,6 +69,8 @@ class Session(Protocol):
 
     close_code: int | None
 
+    @property
+    def calm(self) -> bool: ...
     async def wait_for_room(self) -> None: ...
     def feed(self, data: bytes) -> None: ...
     def finalize(self) -> None: ...
@@ -225,14 +227,16 @@ class _Connection:
     async def _listen(self) -> None:
         """Take what the client sends, until it is gone. After `CloseStream` it may still send pings, and a close."""
         try:
-            while True:
-                if not self.talk.ending:
-                    for voice in self.voices:
-                        await voice.session.wait_for_room()
-                message = await self.reader.next_message()
-                self.line.progress()
-                await self._obey(self.talk.receive(message))
-                self._wake()
+            with self.reader.attention():
+                while True:
+                    if not self.talk.ending:
+                        for voice in self.voices:
+                            await voice.session.wait_for_room()
+                    calm = all(voice.session.calm for voice in self.voices)
+                    message = await self.reader.next_message(calm=calm)
+                    self.line.progress()
+                    await self._obey(self.talk.receive(message))
+                    self._wake()
         except ConnectionClosed:
             self._phase.cancel()
         except SttdError as error:

@@ -4,6 +4,7 @@ the messages, which do not pass through the library (`wire/frames.py`)."""
 from __future__ import annotations
 
 import math
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ class Rests:
     _reads: float = 0.0  # of late, each worth less as time goes on
     _counted_at: float = 0.0
 
-    def rest_until(self, size_bytes: int, *, period_s: float, calm: bool, now: float) -> float:
+    def until(self, size_bytes: int, *, period_s: float, calm: bool, now: float) -> float:
         """When to read next, after a read of so much; `period_s` is how long it took for each message to come."""
         self._reads = 1 + self._reads * max(0.0, 1 - (now - self._counted_at) / _LATELY_S)
         self._counted_at = now
@@ -204,29 +205,39 @@ class UpgradedStream(trio.abc.Stream):
         return bool(guard.messages) or (self._attended and not guard.controls and guard.violation is None)
 
     async def _pump(self) -> None:
-        """Receive more, and look at it."""
+        """Receive more, and look at it. A connection that is lost is one that has ended."""
         self._pumping = True
         try:
             if self._received:
                 await trio.lowlevel.checkpoint()
             else:
-                if self._rest_until > trio.current_time():
+                rests = self._rest_until > trio.current_time()
+                if rests:
                     await trio.sleep_until(self._rest_until)
-                self._received = bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                self._received = self._at_hand() if rests else b""
+                self._received = self._received or bytes(await self._stream.receive_some(RECEIVE_BYTES))
+                self.received_bytes += len(self._received)
                 if self._pace is not None:
                     await self._pace(len(self._received))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            self._received = b""
         finally:
             self._pumping = False
         if not self._received:
             self._end()
             return
         now, size_bytes = trio.current_time(), len(self._received)
-        admitted = self._guard.admit(self._received, now=now)
-        self._received = self._received[admitted:]
-        self.received_bytes += admitted if self._guard.violation is None else size_bytes
+        self._received = self._received[self._guard.admit(self._received, now=now) :]
         period_s = (now - self._pumped_at) / max(1, len(self._guard.messages))
-        self._rest_until = RESTS.rest_until(size_bytes, period_s=period_s, calm=self.calm, now=now)
+        self._rest_until = RESTS.until(size_bytes, period_s=period_s, calm=self.calm, now=now)
         self._pumped_at = now
+
+    def _at_hand(self) -> bytes:
+        """What has come by now. Trio would give others a turn, which they had in the rest."""
+        try:
+            return os.read(self._stream.socket.fileno(), RECEIVE_BYTES)
+        except OSError:  # nothing, or what Trio will say better
+            return b""
 
     async def _wade(self) -> None:
         """Through what comes after a violation, up to our close frame."""

@@ -282,3 +282,23 @@ def test_the_silence_time_stays_within_its_limits(pauses, low, span):
 def test_activity_goes_frame_by_frame():
     activity = Activity(webrtc=np.array([True, False]), probability=np.array([0.5, 0.25], np.float32))
     assert list(activity) == [(True, 0.5), (False, 0.25)]
+
+
+@given(
+    before=st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=60),
+    quiet=st.integers(1, 80),
+    after=st.lists(st.tuples(st.booleans(), st.floats(0, 1)), max_size=60),
+)
+def test_quiet_frames_may_be_taken_in_one_go(before, quiet, after):
+    one, other = Endpointer(Endpointing()), Endpointer(Endpointing())
+    for machine in (one, other):
+        for voiced, probability in before:
+            machine.push(voiced=voiced, probability=probability)
+    if one._speaking:
+        return
+    events = [one.push(voiced=False, probability=0.0) for _ in range(quiet)]
+    other.pass_quiet(quiet)
+    assert not any(events)
+    heard = [[machine.push(voiced=v, probability=p) for v, p in after] for machine in (one, other)]
+    assert heard[0] == heard[1]
+    assert one.pending_onset() == other.pending_onset()

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from sttd.planes.streams import Pace, UpgradedStream, linger
+from sttd.planes.streams import Rests, UpgradedStream, linger
 
 PING, OTHER_PING = b"\x89\x80\0\0\0\0", b"\x89\x81\0\0\0\0x"
 UNMASKED, CLOSE = b"\x81\x00", b"\x88\x02\x03\xea"
@@ -111,7 +111,7 @@ async def test_who_attends_receives_and_the_library_still_gets_the_rest():
             assert received == [PING] * 4
 
 
-@pytest.mark.parametrize("end", ["peer", "close", "violation"])
+@pytest.mark.parametrize("end", ["peer", "reset", "close", "violation"])
 async def test_who_attends_learns_of_every_end(end):
     async with read_stream() as (received, stream, theirs), trio.open_nursery() as nursery:
         told = []
@@ -125,7 +125,9 @@ async def test_who_attends_learns_of_every_end(end):
         nursery.start_soon(take)
         await theirs.send_all(MESSAGE)
         await wait_all_tasks_blocked()
-        if end == "peer":
+        if end == "reset":  # which is what closing with unread data makes
+            await stream.send_all(b"unread")
+        if end in ("peer", "reset"):
             await theirs.aclose()
         elif end == "close":
             await theirs.send_all(b"\x88\x80\0\0\0\0")
@@ -179,15 +181,15 @@ async def test_after_our_close_messages_are_thrown_away_until_the_peer_has_close
 
 
 def test_nobody_rests_while_few_messages_come_and_many_wait_for_each_other():
-    pace, small = Pace(), {"size_bytes": 640, "period_s": 0.02, "calm": False}
-    assert {pace.rest_until(**small, now=second / 100) for second in range(1000)} == {0.0}
-    many = [pace.rest_until(**small, now=10 + second / 1000) for second in range(1000)]
+    rests, small = Rests(), {"size_bytes": 640, "period_s": 0.02, "calm": False}
+    assert {rests.until(**small, now=second / 100) for second in range(1000)} == {0.0}
+    many = [rests.until(**small, now=10 + second / 1000) for second in range(1000)]
     assert many[-1] == pytest.approx(10.999 + 0.04)
     calm = small | {"calm": True}
-    assert pace.rest_until(**calm | {"size_bytes": 16 * 1024}, now=11.0) == 0.0  # a recording
-    assert pace.rest_until(**calm | {"period_s": 0.1}, now=11.0) == 0.0  # nothing would come in a rest
-    assert pace.rest_until(**small, now=20.0) == 0.0
-    assert pace.rest_until(**calm, now=20.0) == pytest.approx(20.08)
+    assert rests.until(**calm | {"size_bytes": 16 * 1024}, now=11.0) == 0.0  # a recording
+    assert rests.until(**calm | {"period_s": 0.1}, now=11.0) == 0.0  # nothing would come in a rest
+    assert rests.until(**small, now=20.0) == 0.0
+    assert rests.until(**calm, now=20.0) == pytest.approx(20.08)
 
 
 async def test_messages_that_come_one_by_one_are_read_together_after_a_rest(autojump_clock):
