@@ -407,8 +407,8 @@ def turn_hint(previous_text: str, text: str, *, language: str = "en", ending: fl
     return TurnHint.NEUTRAL
 
 
-# Measured: of 39 places in sentences (tiny.en, base) the mark is above `_SURE_END` at 14, of 37 ends at 28;
-# and below `_UNSURE_END` at 11 and 1.
+# Measured (tiny.en, base): inside sentences 37 of 42 places have a mark, 16 above `_SURE_END`, 10 below `_UNSURE_END`;
+# of 44 ends 41, 34 and 2.
 _SURE_END, _UNSURE_END = 0.7, 0.5
 _SENTENCE_CHARS = 60  # of the end of a hypothesis say enough about it
 
