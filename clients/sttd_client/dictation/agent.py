@@ -35,10 +35,11 @@ from sttd.wire.schema import dump
 from sttd_client.capture import NoMicrophoneError, recorder
 from sttd_client.ctl.outcome import words_of
 from sttd_client.dictation import call, seat
+from sttd_client.dictation.backends import HandError
 from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show
 from sttd_client.dictation.desktop import Desktop
 from sttd_client.dictation.ear import Ear
-from sttd_client.dictation.hand import Hand, HandError, hand_of
+from sttd_client.dictation.hand import Hand, hand_of
 from sttd_client.dictation.page import Page
 from sttd_client.dictation.phrases import Table, default_file, read_user, tables
 from sttd_client.dictation.typist import Erase, Typist, Write
