@@ -56,7 +56,7 @@ def _wish(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _start_agent(control_socket: str | None) -> None:
     """Start an agent and wait until it listens, or has found that another one does. It outlives this program."""
-    command = [sys.executable, "-m", "sttd_client.dictation.agent", *([control_socket] if control_socket else [])]
+    command = [sys.executable, "-m", "sttd_client.dictation", *([control_socket] if control_socket else [])]
     agent = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
