@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from sttd.errors import EXIT_OK, EXIT_USAGE
+from sttd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from sttd_client.ctl.speech import listed
 from sttd_client.ctl.terminal import print_json
 from sttd_client.dictation.call import Call, request
@@ -56,7 +56,7 @@ def _wish(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _start_agent(control_socket: str | None) -> None:
     """Start an agent and wait until it listens, or has found that another one does. It outlives this program."""
-    command = [sys.executable, "-m", "sttd_client.dictation.agent", *([control_socket] if control_socket else [])]
+    command = [sys.executable, "-m", "sttd_client.dictation", *([control_socket] if control_socket else [])]
     agent = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -84,8 +84,9 @@ def _wait(call: Call, arguments: argparse.Namespace) -> int:
                 break
         except KeyboardInterrupt:
             call.ask(next(words, b"cancel\n"))
-    _print(shown or {"state": "idle", "note": "the agent ended"}, arguments, shown=False)
-    return EXIT_OK
+    shown = shown or {"state": "idle", "note": "the agent ended"}
+    _print(shown, arguments, shown=False)
+    return EXIT_FAILED if shown["note"] else EXIT_OK  # it ended for a reason, not by a key or a pause
 
 
 def _print(answer: dict[str, Any], arguments: argparse.Namespace, *, shown: bool) -> None:

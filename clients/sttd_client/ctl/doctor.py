@@ -7,13 +7,14 @@ left out or said, never guessed.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import attrs
 
 from sttd import __version__
-from sttd.errors import EXIT_DENIED, EXIT_FAILED, EXIT_NO_DAEMON, EXIT_OK, AccessError, SttdError
+from sttd.errors import EXIT_DENIED, EXIT_FAILED, EXIT_NO_DAEMON, EXIT_OK, AccessError, ConfigError, SttdError
 from sttd_client.addresses import ConnectionLostError, NoDaemonError
 from sttd_client.capture import recorder
 from sttd_client.control import Control, open_control
@@ -21,6 +22,9 @@ from sttd_client.ctl import machine
 from sttd_client.ctl.outcome import words_of
 from sttd_client.ctl.status import TIMEOUT_S
 from sttd_client.ctl.terminal import duration, print_json, size, styled
+from sttd_client.dictation.backends import BACKENDS, lacks_of
+from sttd_client.dictation.phrases import default_file, read_user, tables
+from sttd_client.dictation.seat import Seat, look
 
 Verdict = Literal["good", "note", "bad"]
 _LAG_MS = 50.0  # a loop that is later than two frames delays every interim
@@ -52,6 +56,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     except (SttdError, ConnectionLostError, TimeoutError) as error:
         findings.append(_from_error("daemon", error))
     findings += microphone_findings()
+    findings += dictation_findings(look(os.environ))
     if status == EXIT_OK and any(finding.verdict == "bad" for finding in findings):
         status = EXIT_FAILED
     if arguments.json:
@@ -256,6 +261,42 @@ def microphone_findings() -> Iterator[Finding]:
             about="microphone",
             text="nothing to record with: `sttctl listen` does not work",
             advice="install pipewire-bin, pulseaudio-utils or alsa-utils",
+        )
+
+
+def dictation_findings(seat: Seat) -> Iterator[Finding]:
+    """What can type in this session, and what the other ways lack."""
+    lacks = lacks_of(seat)
+    working = [name for name, lack in lacks.items() if not lack]
+    missing = "; ".join(f"{name}: {lack}" for name, lack in lacks.items() if lack)
+    if working:
+        others = f", or {', '.join(working[1:])}" if working[1:] else ""
+        yield Finding(
+            verdict="good",
+            about="dictation",
+            text=f"{working[0]}{others} types what is dictated in {seat.desktop}",
+            advice=f"not here: {missing}",
+        )
+    else:
+        ways = [backend.advice for backend in BACKENDS.values() if backend.advice]
+        yield Finding(
+            verdict="note",
+            about="dictation",
+            text=f"nothing can type in {seat.desktop}: `sttctl dictate` does not work. {missing}",
+            advice="; ".join(ways) if seat.wayland is not None else "it needs a desktop: Wayland or X11",
+        )
+    if working and not seat.session_bus:
+        yield Finding(
+            verdict="note",
+            about="dictation",
+            text="no bus of the session: neither a notification nor a locked screen is noticed",
+            advice="start the desktop with dbus-run-session, or by your display manager",
+        )
+    try:
+        tables(read_user(default_file(seat.environ)))
+    except ConfigError as error:
+        yield Finding(
+            verdict="bad", about="dictation", text=error.message, advice="mend it: nothing is dictated before"
         )
 
 

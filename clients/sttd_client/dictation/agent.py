@@ -1,6 +1,6 @@
 """The agent of one user: holds a session ready, listens while a dictation is on, and types what is said.
 
-`python -m sttd_client.dictation.agent` runs it; the first `sttctl dictate` starts it. It leaves after `IDLE_S` without
+`python -m sttd_client.dictation` runs it; the first `sttctl dictate` starts it. It leaves after `IDLE_S` without
 work. What to do when, `course` decides; here it is done:
 
     socket ──> Course ──> Ear ──> session ──> Course ──> hand
@@ -13,34 +13,32 @@ what is shown goes the same way, so nobody hears that it is over before the last
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import socket
 import struct
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import attrs
 import trio
 
-from sttd.errors import AccessError, ProtocolError, SttdError
+from sttd.errors import AccessError, SttdError
 from sttd.fields import FieldError
 from sttd.wire.schema import dump
 from sttd_client.capture import NoMicrophoneError, recorder
 from sttd_client.ctl.outcome import words_of
-from sttd_client.dictation import call, seat
+from sttd_client.dictation import seat
+from sttd_client.dictation.backends import HandError
 from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show
 from sttd_client.dictation.desktop import Desktop
 from sttd_client.dictation.ear import Ear
-from sttd_client.dictation.hand import Hand, HandError, hand_of
+from sttd_client.dictation.hand import Hand, hand_of
 from sttd_client.dictation.page import Page
 from sttd_client.dictation.phrases import Table, default_file, read_user, tables
+from sttd_client.dictation.requests import Lines, read_request, tell
 from sttd_client.dictation.typist import Erase, Typist, Write
 from sttd_client.dictation.wish import Wish, wish_of
 from sttd_client.options import Endpointing, StartOptions
@@ -50,7 +48,7 @@ IDLE_S = 900.0  # chosen: an agent at rest has no session, no microphone and som
 _RECONNECT_S = 10.0  # a daemon that is restarted
 _LINE_BYTES = 1 << 14  # of a request
 _LINE_S = 5.0  # from the connection to its request
-_CLIENTS = 16  # connections at a time: keys that repeat, and somebody who looks
+CLIENTS = 16  # connections at a time: keys that repeat, and somebody who looks
 _UCRED = struct.Struct("3i")
 
 
@@ -112,7 +110,7 @@ class Agent:
         try:
             async with stream:
                 peer = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-                if _UCRED.unpack(peer)[1] == os.geteuid() and self._clients <= _CLIENTS:
+                if _UCRED.unpack(peer)[1] == os.geteuid() and self._clients <= CLIENTS:
                     await self._converse(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # who asked does not want to know
@@ -122,14 +120,14 @@ class Agent:
 
     async def _converse(self, stream: trio.SocketStream) -> None:
         """One request and its answer; with `wait` also what happens until the dictation is over."""
-        lines = _Lines(stream)
+        lines = Lines(stream)
         with trio.move_on_after(_LINE_S):
             line = await lines.next()
             if line is None:
                 return
             watch, shows = trio.open_memory_channel[Show](64)
             try:
-                request = _read_request(line)
+                request = read_request(line)
                 if request["wait"]:
                     self._watchers.add(watch)
                 answer = await self._obey(request)
@@ -140,22 +138,22 @@ class Agent:
                 answer, request = {"error": {"message": message, "status": status}}, {"wait": False}
                 self._desktop.tell("No dictation", message)  # a key binding has no terminal
         try:
-            await _tell(stream, answer)
+            await tell(stream, answer)
             if request["wait"]:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._hear_more, lines, nursery.cancel_scope)
                     async for show in shows:
-                        await _tell(stream, {"state": show.state, "note": show.note})
+                        await tell(stream, {"state": show.state, "note": show.note})
                         if show.state == "idle":
                             nursery.cancel_scope.cancel()
         finally:
             self._watchers.discard(watch)
 
-    async def _hear_more(self, lines: _Lines, scope: trio.CancelScope) -> None:
+    async def _hear_more(self, lines: Lines, scope: trio.CancelScope) -> None:
         """Obey who waits; one that goes away does not want to dictate any more."""
         while (line := await lines.next()) is not None:
             with suppress(SttdError, FieldError, OSError):
-                await self._obey(_read_request(line))
+                await self._obey(read_request(line))
         self._perform(self._course.stop(now_s=trio.current_time()))
         scope.cancel()
 
@@ -375,95 +373,9 @@ class Agent:
             await trio.sleep(min(self.idle_s / 4, 30.0))
 
 
-class _Lines:
-    """The lines of a client, each of bounded length."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._data = bytearray()
-
-    async def next(self) -> bytes | None:
-        """The next line; None at the end, and for a line that is too long."""
-        while b"\n" not in self._data:
-            if len(self._data) > _LINE_BYTES:
-                return None
-            more = await self._stream.receive_some(4096)
-            if not more:
-                return None
-            self._data += more
-        line, _, rest = bytes(self._data).partition(b"\n")
-        self._data = bytearray(rest)
-        return line
-
-
-def _read_request(line: bytes) -> dict[str, Any]:
-    """A request: an object, or one word of those in `call.WORDS`. Raises ProtocolError."""
-    try:
-        request = json.loads(line) if line.lstrip().startswith(b"{") else {"do": line.decode().strip()}
-    except ValueError as error:
-        raise ProtocolError("this is neither a word nor JSON") from error
-    do, wait = request.get("do"), request.get("wait", False)
-    display, wish = request.get("display", {}), request.get("wish", {})
-    if do not in call.WORDS or not isinstance(wait, bool) or not isinstance(wish, dict):
-        raise ProtocolError(f"`do` is one of {', '.join(call.WORDS)}, `wait` a bool, `wish` an object")
-    if not isinstance(display, dict) or not all(isinstance(text, str) for text in display.values()):
-        raise ProtocolError("`display` is an object of texts")
-    shown = {name: text for name, text in display.items() if name in call.DISPLAY and "\0" not in text}
-    return {"do": do, "wait": wait, "display": shown, "wish": wish}
-
-
-async def _tell(stream: trio.SocketStream, answer: Mapping[str, Any]) -> None:
-    await stream.send_all(json.dumps(answer).encode() + b"\n")
-
-
 def _likely(environ: Mapping[str, str]) -> str | None:
     """The language of the user's locale: whose phrases to know before anything was heard."""
     for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
         if (value := environ.get(name, "")) and value not in ("C", "POSIX"):
             return value[:2].lower() if value[2:3] in ("", "_", ".") else None
     return None
-
-
-# ---------------------------------------------------------------- the process
-
-
-def listen_on(path: str) -> socket.socket | None:
-    """The agent's socket, for its user only; None where another agent has it.
-
-    The lock says which of two agents that start at once it is; the kernel lets go of it when the process ends.
-    """
-    lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    Path(path).unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(mask)
-    listener.listen(_CLIENTS)
-    return listener
-
-
-def main() -> int:
-    """Run the agent; "ready" on standard output says that it listens."""
-    path = call.socket_path()
-    listener = listen_on(path)
-    if listener is None:
-        return 0
-    agent = Agent(environ=dict(os.environ), control_socket=sys.argv[1] if len(sys.argv) > 1 else None)
-    print("ready", flush=True)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    try:
-        trio.run(agent.run, trio.SocketListener(trio.socket.from_stdlib_socket(listener)))
-    finally:
-        Path(path).unlink(missing_ok=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

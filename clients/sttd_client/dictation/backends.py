@@ -1,7 +1,8 @@
 """The programs that can type for another program: what each needs, and what it is to be told.
 
 Decides only; `hand` runs what is decided here. Text goes in by standard input, so that no list of processes shows it.
-The order is that of `BACKENDS`: what works without the right to be a keyboard comes first, pasting comes last.
+What works without the right to be a keyboard comes first, pasting comes last. For X11 there is `x11`; xdotool is for
+comparison, and loses letters on a busy machine.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from sttd_client.dictation.seat import Seat
 
 _BATCH = 100  # Backspaces in one command; a command line is bounded
 _PACE_MS = 12  # between the keys of xdotool: with less, programs under load lose letters (its own default)
+
+
+class HandError(OSError):
+    """Nothing can be typed. The message says why, for a person; nothing of the text is in it."""
 
 
 @attrs.frozen
@@ -73,11 +78,7 @@ def _wtype_press(keys: str, count: int) -> list[Step]:
 
 
 def _xdotool_lacks(seat: Seat) -> str:
-    if seat.wayland is not None:
-        return "under Wayland it reaches old X programs only"
-    if not seat.x11:
-        return "there is no X server"
-    return "" if seat.program("xdotool") else "xdotool is not installed"
+    return _x11_lacks(seat) or ("" if seat.program("xdotool") else "xdotool is not installed")
 
 
 def _xdotool_press(keys: str, count: int) -> list[Step]:
@@ -144,7 +145,6 @@ BACKENDS: Mapping[str, Backend] = {
                 Step(("xdotool", "type", "--clearmodifiers", f"--delay={_PACE_MS}", "--file", "-"), text.encode())
             ],
             press=_xdotool_press,
-            advice="for X11: install xdotool",
         ),
         Backend(
             name="dotool",
@@ -198,7 +198,7 @@ CLIPBOARDS: tuple[Clipboard, ...] = (
     ),
 )
 
-NAMES = (*BACKENDS, "portal", "clipboard")  # what `--type` takes
+NAMES = ("wtype", "x11", "dotool", "ydotool", "xdotool", "clipboard")  # what `--type` takes, best first
 
 
 def clipboard_of(seat: Seat) -> Clipboard | None:
@@ -206,13 +206,15 @@ def clipboard_of(seat: Seat) -> Clipboard | None:
     return next((clipboard for clipboard in CLIPBOARDS if not clipboard.lacks(seat)), None)
 
 
-def typers_of(seat: Seat) -> list[Backend]:
-    """The backends that work here, best first."""
-    return [backend for backend in BACKENDS.values() if not backend.lacks(seat)]
-
-
-def clipboard_lacks(seat: Seat) -> str:
-    """What pasting lacks: it takes a program for the clipboard, and one that presses the keys."""
+def lacks_of(seat: Seat) -> dict[str, str]:
+    """What each way to type lacks in a session, best first; "" where it works."""
+    lacks = {name: _x11_lacks(seat) if name == "x11" else BACKENDS[name].lacks(seat) for name in NAMES[:-1]}
     if clipboard_of(seat) is None:
-        return "no program for the clipboard: wl-clipboard, xclip or xsel"
-    return "" if typers_of(seat) else "nothing that could press Ctrl+V"
+        return lacks | {"clipboard": "no program for the clipboard: wl-clipboard, xclip or xsel"}
+    return lacks | {"clipboard": "" if "" in lacks.values() else "nothing that could press Ctrl+V"}
+
+
+def _x11_lacks(seat: Seat) -> str:
+    if seat.wayland is not None:
+        return "under Wayland it reaches old X programs only"
+    return "" if seat.x11 else "there is no X server"

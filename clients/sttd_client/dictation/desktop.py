@@ -94,15 +94,16 @@ class Desktop:
     # ---------------------------------------------------------------- notifications
 
     async def _notify(self) -> None:
-        bus: DBusConnection | None = None
-        async for title, text, sound in self._shows:
-            try:
-                bus = bus or await connect("SESSION")
-                await self._notify_with(bus, title, text, sound=sound)
-            except BusError:
-                bus, self._shown = None, 0
+        async for first in self._shows:
+            with suppress(BusError, *ERRORS):
+                bus = await connect("SESSION")
+                async with bus:
+                    await self._notify_with(bus, *first)
+                    async for more in self._shows:
+                        await self._notify_with(bus, *more)
+            self._shown = 0
 
-    async def _notify_with(self, bus: DBusConnection, title: str, text: str, *, sound: bool) -> None:
+    async def _notify_with(self, bus: DBusConnection, title: str, text: str, sound: bool) -> None:
         if title:
             hints = {
                 "transient": ("b", True),

@@ -1,6 +1,6 @@
 """The hand that types: runs what `backends` decided, one thing after the other, each within its time.
 
-A hand that cannot type says so in a `HandError`, whose message is for a person. Nothing of the text is in it.
+A hand that cannot type says so in a `HandError`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ from typing import Protocol
 import attrs
 import trio
 
-from sttd_client.dictation.backends import BACKENDS, NAMES, Backend, Clipboard, Step, clipboard_of, typers_of
+from sttd_client.dictation.backends import BACKENDS, Backend, Clipboard, HandError, Step, clipboard_of, lacks_of
 from sttd_client.dictation.seat import Seat
+from sttd_client.dictation.x11_hand import X11Hand
 
 _RUN_S = 5.0  # for the start of a program on a busy machine; chosen
 _LETTER_S = 0.05  # on top for each letter: four times the pace of the slowest
 _PASTE_S = 0.25  # until the program that is pasted into has read the clipboard; chosen, as pasting has no answer
 _MAX_CLIPBOARD_BYTES = 8 << 20  # more than that is not put back
-
-
-class HandError(OSError):
-    """Nothing can be typed. The message says why."""
 
 
 class Hand(Protocol):
@@ -37,6 +34,9 @@ class Hand(Protocol):
 
     async def erase(self, count: int) -> None:
         """Press Backspace so many times. Raises HandError."""
+
+    async def press(self, keys: str) -> None:
+        """Press keys such as "ctrl+v" together. Raises HandError."""
 
 
 @attrs.frozen(kw_only=True)
@@ -65,13 +65,17 @@ class ToolHand:
         """Press Backspace so many times."""
         await run_steps(self.backend.erase(count), self.seat, letters=count)
 
+    async def press(self, keys: str) -> None:
+        """Press keys together."""
+        await run_steps(self.backend.press(keys, 1), self.seat, letters=1)
+
 
 @attrs.frozen(kw_only=True)
 class PasteHand:
     """Puts text on the clipboard, pastes it, and puts back what was there if that was text."""
 
     clipboard: Clipboard
-    presser: Backend
+    presser: Hand
     seat: Seat
     keys: str = "ctrl+v"
 
@@ -85,7 +89,7 @@ class PasteHand:
         old = await self._read()
         await self._fill(text.encode())
         try:
-            await run_steps(self.presser.press(self.keys, 1), self.seat, letters=1)
+            await self.presser.press(self.keys)
             await trio.sleep(_PASTE_S)
         finally:
             if old:
@@ -95,7 +99,11 @@ class PasteHand:
 
     async def erase(self, count: int) -> None:
         """Press Backspace so many times."""
-        await run_steps(self.presser.erase(count), self.seat, letters=count)
+        await self.presser.erase(count)
+
+    async def press(self, keys: str) -> None:
+        """Press keys together."""
+        await self.presser.press(keys)
 
     async def _read(self) -> bytes:
         """The text on the clipboard; empty where there is none, or too much."""
@@ -139,23 +147,27 @@ async def run_steps(steps: Sequence[Step], seat: Seat, *, letters: int) -> None:
             raise HandError(f"{program} failed with status {done.returncode}; `sttctl doctor` says what works here")
 
 
-def hand_of(seat: Seat, *, wanted: str | None, paste_keys: str = "ctrl+v") -> ToolHand | PasteHand:
+def hand_of(seat: Seat, *, wanted: str | None, paste_keys: str) -> Hand:
     """The hand for this session: the wanted one, or the best that works.
 
     Raises:
         HandError: there is none, or the wanted one lacks something.
     """
-    typers, clipboard = typers_of(seat), clipboard_of(seat)
-    paste = None
-    if clipboard is not None and typers:
-        paste = PasteHand(clipboard=clipboard, presser=typers[0], seat=seat, keys=paste_keys)
-    if wanted == "clipboard" and paste is not None:
+    lacks = lacks_of(seat)
+    if wanted is not None and lacks[wanted]:
+        raise HandError(f"{wanted} does not type here: {lacks[wanted]}")
+    working = [name for name, lack in lacks.items() if not lack]
+    if not working:
+        raise HandError("nothing can type here; `sttctl doctor` says what is missing")
+    hands = [_hand(name, seat) for name in working if name != "clipboard"]
+    clipboard = clipboard_of(seat)
+    paste = PasteHand(clipboard=clipboard, presser=hands[0], seat=seat, keys=paste_keys) if clipboard else None
+    name = wanted or working[0]
+    if name == "clipboard" and paste is not None:
         return paste
-    if (backend := BACKENDS.get(wanted or "")) is not None:
-        if lack := backend.lacks(seat):
-            raise HandError(f"{wanted} does not type here: {lack}")
-        return ToolHand(backend=backend, seat=seat, paste=paste)
-    if wanted is None and typers:
-        return ToolHand(backend=typers[0], seat=seat, paste=paste)
-    known = "" if wanted is None or wanted in NAMES else f" (`{wanted}` is none of {', '.join(NAMES)})"
-    raise HandError(f"nothing can type here{known}; `sttctl doctor` says what is missing")
+    hand = _hand(name, seat)
+    return attrs.evolve(hand, paste=paste) if isinstance(hand, ToolHand) else hand
+
+
+def _hand(name: str, seat: Seat) -> Hand:
+    return X11Hand(environ=seat.environ) if name == "x11" else ToolHand(backend=BACKENDS[name], seat=seat)

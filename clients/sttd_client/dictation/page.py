@@ -129,9 +129,10 @@ class Page:
                 continue
             ends = (self.text + self.tail).rstrip()[-1:]
             goes_on = self._fresh and ends != "" and ends not in _ENDS and not self._capital
-            if word.is_open and (goes_on or self._capital):
-                return False
             core = word.core
+            may_lose_capital = goes_on and core[:1].isupper() and any(low.startswith(word.key) for low in table.lower)
+            if word.is_open and (may_lose_capital or self._capital):
+                return False
             if goes_on and word.key in table.lower and core[1:] == core[1:].lower():
                 core = core[0].lower() + core[1:]
             if self._capital and core == core.lower():

@@ -32,7 +32,8 @@ EVENTS = {
     "speech_start": "utterance at_s event_seq",
     "interim": "utterance seq text stable_chars start_s end_s words event_seq",
     "speech_end": "utterance at_s silence_ms event_seq",
-    "final": "utterance text start_s end_s language language_probability confidence reason model words timing event_seq",
+    "final": "utterance text start_s end_s language language_probability confidence reason model words timing "
+    "event_seq",
     "progress": "done_s total_s event_seq",
     "gap": "from_s to_s reason event_seq",
     "warning": "code message lag_s event_seq",

@@ -1,0 +1,128 @@
+"""A desktop for tests: an X server without a screen, a window that writes down what it is typed, a microphone."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from tests.running import PATIENCE_S
+
+ENTRY = """
+    import os, sys, tkinter
+    root = tkinter.Tk()
+    text = tkinter.Text(root)
+    text.pack()
+    def save():
+        with open(sys.argv[1] + ".new", "w") as file:
+            file.write(text.get("1.0", "end-1c"))
+        os.rename(sys.argv[1] + ".new", sys.argv[1])
+        root.after(50, save)
+    def visible(event):
+        text.unbind("<Visibility>")
+        text.focus_force()
+        root.update()
+        root.after(100, save)
+    text.bind("<Visibility>", visible)
+    root.mainloop()
+"""
+
+# Plays a recording, then a quiet room, as fast as it is spoken, until it is told to end.
+RECORDER = """
+    import os, signal, sys, time
+    if "--help" in sys.argv:
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    with open(os.environ["TEST_MICROPHONE"], "rb") as file:
+        data = file.read()
+    due = time.monotonic()
+    at = 0
+    while True:
+        os.write(1, data[at : at + 1280].ljust(1280, bytes(1)))
+        at += 1280
+        due += 0.04
+        time.sleep(max(0.0, due - time.monotonic()))
+"""
+
+
+def need(*programs):
+    """Skip where a program is missing."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+
+
+def wait_for(condition, what, *, seconds=PATIENCE_S):
+    """Until it holds: what happens is in other processes."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, what() if callable(what) else what
+        time.sleep(0.05)
+
+
+@contextmanager
+def x_server():
+    """An X server of its own; yields its DISPLAY."""
+    need("Xvfb")
+    read, write = os.pipe()
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "640x480x24", "-noreset", "-nolisten", "tcp"]
+    process = subprocess.Popen(command, pass_fds=[write], stderr=subprocess.DEVNULL)
+    os.close(write)
+    try:
+        with os.fdopen(read) as file:
+            number = file.readline().strip()
+        assert number, "Xvfb does not start"
+        yield f":{number}"
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+class Window:
+    """A window with the keyboard's focus, and what was typed into it."""
+
+    def __init__(self, path, process):
+        self.path, self.process = path, process
+
+    @property
+    def text(self):
+        return self.path.read_text() if self.path.exists() else ""
+
+    def shows(self, text):
+        """Wait for this text; what comes late comes, but wrong text is not waited for for long."""
+        wait_for(lambda: len(self.text) >= len(text), lambda: f"typed: {self.text!r}, expected: {text!r}")
+        wait_for(lambda: self.text == text, lambda: f"typed: {self.text!r}, expected: {text!r}", seconds=20)
+
+
+@contextmanager
+def window(path, environ):
+    """A text field that has the focus."""
+    pytest.importorskip("tkinter", reason="no tkinter")
+    path.unlink(missing_ok=True)
+    script = path.with_suffix(".py")
+    script.write_text(textwrap.dedent(ENTRY))
+    command = [sys.executable, str(script), str(path)]
+    process = subprocess.Popen(command, env={**environ, "LC_ALL": "C.UTF-8"})
+    try:
+        wait_for(path.exists, "no window opens")
+        yield Window(path, process)
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
+def microphone(directory, pcm):
+    """Environment in which every recorder plays `pcm`, and the folder of its programs first in PATH."""
+    programs = directory / "bin"
+    programs.mkdir()
+    recording = directory / "microphone.pcm"
+    recording.write_bytes(pcm)
+    for name in ("pw-record", "parec", "arecord"):
+        program = programs / name
+        program.write_text(f"#!{sys.executable} -S\n{textwrap.dedent(RECORDER)}")
+        program.chmod(0o755)
+    return {"PATH": f"{programs}:{os.environ['PATH']}", "TEST_MICROPHONE": str(recording)}
