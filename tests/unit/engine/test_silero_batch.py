@@ -100,38 +100,6 @@ async def test_a_failure_is_said_to_all_of_its_run_and_to_nobody_else():
     assert len(failures) == MAX_STEPS
     assert [type(error) for error in failures].count(RuntimeError) == 1  # whose run it was
     assert {type(error) for error in failures} == {RuntimeError, InternalError}
-    assert len(heard) == 3 * MAX_STEPS + 5
-    assert await ask(network, 2, frames=2 * MAX_STEPS)
-    assert len(network.runs[-1]) == 1  # who is too much for a run has one alone
-
-
-async def test_who_is_cancelled_leaves_the_others_their_turn():
-    network = Network()
-    heard, scopes = [], [trio.CancelScope() for _ in range(3 * MAX_STEPS)]
-
-    async def one(number, scope):
-        with scope:
-            await network.hear(detector(network), level(number / 1000))
-            heard.append(number)
-
-    async with trio.open_nursery() as nursery:
-        for number, scope in enumerate(scopes):
-            nursery.start_soon(one, number, scope)
-        for scope in scopes[::2]:
-            scope.cancel()
-    assert {*range(1, len(scopes), 2)} <= {*heard}
-    assert not network._waiting
-    assert len(await ask(network, 5)) == 5
-
-
-async def test_a_failure_is_said_to_all_of_its_run_and_to_nobody_else():
-    network, failures = Network(), []
-    network.error = RuntimeError("broken")
-    heard = await ask(network, MAX_STEPS + 3, failures=failures)
-    assert len(failures) == MAX_STEPS
-    assert sorted({type(error) for error in failures}, key=str) == [InternalError, RuntimeError] or {
-        type(error) for error in failures
-    } == {RuntimeError, InternalError}
     assert len(heard) == 3
     await wait_all_tasks_blocked()
     assert len(await ask(network, 2)) == 2
