@@ -6,9 +6,9 @@ session at a time. It is small enough to be written down:
     step (64 + 512 samples) ─▶ STFT, 4 windows of 256 ─▶ magnitude ─▶ 4 convolutions over time, to 1 column of 128
          ─▶ LSTM cell with the session's state ─▶ ReLU, weighted sum, sigmoid ─▶ probability of speech
 
-The answers are those of onnxruntime to 1e-5. Measured on one core, in µs a step: onnxruntime 97 (69 in runs of 5
-steps of one session); this 62 for one session, 24 for 8, 18 for 16, 15 for 100. Half of onnxruntime's arithmetic is an
-STFT as a matrix product, and taps of the convolutions that lie outside the step.
+The answers are those of onnxruntime to 1e-5. Measured on a busy core, the best of many, in µs a step: onnxruntime 117;
+this 93 for one session, 29 for 8, 21 for 16, 17 for 100. Half of onnxruntime's arithmetic is an STFT as a matrix
+product, and taps of the convolutions that lie outside the step.
 
 The products are BLAS, which must not use threads of its own for them (`host/blas.py`): with two it takes 4 times as
 long. Another thread for the whole of it does not pay either: between two of some thirty calls it waits for the loop to

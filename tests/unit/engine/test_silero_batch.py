@@ -98,9 +98,8 @@ async def test_a_failure_is_said_to_all_of_its_run_and_to_nobody_else():
     network.error = RuntimeError("broken")
     heard = await ask(network, MAX_STEPS + 3, failures=failures)
     assert len(failures) == MAX_STEPS
-    assert sorted({type(error) for error in failures}, key=str) == [InternalError, RuntimeError] or {
-        type(error) for error in failures
-    } == {RuntimeError, InternalError}
+    assert [type(error) for error in failures].count(RuntimeError) == 1  # whose run it was
+    assert {type(error) for error in failures} == {RuntimeError, InternalError}
     assert len(heard) == 3
     await wait_all_tasks_blocked()
     assert len(await ask(network, 2)) == 2
