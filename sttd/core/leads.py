@@ -58,10 +58,9 @@ def divide(lead: Lead, text: str) -> Divided | None:
     ends = np.cumsum([len(each) for each in letters], dtype=np.int64)
     if not said or not tokens:
         return None
-    scores = _scores(said, "".join(letters), whole=lead.whole)[ends]
-    # Of equals the one that makes both as long as each other.
-    best = max(range(len(tokens)), key=lambda index: (scores[index], -abs(int(ends[index]) - len(said))))
-    if scores[best] < _LEAST * (len(said) if lead.whole else ends[best]):
+    scores = _scores(said, "".join(letters))[ends]
+    best = int(scores.argmax())  # of equals the first: a syllable twice is better than a word lost
+    if scores[best] < _LEAST * len(said):
         return None
     return Divided(tokens[: best + 1], tokens[best + 1 :])
 
@@ -103,14 +102,13 @@ def _shifted(word: Word, *, by_s: float) -> Word:
     return attrs.evolve(word, start_s=max(0.0, word.start_s - by_s), end_s=max(0.0, word.end_s - by_s))
 
 
-def _scores(said: str, heard: str, *, whole: bool) -> npt.NDArray[np.int64]:
-    """How well all of `said` agrees with each beginning of `heard`, by its length; not `whole`: with an end of it."""
+def _scores(said: str, heard: str) -> npt.NDArray[np.int64]:
+    """How well `said` agrees with each beginning of `heard`, by its length."""
     letters = np.array([ord(char) for char in heard], np.int64)
     steps = np.arange(len(letters) + 1)
     scores = -steps
     for row, char in enumerate(said, start=1):
-        edge = -row if whole else 0
         below = np.maximum(scores[:-1] + np.where(letters == ord(char), 1, -1), scores[1:] - 1)
         # A letter too many counts one against it, for as many as there are: the best of all places before.
-        scores = np.maximum.accumulate(np.concatenate([[edge], below]) + steps) - steps
+        scores = np.maximum.accumulate(np.concatenate([[-row], below]) + steps) - steps
     return scores

@@ -79,12 +79,10 @@ class Lead:
     Args:
         samples: so many at the beginning of the item's are not of it.
         text: what was heard in them when they were decoded.
-        whole: the text is of these samples; else it may begin before them.
     """
 
     samples: int
     text: str
-    whole: bool = True
 
 
 @attrs.frozen(kw_only=True, eq=False)

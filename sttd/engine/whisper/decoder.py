@@ -168,8 +168,8 @@ class Decoder:
             found |= {index: Known.of(batch[index]).whole(hypothesis) for index, hypothesis in made.items()}
             if key.effort is Effort.FULL and len(found) < len(batch):
                 for index, attempt in settled.items():
-                    if batch[index].lead is None and self._open_s(batch[index], attempt) is None:
-                        waiters.tell(index, found[index])
+                    if (whole := self._whole(batch[index], attempt, found[index])) is not None:
+                        waiters.tell(index, whole)
         results = self._in_full(batch, again, waiters=waiters) if again else {}
         results |= self._passes(
             batch,
@@ -308,15 +308,14 @@ class Decoder:
                 again = attrs.evolve(known, tried=tuple(tried[index]), language=languages[index])
                 results[index] = Unfinished(attrs.evolve(item, known=again, step=len(again.tried)))
                 continue
-            results[index] = found[index]
+            whole = self._whole(item, attempts[index], found[index])
+            results[index] = found[index] if whole is None else whole
+            if whole is not None or waiters.gone(index):
+                continue
             open_s = self._open_s(item, attempts[index])
-            if item.lead is not None:
-                own = leads.own(item, found[index]) if open_s is None else None
-                if own is not None:
-                    results[index] = attrs.evolve(own, compression_ratio=compression_ratio(own.text))
-                elif not waiters.gone(index):
-                    rests[index] = item.alone()
-            elif open_s is not None and not waiters.gone(index):
+            if item.lead is not None or open_s is None:
+                rests[index] = item.alone()
+            else:
                 rests[index] = known.rest(item, whole=found[index], at_s=open_s, language=languages[index])
         timed = batch[0].options.effort is Effort.TIMED
         if rests and timed and waiters.hurry():
@@ -332,6 +331,13 @@ class Decoder:
             heard = self.decode([items[index] for index in some], waiters=SomeWaiters(waiters, tuple(some)))
             results |= zip(some, heard, strict=True)
         return results
+
+    def _whole(self, item: DecodeItem, attempt: Attempt, heard: Hypothesis) -> Hypothesis | None:
+        """What is heard of an item itself, once a pass has heard all of it; else None."""
+        if self._open_s(item, attempt) is not None:
+            return None
+        own = heard if item.lead is None else leads.own(item, heard)
+        return own if own is heard or own is None else attrs.evolve(own, compression_ratio=compression_ratio(own.text))
 
     def _open_s(self, item: DecodeItem, attempt: Attempt) -> float | None:
         """Where the text ends before the audio does and may be gone on with: an open segment, or speech behind it."""

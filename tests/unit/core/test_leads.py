@@ -10,17 +10,17 @@ from sttd.core.types import SAMPLE_RATE, Certainty, DecodeItem, DecodeOptions, H
 from sttd.engine.fake import FakeModel, FakeOptions
 
 
-def item(text, *, lead_s=2.0, own_s=2.0, whole=True):
+def item(text, *, lead_s=2.0, own_s=2.0):
     return DecodeItem(
         samples=np.zeros(round((lead_s + own_s) * SAMPLE_RATE), np.float32),
         options=DecodeOptions(),
         recording="r",
-        lead=Lead(samples=round(lead_s * SAMPLE_RATE), text=text, whole=whole),
+        lead=Lead(samples=round(lead_s * SAMPLE_RATE), text=text),
     )
 
 
-def own_text(text, heard, **where):
-    divided = leads.divide(Lead(samples=0, text=text, **where), heard)
+def own_text(text, heard):
+    divided = leads.divide(Lead(samples=0, text=text), heard)
     return None if divided is None else divided.own_text
 
 
@@ -33,6 +33,7 @@ def own_text(text, heard, **where):
         ("dividing by twelve to up.", "dividing by twelve to obtain the ratio", "obtain the ratio"),
         ("with which we are concern.", "with which we are concerned, differs from most", "differs from most"),
         ("Mr. John had leisure", "And Mr. John had leisure to consider", "to consider"),
+        ("the acoustic purpose", "the acoustic corpus the reporting", "the reporting"),
         ("1, 2, 3.", "One, two, three. Turn on the light", "Turn on the light"),
         ("it costs 21", "it costs twenty one and no more", "and no more"),
         ("今日は", "今日は、いい天気ですね", "いい天気ですね"),
@@ -42,32 +43,24 @@ def test_the_rest_begins_behind_the_text_that_is_out_however_it_was_heard(said, 
     assert own_text(said, heard) == own
 
 
-def test_of_a_lead_that_is_the_end_of_its_text_the_end_is_looked_for():
-    said = "My fellow Americans, this day has brought terrible news and great sadness"
-    assert own_text(said, "news and great sadness to our country", whole=False) == "to our country"
-
-
 @pytest.mark.parametrize("heard", ["", "...", "Something else entirely was heard of both."])
-@pytest.mark.parametrize("whole", [True, False])
-def test_what_does_not_agree_is_not_divided(heard, whole):
-    assert own_text("Printing in the only sense", heard, whole=whole) is None
+def test_what_does_not_agree_is_not_divided(heard):
+    assert own_text("Printing in the only sense", heard) is None
 
 
 words = st.lists(st.text("abcdefg", min_size=1, max_size=6), min_size=1, max_size=12)
 
 
-@given(words, words, st.booleans())
-def test_a_lead_that_is_heard_again_as_it_was_is_left_out(said, new, whole):
-    divided = leads.divide(Lead(samples=0, text=" ".join(said), whole=whole), " ".join([*said, *new]))
+@given(words, words)
+def test_a_lead_that_is_heard_again_as_it_was_is_left_out(said, new):
+    divided = leads.divide(Lead(samples=0, text=" ".join(said)), " ".join([*said, *new]))
     assert divided is not None
-    assert divided.lead_text + " " + divided.own_text == " ".join([*said, *new]) or not divided.own
-    if whole:
-        assert len("".join(divided.lead_text.split())) >= len("".join(said))
+    assert (divided.lead_text, divided.own_text) == (" ".join(said), " ".join(new))
 
 
-@given(st.text(max_size=60), st.text(max_size=60), st.booleans())
-def test_any_two_texts_are_divided_or_not(said, heard, whole):
-    divided = leads.divide(Lead(samples=0, text=said, whole=whole), heard)
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_two_texts_are_divided_or_not(said, heard):
+    divided = leads.divide(Lead(samples=0, text=said), heard)
     assert divided is None or divided.lead
 
 
