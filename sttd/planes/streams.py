@@ -100,6 +100,7 @@ class UpgradedStream(trio.abc.Stream):
         self._attended = False  # whoever takes the messages receives them too
         self._pumping = False  # somebody is receiving
         self._ended = False  # no more messages will come
+        self._gone = False  # nothing at all will come
         self._discards = False  # those that come all the same are thrown away
         self._rest_until = 0.0
         self._pumped_at = -math.inf
@@ -176,12 +177,12 @@ class UpgradedStream(trio.abc.Stream):
             data, self._first = self._first[:size], self._first[size:]
             return data
         while True:
-            while self._is_for_others:
+            while self._is_for_others or self._pumping:
                 self._arrived.unpark_all()
                 await self._called.park()
             if self._discards:
                 self._guard.messages.clear()
-            elif self._ended:
+            if self._gone or (self._ended and not self._discards):
                 return b""
             if self._guard.controls:
                 data = bytes(self._guard.controls)
@@ -223,7 +224,10 @@ class UpgradedStream(trio.abc.Stream):
             self._received = b""
         finally:
             self._pumping = False
+            if self._ended:
+                self._called.unpark_all()
         if not self._received:
+            self._gone = True
             self._end()
             return
         now, size_bytes = trio.current_time(), len(self._received)

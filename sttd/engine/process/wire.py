@@ -281,7 +281,7 @@ class Placed:
         )
 
 
-LEAD: Final = shape(Lead, samples=COUNT, text=TEXT, whole=FLAG)
+LEAD: Final = shape(Lead, samples=COUNT, text=TEXT)
 
 PLACED: Final = shape(
     Placed,

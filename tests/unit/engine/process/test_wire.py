@@ -85,7 +85,7 @@ def test_a_hypothesis_comes_as_it_went(hypothesis):
     assert HYPOTHESIS.read(over(["tell", HYPOTHESIS.write(hypothesis)])[1]) == hypothesis
 
 
-LEADS = st.none() | st.builds(Lead, samples=st.integers(0, 160), text=TEXT, whole=st.booleans())
+LEADS = st.none() | st.builds(Lead, samples=st.integers(0, 160), text=TEXT)
 
 
 @given(OPTIONS, st.booleans(), st.none() | TEXT, st.integers(0, 9), st.none() | st.binary(max_size=9), LEADS)
