@@ -103,6 +103,10 @@ class Unfinished:
     item: DecodeItem
 
 
+class EngineLostError(DecodeError):
+    """Not the audio is to blame: the model decodes nothing any more, and would in a new process."""
+
+
 Result = Hypothesis | DecodeError | Unfinished
 
 
@@ -360,6 +364,7 @@ class Lease(Protocol):
 __all__ = [
     "Backend",
     "DecodeError",
+    "EngineLostError",
     "IsolableBackend",
     "IsolableModel",
     "Lease",

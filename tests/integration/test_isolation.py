@@ -127,6 +127,21 @@ def test_a_decode_that_hangs_is_told_in_time_and_the_daemon_stops_in_good_order(
         assert "did not answer" in status["health"]["last_error"]
 
 
+@pytest.mark.slow
+def test_an_engine_that_stands_still_once_costs_no_word(isolated):
+    """As a driver may hang: its process is ended in time for a second try."""
+    daemon = isolated("", "--set", "scheduler.decode_timeout_s=40", "--set", "engine.spare_ttl_s=0")
+    with daemon.connect() as client:
+        start(client, **TOLD)
+        assert utter(client)[-1]["text"] == HEARD
+        (engine,) = engines(daemon)
+        os.kill(engine, signal.SIGSTOP)
+        events = utter(client)
+        assert [event for event in events if event["type"] == "error"] == []
+        assert events[-1]["text"] == HEARD
+        assert health(daemon)["engine_restarts"] == 1
+
+
 def test_unload_ends_the_process_and_its_memory_was_counted(isolated):
     daemon = isolated("", "--set", "engine.spare_ttl_s=0")
     alone = daemon.call("status")["models"]["process_rss_bytes"]

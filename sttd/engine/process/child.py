@@ -28,7 +28,7 @@ import attrs
 from sttd.core.types import DecodeItem, Hypothesis
 from sttd.engine import memory
 from sttd.engine.boundary import decode_items
-from sttd.engine.contract import IsolableBackend, IsolableModel, Preset, Result
+from sttd.engine.contract import EngineLostError, IsolableBackend, IsolableModel, Preset, Result
 from sttd.engine.process.audio import Room
 from sttd.engine.process.channel import Channel, ClosedError
 from sttd.engine.process.wire import HYPOTHESIS, INFO, PLACED, ModelInfo, Placed, WireError, write_result
@@ -195,6 +195,9 @@ class _Line:
     def _decode(self, plain: list[Any]) -> None:
         items = [self._item(PLACED.read(each)) for each in plain]
         results = decode_items(self.model, items, self)
+        if any(isinstance(result, EngineLostError) for result in results):
+            log.error("the engine decodes nothing any more, and ends")
+            _leave(1)
         self.channel.send(["results", [_written(*each) for each in zip(results, items, strict=True)]])
 
     def _item(self, placed: Placed) -> DecodeItem:

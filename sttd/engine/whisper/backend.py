@@ -28,6 +28,7 @@ from sttd.engine.store.ledger import Ledger, Speed
 from sttd.engine.store.models import ModelStore, size_bytes
 from sttd.engine.whisper import libraries
 from sttd.engine.whisper.decoder import Decoder
+from sttd.engine.whisper.failures import decode_error, first_line, is_lost, load_error, out_of_memory
 from sttd.engine.whisper.features import encode
 from sttd.engine.whisper.knowledge import languages_on_disk
 from sttd.engine.whisper.measurement import measure
@@ -36,7 +37,7 @@ from sttd.engine.whisper.places import Places
 from sttd.engine.whisper.sharing import Sharing
 from sttd.engine.whisper.tokens import TextCodec, languages_of
 from sttd.engine.whisper.windows import with_windows
-from sttd.errors import ConfigError, DecodeError, ModelError, SttdError
+from sttd.errors import ConfigError, ModelError
 from sttd.host import logs
 from sttd.options import COMPUTE_TYPES
 
@@ -167,7 +168,7 @@ class WhisperBackend:
                 self._measure(self._ledger, model, wanted, path, known=known)
             return model
         except (RuntimeError, ValueError, OSError, MemoryError) as error:
-            raise _load_error(error, wanted) from error
+            raise load_error(error, wanted) from error
 
     # ------------------------------------------------------------ in a process of its own (`engine/process`)
 
@@ -312,8 +313,8 @@ class LoadedWhisper:
         try:
             return list(self._decoder.decode(batch, waiters=waiters))
         except Exception as error:
-            if len(batch) == 1 or memory.is_out_of_memory(error):
-                return [_decode_error(error) for _ in batch]
+            if len(batch) == 1 or memory.is_out_of_memory(error) or is_lost(error):
+                return [decode_error(error) for _ in batch]
         results: list[Result] = []
         middle = len(batch) // 2
         for part in (range(middle), range(middle, len(batch))):
@@ -335,7 +336,7 @@ class LoadedWhisper:
             self._whisper.load_model()
         except RuntimeError as error:
             raise ModelError(
-                f"the parked model does not come back: {_first_line(error)}",
+                f"the parked model does not come back: {first_line(error)}",
                 code="out_of_memory" if memory.is_out_of_memory(error) else "model_load_failed",
             ) from error
         self._parked = False
@@ -366,35 +367,4 @@ def _refuse_if_too_large(preset: Preset, needed: int) -> None:
         known = memory.gpu_memory(int(preset.device.partition(":")[2]))
         available = known.free_bytes if known else None
     if available is not None and needed > available:
-        raise _out_of_memory(preset, needed_bytes=needed, available_bytes=available)
-
-
-def _load_error(error: BaseException, preset: Preset) -> ModelError:
-    if memory.is_out_of_memory(error):
-        return _out_of_memory(preset)
-    return ModelError(f"preset {preset.name!r} does not load: {_first_line(error)}")
-
-
-def _out_of_memory(preset: Preset, **figures: int) -> ModelError:
-    sizes = ", ".join(f"{name.removesuffix('_bytes')} {value / 1e6:.0f} MB" for name, value in figures.items())
-    return ModelError(
-        f"preset {preset.name!r} ({preset.compute_type} on {preset.device}) does not fit into memory"
-        f"{f' ({sizes})' if sizes else ''}. Unload another model, or choose a smaller one",
-        code="out_of_memory",
-        data={"preset": preset.name, "compute_type": preset.compute_type, **figures},
-    )
-
-
-def _decode_error(error: Exception) -> DecodeError:
-    if isinstance(error, DecodeError):
-        return error
-    if memory.is_out_of_memory(error):
-        return DecodeError("not enough memory to decode this utterance", code="out_of_memory")
-    if isinstance(error, SttdError):
-        return DecodeError(error.message, code=error.code)
-    log.error("a decode failed", exc_info=error)
-    return DecodeError(f"the engine failed: {_first_line(error)}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+        raise out_of_memory(preset, needed_bytes=needed, available_bytes=available)

@@ -10,7 +10,7 @@ import time
 import attrs
 
 from sttd.core.types import Hypothesis
-from sttd.engine.contract import NOBODY, Recipe, Unfinished
+from sttd.engine.contract import NOBODY, EngineLostError, Recipe, Unfinished
 from sttd.engine.fake import FakeBackend, FakeModel, FakeOptions
 from sttd.errors import ModelError
 
@@ -33,6 +33,9 @@ class DoubleModel(FakeModel):
                 return [Hypothesis(text=str(os.getpid())) for _ in batch]
             case ["odd"]:
                 return [Hypothesis(text="odd", segments="no segments"), 3, *super().decode(batch[2:])]
+            case ["lose", path] if os.path.exists(path):
+                os.unlink(path)
+                return [EngineLostError("the GPU failed") for _ in batch]
             case ["fail"]:
                 raise MemoryError
             case ["ask"]:

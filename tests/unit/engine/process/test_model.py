@@ -144,6 +144,14 @@ def test_audio_that_kills_the_process_twice_fails_and_what_was_beside_it_has_its
     assert model.pid() != first
 
 
+def test_a_process_that_lost_its_device_is_ended_and_nobody_hears_of_it(load, crew, tmp_path):
+    path = tmp_path / "fault"
+    path.touch()
+    model = load()
+    assert texts(model.decode([item(prompt=f"lose {path}"), item()])) == ["w1 w2 w3"] * 2
+    assert crew.restarts == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_process_that_is_killed_under_two_calls_costs_neither_a_word(load, crew, number):
     model = load(workers=2)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import attrs
 import pytest
 
+from sttd.engine.contract import EngineLostError
 from sttd.engine.memory import GpuMemory
 from sttd.engine.presets import Machine
 from sttd.engine.whisper.backend import WhisperBackend, detect_machine
-from sttd.errors import ModelError
+from sttd.errors import DecodeError, ModelError
 from tests.unit.engine.whisper.loaded import DEMO, item, load
 
 pytestmark = pytest.mark.model
@@ -68,6 +69,29 @@ def test_a_parked_model_that_does_not_come_back_says_why(on_gpu, error, code):
         on_gpu.unpark()
     assert caught.value.code == code
     assert on_gpu.ram_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "lost"),
+    [
+        ("CUDA failed with error an illegal memory access was encountered", True),
+        ("cuBLAS failed with status CUBLAS_STATUS_EXECUTION_FAILED", True),
+        ("CUDA failed with error out of memory", False),
+        ("the prompt is too long", False),
+    ],
+)
+def test_a_fault_of_the_gpu_is_no_fault_of_the_audio(on_gpu, clips, monkeypatch, error, lost):
+    calls = []
+
+    def fail(self, batch, **_):
+        calls.append(len(batch))
+        raise RuntimeError(error)
+
+    monkeypatch.setattr("sttd.engine.whisper.decoder.Decoder.decode", fail)
+    results = on_gpu.decode([item(clips["light"][0])] * 2)
+    assert [isinstance(result, EngineLostError) for result in results] == [lost] * 2
+    assert all(isinstance(result, DecodeError) for result in results)
+    assert len(calls) == 1 or not lost, "it is not tried item by item"
 
 
 def test_a_gpu_batch_is_bounded_by_what_the_driver_says(on_gpu, clips, monkeypatch):
