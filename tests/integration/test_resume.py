@@ -302,26 +302,27 @@ def test_texts_are_the_same_after_cuts_at_random_moments(fake):
 
 def test_real_speech_has_the_same_text_after_cuts_at_random_moments(demo):
     pcm = read_pcm(ROOT / "tests" / "data" / "date.flac") + bytes(48_000)
-    pcm = pcm * 3
+    pcm = pcm * 2
     expected = texts(transcribe(demo, pcm, lang="en"))
-    assert len(expected) >= 3
-    for seed in range(3):
-        speaker = Speaker(demo, pieces(pcm, 5000))
-        random_cuts(speaker, seed=seed, cuts=8, lang="en")
-        check_promises(speaker.events)
-        assert texts(speaker.events) == expected, f"seed {seed}"
+    assert len(expected) >= 2
+    speaker = Speaker(demo, pieces(pcm, 5000))
+    random_cuts(speaker, seed=0, cuts=8, lang="en")
+    check_promises(speaker.events)
+    assert texts(speaker.events) == expected
 
 
 # ---------------------------------------------------------------- tokens
 
 
 def test_a_token_is_good_once(fake):
-    speaker = Speaker(fake, [SECOND])
-    speaker.begin()
+    speaker = Speaker(fake, [SECOND, {"op": "finalize"}])
+    speaker.begin(endpointing=False)
     first = speaker.token
     speaker.say_on(1)
     speaker.cut()
     speaker.resume()
+    speaker.say_on(1)
+    speaker.hear_until("final")
     other = Speaker(fake, [], token=first)
     refused = other.resume()
     assert (refused["type"], refused["code"], refused["fatal"]) == ("error", "not_found", True)

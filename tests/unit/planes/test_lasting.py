@@ -171,6 +171,19 @@ async def test_events_said_while_nobody_listens_are_told_afterwards():
     assert len(plane.service.sessions) == 1
 
 
+async def test_while_a_client_has_the_session_the_token_that_it_used_is_good_for_nobody(mock_clock):
+    """It has said nothing yet, but it answers a ping: time stands still here, so nobody's patience ends."""
+    async with open_plane() as plane, open_client(plane) as first, open_client(plane) as second:
+        token = await begin(first)
+        assert (await resume(second, token))["type"] == "resumed"
+        async with open_client(plane) as thief:
+            assert (await resume(thief, token))["code"] == "not_found"
+        await second.say(op="stop")
+        messages, code = await second.hear_all()
+        assert ([m["type"] for m in messages], code) == (["stopped"], 1000)
+        assert await first.hear_all() == ([], 1008)
+
+
 async def test_a_clean_close_without_stop_is_a_lost_connection_too():
     async with open_plane() as plane:
         async with open_client(plane) as client:
