@@ -135,7 +135,7 @@ class Session:
 
     def close(self) -> None:
         """Leave, done or not: the daemon gives up what it was doing for this session. May be called twice."""
-        self._resuming.abandon(ConnectionLostError("the session was closed"))
+        self._resuming.abandon(None)
         if not self._connection.closed:
             self._socket.settimeout(_FAREWELL_S)
             with suppress(OSError):  # the daemon may have gone first

@@ -211,7 +211,8 @@ class Session:
 
     async def aclose(self) -> None:
         """Leave, done or not: the daemon gives up what it was doing for this session. May be called twice."""
-        self._resuming.abandon(ConnectionLostError("the session was closed"))
+        self._resuming.abandon(None)
+        self._notify()
         with trio.CancelScope(shield=True):
             with trio.move_on_after(_FAREWELL_S):
                 async with self._sending:

@@ -317,6 +317,16 @@ def test_an_older_daemon_is_asked_again_without_the_option(control_socket, fake_
         assert daemons[0].ops[:2] == [{"op": "start", "lang": "en", "resumable": True}, {"op": "start", "lang": "en"}]
 
 
+def test_a_session_that_was_left_has_ended(control_socket, fake_audio):
+    with fake_audio(dictation):
+        with open_session(socket_path=control_socket) as session:
+            pass
+        assert list(session) == []
+        assert session.ended
+        with pytest.raises(ConnectionLostError, match="ended"):
+            session.finalize()
+
+
 def test_what_is_not_to_be_resumed_is_not(control_socket, fake_audio):
     with fake_audio(first_half) as daemons, open_session(socket_path=control_socket, resumable=False) as session:
         session.send(bytes(32))

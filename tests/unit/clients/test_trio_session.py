@@ -5,6 +5,7 @@ import threading
 
 import pytest
 import trio
+import trio.testing
 from sttd_client import (
     ConnectionLostError,
     Final,
@@ -350,3 +351,17 @@ async def test_an_older_daemon_is_asked_again_without_the_option(control_socket,
             await session.stop()
             assert isinstance([event async for event in session][-1], Stopped)
         assert daemons[0].ops[:2] == [{"op": "start", "lang": "en", "resumable": True}, {"op": "start", "lang": "en"}]
+
+
+async def test_who_listens_to_a_session_that_is_left_hears_its_end(control_socket, fake_audio):
+    heard = []
+
+    async def listen(session):
+        heard.extend([event async for event in session])
+        heard.append("the end")
+
+    with fake_audio(first_half):
+        async with trio.open_nursery() as nursery, open_session(socket_path=control_socket) as session:
+            nursery.start_soon(listen, session)
+            await trio.testing.wait_all_tasks_blocked()
+    assert heard == ["the end"]
