@@ -17,11 +17,14 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0, help="of churn; rests come on top (default: 30)")
     parser.add_argument("--clients", type=int, default=20, help="sessions at the same time (default: 20)")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is random (default: 1)")
+    parser.add_argument("--isolation", choices=("process", "thread"), default="", help="of the models")
     parser.add_argument(
         "--out", type=Path, default=Path("build/soak/soak.json"), help="JSON; the picture lies beside it"
     )
     arguments = parser.parse_args()
-    options = Options(seconds=arguments.minutes * 60, clients=arguments.clients, seed=arguments.seed)
+    options = Options(
+        seconds=arguments.minutes * 60, clients=arguments.clients, seed=arguments.seed, isolation=arguments.isolation
+    )
     with tempfile.TemporaryDirectory(prefix="sttd-soak-") as directory:
         record, tally = run(options, Path(directory))
     failures = record.failures(tally)

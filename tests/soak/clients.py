@@ -118,6 +118,8 @@ def library(world: World, rng: random.Random, clip: str, manner: Manner) -> None
     try:
         *cut, last = dial(lambda: _unwrapped(run))
     except SttdError as error:
+        if error.code == "idle_timeout":  # its handshake came too late, on a machine with other work
+            raise Refused(error.message) from error
         raise _refusal(error.code, error.message) from error
     for events in cut:
         check_promises(events, whole=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
@@ -29,7 +30,7 @@ def cut(world: World, rng: random.Random) -> None:
 
 def reload(world: World, rng: random.Random) -> None:
     """A preset that is in use changes, and is loaded anew."""
-    write_config(world.daemon.directory, rng)
+    write_config(world.daemon.directory, rng, isolation=world.isolation)
     world.daemon.process.send_signal(signal.SIGHUP)
 
 
@@ -64,12 +65,29 @@ def crowd(world: World, rng: random.Random) -> None:
         time.sleep(rng.uniform(0.0, 1.0))
 
 
+def crash(world: World, rng: random.Random) -> None:
+    """The process of a model crashes, or the kernel kills it; nothing where models are in threads."""
+    engines = engine_processes(world.daemon.process.pid)
+    if engines:
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(engines), rng.choice((signal.SIGSEGV, signal.SIGKILL)))
+
+
 FAULTS: Mapping[str, Callable[[World, random.Random], None]] = {
-    fault.__name__: fault for fault in (freeze, cut, reload, unload, evict, unlink, crowd)
+    fault.__name__: fault for fault in (freeze, cut, reload, unload, evict, unlink, crowd, crash)
 }
 
 
-def write_config(directory: Path, rng: random.Random) -> None:
+def engine_processes(daemon_pid: int) -> list[int]:
+    """The processes that the daemon has started."""
+    found: list[int] = []
+    for children in Path(f"/proc/{daemon_pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has ended
+            found += map(int, children.read_text().split())
+    return found
+
+
+def write_config(directory: Path, rng: random.Random, *, isolation: str) -> None:
     """Three fakes that take different times and hear the same, and the limits of a soak."""
     slow_ms, workers = rng.choice((60, 90, 120)), rng.choice((1, 2))
     text = f"""
@@ -103,4 +121,5 @@ backend = "fake"
 model = "x"
 decode_ms = 30
 """
-    (directory / "sttd.toml").write_text(text)
+    engine = f'\n[engine]\nisolation = "{isolation}"\n' if isolation else ""
+    (directory / "sttd.toml").write_text(text + engine)

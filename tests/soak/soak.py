@@ -41,6 +41,7 @@ class Options:
     seed: int = 1
     clips: tuple[str, ...] = ("light", "date", "number", "question")
     real: str | None = "demo"  # a preset with a model for one session in ten
+    isolation: str = ""  # `engine.isolation`; "" leaves it out: nothing but the daemon can crash then
     patient: bool = True  # rests wait for idle threads to leave
 
 
@@ -56,7 +57,7 @@ def run(options: Options, directory: Path) -> tuple[Record, Tally]:
 def _world(options: Options, directory: Path) -> Iterator[World]:
     run_directory = directory / "run"
     run_directory.mkdir(parents=True)
-    write_config(run_directory, random.Random(options.seed))
+    write_config(run_directory, random.Random(options.seed), isolation=options.isolation)
     daemon = RunningDaemon.start(
         run_directory,
         "--config", str(run_directory / "sttd.toml"), "--tcp", "127.0.0.1:0",
@@ -77,6 +78,7 @@ def _world(options: Options, directory: Path) -> Iterator[World]:
         clips=clips(*options.clips),
         fakes=("quick", "slow", "third"),
         real=options.real,
+        isolation=options.isolation,
     )
     try:
         yield world

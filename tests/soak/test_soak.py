@@ -6,8 +6,14 @@ from tests.soak.soak import Options, run
 
 def test_a_few_seconds_of_everything_break_no_promise(tmp_path):
     options = Options(
-        seconds=12.0, clients=9, rests=1, fault_every_s=1.0, clips=("light",), real=None, patient=False
-    )  # fmt: skip
+        seconds=12.0,
+        clients=9,
+        rests=1,
+        fault_every_s=1.0,
+        clips=("light",),
+        real=None,
+        patient=False,
+    )
     record, tally = run(options, tmp_path)
     assert record.failures(tally) == [], summary(record, tally, record.failures(tally))
     assert len(tally.done) == 9, "not every kind of client was heard to its end"

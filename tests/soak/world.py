@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from websockets.exceptions import InvalidMessage
 
 from tests.running import PATIENCE_S, RunningDaemon, read_pcm
 from tests.soak.proxy import Proxy
@@ -76,6 +77,7 @@ class World:
     clips: dict[str, bytes]  # 16-bit mono at 16 kHz
     fakes: tuple[str, ...]  # presets that all hear the same
     real: str | None  # one with a model
+    isolation: str  # `engine.isolation`, if it is set
     tally: Tally = attrs.field(factory=Tally)
     shown: dict[str, set[int]] = attrs.field(factory=dict)  # utterances that clients saw begin before they left
     _heard: dict[Hashable, object] = attrs.field(factory=dict)
@@ -179,7 +181,7 @@ def dial(connect: Callable[[], Any]) -> Any:
     while True:
         try:
             return connect()
-        except (ConnectionError, FileNotFoundError, BlockingIOError, EOFError):
+        except (ConnectionError, FileNotFoundError, BlockingIOError, EOFError, InvalidMessage):
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.1)

@@ -595,12 +595,13 @@ class Week(RuleBasedStateMachine):
 
     def teardown(self):
         """No key is stuck: once everything is released and finished, every key can be had again."""
-        while self.leases:
-            self.give_back(self.leases[0])
-        for number in list(self.waiting):
-            if number in self.waiting:
-                del self.waiting[number]
-                self.apply(self.pool.cancel(number, now=self.now))
+        while self.leases or self.waiting:  # who gives up may make room for a file, which then has its lease
+            while self.leases:
+                self.give_back(self.leases[0])
+            for number in list(self.waiting):
+                if number in self.waiting:
+                    del self.waiting[number]
+                    self.apply(self.pool.cancel(number, now=self.now))
         self.settle()
         self.apply(self.pool.unload([entry.key for entry in self.pool.entries(now=self.now)], now=self.now))
         self.settle()
