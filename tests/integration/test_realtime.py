@@ -16,10 +16,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect, unix_connect
 
-from tests.realtime_client import NAMES, check_items
 from tests.running import ControlLine, RunningDaemon, free_port, read_pcm
 
 DATA = Path(__file__).parents[1] / "data"
+NAMES = "conversation.item.input_audio_transcription."
 SECOND = np.random.default_rng(1).integers(-3000, 3000, 24_000).astype("<i2").tobytes()  # no speech, for who commits
 QUIET = bytes(len(SECOND))
 PATIENCE_S = 60.0
@@ -113,6 +113,26 @@ def push_to_talk(running, query="", **session):
         say(socket, "session.update", session={"turn_detection": None, **session})
         hear(socket, "session.updated")
         yield socket
+
+
+def check_items(events):
+    """The promises of one connection."""
+    committed, outcomes, sent = [], [], {}
+    for event in events:
+        item = event.get("item_id")
+        match event["type"]:
+            case "input_audio_buffer.committed":
+                assert event["previous_item_id"] == (committed[-1] if committed else None)
+                committed.append(item)
+            case name if name == f"{NAMES}delta":
+                assert event["delta"]
+                assert item not in outcomes
+                sent[item] = sent.get(item, "") + event["delta"]
+            case name if name == f"{NAMES}completed":
+                assert event["transcript"] == sent.get(item, "")
+                outcomes.append(item)
+    assert outcomes == committed
+    assert len({event["event_id"] for event in events}) == len(events)
 
 
 # ---------------------------------------------------------------- with the real client
@@ -213,14 +233,13 @@ def test_text_comes_while_the_person_speaks(demo):
         say(socket, "input_audio_buffer.clear")
         hear(socket, "input_audio_buffer.cleared")
         shown = threading.Event()
-        speaker = threading.Thread(target=_speak, args=(socket, pcm, shown))
-        speaker.start()
-        events = hear(socket, f"{NAMES}delta")
+        sender = threading.Thread(target=_speak, args=(socket, pcm, shown))
+        sender.start()
+        events = hear(socket, f"{NAMES}delta")  # nothing is committed yet
         shown.set()
-        speaker.join()
+        sender.join()
+        say(socket, "input_audio_buffer.commit")
         events += outcome(socket)
-    kinds = [event["type"] for event in events]
-    assert kinds.index(f"{NAMES}delta") < kinds.index("input_audio_buffer.committed")
     check_items(events)
     wanted = json.loads((DATA / "question.json").read_text())
     said = " ".join(utterance["text"] for utterance in wanted["utterances"]).lower().split()
@@ -229,14 +248,12 @@ def test_text_comes_while_the_person_speaks(demo):
 
 
 def _speak(socket, pcm, shown):
-    """Speaks, then is silent until text was shown: a busy machine shows late what was said."""
-    for at in range(0, len(pcm), 4800):
-        append(socket, pcm[at : at + 4800])
+    """At the pace of speech, with silence behind it until text of it was shown."""
+    at, deadline = 0, time.monotonic() + PATIENCE_S
+    while at < len(pcm) or not (shown.is_set() or time.monotonic() > deadline):
+        append(socket, pcm[at : at + 4800] or bytes(4800))
+        at += 4800
         time.sleep(0.1)
-    until = time.monotonic() + PATIENCE_S
-    while not shown.wait(0.1) and time.monotonic() < until:
-        append(socket, bytes(4800))
-    say(socket, "input_audio_buffer.commit")
 
 
 # ---------------------------------------------------------------- items

@@ -31,7 +31,7 @@ REPOSITORY = HERE.parent.parent
 OPT = Path("/opt/sttd")
 BASE = os.environ.get("STTD_LAB_BASE", "/")
 BOOT_TIMEOUT_S = 120  # a third of a second on an idle machine
-COMMAND_TIMEOUT_S = 180
+COMMAND_TIMEOUT_S = 600  # dpkg writes half a gigabyte through to a disk that others use, too
 # With the first, nothing is left behind when the tests are killed.
 NAMESPACES = [
     *("setpriv", "--pdeathsig", "KILL"),
