@@ -184,10 +184,21 @@ async def test_while_a_client_has_the_session_the_token_that_it_used_is_good_for
         assert await first.hear_all() == ([], 1008)
 
 
-async def test_a_clean_close_without_stop_is_a_lost_connection_too():
+async def test_a_client_that_closes_with_1000_has_left_for_good():
     async with open_plane() as plane:
         async with open_client(plane) as client:
             token = await begin(client)
+        with trio.fail_after(60):
+            await plane.service.sessions[0].left.wait()
+        async with open_client(plane) as client:
+            assert (await resume(client, token))["code"] == "not_found"
+
+
+async def test_a_close_frame_of_another_code_without_stop_is_a_lost_connection():
+    async with open_plane() as plane:
+        async with open_client(plane) as client:
+            token = await begin(client)
+            await client.socket.aclose(code=1001)
         (session,) = plane.service.sessions
         await until(lambda: session.rest.asleep)
         async with open_client(plane) as client:
