@@ -27,6 +27,7 @@ from tests.desktop import Window, microphone, wait_for, window, x_server
 PRESSES = 40
 CLIPS = 12  # the first ones in the manifest of at most LONGEST_S
 LONGEST_S = 12.0
+_NOT_OURS = ("STTD_", "WAYLAND_", "DBUS_")  # this machine's own desktop is not meant
 STTCTL = Path(sys.executable).with_name("sttctl")
 
 
@@ -100,7 +101,8 @@ def presses(environ: Mapping[str, str], home: Path) -> list[dict[str, object]]:
             found.append(1000 * (time.perf_counter() - began))
     dictate(environ, "quit")
     wait_for(lambda: not (home / "sttd-dictate.sock").exists(), "the agent does not leave")
-    rows: list[dict[str, object]] = [{"press": "the first one, which starts the agent", "p50_ms": round(first_ms)}]
+    first = {"press": "the first one, which starts the agent", "p50_ms": round(first_ms), "p95_ms": None}
+    rows: list[dict[str, object]] = [first]
     for name, found in took.items():
         p50, p95 = percentiles(found)
         rows.append({"press": name, "p50_ms": round(p50, 1), "p95_ms": round(p95, 1)})

@@ -6,18 +6,21 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 import trio
-from sttd_client.dictation.backends import CLIPBOARDS
+from sttd_client.dictation.backends import CLIPBOARDS, lacks_of
 from sttd_client.dictation.hand import PasteHand
 from sttd_client.dictation.seat import look
+from sttd_client.dictation.wayland_hand import WaylandHand
 from sttd_client.dictation.x11_hand import X11Hand
 
 from benchmarks.recordings import as_bytes, read_audio
-from tests.desktop import microphone, need, wait_for, window, x_server
+from tests.desktop import compositor, microphone, need, wait_for, window, x_server
+from tests.logind import until
 from tests.running import PATIENCE_S, RunningDaemon
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +50,29 @@ def test_any_text_is_typed_to_the_letter_on_any_layout(display, tmp_path):
             subprocess.run(["setxkbmap", *layout.split()], env=display, check=True, timeout=PATIENCE_S)
             trio.run(act)
             entry.shows(EVERYTHING * at)
+
+
+def test_any_text_is_typed_into_a_wayland_compositor():
+    async def act(environ):
+        async with aclosing(WaylandHand(environ=environ)) as hand:
+            while not lines():  # a seat without any keyboard: the terminal listens to one only after it saw this one
+                await hand.write("\n")
+                await trio.sleep(0.3)
+            await hand.write(EVERYTHING + "!!")
+            await hand.erase(2)
+            await hand.write("\n")
+            await until(lambda: EVERYTHING in lines())
+
+    def lines():
+        return typed.read_text()
+
+    # Below /tmp and for all to enter, for sway is another user's where the tests are root's.
+    with tempfile.TemporaryDirectory(prefix="sway") as folder:
+        typed = Path(folder, "typed")
+        with compositor(typed) as environ:
+            assert lacks_of(look(environ))["wayland"] == ""
+            trio.run(act, environ)
+            assert lines().lstrip("\n") == EVERYTHING + "\n"
 
 
 def test_letters_are_taken_back_one_by_one(display, tmp_path):
