@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
 import tempfile
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,27 @@ def test_phrases_of_the_user_are_typed_in_place_of_what_is_said(desk, tmp_path):
     with window(tmp_path / "typed", desk.environ) as entry:
         desk.dictate()
         entry.shows("w1 deux w3!")
+
+
+def test_nonsense_on_the_socket_is_answered_and_harms_nobody(desk):
+    desk.dictate("start")
+    nonsense = (
+        b"\xff\n",
+        b"fly\n",
+        b"{}\n",
+        b'{"do": "start", "wish": 7}\n',
+        b'{"do": "start", "wish": {"wings": 2}}\n',
+    )
+    for line in nonsense:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+            agent.settimeout(PATIENCE_S)
+            agent.connect(str(desk.socket))
+            agent.sendall(line)
+            assert json.loads(agent.recv(4096))["error"]["status"] in (1, 2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        agent.settimeout(PATIENCE_S)
+        agent.connect(str(desk.socket))
+        with suppress(ConnectionError):
+            agent.sendall(b"x" * 100_000)
+            assert agent.recv(1) == b""
+    assert desk.state()["state"] == "listening"
