@@ -76,7 +76,7 @@ def dictate(environ: Mapping[str, str], *arguments: str) -> str:
 
 
 def cpu_of(environ: Mapping[str, str], *arguments: str) -> float:
-    """Run `sttctl dictate`; returns its own CPU seconds, which a busy machine changes less than the time on the wall."""
+    """Run `sttctl dictate`; returns its own CPU seconds: a busy machine changes them less than the time on the wall."""
     process = subprocess.Popen([str(STTCTL), "dictate", *arguments], env=dict(environ), stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
