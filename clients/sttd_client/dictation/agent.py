@@ -32,7 +32,7 @@ from sttd_client.capture import NoMicrophoneError, recorder
 from sttd_client.ctl.outcome import words_of
 from sttd_client.dictation import seat
 from sttd_client.dictation.backends import HandError
-from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show
+from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show, State
 from sttd_client.dictation.desktop import Desktop
 from sttd_client.dictation.ear import Ear
 from sttd_client.dictation.hand import Hand, hand_of
@@ -84,6 +84,7 @@ class Agent:
     _queued: trio.Event = attrs.field(factory=trio.Event, init=False)
     _watchers: set[trio.MemorySendChannel[Show]] = attrs.field(factory=set, init=False)
     _clients: int = attrs.field(default=0, init=False)
+    _told: State = attrs.field(default="idle", init=False)  # the state as it was shown: letters go before it
     _note: str = attrs.field(default="", init=False)  # why it stopped, until the next start
     _desktop: Desktop = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
@@ -176,8 +177,9 @@ class Agent:
             self._perform(self._course.cancel(now_s=now_s))
         elif do == "quit":
             self._nursery.start_soon(self._quit)
+        typing = self._course.state == "idle" and self._told != "idle"
         return {
-            "state": self._course.state,
+            "state": "finishing" if typing else self._course.state,
             "types": self._hand.name if self._hand else None,
             "session": bool(self._link and self._link.session),
             "note": self._note,
@@ -354,7 +356,7 @@ class Agent:
         await self._hand.write(text)
 
     def _show(self, show: Show) -> None:
-        self._note = show.note or self._note
+        self._told, self._note = show.state, show.note or self._note
         self._desktop.show(show, wish=self._wish, types=self._hand.name if self._hand else "nothing")
         for watcher in list(self._watchers):
             with suppress(trio.WouldBlock, trio.BrokenResourceError):
