@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks import load, report
@@ -45,14 +46,16 @@ def main(options: Options) -> None:
             "XDG_CONFIG_HOME": str(home / "config"),
         }
         with load.daemon("--model", "fake") as directory:
-            rows = presses({**environ, "STTD_SOCKET": str(directory / "control.sock")}, home)
+            with agent({**environ, "STTD_SOCKET": str(directory / "control.sock")}, home) as ours:
+                rows = presses(ours, home)
         report.write(
             "dictation_press", rows, {"measures": "start of the program → the agent has opened the microphone"}
         )
         model = options.model
         with load.daemon(*model.serve) as directory:
             load.call(directory, "load", preset=model.preset)
-            rows = words({**environ, "STTD_SOCKET": str(directory / "control.sock")}, home)
+            with agent({**environ, "STTD_SOCKET": str(directory / "control.sock")}, home) as ours:
+                rows = words(ours, home)
         report.write(
             "dictation_words",
             rows,
@@ -73,6 +76,16 @@ def dictate(environ: Mapping[str, str], *arguments: str) -> str:
     """Run `sttctl dictate`."""
     command = [str(STTCTL), "dictate", *arguments]
     return subprocess.run(command, env=dict(environ), check=True, capture_output=True, text=True).stdout
+
+
+@contextmanager
+def agent(environ: dict[str, str], home: Path) -> Iterator[dict[str, str]]:
+    """The environment of an agent, which the first press starts; it leaves at the end."""
+    try:
+        yield environ
+    finally:
+        dictate(environ, "quit")
+        wait_for(lambda: not (home / "sttd-dictate.sock").exists(), "the agent does not leave")
 
 
 def cpu_of(environ: Mapping[str, str], *arguments: str) -> float:
@@ -108,8 +121,6 @@ def presses(environ: Mapping[str, str], home: Path) -> list[dict[str, object]]:
                     agent.sendall(b"start\n")
                     agent.recv(4096)
             found.append(1000 * (time.perf_counter() - began))
-    dictate(environ, "quit")
-    wait_for(lambda: not (home / "sttd-dictate.sock").exists(), "the agent does not leave")
     first = {
         "press": "the first one, which starts the agent",
         "p50_ms": round(first_ms),
@@ -135,7 +146,6 @@ def words(environ: Mapping[str, str], home: Path) -> list[dict[str, object]]:
         letters.append(1000 * first_s)
         ends.append(1000 * end_s)
         wrong, said, taken_back = wrong + errors, said + count, taken_back + back
-    dictate(environ, "quit")
     first, end = percentiles(letters), percentiles(ends)
     return [
         {
