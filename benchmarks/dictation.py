@@ -37,24 +37,26 @@ def main(options: Options) -> None:
     with tempfile.TemporaryDirectory() as folder, x_server() as display:
         home = Path(folder)
         environ = {
-            **{
-                name: value for name, value in os.environ.items() if not name.startswith(("STTD_", "WAYLAND_", "DBUS_"))
-            },
+            **{name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)},
             **microphone(home, room_noise_bytes(1.0)),
             "DISPLAY": display,
             "XDG_RUNTIME_DIR": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
         }
-        with load.daemon("--model", "fake") as directory:
-            with agent({**environ, "STTD_SOCKET": str(directory / "control.sock")}, home) as ours:
-                rows = presses(ours, home)
+        with load.daemon("--model", "fake") as directory, agent(environ, directory, home) as ours:
+            rows = presses(ours, home)
         report.write(
-            "dictation_press", rows, {"measures": "start of the program → the agent has opened the microphone"}
+            "dictation_press",
+            rows,
+            {
+                "measures": "start of the program → the agent has opened the microphone",
+                "cpu": "of the program that was started",
+            },
         )
         model = options.model
         with load.daemon(*model.serve) as directory:
             load.call(directory, "load", preset=model.preset)
-            with agent({**environ, "STTD_SOCKET": str(directory / "control.sock")}, home) as ours:
+            with agent(environ, directory, home) as ours:
                 rows = words(ours, home)
         report.write(
             "dictation_words",
@@ -79,12 +81,13 @@ def dictate(environ: Mapping[str, str], *arguments: str) -> str:
 
 
 @contextmanager
-def agent(environ: dict[str, str], home: Path) -> Iterator[dict[str, str]]:
-    """The environment of an agent, which the first press starts; it leaves at the end."""
+def agent(environ: Mapping[str, str], daemon: Path, home: Path) -> Iterator[dict[str, str]]:
+    """The environment of an agent of this daemon, which the first press starts; it leaves at the end."""
+    ours = {**environ, "STTD_SOCKET": str(daemon / "control.sock")}
     try:
-        yield environ
+        yield ours
     finally:
-        dictate(environ, "quit")
+        dictate(ours, "quit")
         wait_for(lambda: not (home / "sttd-dictate.sock").exists(), "the agent does not leave")
 
 
