@@ -33,7 +33,7 @@ class Seat:
     @property
     def desktop(self) -> str:
         """What the session calls itself, for people."""
-        kind = "Wayland" if self.wayland is not None else "X11" if self.x11 else "no display"
+        kind = "Wayland" if self.wayland is not None else "X11" if self.x11 else "a session without a display"
         name = self.environ.get("XDG_CURRENT_DESKTOP") or self.environ.get("DESKTOP_SESSION") or ""
         return f"{name} ({kind})" if name else kind
 
