@@ -115,6 +115,37 @@ def window(path, environ):
         process.wait(PATIENCE_S)
 
 
+@contextmanager
+def compositor(path):
+    """Sway without a screen, and a terminal in it that writes the lines it is typed to `path`; yields its environment.
+
+    Sway does not run as root, so root runs it as nobody.
+    """
+    need("sway", "foot", "setpriv")
+    home = path.parent
+    config = home / "sway.conf"
+    config.write_text(f"xwayland disable\nexec foot --config=/dev/null sh -c 'cat > {path}'\n")
+    environ = {name: text for name, text in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    environ |= {"XDG_RUNTIME_DIR": str(home), "WLR_BACKENDS": "headless", "WLR_LIBINPUT_NO_DEVICES": "1"}
+    environ |= {"WLR_RENDERER": "pixman", "LC_ALL": "C.UTF-8", "HOME": str(home)}
+    command = ["sway", "-c", str(config)]
+    if os.geteuid() == 0:
+        shutil.chown(home, 65534)
+        command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *command]
+    log = home / "sway.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environ, stdout=output, stderr=output)
+    try:
+        wait_for(lambda: path.exists() or process.poll() is not None, "no terminal opens")
+        if process.poll() is not None:
+            pytest.skip(f"sway does not run here: {log.read_text()[-200:]}")
+        (display,) = home.glob("wayland-?")
+        yield {**environ, "WAYLAND_DISPLAY": display.name}
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
+
+
 def microphone(directory, pcm):
     """Environment in which every recorder plays `pcm`, and the folder of its programs first in PATH."""
     programs = directory / "bin"

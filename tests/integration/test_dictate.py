@@ -3,21 +3,25 @@
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
-from contextlib import aclosing
+import tempfile
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
 import trio
-from sttd_client.dictation.backends import CLIPBOARDS
+from sttd_client.dictation.backends import CLIPBOARDS, lacks_of
 from sttd_client.dictation.hand import PasteHand
 from sttd_client.dictation.seat import look
+from sttd_client.dictation.wayland_hand import WaylandHand
 from sttd_client.dictation.x11_hand import X11Hand
 
 from benchmarks.recordings import as_bytes, read_audio
-from tests.desktop import microphone, need, wait_for, window, x_server
+from tests.desktop import compositor, microphone, need, wait_for, window, x_server
+from tests.logind import until
 from tests.running import PATIENCE_S, RunningDaemon
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +51,29 @@ def test_any_text_is_typed_to_the_letter_on_any_layout(display, tmp_path):
             subprocess.run(["setxkbmap", *layout.split()], env=display, check=True, timeout=PATIENCE_S)
             trio.run(act)
             entry.shows(EVERYTHING * at)
+
+
+def test_any_text_is_typed_into_a_wayland_compositor():
+    async def act(environ):
+        async with aclosing(WaylandHand(environ=environ)) as hand:
+            while not lines():  # a seat without any keyboard: the terminal listens to one only after it saw this one
+                await hand.write("\n")
+                await trio.sleep(0.3)
+            await hand.write(EVERYTHING + "!!")
+            await hand.erase(2)
+            await hand.write("\n")
+            await until(lambda: EVERYTHING in lines())
+
+    def lines():
+        return typed.read_text()
+
+    # Below /tmp and for all to enter, for sway is another user's where the tests are root's.
+    with tempfile.TemporaryDirectory(prefix="sway") as folder:
+        typed = Path(folder, "typed")
+        with compositor(typed) as environ:
+            assert lacks_of(look(environ))["wayland"] == ""
+            trio.run(act, environ)
+            assert lines().lstrip("\n") == EVERYTHING + "\n"
 
 
 def test_letters_are_taken_back_one_by_one(display, tmp_path):
@@ -174,7 +201,7 @@ def test_toggle_starts_and_stops_and_what_is_cancelled_is_not_typed(desk, tmp_pa
         desk.is_idle()
         desk.dictate("--hold", "start")
         desk.dictate("cancel")
-        assert desk.state()["state"] == "idle"
+        desk.is_idle()
         typed = entry.text
         desk.dictate("--once")
         wait_for(lambda: len(entry.text) > len(typed), "after a cancel nothing is typed any more")
@@ -208,3 +235,27 @@ def test_phrases_of_the_user_are_typed_in_place_of_what_is_said(desk, tmp_path):
     with window(tmp_path / "typed", desk.environ) as entry:
         desk.dictate()
         entry.shows("w1 deux w3!")
+
+
+def test_nonsense_on_the_socket_is_answered_and_harms_nobody(desk):
+    desk.dictate("start")
+    nonsense = (
+        b"\xff\n",
+        b"fly\n",
+        b"{}\n",
+        b'{"do": "start", "wish": 7}\n',
+        b'{"do": "start", "wish": {"wings": 2}}\n',
+    )
+    for line in nonsense:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+            agent.settimeout(PATIENCE_S)
+            agent.connect(str(desk.socket))
+            agent.sendall(line)
+            assert json.loads(agent.recv(4096))["error"]["status"] in (1, 2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        agent.settimeout(PATIENCE_S)
+        agent.connect(str(desk.socket))
+        with suppress(ConnectionError):
+            agent.sendall(b"x" * 100_000)
+            assert agent.recv(1) == b""
+    assert desk.state()["state"] == "listening"

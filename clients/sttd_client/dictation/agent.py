@@ -25,14 +25,14 @@ from typing import Any, cast
 import attrs
 import trio
 
-from sttd.errors import AccessError, SttdError
+from sttd.errors import EXIT_FAILED, EXIT_USAGE, AccessError, SttdError
 from sttd.fields import FieldError
 from sttd.wire.schema import dump
 from sttd_client.capture import NoMicrophoneError, recorder
 from sttd_client.ctl.outcome import words_of
 from sttd_client.dictation import seat
 from sttd_client.dictation.backends import HandError
-from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show
+from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show, State
 from sttd_client.dictation.desktop import Desktop
 from sttd_client.dictation.ear import Ear
 from sttd_client.dictation.hand import Hand, hand_of
@@ -84,6 +84,7 @@ class Agent:
     _queued: trio.Event = attrs.field(factory=trio.Event, init=False)
     _watchers: set[trio.MemorySendChannel[Show]] = attrs.field(factory=set, init=False)
     _clients: int = attrs.field(default=0, init=False)
+    _told: State = attrs.field(default="idle", init=False)  # the state as it was shown: letters go before it
     _note: str = attrs.field(default="", init=False)  # why it stopped, until the next start
     _desktop: Desktop = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
@@ -112,7 +113,7 @@ class Agent:
                 peer = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
                 if _UCRED.unpack(peer)[1] == os.geteuid() and self._clients <= CLIENTS:
                     await self._converse(stream)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # who asked does not want to know
         finally:
             self._clients -= 1
@@ -121,33 +122,40 @@ class Agent:
     async def _converse(self, stream: trio.SocketStream) -> None:
         """One request and its answer; with `wait` also what happens until the dictation is over."""
         lines = Lines(stream)
+        line = None
         with trio.move_on_after(_LINE_S):
             line = await lines.next()
-            if line is None:
-                return
-            watch, shows = trio.open_memory_channel[Show](64)
-            try:
-                request = read_request(line)
-                if request["wait"]:
-                    self._watchers.add(watch)
-                answer = await self._obey(request)
-            except (SttdError, FieldError, OSError) as error:
-                message, status = (error.message, 2) if isinstance(error, FieldError) else (words_of(error), 1)
-                if isinstance(error, SttdError):
-                    status = error.row.exit_status
-                answer, request = {"error": {"message": message, "status": status}}, {"wait": False}
-                self._desktop.tell("No dictation", message)  # a key binding has no terminal
+        if line is None:
+            return
+        watch, shows = trio.open_memory_channel[Show](64)
         try:
-            await tell(stream, answer)
+            request = read_request(line)
             if request["wait"]:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._hear_more, lines, nursery.cancel_scope)
-                    async for show in shows:
-                        await tell(stream, {"state": show.state, "note": show.note})
-                        if show.state == "idle":
-                            nursery.cancel_scope.cancel()
+                self._watchers.add(watch)
+            await tell(stream, await self._obey(request))
+            if request["wait"]:
+                await self._report(stream, lines, shows)
+        except (SttdError, FieldError, OSError) as error:
+            status = error.row.exit_status if isinstance(error, SttdError) else EXIT_FAILED
+            message, status = (
+                (error.message, EXIT_USAGE) if isinstance(error, FieldError) else (words_of(error), status)
+            )
+            self._desktop.tell("No dictation", message)  # a key binding has no terminal
+            await tell(stream, {"error": {"message": message, "status": status}})
         finally:
             self._watchers.discard(watch)
+
+    async def _report(self, stream: trio.SocketStream, lines: Lines, shows: trio.MemoryReceiveChannel[Show]) -> None:
+        """Tell who waits what happens, until the dictation is over."""
+        begun = False  # an end that is told before is that of the dictation before
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear_more, lines, nursery.cancel_scope)
+            async for show in shows:
+                begun = begun or show.state == "listening"
+                if begun:
+                    await tell(stream, {"state": show.state, "note": show.note})
+                if begun and show.state == "idle":
+                    nursery.cancel_scope.cancel()
 
     async def _hear_more(self, lines: Lines, scope: trio.CancelScope) -> None:
         """Obey who waits; one that goes away does not want to dictate any more."""
@@ -169,8 +177,9 @@ class Agent:
             self._perform(self._course.cancel(now_s=now_s))
         elif do == "quit":
             self._nursery.start_soon(self._quit)
+        typing = self._course.state == "idle" and self._told != "idle"
         return {
-            "state": self._course.state,
+            "state": "finishing" if typing else self._course.state,
             "types": self._hand.name if self._hand else None,
             "session": bool(self._link and self._link.session),
             "note": self._note,
@@ -196,7 +205,9 @@ class Agent:
         command = await trio.to_thread.run_sync(recorder, wish.device)
         if command is None:
             raise NoMicrophoneError("no program to record with; `sttctl doctor` says what to install")
-        if self._course.state != "listening":
+        if self._course.state == "listening":
+            self._queue.append(Show("listening"))  # for who begins to wait; the course has nothing to do
+        else:
             self._wish, self._hand, self._note, self._command = wish, hand, "", command
             self._link_for(wish)
         self._perform(self._course.start(partial(self._typist, wish, known), once=wish.once, now_s=now_s))
@@ -345,7 +356,7 @@ class Agent:
         await self._hand.write(text)
 
     def _show(self, show: Show) -> None:
-        self._note = show.note or self._note
+        self._told, self._note = show.state, show.note or self._note
         self._desktop.show(show, wish=self._wish, types=self._hand.name if self._hand else "nothing")
         for watcher in list(self._watchers):
             with suppress(trio.WouldBlock, trio.BrokenResourceError):

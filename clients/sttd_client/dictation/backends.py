@@ -1,8 +1,8 @@
 """The programs that can type for another program: what each needs, and what it is to be told.
 
 Decides only; `hand` runs what is decided here. Text goes in by standard input, so that no list of processes shows it.
-What works without the right to be a keyboard comes first, pasting comes last. For X11 there is `x11`; xdotool is for
-comparison, and loses letters on a busy machine.
+What works without the right to be a keyboard comes first, pasting comes last. `wayland` and `x11` are no programs but
+hands of their own: wtype and xdotool do the same from outside, and lose or double letters on a busy machine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from sttd_client.dictation.seat import Seat
+from sttd_client.dictation.wayland import MANAGER
 
 _BATCH = 100  # Backspaces in one command; a command line is bounded
 _PACE_MS = 12  # between the keys of xdotool: with less, programs under load lose letters (its own default)
@@ -60,11 +61,7 @@ class Clipboard:
 
 
 def _wtype_lacks(seat: Seat) -> str:
-    if seat.wayland is None:
-        return "there is no Wayland compositor"
-    if "zwp_virtual_keyboard_manager_v1" not in seat.wayland:
-        return "the compositor lets no program be a keyboard (GNOME and KDE do not)"
-    return "" if seat.program("wtype") else "wtype is not installed"
+    return _wayland_lacks(seat) or ("" if seat.program("wtype") else "wtype is not installed")
 
 
 def _wtype_press(keys: str, count: int) -> list[Step]:
@@ -136,7 +133,6 @@ BACKENDS: Mapping[str, Backend] = {
             lacks=_wtype_lacks,
             write=lambda text: [Step(("wtype", "-"), text.encode())],
             press=_wtype_press,
-            advice="for Sway, Hyprland, river and other wlroots desktops: install wtype",
         ),
         Backend(
             name="xdotool",
@@ -198,7 +194,7 @@ CLIPBOARDS: tuple[Clipboard, ...] = (
     ),
 )
 
-NAMES = ("wtype", "x11", "dotool", "ydotool", "xdotool", "clipboard")  # what `--type` takes, best first
+NAMES = ("wayland", "x11", "wtype", "dotool", "ydotool", "xdotool", "clipboard")  # what `--type` takes, best first
 
 
 def clipboard_of(seat: Seat) -> Clipboard | None:
@@ -208,10 +204,17 @@ def clipboard_of(seat: Seat) -> Clipboard | None:
 
 def lacks_of(seat: Seat) -> dict[str, str]:
     """What each way to type lacks in a session, best first; "" where it works."""
-    lacks = {name: _x11_lacks(seat) if name == "x11" else BACKENDS[name].lacks(seat) for name in NAMES[:-1]}
+    lacks = {"wayland": _wayland_lacks(seat), "x11": _x11_lacks(seat)}
+    lacks |= {name: BACKENDS[name].lacks(seat) for name in NAMES if name in BACKENDS}
     if clipboard_of(seat) is None:
         return lacks | {"clipboard": "no program for the clipboard: wl-clipboard, xclip or xsel"}
     return lacks | {"clipboard": "" if "" in lacks.values() else "nothing that could press Ctrl+V"}
+
+
+def _wayland_lacks(seat: Seat) -> str:
+    if seat.wayland is None:
+        return "there is no Wayland compositor"
+    return "" if MANAGER in seat.wayland else "the compositor lets no program be a keyboard (GNOME and KDE do not)"
 
 
 def _x11_lacks(seat: Seat) -> str:

@@ -31,7 +31,7 @@ from sttd_client.dictation.page import Page
 from sttd_client.dictation.typist import Erase, Halt, Typist, Write
 from sttd_client.events import Event, Final, Interim, Reconnected
 
-FINISH_S = 20.0  # a final on a slow machine takes 5 s; chosen
+FINISH_S = 60.0  # chosen: a final takes a second; on a machine that is overloaded it may take thirty (measured)
 SILENT_S = 120.0  # chosen: a forgotten microphone is worse than one more key
 GOES_ON_S = 30.0  # chosen: after that the cursor is likely to be elsewhere
 

@@ -14,6 +14,7 @@ import trio
 
 from sttd_client.dictation.backends import BACKENDS, Backend, Clipboard, HandError, Step, clipboard_of, lacks_of
 from sttd_client.dictation.seat import Seat
+from sttd_client.dictation.wayland_hand import WaylandHand
 from sttd_client.dictation.x11_hand import X11Hand
 
 _RUN_S = 5.0  # for the start of a program on a busy machine; chosen
@@ -170,4 +171,6 @@ def hand_of(seat: Seat, *, wanted: str | None, paste_keys: str) -> Hand:
 
 
 def _hand(name: str, seat: Seat) -> Hand:
+    if name == "wayland":
+        return WaylandHand(environ=seat.environ)
     return X11Hand(environ=seat.environ) if name == "x11" else ToolHand(backend=BACKENDS[name], seat=seat)

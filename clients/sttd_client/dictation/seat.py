@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 
+from sttd_client.dictation.wayland import HELLO, Events
+
 LOOK_S = 1.0  # a display that does not answer in this time will not take typed text either
-_MAX_REPLY_BYTES = 1 << 16  # of a compositor's list: real ones have 60 entries of 50 bytes
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +33,7 @@ class Seat:
     @property
     def desktop(self) -> str:
         """What the session calls itself, for people."""
-        kind = "Wayland" if self.wayland is not None else "X11" if self.x11 else "no display"
+        kind = "Wayland" if self.wayland is not None else "X11" if self.x11 else "a session without a display"
         name = self.environ.get("XDG_CURRENT_DESKTOP") or self.environ.get("DESKTOP_SESSION") or ""
         return f"{name} ({kind})" if name else kind
 
@@ -54,41 +54,17 @@ def _wayland_interfaces(environ: Mapping[str, str]) -> frozenset[str] | None:
     name, runtime = environ.get("WAYLAND_DISPLAY"), environ.get("XDG_RUNTIME_DIR", "")
     if not name:
         return None
-    get_registry = struct.pack("=IHHI", 1, 1, 12, 2)  # wl_display is object 1, the registry shall be 2
-    sync = struct.pack("=IHHI", 1, 0, 12, 3)  # the callback 3 comes after all globals
-    data = b""
+    events = Events()
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as display:
             display.settimeout(LOOK_S)
             display.connect(str(Path(runtime, name)))
-            display.sendall(get_registry + sync)
-            while len(data) < _MAX_REPLY_BYTES:
-                names, done = read_globals(data)
-                if done or not (more := display.recv(4096)):
-                    return names
-                data += more
-    except (OSError, ValueError):
+            display.sendall(HELLO)
+            while not events.greeted and (data := display.recv(4096)):
+                events.feed(data)
+    except OSError:
         return None
-    return names
-
-
-def read_globals(data: bytes) -> tuple[frozenset[str], bool]:
-    """The interfaces that a registry told, and whether that was all. Raises ValueError for what is no Wayland."""
-    found: list[str] = []
-    at = 0
-    while at + 8 <= len(data):
-        sender, code, size = struct.unpack_from("=IHH", data, at)
-        if size < 8:
-            raise ValueError("a Wayland message has eight bytes at least")
-        if at + size > len(data):
-            break
-        if sender == 3:
-            return frozenset(found), True
-        if sender == 2 and code == 0 and size >= 16:
-            (length,) = struct.unpack_from("=I", data, at + 12)
-            found.append(data[at + 16 : at + 16 + min(length, size - 16)].split(b"\0")[0].decode(errors="replace"))
-        at += size
-    return frozenset(found), False
+    return frozenset(events.globals_)
 
 
 def _x_answers(environ: Mapping[str, str]) -> bool:

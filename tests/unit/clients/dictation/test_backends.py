@@ -1,12 +1,11 @@
 """What types where, and what it is told."""
 
 import socket
-import struct
 
 import pytest
 from sttd_client.dictation.backends import BACKENDS, NAMES, HandError, lacks_of
 from sttd_client.dictation.hand import hand_of
-from sttd_client.dictation.seat import Seat, look, read_globals
+from sttd_client.dictation.seat import Seat, look
 
 KEYBOARD = frozenset({"wl_seat", "zwp_virtual_keyboard_manager_v1"})
 
@@ -32,12 +31,13 @@ def test_what_works_is_found_by_looking(seat):
     assert working(seat()) == []
     assert working(seat(x11=True)) == ["x11"]
     assert working(seat("wtype", "xdotool", "xclip", x11=True)) == ["x11", "xdotool", "clipboard"]
-    assert working(seat("wtype", "wl-copy", wayland=KEYBOARD)) == ["wtype", "clipboard"]
+    assert working(seat("wtype", "wl-copy", wayland=KEYBOARD)) == ["wayland", "wtype", "clipboard"]
 
 
 def test_what_lacks_is_said(seat):
     gnome = lacks_of(seat("wtype", "xdotool", wayland=frozenset({"wl_seat"}), x11=True))
     assert list(gnome) == list(NAMES)
+    assert "GNOME" in gnome["wayland"]
     assert "GNOME" in gnome["wtype"]
     assert "old X programs" in gnome["x11"]
     assert "not installed" in gnome["dotool"]
@@ -70,25 +70,6 @@ def test_backspaces_come_in_bounded_commands():
 def test_new_lines_of_dotool_are_keys():
     (step,) = BACKENDS["dotool"].write("one\n\ntwo")
     assert step.stdin == b"type one\nkey enter\n\nkey enter\ntype two\n"
-
-
-def wayland_global(number, name):
-    text = name.encode() + b"\0"
-    padded = text + bytes(-len(text) % 4)
-    body = struct.pack("=II", number, len(text)) + padded + struct.pack("=I", 1)
-    return struct.pack("=IHH", 2, 0, 8 + len(body)) + body
-
-
-def test_the_interfaces_of_a_compositor_are_read_in_any_pieces():
-    data = b"".join(wayland_global(number, name) for number, name in enumerate(sorted(KEYBOARD)))
-    done = data + struct.pack("=IHHI", 3, 0, 12, 1)
-    assert read_globals(done) == (KEYBOARD, True)
-    for cut in range(len(done)):
-        names, complete = read_globals(done[:cut])
-        assert names <= KEYBOARD
-        assert not complete
-    with pytest.raises(ValueError, match="eight"):
-        read_globals(struct.pack("=IHH", 2, 0, 0))
 
 
 def test_a_display_that_does_not_answer_is_none(tmp_path):
