@@ -33,7 +33,7 @@ from sttd.engine.process.audio import Room
 from sttd.engine.process.channel import Channel, ClosedError
 from sttd.engine.process.wire import HYPOTHESIS, INFO, PLACED, ModelInfo, Placed, WireError, write_result
 from sttd.errors import ModelError, SttdError
-from sttd.host import logs
+from sttd.host import logs, privacy
 from sttd.options import MAX_WORKERS
 
 log = logs.get(__name__)
@@ -98,8 +98,10 @@ def _serve(control: Channel) -> NoReturn:
     while True:
         message, descriptors = control.receive_with_descriptors(2 * MAX_WORKERS)
         match message:
-            case ["hello", factory, arguments, modules, level, log_format]:
+            case ["hello", factory, arguments, modules, level, log_format, private]:
                 logs.configure(level=level, format=log_format)
+                if private:  # as the daemon is
+                    privacy.keep_memory()
                 backend = _backend(factory, arguments)
                 for name in modules:
                     # What is missing, `load` says better.

@@ -28,6 +28,7 @@ from sttd.engine.process.audio import Room
 from sttd.engine.process.channel import Channel, ClosedError, channel_pair
 from sttd.engine.process.wire import INFO, ModelInfo, WireError
 from sttd.errors import ModelError, SttdError, from_map
+from sttd.host import privacy
 
 _REAP_S: Final = 5.0  # chosen: a killed process is gone in milliseconds, unless its driver holds it
 
@@ -245,5 +246,6 @@ def spawn(recipe: Recipe, *, log_format: str) -> Worker:
     worker = Worker(recipe, process, control, writer)
     level = logging.getLevelName(logging.getLogger("sttd").getEffectiveLevel()).lower()
     with contextlib.suppress(DiedError):  # `load` will see it
-        worker._say(["hello", recipe.factory, dict(recipe.arguments), list(recipe.libraries), level, log_format])
+        what = recipe.factory, dict(recipe.arguments), list(recipe.libraries)
+        worker._say(["hello", *what, level, log_format, privacy.keeps_memory()])
     return worker
