@@ -82,8 +82,8 @@ class Stranger:
 def _events(data):
     """The JSON objects in what was received."""
     text, decoder = data.decode(errors="replace"), json.JSONDecoder()
-    at = text.find("{")
+    at = text.find('{"')  # a length may be a brace, too
     while at >= 0:
         event, end = decoder.raw_decode(text, at)
         yield event
-        at = text.find("{", end)
+        at = text.find('{"', end)

@@ -237,7 +237,7 @@ class Session:
     async def _flush(self) -> None:
         """Wait until all that was said is with the kernel, or kept for the next connection."""
         await trio.lowlevel.checkpoint()
-        while self._is_alive() and self._resuming.phase is Phase.OPEN and self._resuming.unwritten:
+        while self._resuming.unwritten and self._is_alive() and self._resuming.phase is Phase.OPEN:
             await self._changed.wait()
 
     async def _read(self) -> None:

@@ -100,26 +100,31 @@ def _no_place(directory: Path, exc: OSError) -> AccessError:
     return AccessError(f"{directory}: {exc.strerror}; use --runtime-dir DIR for another place")
 
 
-def _check_owner(directory: Path) -> None:
+def _refusal(directory: Path) -> AccessError | None:
     """Whoever may write there can put sockets of his own in place of the daemon's, and hear what others say."""
     try:
         found = directory.stat()
     except OSError as exc:
-        raise _no_place(directory, exc) from None
+        return _no_place(directory, exc)
     if found.st_uid not in (0, os.geteuid()):
-        raise AccessError(f"{directory} belongs to another user, who could listen in; use --runtime-dir DIR")
+        return AccessError(f"{directory} belongs to another user, who could listen in; use --runtime-dir DIR")
     if found.st_mode & stat.S_IWOTH:
-        raise AccessError(f"{directory} can be written by everybody, who could listen in; use --runtime-dir DIR")
+        return AccessError(f"{directory} can be written by everybody, who could listen in; use --runtime-dir DIR")
+    return None
 
 
 def _lock_file(directory: Path) -> int:
-    """The lock of a directory, taken, with this process's id in it."""
-    _check_owner(directory)
+    """The lock of a directory, taken, with this process's id in it.
+
+    Whose directory it is matters less than that a daemon is there already, so that is told first.
+    """
+    refusal = _refusal(directory)
+    # Not through a link: what it leads to would be overwritten. Nor for ever, where it is a pipe.
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        # Not through a link: what it leads to would be overwritten.
-        lock = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock = os.open(directory / _LOCK, flags if refusal else flags | os.O_CREAT, 0o600)
     except OSError as exc:
-        raise _no_place(directory, exc) from None
+        raise refusal or _no_place(directory, exc) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -128,6 +133,9 @@ def _lock_file(directory: Path) -> int:
         raise OverloadedError(
             f"another sttd (pid {holder}) serves {directory}; stop it, or use --runtime-dir DIR"
         ) from None
+    if refusal:
+        os.close(lock)
+        raise refusal
     os.ftruncate(lock, 0)
     os.write(lock, str(os.getpid()).encode())
     return lock

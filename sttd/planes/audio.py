@@ -311,6 +311,8 @@ class _Connection:
                         self.speaker.progress()
                     answer = self.talk.receive(message)
                     await self._obey(session, answer if self._seat is None else self._seat.hear(message, answer))
+                    if self._seat is not None:
+                        await self._seat.acknowledged()
         except ConnectionClosed as closed:
             if self._seat is not None:
                 self._seat.closed(closed.reason)

@@ -124,6 +124,7 @@ class Seat:
     all_written: bool = attrs.field(default=False, init=False)  # the last event is on its way
     doubted: trio.Event = attrs.field(factory=trio.Event, init=False)  # whether the client got its token
     _ack_due: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _ack_taken: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
     def machine(self) -> Resuming:
@@ -147,7 +148,15 @@ class Seat:
         """The fields of the next `ack`, once it is due."""
         await self._ack_due.wait()
         self._ack_due = trio.Event()
-        return self.machine.ack()
+        fields = self.machine.ack()
+        self._ack_taken.set()
+        self._ack_taken = trio.Event()
+        return fields
+
+    async def acknowledged(self) -> None:
+        """Wait until the `ack` that is due is on its way: none covers more than a second, however fast a client is."""
+        while self.machine.ack_due:
+            await self._ack_taken.wait()
 
     def prove(self) -> None:
         """The client has got what it was told when it attached."""

@@ -53,7 +53,8 @@ class Rests:
 
     def until(self, size_bytes: int, *, period_s: float, calm: bool, now: float) -> float:
         """When to read next, after a read of so much; `period_s` is how long it took for each message to come."""
-        self._reads = 1 + self._reads * max(0.0, 1 - (now - self._counted_at) / _LATELY_S)
+        lately = now - self._counted_at
+        self._reads = 1 + (self._reads * (1 - lately / _LATELY_S) if 0 <= lately < _LATELY_S else 0)
         self._counted_at = now
         rest_s = _CALM_REST_S if calm else _REST_S if self._reads > _READS_A_SECOND * _LATELY_S else 0.0
         return now + rest_s if period_s < rest_s and size_bytes <= _SMALL_BYTES else 0.0
