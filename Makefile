@@ -34,7 +34,7 @@ check: $(VENV)/.dev  ## ruff, mypy strict, import contracts
 	$(BIN)/lint-imports --no-cache
 
 test: check  ## everything that needs no GPU; models are fetched once, or their tests skipped
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=25
 
 lock:            ## newer releases of what sttd needs, with their hashes; run the tests after it
 	scripts/make-lock

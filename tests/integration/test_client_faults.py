@@ -26,7 +26,7 @@ from tests.running import PATIENCE_S, RunningDaemon, read_to_end, start
 SECONDS = 3  # of audio that a client sends in one go
 START = json.dumps({"op": "start", "model": "fake", **TOLD}).encode()
 FORM = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n' + wav(NOISE * SECONDS)
-AT_ONCE = 2000
+AT_ONCE = 1000
 
 
 @attrs.frozen
