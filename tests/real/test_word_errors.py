@@ -35,6 +35,12 @@ MODELS = tuple(SPEAKERS)
 pytestmark = pytest.mark.real
 
 
+@pytest.fixture(params=["tiny.en", pytest.param("base", marks=pytest.mark.slow)])
+def model(request):
+    """The name of each model in turn; `base` takes more than a minute."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
 def clips(testdata):
     return english(testdata)
@@ -117,6 +123,7 @@ def test_live_and_offline(model, live, offline, clips):
     assert above <= ALLOWED_POINTS + CHANCE_POINTS, apart
 
 
+@pytest.mark.slow
 def test_live_and_offline_of_all_models(live, offline, clips):
     heard = [text for model in MODELS for text in live(model)]
     reference = [text for model in MODELS for text in offline(model)]
