@@ -102,7 +102,7 @@ def report(
         total_s: what all of the demo took, with the start of the daemon and a download.
     """
     heard = "" if run.truth else ", as heard"
-    lines = [("finals", f"{len(run.finals)}" + (f" for {len(run.truth)} utterances" if run.truth else ""))]
+    lines = [("finals", f"{len(run.finals)}" + (f" for {len(run.truth)} phrases" if run.truth else ""))]
     if run.truth:
         right, said = run.words_right()
         lines.append(("words right", f"{right} of {said}"))

@@ -56,7 +56,7 @@ def reported(run, **changes):
 def test_the_report_says_it_all(run):
     text = reported(run, status={"models": {"process_rss_bytes": 100 << 20}})
     assert text.splitlines() == [
-        "finals       2 for 3 utterances",
+        "finals       2 for 3 phrases",
         "words right  5 of 6",
         "first words  p50 0.75 s, max 1.00 s after the speech began",
         "final text   p50 0.50 s, max 0.60 s after the speech ended",
