@@ -227,7 +227,8 @@ class ProcessModel:
             wait_s = max(0.0, self._next_start - time.monotonic())
             if time.monotonic() + wait_s >= until:
                 raise TimeoutError
-            time.sleep(wait_s)
+            if self._closed.wait(wait_s):
+                raise ModelError("the model was given up")
             self._useless += 1
             again_s = min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** (self._useless - 1))
             self._next_start = time.monotonic() + again_s

@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from unittest.mock import Mock
 
 import attrs
 import numpy as np
@@ -317,6 +318,19 @@ def test_starts_that_are_no_use_come_ever_later(crew, monkeypatch):
     assert texts(model.decode([item()], waiters=Waiting(patience=0.01))) == ["decode_failed"]
     assert len(starts) == STARTS, "they could not wait"
     assert crew.restarts == 1, "one process died"
+
+
+def test_who_waits_for_a_start_does_not_keep_a_model_that_is_freed(crew):
+    worker, start = Mock(alive=False, culprit=None, reason="SIGKILL"), Mock()
+    model = ProcessModel(preset="x", worker=worker, info=None, start=start, planner=None, crew=crew)
+    model._next_start = time.monotonic() + 10 * PATIENCE_S
+    with ThreadPoolExecutor(2) as threads:
+        decode = threads.submit(model.decode, [item()])
+        eventually(model._mending.locked)
+        threads.submit(model.close).result(PATIENCE_S)
+        assert texts(decode.result(PATIENCE_S)) == ["decode_failed"]
+    assert worker.close.called
+    assert not start.called
 
 
 def test_more_audio_than_a_call_may_have_is_refused_before_anything_is_sent(load):
