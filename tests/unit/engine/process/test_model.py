@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from sttd.engine.process.backend import IsolatedBackend
 from sttd.engine.process.crew import Crew
 from sttd.engine.process.model import STARTS, ProcessModel
 from sttd.errors import DecodeError, ModelError
+from sttd.host import privacy
 from tests.unit.engine.process.doubles import DoubleBackend
 
 PATIENCE_S = 300.0
@@ -109,6 +111,13 @@ def test_it_hears_the_same_elsewhere_and_answers_for_itself(load):
     assert (model.device, model.workers, model.parkable, model.park()) == ("cpu", 2, False, False)
     assert model.batch_key(batch[0]) is Effort.FULL
     assert model.max_batch(Effort.FULL) == here.max_batch(Effort.FULL)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_process_has_a_core_where_the_daemon_has_one(load, monkeypatch, kept):
+    monkeypatch.setattr(privacy, "keeps_memory", lambda: kept)
+    limits = (0, 0) if kept else resource.getrlimit(resource.RLIMIT_CORE)
+    assert texts(load().decode([item(prompt="core")])) == [f"{kept} {limits}"]
 
 
 def test_the_process_asks_and_tells_those_who_wait(load):
