@@ -212,7 +212,10 @@ class ProcessModel:
         try:
             self._living(time.monotonic() + _MEND_S)
         except (TimeoutError, SttdError, OSError) as error:
-            log.error("the engine does not come back", preset=self.preset, reason=str(error) or type(error).__name__)
+            if not self._closed.is_set():
+                log.error(
+                    "the engine does not come back", preset=self.preset, reason=str(error) or type(error).__name__
+                )
 
     def _living(self, until: float) -> Worker:
         """A process with the model; a new one where it died. Raises ModelError, TimeoutError, OSError."""

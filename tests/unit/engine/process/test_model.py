@@ -329,17 +329,19 @@ def test_starts_that_are_no_use_come_ever_later(crew, monkeypatch):
     assert crew.restarts == 1, "one process died"
 
 
-def test_who_waits_for_a_start_does_not_keep_a_model_that_is_freed(crew):
+def test_who_waits_for_a_start_does_not_keep_a_model_that_is_freed(crew, caplog):
     worker, start = Mock(alive=False, culprit=None, reason="SIGKILL"), Mock()
     model = ProcessModel(preset="x", worker=worker, info=None, start=start, planner=None, crew=crew)
     model._next_start = time.monotonic() + 10 * PATIENCE_S
-    with ThreadPoolExecutor(2) as threads:
-        decode = threads.submit(model.decode, [item()])
+    with ThreadPoolExecutor(3) as threads:
+        decode, mend = threads.submit(model.decode, [item()]), threads.submit(model.mend)
         eventually(model._mending.locked)
         threads.submit(model.close).result(PATIENCE_S)
         assert texts(decode.result(PATIENCE_S)) == ["decode_failed"]
+        mend.result(PATIENCE_S)
     assert worker.close.called
     assert not start.called
+    assert "does not come back" not in caplog.text, "nobody wants it back"
 
 
 def test_more_audio_than_a_call_may_have_is_refused_before_anything_is_sent(load):
