@@ -536,7 +536,8 @@ class Turn:
             keep="" if locked or interim or file else self.stable_text,
             keep_margin=math.inf if options.lock_stable else self.tuning.keep_margin,
         )
-        recording = f"{self.session}/{self.number}"
+        # With a lead the recording begins elsewhere; how much of one fits depends on how long the utterance is by now.
+        ahead = "" if before is None else f" behind {before[1].samples}"
         if job_class is JobClass.FINAL and file:
             job_class = JobClass.FILE
         return Submit(
@@ -546,8 +547,8 @@ class Turn:
             item=DecodeItem(
                 samples=samples if before is None else before[0],
                 options=decode,
-                # A window of a file is decoded once. With a lead the recording begins elsewhere.
-                recording=None if file else recording if before is None else f"{recording} with its lead",
+                # A window of a file is decoded once.
+                recording=None if file else f"{self.session}/{self.number}{ahead}",
                 complete=complete,
                 lead=None if before is None else before[1],
             ),

@@ -25,7 +25,7 @@ def float_tensors(path: Path) -> dict[str, Samples]:
     """
     try:
         return dict(_tensors(memoryview(path.read_bytes())))
-    except (IndexError, ValueError) as error:
+    except (IndexError, KeyError, ValueError) as error:
         raise ValueError(f"{path.name} is no whole ONNX file: {error}") from error
 
 

@@ -31,8 +31,8 @@ class Channel:
     def send(self, message: Sequence[Any], *, descriptors: Sequence[int] = ()) -> None:
         """Write a message, with descriptors for the other side. Blocks for as long as that does not read."""
         data = memoryview(pack(message))
-        self.socket.settimeout(None)
         try:
+            self.socket.settimeout(None)
             sent = socket.send_fds(self.socket, [data], list(descriptors)) if descriptors else 0
             self.socket.sendall(data[sent:])
         except OSError as error:

@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import pickle
-import resource
 import select
 import signal
 import socket
@@ -71,12 +70,11 @@ def _hang_on(lifeline: int) -> None:
 
 
 def _settle_in() -> None:
-    """Limits and signals of the process."""
+    """Signals of the process, and its place where memory runs out."""
     # The daemon is asked to stop by these, and some ways to send them reach everything that it has started: what is
     # being said then still gets its final.
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio
     score = Path("/proc/self/oom_score_adj")
     with contextlib.suppress(OSError):  # not where /proc may not be written
         score.write_text(str(max(_OOM_SCORE, int(score.read_text()))))

@@ -212,7 +212,10 @@ class ProcessModel:
         try:
             self._living(time.monotonic() + _MEND_S)
         except (TimeoutError, SttdError, OSError) as error:
-            log.error("the engine does not come back", preset=self.preset, reason=str(error) or type(error).__name__)
+            if not self._closed.is_set():
+                log.error(
+                    "the engine does not come back", preset=self.preset, reason=str(error) or type(error).__name__
+                )
 
     def _living(self, until: float) -> Worker:
         """A process with the model; a new one where it died. Raises ModelError, TimeoutError, OSError."""
@@ -227,7 +230,8 @@ class ProcessModel:
             wait_s = max(0.0, self._next_start - time.monotonic())
             if time.monotonic() + wait_s >= until:
                 raise TimeoutError
-            time.sleep(wait_s)
+            if self._closed.wait(wait_s):
+                raise ModelError("the model was given up")
             self._useless += 1
             again_s = min(MOST_WAIT_S, FIRST_WAIT_S * 2 ** (self._useless - 1))
             self._next_start = time.monotonic() + again_s

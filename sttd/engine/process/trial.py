@@ -51,7 +51,6 @@ class Trial:
 
     count: int
     failed: set[int] = attrs.field(factory=set, init=False)
-    deaths: int = attrs.field(default=0, init=False)
     _done: set[int] = attrs.field(factory=set, init=False)
     _suspects: set[int] = attrs.field(factory=set, init=False)
     _strikes: Counter[int] = attrs.field(factory=Counter, init=False)
@@ -74,7 +73,6 @@ class Trial:
 
     def died(self, tried: Try, fate: Fate) -> None:
         """The process died before it had answered all of this."""
-        self.deaths += 1
         open_items = [index for index in tried.items if index not in self._done]
         if fate is Fate.BYSTANDER:
             return

@@ -12,7 +12,7 @@ Rules:
 
 | from the daemon | answered by |
 |---|---|
-| `hello`, how to make the backend, libraries to import, level and format of the log | `ready` |
+| `hello`, how to make the backend, libraries to import, level and format of the log, whether cores are off | `ready` |
 | `load`, preset, threads, workers; with the descriptors of the lines | `loaded`, or `failed` with an error |
 | `park`, `unpark` | `loaded` with what is so now, or `failed` |
 | `decode`, items; on a line | any number of `tell`, `gone`, `hurry`; then `results` |

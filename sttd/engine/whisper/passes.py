@@ -69,6 +69,7 @@ def _joined(first: Hypothesis, rest: Hypothesis, *, at_s: float) -> Hypothesis:
         compression_ratio=max(first.compression_ratio, rest.compression_ratio),
         temperature=max(first.temperature, rest.temperature),
         certainties=certainties,
+        ending=rest.ending,
     )
 
 

@@ -738,6 +738,20 @@ def test_so_is_a_speculation_and_its_words_are_on_the_clock_of_the_session():
     assert utterance.final.words[0].start_s == 2.0
 
 
+def test_a_lead_that_fits_no_longer_makes_another_recording():
+    first = second()
+    first.close(2.8)
+    first.decoded(FINAL, "what your country", seconds=2.8)
+    utterance = Spoken(options=first.options, context=first.context, number=3, start_s=5.6)
+    utterance.lease()
+    for end_s in (7.0, 7.4, 9.0):
+        utterance.pause(end_s)
+        utterance.resume()
+    short, longer, long = (submit.item for submit in utterance.all(Submit) if submit.job_class is SPECULATIVE)
+    assert short.lead == longer.lead != long.lead
+    assert short.recording == longer.recording != long.recording
+
+
 @pytest.mark.parametrize(
     "where",
     [

@@ -108,7 +108,8 @@ def test_a_file_that_is_torn_or_another_network_is_not_taken(package):
     file.write_bytes(b"")
     with pytest.raises(ValueError, match="another network than Silero v6"):
         SileroModel().load()
-    for torn in (b"\x3a\xff", b"\x3a\x05\x2a", b"\xff", b"\x3f"):
+    nameless = b"\x3a\x06\x2a\x04\x10\x01\x4a\x00"
+    for torn in (b"\x3a\xff", b"\x3a\x05\x2a", b"\xff", b"\x3f", nameless):
         file.write_bytes(torn)
         with pytest.raises(ValueError, match="no whole ONNX file"):
             SileroModel().load()

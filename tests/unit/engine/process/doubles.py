@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import time
 
@@ -13,6 +14,7 @@ from sttd.core.types import Hypothesis
 from sttd.engine.contract import NOBODY, EngineLostError, Recipe, Unfinished
 from sttd.engine.fake import FakeBackend, FakeModel, FakeOptions
 from sttd.errors import ModelError
+from sttd.host import privacy
 
 LIBC = ctypes.PyDLL(None)  # its calls keep the interpreter's lock, as the worst of libraries do
 
@@ -31,6 +33,9 @@ class DoubleModel(FakeModel):
                 signal.raise_signal(signal.SIGSEGV)
             case ["pid"]:
                 return [Hypothesis(text=str(os.getpid())) for _ in batch]
+            case ["core"]:
+                limits = resource.getrlimit(resource.RLIMIT_CORE)
+                return [Hypothesis(text=f"{privacy.keeps_memory()} {limits}") for _ in batch]
             case ["odd"]:
                 return [Hypothesis(text="odd", segments="no segments"), 3, *super().decode(batch[2:])]
             case ["lose", path] if os.path.exists(path):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from unittest.mock import Mock
 
 import attrs
 import numpy as np
@@ -25,6 +27,7 @@ from sttd.engine.process.backend import IsolatedBackend
 from sttd.engine.process.crew import Crew
 from sttd.engine.process.model import STARTS, ProcessModel
 from sttd.errors import DecodeError, ModelError
+from sttd.host import privacy
 from tests.unit.engine.process.doubles import DoubleBackend
 
 PATIENCE_S = 300.0
@@ -108,6 +111,13 @@ def test_it_hears_the_same_elsewhere_and_answers_for_itself(load):
     assert (model.device, model.workers, model.parkable, model.park()) == ("cpu", 2, False, False)
     assert model.batch_key(batch[0]) is Effort.FULL
     assert model.max_batch(Effort.FULL) == here.max_batch(Effort.FULL)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_process_has_a_core_where_the_daemon_has_one(load, monkeypatch, kept):
+    monkeypatch.setattr(privacy, "keeps_memory", lambda: kept)
+    limits = (0, 0) if kept else resource.getrlimit(resource.RLIMIT_CORE)
+    assert texts(load().decode([item(prompt="core")])) == [f"{kept} {limits}"]
 
 
 def test_the_process_asks_and_tells_those_who_wait(load):
@@ -317,6 +327,21 @@ def test_starts_that_are_no_use_come_ever_later(crew, monkeypatch):
     assert texts(model.decode([item()], waiters=Waiting(patience=0.01))) == ["decode_failed"]
     assert len(starts) == STARTS, "they could not wait"
     assert crew.restarts == 1, "one process died"
+
+
+def test_who_waits_for_a_start_does_not_keep_a_model_that_is_freed(crew, caplog):
+    worker, start = Mock(alive=False, culprit=None, reason="SIGKILL"), Mock()
+    model = ProcessModel(preset="x", worker=worker, info=None, start=start, planner=None, crew=crew)
+    model._next_start = time.monotonic() + 10 * PATIENCE_S
+    with ThreadPoolExecutor(3) as threads:
+        decode, mend = threads.submit(model.decode, [item()]), threads.submit(model.mend)
+        eventually(model._mending.locked)
+        threads.submit(model.close).result(PATIENCE_S)
+        assert texts(decode.result(PATIENCE_S)) == ["decode_failed"]
+        mend.result(PATIENCE_S)
+    assert worker.close.called
+    assert not start.called
+    assert "does not come back" not in caplog.text, "nobody wants it back"
 
 
 def test_more_audio_than_a_call_may_have_is_refused_before_anything_is_sent(load):

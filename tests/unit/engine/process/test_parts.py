@@ -15,6 +15,7 @@ import trio
 
 from sttd.engine.contract import Recipe
 from sttd.engine.process.audio import CAPACITY_SAMPLES, KEPT_BYTES, Room
+from sttd.engine.process.channel import ClosedError, channel_pair
 from sttd.engine.process.crew import Crew
 from sttd.engine.process.turnstile import Turnstile
 
@@ -62,6 +63,21 @@ def test_it_holds_what_it_holds_and_gives_back_what_a_usual_call_does_not_need()
     assert shared_bytes() - before <= KEPT_BYTES + mmap.PAGESIZE
     assert room.put([np.full(large, 2, np.float32)]) == [0], "and can be used again"
     assert theirs.part(large - 2, 2).tolist() == [2, 2]
+
+
+# ---------------------------------------------------------------- messages
+
+
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+def test_a_channel_of_which_either_end_is_closed_says_so(whose):
+    channel, theirs = channel_pair()
+    with theirs:
+        (channel if whose == "ours" else theirs).close()
+        with pytest.raises(ClosedError):
+            channel.send(["park"])
+        with pytest.raises(ClosedError):
+            channel.receive(until=time.monotonic() + PATIENCE_S)
+        channel.close()
 
 
 # ---------------------------------------------------------------- turns

@@ -188,9 +188,9 @@ def test_what_a_rest_invents_is_left_out():
             text=text, segments=(Segment(text=text, start_s=0.0, end_s=2.0),), avg_logprob=-0.2, **changes
         )
 
-    known = Known(head=heard("Turn on the light."), at_s=3.0)
-    whole = known.whole(heard("What time is it?"))
-    assert whole.text == "Turn on the light. What time is it?"
+    known = Known(head=heard("Turn on the light.", ending=0.9), at_s=3.0)
+    whole = known.whole(heard("What time is it?", ending=0.4))
+    assert (whole.text, whole.ending) == ("Turn on the light. What time is it?", 0.4)
     assert [segment.start_s for segment in whole.segments] == [0.0, 3.0]
     assert known.whole(heard("Thank you.", no_speech_prob=0.9)) == known.head
     assert known.whole(heard("")) == known.head
