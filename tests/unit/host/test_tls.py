@@ -95,6 +95,17 @@ async def test_a_peer_that_says_nothing_is_given_up():
         assert await read_all(stream) == b""
 
 
+async def test_a_peer_that_reads_nothing_is_given_up_once_the_plane_is_done():
+    async def write_and_leave(stream):
+        async with stream:
+            with trio.move_on_after(0.5):
+                await stream.send_all(bytes(50_000_000))  # more than the kernels take
+
+    async with served(write_and_leave, delivery_s=0.01) as (stream, gone):
+        await secured(stream).do_handshake()
+        await gone.wait()
+
+
 async def test_a_peer_that_is_cut_off_is_an_end_of_input_for_the_plane():
     ended = trio.Event()
 
