@@ -240,7 +240,7 @@ class Lasting:
             if kept.seat is not None:
                 kept.seat.leave()
                 await kept.until(lambda: kept.seat is None)
-            self._find(token, peer)  # it may have got the last event while it left
+            self._find(token, peer).machine.check(last_seq)  # it may have got more, or the last event, while it left
             return self._seat(kept, shown=token, leave=leave)
 
     def _find(self, token: str, peer: Peer) -> Kept:
