@@ -25,13 +25,13 @@ async def served(serve, **options):
         await cipher.serve(await listener.accept(), serve)
         gone.set()
 
-    async with listener, trio.open_nursery() as nursery:
-        nursery.cancel_scope.deadline = trio.current_time() + 60
-        nursery.start_soon(take)
-        stream = await trio.open_tcp_stream(*listener.socket.getsockname())
-        async with stream:
-            yield stream, gone
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(60):
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            stream = await trio.open_tcp_stream(*listener.socket.getsockname())
+            async with stream:
+                yield stream, gone
+            nursery.cancel_scope.cancel()
 
 
 def secured(stream):
