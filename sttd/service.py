@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Literal, Protocol
+from typing import Literal
 
 import attrs
 import trio
@@ -44,8 +44,8 @@ from sttd.engine.stock import Stock
 from sttd.engine.store.models import ModelStore
 from sttd.errors import OverloadedError, SessionError, SttdError
 from sttd.host import logs
+from sttd.host.looplag import LoopWatch
 from sttd.host.pace import Pace, Paces
-from sttd.host.spool import Room
 from sttd.hub import Hub, Subscription
 from sttd.metrics import Metrics
 from sttd.options import Api, SessionChanges, SessionOptions
@@ -55,7 +55,7 @@ from sttd.session.inbox import Held
 from sttd.session.registry import Registry, running
 from sttd.session.session import Session
 from sttd.session.turns import Turns
-from sttd.uploads import Uploads
+from sttd.uploads import Uploads, uploads_of
 
 log = logs.get("service")
 
@@ -63,16 +63,6 @@ State = Literal["starting", "ready", "draining"]
 
 _HEALTH_EVERY_S = 2.0
 _LATENCY_S = 300.0  # latencies in `status` are of the last 5 minutes
-
-
-class LoopHealth(Protocol):
-    """What watches the event loop."""
-
-    def lag_ms_p99(self) -> float | None:
-        """How late the loop was, 99th percentile of the last 10 s."""
-
-    async def run(self) -> None:
-        """Watch until cancelled."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -86,7 +76,7 @@ class Service:
     registry: Registry
     hub: Hub
     meters: Metrics
-    health: LoopHealth
+    health: LoopWatch
     on_reload: Callable[[], Awaitable[Reloaded]]
     on_shutdown: Callable[[float | None], None]
     clock: Callable[[], float] = trio.current_time
@@ -118,14 +108,13 @@ class Service:
         )
         self.desk = ModelDesk(admission=self.admission, pool=self.pool, store=self.store)
         limits = self.settings.limits
-        room = Room(total_bytes=limits.upload_spool_bytes, uid_bytes=limits.upload_spool_bytes_per_uid, what="uploads")
-        self.uploads = Uploads(room=room, finals=limits.final_uploads)
+        self.uploads = uploads_of(limits)
         self._paces = Paces(limits.bytes_per_s_per_uid, clock=self.clock)
         self.quotas = quotas_of(
             registry=self.registry,
             dispatcher=self.dispatcher,
             held=self._held,
-            uploads=room,
+            uploads=self.uploads.room,
             paces=self._paces,
         )
 

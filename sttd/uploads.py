@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import attrs
 
+from sttd.config.tree import LimitsConfig
 from sttd.host.spool import Room, Spool
 from sttd.session.beginning import Beginning, decode_beginning
 
@@ -62,3 +63,9 @@ class Uploads:
                 self._finals[uid] -= 1
             if not self._finals[uid]:
                 del self._finals[uid]
+
+
+def uploads_of(limits: LimitsConfig) -> Uploads:
+    """With the bounds of the configuration."""
+    room = Room(total_bytes=limits.upload_spool_bytes, uid_bytes=limits.upload_spool_bytes_per_uid, what="uploads")
+    return Uploads(room=room, finals=limits.final_uploads)

@@ -9,7 +9,8 @@ Rules:
 
 1. The handshake has a bound of time. One that fails costs its connection alone, and its peer learns no reason.
 2. Each direction ends by itself: who has said all that he wants still gets answers.
-3. What the plane wrote goes out before the connection is closed, with the alert that says that it is whole.
+3. What the plane wrote goes out before the connection is closed, with the alert that says that it is whole. A client
+   has `DELIVERY_S` to take what is left once the plane has closed its end: who reads nothing keeps no place for ever.
 4. Certificates are read at start and on `reload`; files that do not hold change nothing. Connections that are open
    keep what they began with.
 """
@@ -28,6 +29,7 @@ import trio
 from sttd.errors import ConfigError
 
 HANDSHAKE_S: Final = 10.0  # chosen: a slow line needs two or three turns to the other side of the world
+DELIVERY_S: Final = 60.0  # chosen: for the 1 MB that a plane may have written ahead, by a line of 150 kbit/s
 _CARRY_BYTES: Final = 16 * 1024  # at a time: a TLS record holds no more
 _FAREWELL_S: Final = 2.0  # to read our last bytes
 
@@ -58,6 +60,7 @@ class Cipher:
 
     context: ssl.SSLContext
     handshake_s: float = HANDSHAKE_S
+    delivery_s: float = DELIVERY_S
 
     async def serve(self, stream: trio.SocketStream, serve: Callable[[trio.SocketStream], Awaitable[object]]) -> None:
         """Serve what is deciphered, and close the connection.
@@ -73,8 +76,10 @@ class Cipher:
             plain, ours = _pair()
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(serve, plain)
-                    await _carry(secure, ours)
+                    carrying = trio.CancelScope()
+                    nursery.start_soon(self._serve_plain, serve, plain, carrying)
+                    with carrying:
+                        await _carry(secure, ours)
             finally:
                 for end in (plain, ours):
                     end.socket.close()
@@ -82,6 +87,15 @@ class Cipher:
             pass  # no TLS, none that both sides know, or the peer is gone
         finally:
             await trio.aclose_forcefully(stream)
+
+    async def _serve_plain(
+        self,
+        serve: Callable[[trio.SocketStream], Awaitable[object]],
+        plain: trio.SocketStream,
+        carrying: trio.CancelScope,
+    ) -> None:
+        await serve(plain)
+        carrying.deadline = trio.current_time() + self.delivery_s
 
 
 async def _carry(secure: trio.SSLStream[_Lingering], ours: trio.SocketStream) -> None:

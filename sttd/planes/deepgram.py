@@ -37,7 +37,7 @@ from sttd.core import types as core
 from sttd.errors import InternalError, SessionError, SttdError, from_map
 from sttd.fields import rules_of
 from sttd.options import CONTAINER, SAMPLE_BYTES, Endpointing, SessionChanges, SessionOptions
-from sttd.planes import asking
+from sttd.planes import asking, live
 from sttd.planes.line import Line, LineLimits
 from sttd.planes.reader import Reader
 from sttd.planes.streams import UpgradedStream
@@ -64,20 +64,12 @@ class Row(Protocol):
     def audio_s(self) -> float: ...
 
 
-class Session(Protocol):
-    """What `Service.open_session` yields, as far as this plane uses it."""
-
-    close_code: int | None
+class Session(live.Session, Protocol):
+    """As this plane uses it."""
 
     @property
     def calm(self) -> bool: ...
-    async def wait_for_room(self) -> None: ...
-    def feed(self, data: bytes) -> None: ...
-    def finalize(self) -> None: ...
-    def configure(self, changes: SessionChanges) -> None: ...
-    def stop(self) -> None: ...
     def row(self) -> Row: ...
-    async def receive(self) -> core.SessionEvent: ...
 
 
 async def serve_deepgram(

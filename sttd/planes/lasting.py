@@ -24,10 +24,10 @@ import trio
 from trio_websocket import CloseReason
 
 from sttd.admission import Peer
-from sttd.core.types import SessionEvent
 from sttd.errors import SttdError
 from sttd.host import logs
-from sttd.options import SAMPLE_BYTES, Endpointing, SessionChanges, SessionOptions
+from sttd.options import SAMPLE_BYTES, Endpointing, SessionOptions
+from sttd.planes import live
 from sttd.service import Service
 from sttd.wire.messages import Audio, Stop
 from sttd.wire.resuming import Resuming, State, digest, unknown_token
@@ -51,11 +51,10 @@ class Rest(Protocol):
     def wake(self, *, now: float) -> None: ...
 
 
-class Session(Protocol):
-    """What `Service.open_session` yields, as far as the audio plane uses it."""
+class Session(live.Session, Protocol):
+    """As the audio plane uses it."""
 
     id: str
-    close_code: int | None
 
     @property
     def options(self) -> SessionOptions: ...
@@ -63,12 +62,6 @@ class Session(Protocol):
     def rest(self) -> Rest: ...
     @property
     def calm(self) -> bool: ...
-    async def wait_for_room(self) -> None: ...
-    def feed(self, data: bytes) -> None: ...
-    def finalize(self) -> None: ...
-    def configure(self, changes: SessionChanges) -> None: ...
-    def stop(self) -> None: ...
-    async def receive(self) -> SessionEvent: ...
     async def wait_finished(self) -> None: ...
 
 
@@ -240,7 +233,7 @@ class Lasting:
             if kept.seat is not None:
                 kept.seat.leave()
                 await kept.until(lambda: kept.seat is None)
-            self._find(token, peer)  # it may have got the last event while it left
+            self._find(token, peer).machine.check(last_seq)  # it may have got more, or the last event, while it left
             return self._seat(kept, shown=token, leave=leave)
 
     def _find(self, token: str, peer: Peer) -> Kept:

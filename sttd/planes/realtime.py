@@ -31,7 +31,8 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from sttd.admission import Peer
 from sttd.core import types as core
 from sttd.errors import InternalError, SessionError, SttdError
-from sttd.options import SessionChanges, SessionOptions
+from sttd.options import SessionOptions
+from sttd.planes import live
 from sttd.planes.asking import agent_of
 from sttd.planes.drain import Drain
 from sttd.planes.line import Line, LineLimits
@@ -56,19 +57,11 @@ from sttd.wire.realtime_settings import RefusedError
 _EXPIRES: Final = timedelta(days=1)  # what is shown; nothing ends then
 
 
-class Session(Protocol):
-    """What `Service.open_session` yields, as far as this plane uses it."""
-
-    close_code: int | None
+class Session(live.Session, Protocol):
+    """As this plane uses it."""
 
     @property
     def options(self) -> SessionOptions: ...
-    async def wait_for_room(self) -> None: ...
-    def feed(self, data: bytes) -> None: ...
-    def finalize(self) -> None: ...
-    def configure(self, changes: SessionChanges) -> None: ...
-    def stop(self) -> None: ...
-    async def receive(self) -> core.SessionEvent: ...
 
 
 async def serve_realtime(

@@ -7,7 +7,7 @@ import math
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import attrs
@@ -95,6 +95,7 @@ class UpgradedStream(trio.abc.Stream):
         self._first = head
         self._rest = rest
         self._received = b""  # and not looked at yet
+        self._read_bytes = 0  # by the last read, all of it
         self._guard = FrameGuard(message_bytes, large)
         self._arrived = trio.lowlevel.ParkingLot()  # whoever waits for a message, or for the end of them
         self._called = trio.lowlevel.ParkingLot()  # the library, while there is nothing for it to do
@@ -218,7 +219,8 @@ class UpgradedStream(trio.abc.Stream):
                     await trio.sleep_until(self._rest_until)
                 self._received = self._at_hand() if rests else b""
                 self._received = self._received or bytes(await self._stream.receive_some(RECEIVE_BYTES))
-                self.received_bytes += len(self._received)
+                self._read_bytes = len(self._received)
+                self.received_bytes += self._read_bytes
                 if self._pace is not None:
                     await self._pace(len(self._received))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -231,10 +233,10 @@ class UpgradedStream(trio.abc.Stream):
             self._gone = True
             self._end()
             return
-        now, size_bytes = trio.current_time(), len(self._received)
+        now = trio.current_time()
         self._received = self._received[self._guard.admit(self._received, now=now) :]
         period_s = (now - self._pumped_at) / max(1, len(self._guard.messages))
-        self._rest_until = RESTS.until(size_bytes, period_s=period_s, calm=self.calm, now=now)
+        self._rest_until = RESTS.until(self._read_bytes, period_s=period_s, calm=self.calm, now=now)
         self._pumped_at = now
 
     def _at_hand(self) -> bytes:
@@ -248,7 +250,7 @@ class UpgradedStream(trio.abc.Stream):
         """Through what comes after a violation, up to our close frame."""
         self._received = b""
         self._violated.set()
-        with self._wading:
+        with self._wading, suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while await self._stream.receive_some(RECEIVE_BYTES):
                 pass
 

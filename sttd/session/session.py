@@ -46,7 +46,7 @@ from sttd.session.outbox import Outbox
 from sttd.session.performer import Decoding, Leasing, Performer
 from sttd.session.rest import Rest
 from sttd.session.row import SessionRow
-from sttd.session.turns import Turns
+from sttd.session.turns import Headway, Turns
 
 log = logs.get("session")
 
@@ -54,7 +54,6 @@ OWED_FINALS = 8
 OWED_WINDOWS = 16  # of a file: enough for a full batch, with another one on its way
 _WARN_EVERY_S = 5.0  # chosen, as the next one
 _PROGRESS_EVERY_S = 1.0
-_AHEAD_S = 1.0  # what a network may hold back and deliver at once; chosen
 
 Ending = Literal["stop", "disconnect", "drain"]
 
@@ -99,7 +98,7 @@ class Session:
     _hearing: Hearing = attrs.field(init=False)
     _performer: Performer = attrs.field(init=False)
     _arrivals: Arrivals = attrs.field(factory=Arrivals, init=False)
-    _began_at: float = attrs.field(init=False)  # or would have, if the client had never been silent
+    _headway: Headway = attrs.field(init=False)
     _ending: Ending | None = attrs.field(default=None, init=False)
     _abort: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
     _finished: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -110,7 +109,7 @@ class Session:
     _total_s: float | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._began_at = self.clock()
+        self._headway = Headway(began_at=self.clock())
         self._inbox = Inbox(self._first_options, self.held, uid=self.uid)
         self._ear = Ear(self._first_options, self.silero)
         self._hearing = Hearing(self._first_options, self._tuning, self.id)
@@ -266,7 +265,7 @@ class Session:
         failure = None
         try:
             async for item in source:
-                if self._is_ahead():
+                if self._headway.is_ahead(seconds(self._hearing.position), now=self.clock()):
                     # However fast clients send, a turn of the event loop has one piece of theirs at most.
                     async with self.turns.of(self.uid):
                         await self._take(item)
@@ -283,12 +282,6 @@ class Session:
         self._total_s = seconds(self._hearing.position)  # known now, whatever the container said
         self._performer.perform(self._hearing.end(self._ending or "stop", now=self.clock()))
         return failure
-
-    def _is_ahead(self) -> bool:
-        """Whether the client sends more than it can have said. What it did not say in time it cannot save up."""
-        position, now = seconds(self._hearing.position), self.clock()
-        self._began_at = max(self._began_at, now - position - _AHEAD_S)
-        return position > now - self._began_at + _AHEAD_S
 
     async def _take(self, item: object) -> None:
         match item:

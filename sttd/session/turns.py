@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import attrs
 import trio
+
+_AHEAD_S: Final = 1.0  # what a network may hold back and deliver at once; chosen
+
+
+@attrs.define(eq=False, kw_only=True)
+class Headway:
+    """How far a client is before what it can have said since it began."""
+
+    began_at: float  # or would have, if it had never been silent
+
+    def is_ahead(self, position_s: float, *, now: float) -> bool:
+        """Whether it sends more than it can have said. What it did not say in time it cannot save up."""
+        self.began_at = max(self.began_at, now - position_s - _AHEAD_S)
+        return position_s > now - self.began_at + _AHEAD_S
 
 
 @attrs.define(eq=False)

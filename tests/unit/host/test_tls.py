@@ -25,13 +25,13 @@ async def served(serve, **options):
         await cipher.serve(await listener.accept(), serve)
         gone.set()
 
-    async with listener, trio.open_nursery() as nursery:
-        nursery.cancel_scope.deadline = trio.current_time() + 60
-        nursery.start_soon(take)
-        stream = await trio.open_tcp_stream(*listener.socket.getsockname())
-        async with stream:
-            yield stream, gone
-        nursery.cancel_scope.cancel()
+    with trio.fail_after(60):
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            stream = await trio.open_tcp_stream(*listener.socket.getsockname())
+            async with stream:
+                yield stream, gone
+            nursery.cancel_scope.cancel()
 
 
 def secured(stream):
@@ -93,6 +93,17 @@ async def test_a_peer_that_says_nothing_is_given_up():
     async with served(never, handshake_s=0.01) as (stream, gone):
         await gone.wait()
         assert await read_all(stream) == b""
+
+
+async def test_a_peer_that_reads_nothing_is_given_up_once_the_plane_is_done():
+    async def write_and_leave(stream):
+        async with stream:
+            with trio.move_on_after(0.5):
+                await stream.send_all(bytes(50_000_000))  # more than the kernels take
+
+    async with served(write_and_leave, delivery_s=0.01) as (stream, gone):
+        await secured(stream).do_handshake()
+        await gone.wait()
 
 
 async def test_a_peer_that_is_cut_off_is_an_end_of_input_for_the_plane():

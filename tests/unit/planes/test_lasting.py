@@ -13,6 +13,7 @@ from sttd.core.types import SpeechStart, Stopped
 from sttd.errors import NotFoundError, OverloadedError, ProtocolError
 from sttd.options import SessionOptions
 from sttd.planes.lasting import Lasting
+from sttd.wire.resuming import KEPT_EVENTS
 from tests.unit.planes.fakes import FakeService, open_plane
 from tests.unit.planes.test_audio import SPEECH, Raw, flood, open_client
 
@@ -95,6 +96,19 @@ async def test_a_token_whose_answer_was_lost_is_good_again(lasting, autojump_clo
     assert again.kept.seat is again
     with pytest.raises(NotFoundError):  # nobody has ever seen it
         await lasting.resume(lost.token, 0, peer=ME, leave=lambda: None)
+
+
+async def test_what_is_no_longer_kept_once_the_other_connection_has_left_is_not_told_in_part(lasting):
+    def leave():
+        for _ in range(KEPT_EVENTS):
+            first.machine.number("warning", {})
+        first.vacate()
+
+    first = await lasting.open(OPTIONS, peer=ME, leave=leave)
+    first.machine.number("warning", {})
+    with pytest.raises(NotFoundError, match="before number 2"):
+        await lasting.resume(first.token, 0, peer=ME, leave=lambda: None)
+    assert (await lasting.resume(first.token, 1, peer=ME, leave=lambda: None)).kept is first.kept
 
 
 async def test_a_session_that_nobody_takes_is_left(lasting, autojump_clock):

@@ -111,7 +111,7 @@ async def test_who_attends_receives_and_the_library_still_gets_the_rest():
             assert received == [PING] * 4
 
 
-@pytest.mark.parametrize("end", ["peer", "reset", "close", "violation"])
+@pytest.mark.parametrize("end", ["peer", "reset", "close", "violation", "reset behind a violation"])
 async def test_who_attends_learns_of_every_end(end):
     async with read_stream() as (received, stream, theirs), trio.open_nursery() as nursery:
         told = []
@@ -134,9 +134,13 @@ async def test_who_attends_learns_of_every_end(end):
         else:
             await theirs.send_all(MESSAGE + UNMASKED)
             assert (await stream.violation()).close_code == 1002
-            await stream.send_all(CLOSE)
+            if end == "violation":
+                await stream.send_all(CLOSE)
+            else:
+                await stream.send_all(b"unread")
+                await theirs.aclose()
         await wait_all_tasks_blocked()
-        assert told == [b"audio"] * (2 if end == "violation" else 1) + [None]
+        assert told == [b"audio"] * (2 if "violation" in end else 1) + [None]
         assert received[-1] == b""
 
 
@@ -201,6 +205,16 @@ async def test_messages_that_come_one_by_one_are_read_together_after_a_rest(auto
             began = trio.current_time()
             assert [await stream.next_message() for _ in range(count)] == [b"audio"] * count
             assert trio.current_time() - began == pytest.approx(waited)
+
+
+async def test_who_sends_more_at_once_than_a_microphone_is_not_kept_waiting_for_the_last_of_it(autojump_clock):
+    async with read_stream() as (_, stream, theirs):
+        stream.calm = True
+        began = trio.current_time()
+        for count in (1000, 1):  # of the first read a few are looked at in a turn
+            await theirs.send_all(MESSAGE * count)
+            assert [await stream.next_message() for _ in range(count)] == [b"audio"] * count
+        assert trio.current_time() == began
 
 
 async def test_release_and_close_wake_a_receiver():
