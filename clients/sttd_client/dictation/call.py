@@ -13,7 +13,7 @@ import socket
 WORDS = ("start", "stop", "cancel", "toggle", "status", "quit")  # what the agent understands
 _ANSWER_S = 10.0  # chosen: the microphone of a busy machine takes a moment to open
 _MAX_LINE_BYTES = 1 << 16
-DISPLAY = ("WAYLANDDISPLAY", "DISPLAY", "XAUTHORITY")  # where the words go may change under a running agent
+DISPLAY = ("WAYLAND_DISPLAY", "DISPLAY", "XAUTHORITY")  # where the words go may change under a running agent
 
 
 def socket_path() -> str:
