@@ -120,9 +120,9 @@ def _wait(call: Call, arguments: argparse.Namespace) -> int:
                 break
         except KeyboardInterrupt:
             call.ask(next(words, b"cancel\n"))
-    shown = shown or {"state": "idle", "note": "the agent ended"}
-    _print(shown, arguments, shown=False)
-    return EXIT_FAILED if shown["note"] else EXIT_OK  # it ended for a reason, not by a key or a pause
+    shown = shown or {"state": "idle", "note": "the agent ended", "status": EXIT_FAILED}
+    _print({name: shown[name] for name in ("state", "note")}, arguments, shown=False)
+    return int(str(shown["status"]))
 
 
 def _print(answer: dict[str, Any], arguments: argparse.Namespace, *, shown: bool) -> None:
