@@ -273,6 +273,8 @@ class Session:
     async def _try(self) -> None:
         """One try at another connection, once it is due."""
         await trio.sleep(self._resuming.due_s(trio.current_time()))
+        if self._resuming.phase is not Phase.AWAY:
+            return  # it was given up meanwhile
         lost = self._stream
         await trio.aclose_forcefully(lost)
         async with self._sending:
