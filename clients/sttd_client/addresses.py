@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SYSTEM_DIRECTORY = Path("/run/sttd")
 DEFAULT_PORT = 7788
 _SCHEMES = {"ws": 80, "http": 80, "wss": 443, "https": 443}  # and the ports that they mean
+_UNKNOWN_ISSUER = (18, 19, 20, 21)  # of OpenSSL's X509_V_ERR: itself, itself in a chain, not found, not verifiable
 _SILENT_S = 30  # chosen: a daemon leaves no connection unread for longer than 5 s, and its kernel answers in any case
 # Small pieces of live audio must not wait. A network that is gone (a cable, another Wi-Fi) is a lost connection; by
 # itself Linux finds that out after a quarter of an hour.
@@ -80,10 +81,15 @@ class TcpAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def context(self) -> ssl.SSLContext:
-        """What a TLS connection there begins with; it verifies. Raises OSError where `ca` cannot be read."""
+        """What a TLS connection there begins with; it verifies. Raises OSError, naming `ca`, where that is wrong."""
         import ssl
 
-        context = ssl.create_default_context(cafile=self.ca)
+        try:
+            context = ssl.create_default_context(cafile=self.ca)
+        except ssl.SSLError as error:
+            raise OSError(f"{self.ca} holds no certificates (PEM)") from error
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self.ca) from error
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
         return context
@@ -93,7 +99,11 @@ class TcpAddress:
         import ssl
 
         if isinstance(error, ssl.SSLCertVerificationError):
-            return NoDaemonError(f"{self.authority} shows a certificate that does not hold: {error.verify_message}")
+            told = f"{self.authority} shows a certificate that does not hold: {error.verify_message}"
+            if error.verify_code in _UNKNOWN_ISSUER:
+                wanted = f"{self.ca} has to hold" if self.ca else "name the file (`ca`, of sttctl `--ca`) that holds"
+                told += f"\n{wanted} its authority's certificates, or that certificate itself"
+            return NoDaemonError(told)
         why = error.reason or error if isinstance(error, ssl.SSLError) else error
         return NoDaemonError(f"no sttd daemon answers on {self.authority}: {why}")
 

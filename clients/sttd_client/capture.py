@@ -5,6 +5,7 @@ Both are file descriptors that give PCM as it is spoken, to be selected on besid
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import threading
 import time
 import wave
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import attrs
 
@@ -20,6 +21,7 @@ from sttd_client.options import StartOptions
 
 RATE = 16_000  # what the models hear; anything above is thrown away
 _CHUNK_S = 0.04
+_PIPE_BYTES = 1 << 20  # 32 s at 16 kHz: what is said while a connection is made, or a model loads, waits in the kernel
 _TERMINATE_S = 2.0
 _HELP_S = 5.0  # for a program to print its help on a busy machine
 
@@ -66,6 +68,12 @@ def _to_stdout(program: str) -> list[str]:
     return ["--raw", "-"] if "--raw" in told.stdout + told.stderr else ["-"]
 
 
+def widen(descriptor: int) -> None:
+    """Let the pipe of a recorder hold half a minute; where a user has used up what pipes may hold, two seconds."""
+    with suppress(OSError):
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
 @contextmanager
 def microphone(device: str | None = None) -> Iterator[LiveAudio]:
     """Record from the microphone; the recorder ends with the context.
@@ -89,6 +97,8 @@ def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     # A session of its own: Ctrl-C in the terminal is for the program that records, which then ends the recorder.
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
+            assert process.stdout is not None
+            widen(process.stdout.fileno())
             yield process
         finally:
             process.terminate()

@@ -145,6 +145,8 @@ class Resuming:
         self._log_op(op)
         if self._said_ops - self._acked_ops > KEPT_OPS:
             self._token = None
+            if self.phase is Phase.AWAY and not self._may_begin_anew:
+                self._end(self._cause)
 
     # ---------------------------------------------------------------- the connection
 

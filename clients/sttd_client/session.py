@@ -337,20 +337,21 @@ def _dial(
 ) -> tuple[socket.socket, AudioConnection]:
     if tcp is None:
         return connect_first(audio_sockets(socket_path), connect_unix), AudioConnection()
+    context = tcp.context() if tcp.tls else None
     try:
         connection = socket.create_connection((tcp.host, tcp.port), timeout_s)
         for option in TCP_OPTIONS:
             connection.setsockopt(*option)
-        if tcp.tls:
-            connection = _secured(connection, tcp)
+        if context is not None:
+            connection = _secured(connection, context, tcp.host)
     except OSError as error:
         raise tcp.refused(error) from error
     return connection, AudioConnection(host=tcp.authority, token=tcp.token)
 
 
-def _secured(connection: socket.socket, tcp: TcpAddress) -> socket.socket:
+def _secured(connection: socket.socket, context: ssl.SSLContext, host: str) -> socket.socket:
     try:
-        return tcp.context().wrap_socket(connection, server_hostname=tcp.host)
+        return context.wrap_socket(connection, server_hostname=host)
     except BaseException:
         connection.close()
         raise

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -65,10 +66,9 @@ async def open_session(
         SttdError: an option is wrong, or the daemon refuses (`overloaded`, `model_not_local`, `forbidden`, ...).
     """
 
-    async def dial() -> tuple[trio.abc.Stream, AudioConnection]:
-        return await _dial(socket_path, tcp, timeout_s=timeout_s)
-
-    session = Session(dial, start=parse(Start, options), reconnect_s=reconnect_s, timeout_s=timeout_s)
+    session = Session(
+        partial(_dial, socket_path, tcp), start=parse(Start, options), reconnect_s=reconnect_s, timeout_s=timeout_s
+    )
     await session.connect()
     async with owned_nursery() as nursery:
         nursery.start_soon(session.read_forever)
@@ -273,6 +273,8 @@ class Session:
     async def _try(self) -> None:
         """One try at another connection, once it is due."""
         await trio.sleep(self._resuming.due_s(trio.current_time()))
+        if self._resuming.phase is not Phase.AWAY:
+            return  # it was given up meanwhile
         lost = self._stream
         await trio.aclose_forcefully(lost)
         async with self._sending:
@@ -314,28 +316,26 @@ async def _abandon(stream: trio.abc.Stream | None) -> None:
 
 
 async def _dial(
-    socket_path: str | os.PathLike[str] | None, tcp: TcpAddress | None, *, timeout_s: float
+    socket_path: str | os.PathLike[str] | None, tcp: TcpAddress | None
 ) -> tuple[trio.abc.Stream, AudioConnection]:
     if tcp is None:
         return await connect_first_async(audio_sockets(socket_path)), AudioConnection()
+    context = tcp.context() if tcp.tls else None
     try:
         plain = await trio.open_tcp_stream(tcp.host, tcp.port)
         for option in TCP_OPTIONS:
             plain.setsockopt(*option)
         stream: trio.abc.Stream = plain
-        if tcp.tls:
-            with trio.fail_after(timeout_s):
-                stream = await _secured(plain, tcp)
-    except trio.TooSlowError:
-        raise TimeoutError("the daemon does not answer") from None
+        if context is not None:
+            stream = await _secured(plain, context, tcp)
     except OSError as error:
         raise tcp.refused(error) from error
     return stream, AudioConnection(host=tcp.authority, token=tcp.token)
 
 
-async def _secured(stream: trio.abc.Stream, tcp: TcpAddress) -> trio.abc.Stream:
+async def _secured(stream: trio.abc.Stream, context: ssl.SSLContext, tcp: TcpAddress) -> trio.abc.Stream:
     try:
-        secure = trio.SSLStream(stream, tcp.context(), server_hostname=tcp.host)
+        secure = trio.SSLStream(stream, context, server_hostname=tcp.host)
         await secure.do_handshake()
     except trio.BrokenResourceError as error:
         await trio.aclose_forcefully(stream)

@@ -225,7 +225,13 @@ def test_what_is_wrong_is_said_at_the_press(desk):
     (config / "dictation.toml").write_text('[en.phrases]\n"smile" = 7\n')
     assert "'smile'" in desk.dictate("start", status=2)
     (config / "dictation.toml").write_text('[any.phrases]\n"w2" = "two,"\n[dictation]\nsound = true\n')
-    assert "nonsense" in desk.dictate("--once", "--model", "nonsense", status=1)
+    assert "nonsense" in desk.dictate("--once", "--model", "nonsense", status=5)
+
+
+def test_without_a_daemon_a_dictation_ends_with_the_words_and_the_status_of_any_command(desk):
+    desk.environ["STTD_SOCKET"] = str(desk.socket.with_name("nowhere"))
+    assert "sttd serve" in desk.dictate("--once", status=3)
+    assert desk.state()["state"] == "idle"
 
 
 def test_phrases_of_the_user_are_typed_in_place_of_what_is_said(desk, tmp_path):

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import signal
 import subprocess
 import sys
+import time
 from typing import Any
 
 from sttd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE
 from sttd_client.ctl.speech import listed
 from sttd_client.ctl.terminal import print_json
-from sttd_client.dictation.call import Call, request
+from sttd_client.dictation.call import Call, request, socket_path
+
+_LEAVES_S = 5.0  # chosen: for an agent that was asked to quit, on a busy machine
+_AGAIN_S = 0.05
 
 
 def dictate(arguments: argparse.Namespace) -> int:
@@ -27,8 +33,7 @@ def dictate(arguments: argparse.Namespace) -> int:
         if do not in ("start", "toggle"):  # nobody listens, so there is nothing to stop
             _print({"state": "idle", "note": "no agent runs"}, arguments, shown=do == "status")
             return EXIT_OK
-        _start_agent(arguments.socket)
-        call = Call()
+        call = _call_new_agent(arguments.socket)
     with call:
         call.ask(request(do, wait=waits, **_wish(arguments)))
         answer = call.answer() or {}
@@ -38,7 +43,16 @@ def dictate(arguments: argparse.Namespace) -> int:
         if waits:
             return _wait(call, arguments)
         _print(answer, arguments, shown=do == "status")
+    if do == "quit":
+        _see_it_leave()
     return EXIT_OK
+
+
+def _see_it_leave() -> None:
+    """Wait until the agent listens no more, so that the next call does not reach one that leaves."""
+    until_s = time.monotonic() + _LEAVES_S
+    while os.path.exists(socket_path()) and time.monotonic() < until_s:
+        time.sleep(_AGAIN_S)
 
 
 def _wish(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -54,8 +68,28 @@ def _wish(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _call_new_agent(control_socket: str | None) -> Call:
+    """Start an agent and call it; one that is just leaving keeps others out until it has gone. Raises OSError."""
+    if not os.path.isdir(runtime := os.path.dirname(socket_path())):
+        raise OSError(
+            f"there is no {runtime}, where the agent would listen: log in, or let XDG_RUNTIME_DIR name another"
+        )
+    until_s = time.monotonic() + _LEAVES_S
+    while True:
+        _start_agent(control_socket)
+        try:
+            return Call()
+        except OSError:
+            if time.monotonic() > until_s:
+                raise OSError("the agent of the dictation neither listens nor leaves") from None
+        time.sleep(_AGAIN_S)
+
+
 def _start_agent(control_socket: str | None) -> None:
-    """Start an agent and wait until it listens, or has found that another one does. It outlives this program."""
+    """Start an agent and wait until it listens, or has found that another one does. It outlives this program.
+
+    Raises OSError where it does not start.
+    """
     command = [sys.executable, "-m", "sttd_client.dictation", *([control_socket] if control_socket else [])]
     agent = subprocess.Popen(
         command,
@@ -67,7 +101,9 @@ def _start_agent(control_socket: str | None) -> None:
     )
     assert agent.stdout is not None
     with agent.stdout:
-        agent.stdout.readline()
+        ready = agent.stdout.readline()
+    if not ready and agent.wait():
+        raise OSError(f"the agent of the dictation does not start; this says why: {shlex.join(command)}")
     agent.returncode = 0  # nobody waits for it; without this, Python warns of a child that still runs
 
 
@@ -84,9 +120,9 @@ def _wait(call: Call, arguments: argparse.Namespace) -> int:
                 break
         except KeyboardInterrupt:
             call.ask(next(words, b"cancel\n"))
-    shown = shown or {"state": "idle", "note": "the agent ended"}
-    _print(shown, arguments, shown=False)
-    return EXIT_FAILED if shown["note"] else EXIT_OK  # it ended for a reason, not by a key or a pause
+    shown = shown or {"state": "idle", "note": "the agent ended", "status": EXIT_FAILED}
+    _print({name: shown[name] for name in ("state", "note")}, arguments, shown=False)
+    return int(str(shown["status"]))
 
 
 def _print(answer: dict[str, Any], arguments: argparse.Namespace, *, shown: bool) -> None:

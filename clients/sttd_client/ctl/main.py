@@ -14,7 +14,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run sttctl and return its exit status."""
     from sttd_client.dictation.call import press
 
-    return 0 if press(sys.argv[1:] if argv is None else argv) else _run(argv)
+    pressed = press(sys.argv[1:] if argv is None else argv)
+    return _run(argv) if pressed is None else pressed
 
 
 def _run(argv: list[str] | None) -> int:

@@ -47,5 +47,18 @@ def place(arguments: argparse.Namespace) -> Place:
         return {"socket_path": arguments.socket, "tcp": None}
     if arguments.socket:
         raise ProtocolError("--url and --socket name different daemons: give one of them", code="bad_option")
-    token = Path(arguments.token_file).read_text(encoding="utf-8-sig").strip() if arguments.token_file else None
-    return {"socket_path": None, "tcp": TcpAddress.of_url(arguments.url, token=token, ca=arguments.ca)}
+    token = _token(arguments.token_file) if arguments.token_file else None
+    tcp = TcpAddress.of_url(arguments.url, token=token, ca=arguments.ca)
+    if arguments.ca and not tcp.tls:
+        raise ProtocolError("--ca goes with a URL of TLS: wss://HOST:PORT", code="bad_option")
+    return {"socket_path": None, "tcp": tcp}
+
+
+def _token(file: str) -> str:
+    try:
+        token = Path(file).read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError:
+        token = ""
+    if not token.isprintable() or not token:
+        raise ProtocolError(f"{file} holds no token, which is one line of text", code="bad_option")
+    return token

@@ -25,11 +25,11 @@ from typing import Any, cast
 import attrs
 import trio
 
-from sttd.errors import EXIT_FAILED, EXIT_USAGE, AccessError, SttdError
+from sttd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, AccessError, SttdError
 from sttd.fields import FieldError
 from sttd.wire.schema import dump
 from sttd_client.capture import NoMicrophoneError, recorder
-from sttd_client.ctl.outcome import words_of
+from sttd_client.ctl.outcome import exit_status_of, words_of
 from sttd_client.dictation import seat
 from sttd_client.dictation.backends import HandError
 from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show, State
@@ -46,7 +46,6 @@ from sttd_client.trio_session import Session, open_session
 
 IDLE_S = 900.0  # chosen: an agent at rest has no session, no microphone and some 40 MB
 _RECONNECT_S = 10.0  # a daemon that is restarted
-_LINE_BYTES = 1 << 14  # of a request
 _LINE_S = 5.0  # from the connection to its request
 CLIENTS = 16  # connections at a time: keys that repeat, and somebody who looks
 _UCRED = struct.Struct("3i")
@@ -86,6 +85,7 @@ class Agent:
     _clients: int = attrs.field(default=0, init=False)
     _told: State = attrs.field(default="idle", init=False)  # the state as it was shown: letters go before it
     _note: str = attrs.field(default="", init=False)  # why it stopped, until the next start
+    _failed: int = attrs.field(default=EXIT_OK, init=False)  # the exit status of that, where it was an error
     _desktop: Desktop = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
 
@@ -153,7 +153,8 @@ class Agent:
             async for show in shows:
                 begun = begun or show.state == "listening"
                 if begun:
-                    await tell(stream, {"state": show.state, "note": show.note})
+                    status = (self._failed or EXIT_FAILED) if show.note else EXIT_OK  # no note: a key, or a pause
+                    await tell(stream, {"state": show.state, "note": show.note, "status": status})
                 if begun and show.state == "idle":
                     nursery.cancel_scope.cancel()
 
@@ -206,9 +207,11 @@ class Agent:
         if command is None:
             raise NoMicrophoneError("no program to record with; `sttctl doctor` says what to install")
         if self._course.state == "listening":
-            self._queue.append(Show("listening"))  # for who begins to wait; the course has nothing to do
+            if request["wait"]:  # a key that repeats is to be neither shown nor heard
+                self._queue.append(Show("listening"))
         else:
-            self._wish, self._hand, self._note, self._command = wish, hand, "", command
+            self._wish, self._hand, self._command = wish, hand, command
+            self._note, self._failed = "", EXIT_OK
             self._link_for(wish)
         self._perform(self._course.start(partial(self._typist, wish, known), once=wish.once, now_s=now_s))
         if self._ear is not None:
@@ -274,6 +277,8 @@ class Agent:
                             self._perform(self._course.event(event, now_s=trio.current_time()))
         except (SttdError, OSError) as error:
             note = words_of(error)
+            if self._link is link:
+                self._failed = exit_status_of(error)
         finally:
             link.session = None
             link.ready.set()

@@ -12,7 +12,7 @@ from jeepney.io.common import RouterClosed
 from jeepney.io.trio import DBusConnection, open_dbus_connection
 from jeepney.low_level import HeaderFields
 
-CALL_S = 5.0  # for a service that is on the bus; one that is asked for consent takes longer
+CALL_S = 5.0  # chosen: for a service that is on the bus
 ERRORS = (
     OSError,
     RuntimeError,
@@ -64,9 +64,7 @@ async def call(
     return tuple(reply.body)
 
 
-async def subscribe(
-    bus: DBusConnection, rule: MatchRule, *, on_signal: Callable[[Message], None] | None = None
-) -> None:
+async def subscribe(bus: DBusConnection, rule: MatchRule, *, on_signal: Callable[[Message], None]) -> None:
     """Hear the signals of a rule from now on. Raises BusError."""
     await call(bus, message_bus.AddMatch(rule), on_signal=on_signal)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 
 WORDS = ("start", "stop", "cancel", "toggle", "status", "quit")  # what the agent understands
 _ANSWER_S = 10.0  # chosen: the microphone of a busy machine takes a moment to open
 _MAX_LINE_BYTES = 1 << 16
-DISPLAY = ("WAYLANDDISPLAY", "DISPLAY", "XAUTHORITY")  # where the words go may change under a running agent
+DISPLAY = ("WAYLAND_DISPLAY", "DISPLAY", "XAUTHORITY")  # where the words go may change under a running agent
 
 
 def socket_path() -> str:
@@ -56,7 +57,11 @@ class Call:
         """The next line; None at the end. With `patient` it may take as long as it takes."""
         self._socket.settimeout(None if patient else _ANSWER_S)
         while b"\n" not in self._data and len(self._data) < _MAX_LINE_BYTES:
-            if not (more := self._socket.recv(4096)):
+            try:
+                more = self._socket.recv(4096)
+            except TimeoutError:
+                raise TimeoutError("the agent of the dictation does not answer") from None
+            if not more:
                 return None
             self._data += more
         line, _, self._data = self._data.partition(b"\n")
@@ -64,16 +69,21 @@ class Call:
         return answer
 
 
-def press(arguments: list[str]) -> bool:
-    """Do what a key binding asks for where an agent runs; False where there is more to do than that."""
+def press(arguments: list[str]) -> int | None:
+    """Do what a key binding asks for where an agent runs. The exit status; None where there is more to do than that."""
     words = [word for word in arguments if word != "--hold"]
     if words[:1] != ["dictate"] or len(words) != 2 or words[1].removeprefix("--") not in ("start", "stop", "toggle"):
-        return False
+        return None
     hold = True if "--hold" in arguments else None
     try:
         with Call() as call:
             call.ask(request(words[1].removeprefix("--"), hold=hold))
             answer = call.answer()
+    except TimeoutError as error:  # it may have done it: asked once more, a toggle would undo itself
+        from sttd.errors import EXIT_BUSY
+
+        print(f"sttctl: {error}", file=sys.stderr)
+        return EXIT_BUSY
     except (OSError, ValueError):
-        return False
-    return answer is not None and "error" not in answer
+        return None
+    return 0 if answer is not None and "error" not in answer else None

@@ -13,8 +13,8 @@ Rules:
 4. `start` while finishing goes on with the same dictation; after a `cancel` a new one begins at once, and its text is
    told from the cancelled one by the answer to the `finalize`. Letters that wait for the hand are dropped, too.
 5. **Nobody is listened to by mistake**: a dictation stops by itself after the first final that has text (`once`), after
-   `SILENT_S` without any text, and on "stop dictation". When the screen is locked, the machine sleeps or a password is
-   asked for, it is cancelled: the rest would be typed where it does not belong.
+   `SILENT_S` without any text, and on "stop dictation". When the screen is locked or the machine sleeps, it is
+   cancelled: the rest would be typed where it does not belong.
 6. When the session or the microphone is lost, what is there is typed, the rest is given up, and the reason is told.
 7. A dictation that begins within `GOES_ON_S` of the last one goes on in its text (spaces, capitals); else what stands
    before the cursor is unknown, and nothing is put before the first word.

@@ -132,21 +132,28 @@ class Desktop:
 
     async def _hear(self, bus: DBusConnection, address: str) -> None:
         """Hear signals until the bus goes away."""
+        early: list[Message] = []  # before the answers to what is asked here
         for interface, member in _AWAY[address]:
-            await subscribe(bus, MatchRule(type="signal", interface=interface, member=member))
-        session = await self._session_path(bus) if address == "SYSTEM" else None
+            rule = MatchRule(type="signal", interface=interface, member=member)
+            await subscribe(bus, rule, on_signal=early.append)
+        session = await self._session_path(bus, on_signal=early.append) if address == "SYSTEM" else None
+        for message in early:
+            self._heed(message, address, session)
         async for message in bus:
-            why, on = _AWAY[address].get(name_of(message), ("", None))
-            path = message.header.fields.get(HeaderFields.path)
-            if why and (session is None or path in (session, _MANAGER.object_path)):
-                self.refuse(why, on=_said(message) if on is None else on)
+            self._heed(message, address, session)
 
-    async def _session_path(self, bus: DBusConnection) -> str | None:
+    def _heed(self, message: Message, address: str, session: str | None) -> None:
+        why, on = _AWAY[address].get(name_of(message), ("", None))
+        path = message.header.fields.get(HeaderFields.path)
+        if why and (session is None or path in (session, _MANAGER.object_path)):
+            self.refuse(why, on=_said(message) if on is None else on)
+
+    async def _session_path(self, bus: DBusConnection, *, on_signal: Callable[[Message], None]) -> str | None:
         """The path of this session, to tell its lock from that of somebody else's screen; None: not known."""
         if not (number := self.environ.get("XDG_SESSION_ID")):
             return None
         with suppress(BusError):
-            (path,) = await call(bus, new_method_call(_MANAGER, "GetSession", "s", (number,)))
+            (path,) = await call(bus, new_method_call(_MANAGER, "GetSession", "s", (number,)), on_signal=on_signal)
             return str(path)
         return None
 

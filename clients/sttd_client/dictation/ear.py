@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -10,9 +9,8 @@ from contextlib import suppress
 import attrs
 import trio
 
-from sttd_client.capture import NoMicrophoneError
+from sttd_client.capture import NoMicrophoneError, widen
 
-_PIPE_BYTES = 1 << 20  # 32 s at 16 kHz: what is said while a model loads waits in the kernel
 _READ_BYTES = 4096
 _END_S = 2.0  # for the recorder to end, before it is killed
 
@@ -63,8 +61,7 @@ class Ear:
         self._process, output = process, process.stdout
         assert isinstance(output, trio.lowlevel.FdStream)
         try:
-            with suppress(OSError):  # the user may have used up what pipes may hold; then it holds two seconds
-                fcntl.fcntl(output.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+            widen(output.fileno())
             self.opened.set()
             if self.closing:
                 process.terminate()

@@ -1,7 +1,7 @@
 """The table of what is said and what becomes of it: the built-in one, and the user's on top (`phrases.toml` says how).
 
-Matching ignores case and punctuation, so a phrase is kept as the keys of its words. The user's file is read when a
-dictation starts and only if it changed; it is bounded, and a wrong one is an error that names the place.
+Matching ignores case and punctuation, so a phrase is kept as the keys of its words. The user's file is read whenever a
+dictation starts; it is bounded, and a wrong one is an error that names the place.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Seat:
 
     @property
     def session_bus(self) -> bool:
-        """Whether there is a bus of the session, for notifications and portals."""
+        """Whether there is a bus of the session, for notifications and for signals of a locked screen."""
         runtime = self.environ.get("XDG_RUNTIME_DIR")
         return "DBUS_SESSION_BUS_ADDRESS" in self.environ or bool(runtime and os.path.exists(f"{runtime}/bus"))
 

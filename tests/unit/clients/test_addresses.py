@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import sttd_client.blocking
 from sttd_client import addresses
 from sttd_client.addresses import (
     NoDaemonError,
@@ -112,5 +113,11 @@ def test_what_is_no_url_of_a_daemon_is_refused_without_repeating_it(url):
 
 
 def test_an_authority_that_cannot_be_read_is_an_error_of_the_file(tmp_path):
-    with pytest.raises(OSError, match="No such file"):
-        TcpAddress(tls=True, ca=str(tmp_path / "absent")).context()
+    for file, content, what in ((tmp_path / "absent", None, "No such file"), (tmp_path / "poem", "roses", "holds no")):
+        if content:
+            file.write_text(content)
+        address = TcpAddress(port=1, tls=True, ca=str(file))
+        with pytest.raises(OSError, match=what) as caught, sttd_client.blocking.open_session(tcp=address):
+            pass
+        assert str(file) in str(caught.value)
+        assert not isinstance(caught.value, NoDaemonError)

@@ -1,5 +1,6 @@
 """Where live audio comes from."""
 
+import fcntl
 import os
 import time
 import wave
@@ -49,6 +50,7 @@ def test_the_recorder_runs_as_long_as_it_is_listened_to(programs):
         assert audio.name == "arecord"
         assert audio.options == {"sample_rate": 16000}
         assert os.read(audio.descriptor, 3) == b"PCM"
+        assert fcntl.fcntl(audio.descriptor, fcntl.F_GETPIPE_SZ) == 1 << 20  # for the time of a lost connection
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.read(audio.descriptor, 1)
 

@@ -42,6 +42,11 @@ def test_nothing_that_json_can_spell_is_left(value):
         assert not commands(json.loads(inert_json(text).replace("\\n", "").replace("\\t", "")))
 
 
+def test_every_spelling_of_a_command_is_known():
+    for code in (*range(0x20), *range(0x7F, 0xA0)):
+        assert not commands(json.loads(inert_json(f'"\\u{code:04X}"').replace("\\n", "").replace("\\t", "")))
+
+
 def test_what_is_no_json_is_left_to_whoever_reads_it():
     assert inert_json("\x9b{") == "\x9b{"
 

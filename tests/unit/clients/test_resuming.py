@@ -272,6 +272,15 @@ def test_ops_without_end_that_nobody_acknowledges_are_not_kept():
     assert not machine.keeps
 
 
+def test_ops_without_end_while_there_is_no_connection_begin_no_new_session_that_nobody_asked_for():
+    machine = opened()
+    machine.lost(Ended(), 0.0)
+    for _ in range(KEPT_OPS + 1):
+        machine.say(Configure(prompt="x"))
+    assert machine.phase is Phase.OVER
+    assert isinstance(machine.error, ConnectionLostError)
+
+
 @pytest.mark.parametrize("ended", [{"broke_off": False}, {"failure": OverloadedError("too much"), "broke_off": False}])
 def test_a_session_that_ended_is_not_resumed(ended):
     machine = opened()

@@ -2,7 +2,9 @@
 
 import pytest
 from sttd_client.ctl.parser import parse_arguments
-from sttd_client.ctl.speech import speech_options
+from sttd_client.ctl.speech import place, speech_options
+
+from sttd.errors import ProtocolError
 
 
 @pytest.mark.parametrize("command", [["transcribe", "a.wav"], ["listen"]])
@@ -26,3 +28,16 @@ def test_everything_is_passed_on():
         "prompt": "Hola",
         "task": "translate",
     }
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"two\nlines", b"\xff\xfe", b"a\0b"])
+def test_a_file_without_a_token_is_named(tmp_path, content):
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    with pytest.raises(ProtocolError, match="holds no token"):
+        place(parse_arguments(["listen", "--url", "wss://stt.example", "--token-file", str(file)]))
+
+
+def test_an_authority_without_tls_is_refused():
+    with pytest.raises(ProtocolError, match="wss"):
+        place(parse_arguments(["listen", "--url", "ws://stt.example", "--ca", "ca.pem"]))

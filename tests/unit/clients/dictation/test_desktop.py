@@ -96,6 +96,23 @@ async def test_a_locked_screen_and_a_machine_that_sleeps_end_a_dictation_and_for
         nursery.cancel_scope.cancel()
 
 
+async def test_what_is_signalled_before_all_is_asked_for_is_heeded(bus):
+    async def serve(connection):
+        """Ahead of the answer to the last question comes a signal."""
+        async for message in connection:
+            if message.header.fields.get(HeaderFields.member) == "GetSession":
+                await connection.send(new_signal(MANAGER, "PrepareForSleep", "b", (True,)))
+                await connection.send(new_method_return(message, "o", (SESSION.object_path,)))
+
+    desktop = Desktop(environ={"XDG_SESSION_ID": "1"}, on_away=lambda why: None)
+    async with trio.open_nursery() as nursery, await open_dbus_connection(bus) as connection:
+        await connection.send(message_bus.RequestName(MANAGER.bus_name))
+        nursery.start_soon(serve, connection)
+        nursery.start_soon(desktop.run)
+        await until(lambda: desktop.refusal == "the machine goes to sleep")
+        nursery.cancel_scope.cancel()
+
+
 async def test_without_a_bus_there_is_no_notification_and_no_error(monkeypatch, tmp_path):
     for name in ("SESSION", "SYSTEM"):
         monkeypatch.setenv(f"DBUS_{name}_BUS_ADDRESS", f"unix:path={tmp_path}/none")
