@@ -12,15 +12,14 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import attrs
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.running import PATIENCE_S, RunningDaemon, check_promises, read_to_end, read_until, say, start
+from tests.running import PATIENCE_S, RunningDaemon, check_promises, eventually, read_to_end, read_until, say, start
 
 NOISE = bytes(range(256)) * 125  # 1 s of it, 16-bit at 16 kHz
 HEARD = "w1 w2 w3"  # in that, by the fake recogniser
@@ -104,17 +103,6 @@ def count_descriptors(pid: int) -> int:
         with suppress(FileNotFoundError):
             count += not os.readlink(entry.path).startswith(("/proc/", "/sys/"))
     return count
-
-
-def eventually(
-    condition: Callable[[], Any], *, otherwise: Callable[[], object] = lambda: "it did not come true"
-) -> Any:
-    """What the condition gives, once it holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, otherwise()
-        time.sleep(0.02)
-    return value
 
 
 # ---------------------------------------------------------------- somebody who is there all the time

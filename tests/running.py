@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import msgpack
@@ -126,6 +127,17 @@ def start(socket_: ClientConnection, **options: object) -> dict:
 
 def say(socket_: ClientConnection, op: str, **fields: object) -> None:
     socket_.send(json.dumps({"op": op, **fields}))
+
+
+def eventually(
+    condition: Callable[[], Any], *, otherwise: Callable[[], object] = lambda: "it did not come true"
+) -> Any:
+    """What the condition gives, once it holds: what it asks of is another process, that tells nobody."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.02)
+    return value
 
 
 PIECE_S = 0.5

@@ -19,18 +19,8 @@ from contextlib import contextmanager
 import pytest
 from sttd_client import Final, Reconnected, blocking
 
-from tests.running import PATIENCE_S, ControlLine, read_to_end, read_until, say, start
-
-NOISE = bytes(range(256)) * 125  # 1 s
-HEARD = "w1 w2 w3"  # of it
-TOLD = {"endpointing": False, "interim": False}
-
-
-def eventually(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)
+from tests.census import HEARD, NOISE, TOLD
+from tests.running import PATIENCE_S, ControlLine, eventually, read_to_end, read_until, say, start
 
 
 def utter(client):

@@ -16,20 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import PATIENCE_S, read_to_end, read_until, say, start
+from tests.census import HEARD, NOISE, TOLD
+from tests.running import PATIENCE_S, eventually, read_to_end, read_until, say, start
 
-NOISE = bytes(range(256)) * 125  # 1 s
-HEARD = "w1 w2 w3"  # of it
-TOLD = {"endpointing": False, "interim": False}
 SPEAKERS = 10
 KILLS = 5
-
-
-def eventually(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.02)
 
 
 def engines(daemon):

@@ -16,9 +16,9 @@ import time
 import pytest
 
 from benchmarks.wires import wav
-from tests.census import HEARD, NOISE, TOLD, eventually, process_status, unharmed
+from tests.census import HEARD, NOISE, TOLD, process_status, unharmed
 from tests.conftest import ROOT
-from tests.running import RunningDaemon, read_until, say, start
+from tests.running import RunningDaemon, eventually, read_until, say, start
 
 DEMO = ROOT / "sttd" / "assets" / "demo-model"
 NARROW_BYTES = 24 << 20  # a thread's stack and some buffers

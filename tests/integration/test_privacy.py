@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from sttd.host.privacy import SWITCHES
-from tests.running import PATIENCE_S, RunningDaemon, check_promises, read_pcm, read_to_end, say, start, transcribe
+from tests.running import (
+    PATIENCE_S,
+    RunningDaemon,
+    check_promises,
+    eventually,
+    read_pcm,
+    read_to_end,
+    say,
+    start,
+    transcribe,
+)
 
 RECORDING = Path(__file__).parents[1] / "data" / "light.flac"
 # A machine whose every way leads back to itself: whatever is sent to anybody is counted there.
@@ -56,7 +66,7 @@ def test_what_is_sent_is_counted():
 @pytest.mark.root
 @pytest.mark.model
 def test_serving_sends_no_packet_to_anybody(tmp_path):
-    """With every library at work: PyAV, Silero in onnxruntime, CTranslate2, the catalogue of models."""
+    """With every library at work: PyAV, tokenizers, CTranslate2, the catalogue of models."""
     daemon = RunningDaemon.start(
         tmp_path, "--model", "demo", "--tcp", "off", through=wired(), env=dict.fromkeys(SWITCHES, "0")
     )
@@ -88,8 +98,7 @@ def test_what_is_uploaded_has_no_name_in_any_directory(serve, tmp_path):
             b"Content-Type: multipart/form-data; boundary=x\r\n\r\n"
             b'--x\r\nContent-Disposition: form-data; name="file"; filename="../../a.wav"\r\n\r\n' + bytes(4 << 20)
         )
-        while daemon.call("status")["quotas"]["upload_bytes"]["used"] < 3 << 20:
-            assert os.listdir(spools) == []
+        eventually(lambda: daemon.call("status")["quotas"]["upload_bytes"]["used"] >= 3 << 20)
         assert os.listdir(spools) == []
         if os.geteuid() == 0:
             fds = Path(f"/proc/{daemon.process.pid}/fd")

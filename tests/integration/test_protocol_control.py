@@ -17,6 +17,7 @@ from tests.running import (
     PATIENCE_S,
     ControlLine,
     RunningDaemon,
+    eventually,
     iter_messages,
     read_to_end,
     read_until,
@@ -88,13 +89,6 @@ def speaking(daemon, **options):
 
 def entries(daemon):
     return {entry["preset"]: entry for entry in daemon.call("status")["models"]["entries"]}
-
-
-def eventually(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen"
-        time.sleep(0.01)
 
 
 # ------------------------------------------------------------------ the frames

@@ -16,10 +16,10 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect, unix_connect
 
+from tests.realtime_client import NAMES, check_items
 from tests.running import ControlLine, RunningDaemon, free_port, read_pcm
 
 DATA = Path(__file__).parents[1] / "data"
-NAMES = "conversation.item.input_audio_transcription."
 SECOND = np.random.default_rng(1).integers(-3000, 3000, 24_000).astype("<i2").tobytes()  # no speech, for who commits
 QUIET = bytes(len(SECOND))
 PATIENCE_S = 60.0
@@ -113,26 +113,6 @@ def push_to_talk(running, query="", **session):
         say(socket, "session.update", session={"turn_detection": None, **session})
         hear(socket, "session.updated")
         yield socket
-
-
-def check_items(events):
-    """The promises of one connection."""
-    committed, outcomes, sent = [], [], {}
-    for event in events:
-        item = event.get("item_id")
-        match event["type"]:
-            case "input_audio_buffer.committed":
-                assert event["previous_item_id"] == (committed[-1] if committed else None)
-                committed.append(item)
-            case name if name == f"{NAMES}delta":
-                assert event["delta"]
-                assert item not in outcomes
-                sent[item] = sent.get(item, "") + event["delta"]
-            case name if name == f"{NAMES}completed":
-                assert event["transcript"] == sent.get(item, "")
-                outcomes.append(item)
-    assert outcomes == committed
-    assert len({event["event_id"] for event in events}) == len(events)
 
 
 # ---------------------------------------------------------------- with the real client

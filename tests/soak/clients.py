@@ -49,12 +49,7 @@ def websocket(world: World, rng: random.Random, clip: str, manner: Manner) -> No
     with _socket(lambda: unix_connect(str(world.daemon.audio), "ws://localhost/ws", **_PLAIN)) as client:
         session = _start(client, model=preset, endpointing=FIXED, lang="en", label="soak websocket")
         events: list[dict[str, Any]] = []
-        try:
-            manner.say(world.clips[clip], lambda piece: _send_and_look(client, piece, events), raw=client.socket)
-        except Vanished:
-            check_promises(events, whole=False)
-            world.left(session, events)
-            raise
+        _speak(world, client, manner, world.clips[clip], session, events)
         client.send(json.dumps({"op": "stop"}))
         _to_the_end(client, events)
     _check(world, events, key=("live", clip), preset=preset)
@@ -67,12 +62,7 @@ def file(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
     with _socket(lambda: unix_connect(str(world.daemon.audio), "ws://localhost/ws", **_PLAIN)) as client:
         session = _start(client, kind="file", encoding="container", model=preset, lang="en", label="soak file")
         events: list[dict[str, Any]] = []
-        try:
-            manner.say(data, lambda piece: _send_and_look(client, piece, events), raw=client.socket)
-        except Vanished:
-            check_promises(events, whole=False)
-            world.left(session, events)
-            raise
+        _speak(world, client, manner, data, session, events)
         client.send(json.dumps({"op": "stop"}))
         _to_the_end(client, events)
     _check(world, events, key=("file", clip), preset=preset)
@@ -140,12 +130,7 @@ def push_to_talk(world: World, rng: random.Random, clip: str, manner: Manner) ->
         events: list[dict[str, Any]] = []
         for number in range(1, 4):
             seconds = rng.choice((0.6, 1.2, 2.4))
-            try:
-                manner.say(_noise(seconds), lambda piece: _send_and_look(client, piece, events), raw=client.socket)
-            except Vanished:
-                check_promises(events, whole=False)
-                world.left(session, events)
-                raise
+            _speak(world, client, manner, _noise(seconds), session, events)
             client.send(json.dumps({"op": "finalize"}))
             while sum(event["type"] == "final" for event in events) < number:
                 events.append(json.loads(client.recv(timeout=PATIENCE_S)))
@@ -353,6 +338,18 @@ def _start(client: ClientConnection, **options: Any) -> str:
         raise _refusal(started["code"], started["message"])
     assert started["type"] == "started", started
     return str(started["session"])
+
+
+def _speak(
+    world: World, client: ClientConnection, manner: Manner, data: bytes, session: str, events: list[dict[str, Any]]
+) -> None:
+    """Send it on the native wire, and add what comes meanwhile. Who vanishes has been promised what he has seen."""
+    try:
+        manner.say(data, lambda piece: _send_and_look(client, piece, events), raw=client.socket)
+    except Vanished:
+        check_promises(events, whole=False)
+        world.left(session, events)
+        raise
 
 
 def _send_and_look(client: ClientConnection, piece: bytes, events: list[dict[str, Any]]) -> None:

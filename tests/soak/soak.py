@@ -18,8 +18,8 @@ from pathlib import Path
 
 import attrs
 
-from tests.census import Census, eventually, least
-from tests.running import ControlLine, RunningDaemon
+from tests.census import Census, least
+from tests.running import ControlLine, RunningDaemon, eventually
 from tests.soak.clients import KINDS
 from tests.soak.faults import FAULTS, write_config
 from tests.soak.proxy import Proxy

@@ -11,6 +11,7 @@ from sttd.planes.streams import Rests, UpgradedStream, linger
 
 PING, OTHER_PING = b"\x89\x80\0\0\0\0", b"\x89\x81\0\0\0\0x"
 UNMASKED, CLOSE = b"\x81\x00", b"\x88\x02\x03\xea"
+MESSAGE = b"\x82\x85\0\0\0\0audio"
 
 
 @asynccontextmanager
@@ -18,44 +19,6 @@ async def pair():
     ours, theirs = trio.socket.socketpair()
     async with trio.SocketStream(ours) as left, trio.SocketStream(theirs) as right:
         yield left, right
-
-
-async def test_the_head_comes_first_and_the_rest_once_the_handshake_is_over():
-    async with pair() as (ours, theirs):
-        stream = UpgradedStream(ours, head=b"abcdef", rest=PING)
-        await theirs.send_all(OTHER_PING)
-        assert [await stream.receive_some(4), await stream.receive_some()] == [b"abcd", b"ef"]
-        with trio.move_on_after(0.05) as scope:
-            await stream.receive_some()
-        assert scope.cancelled_caught
-        stream.release()
-        assert [await stream.receive_some(), await stream.receive_some()] == [PING, OTHER_PING]
-
-
-async def test_after_a_violation_our_close_frame_is_the_end_and_nothing_else():
-    received = []
-
-    async def read(stream):
-        while data := await stream.receive_some():
-            received.append(data)
-        received.append(b"")
-
-    async with pair() as (ours, theirs), trio.open_nursery() as nursery:
-        stream = UpgradedStream(ours, head=b"")
-        stream.release()
-        nursery.start_soon(read, stream)
-        await theirs.send_all(PING + UNMASKED + PING)
-        assert (await stream.violation()).close_code == 1002
-        await theirs.send_all(PING)
-        await stream.send_all(b"\x81\x00")
-        await wait_all_tasks_blocked()
-        assert received == [PING]
-        await stream.send_all(CLOSE)
-        await wait_all_tasks_blocked()
-        assert received == [PING, b""]
-
-
-MESSAGE = b"\x82\x85\0\0\0\0audio"
 
 
 @asynccontextmanager
@@ -74,6 +37,31 @@ async def read_stream():
         nursery.start_soon(read, stream)
         yield received, stream, theirs
         nursery.cancel_scope.cancel()
+
+
+async def test_the_head_comes_first_and_the_rest_once_the_handshake_is_over():
+    async with pair() as (ours, theirs):
+        stream = UpgradedStream(ours, head=b"abcdef", rest=PING)
+        await theirs.send_all(OTHER_PING)
+        assert [await stream.receive_some(4), await stream.receive_some()] == [b"abcd", b"ef"]
+        with trio.move_on_after(0.05) as scope:
+            await stream.receive_some()
+        assert scope.cancelled_caught
+        stream.release()
+        assert [await stream.receive_some(), await stream.receive_some()] == [PING, OTHER_PING]
+
+
+async def test_after_a_violation_our_close_frame_is_the_end_and_nothing_else():
+    async with read_stream() as (received, stream, theirs):
+        await theirs.send_all(PING + UNMASKED + PING)
+        assert (await stream.violation()).close_code == 1002
+        await theirs.send_all(PING)
+        await stream.send_all(b"\x81\x00")
+        await wait_all_tasks_blocked()
+        assert received == [PING]
+        await stream.send_all(CLOSE)
+        await wait_all_tasks_blocked()
+        assert received == [PING, b""]
 
 
 async def test_messages_are_taken_here_and_the_library_gets_the_rest():

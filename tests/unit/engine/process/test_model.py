@@ -28,9 +28,8 @@ from sttd.engine.process.crew import Crew
 from sttd.engine.process.model import STARTS, ProcessModel
 from sttd.errors import DecodeError, ModelError
 from sttd.host import privacy
+from tests.running import PATIENCE_S, eventually
 from tests.unit.engine.process.doubles import DoubleBackend
-
-PATIENCE_S = 300.0
 
 
 def item(seconds=1.0, prompt="", **fields):
@@ -92,13 +91,6 @@ def is_there(pid):
     with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as stat:
         return stat.read().rpartition(")")[2].split()[0] != "Z"
     return False
-
-
-def eventually(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
 
 
 def test_it_hears_the_same_elsewhere_and_answers_for_itself(load):
