@@ -537,6 +537,8 @@ class Turn:
             keep_margin=math.inf if options.lock_stable else self.tuning.keep_margin,
         )
         recording = f"{self.session}/{self.number}"
+        if before is not None:
+            recording += f" behind {before[1].samples}"  # it begins elsewhere, and a longer utterance has room for less
         if job_class is JobClass.FINAL and file:
             job_class = JobClass.FILE
         return Submit(
@@ -546,8 +548,7 @@ class Turn:
             item=DecodeItem(
                 samples=samples if before is None else before[0],
                 options=decode,
-                # A window of a file is decoded once. With a lead the recording begins elsewhere.
-                recording=None if file else recording if before is None else f"{recording} with its lead",
+                recording=None if file else recording,  # a window of a file is decoded once
                 complete=complete,
                 lead=None if before is None else before[1],
             ),

@@ -764,3 +764,17 @@ def test_behind_a_lead_a_locked_text_is_kept_at_any_price():
     utterance.close(2.4)
     asked = utterance.job(FINAL).item.options
     assert (asked.prefix, asked.keep, asked.keep_margin) == ("", utterance.turn.stable_text, math.inf)
+
+
+def test_what_has_room_for_less_in_front_is_another_recording():
+    first = second(gap_s=0.5)
+    first.close(5.0)
+    first.decoded(FINAL, seconds=5.0)
+    utterance = Spoken(options=first.options, context=first.context, number=3, start_s=7.5)
+    utterance.lease()
+    utterance.pause(4.5)
+    utterance.turn.resumed()
+    utterance.close(6.5)
+    speculation, final = utterance.job(SPECULATIVE).item, utterance.job(FINAL).item
+    assert speculation.lead.samples > final.lead.samples > 0
+    assert speculation.recording != final.recording
