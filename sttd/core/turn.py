@@ -578,7 +578,9 @@ class Turn:
         )
 
     def _probability(self, hypothesis: Hypothesis) -> float | None:
-        return self._language.probability(hypothesis.language_probability) if hypothesis.languages else None
+        # With a lead the sound is not asked again: what an interim heard of it settled the language.
+        detected = hypothesis.languages or hypothesis.language == self._language.code
+        return self._language.probability(hypothesis.language_probability) if detected else None
 
 
 def _failure(error: SttdError) -> Say:
