@@ -61,7 +61,8 @@ from sttd.engine.presets import builtin_presets
 from sttd.engine.silero import SileroModel
 from sttd.engine.vad import VoiceDetector
 from sttd.engine.whisper.backend import WhisperBackend
-from sttd.options import Endpointing, LiveText, SessionOptions, Tuning
+from sttd.live_text import LiveText
+from sttd.options import Endpointing, SessionOptions, Tuning
 
 LONGEST_S = 20.0
 DECODES_S = (0.12, 0.4)  # an interim every 0.4 and every 0.8 s

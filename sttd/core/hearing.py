@@ -33,8 +33,8 @@ from sttd.core.utterance import Closed, Opened, Paused, Resumed, UtteranceAssemb
 from sttd.errors import OverloadedError, SttdError
 from sttd.options import TUNING, Endpointing, SessionChanges, SessionOptions, Tuning
 
-# What counts as a pause where none is used for speculation: the speaker's own pauses are learned from it.
 _TOO_QUIET = "somebody speaks, too quietly to be heard; turn the microphone or the recording up"
+# What counts as a pause where none is used for speculation: the speaker's own pauses are learned from it.
 _PAUSE_MS = TUNING.speculate_ms
 
 

@@ -6,6 +6,9 @@ is laid beside the new one, letter by letter, and the rest begins behind the wor
 one, a letter that differs, is missing or is too many counts against it (Needleman and Wunsch 1970). Letters, not words:
 the end of the text that is out is half a word, or another that sounds like it, and decides where the rest begins.
 
+Where words of the item are stable already, the rest begins with those if it can: at the best place before them that is
+worse by no more than they are long, for words that follow like ones that went before are taken for these.
+
 There is no rest to be had where the two hardly agree (`_LEAST`), or where what is left is too little for the speech
 (`_WORD_S`, `_PACE`): a decoder may end after the first of two sentences. Then the item is decoded alone.
 """
@@ -20,11 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sttd.core import text as text_rules
-from sttd.core.forms import spelt
+from sttd.core.forms import same_words, spelt
 from sttd.core.text import Token
-from sttd.core.types import DecodeItem, Hypothesis, Lead, Segment, Word, seconds
+from sttd.core.types import Certainty, DecodeItem, Hypothesis, Lead, Segment, Word, seconds
 
-_Piece = TypeVar("_Piece")
+_Piece = TypeVar("_Piece", Word, Certainty)
 
 _LEAST = 0.25  # chosen: matches less mismatches, of the letters that are laid beside each other
 _WORD_S = 1.5  # chosen: slow speakers say a word in half of it
@@ -50,25 +53,36 @@ class Divided:
         return text_rules.joined(self.own)
 
 
-def divide(lead: Lead, text: str) -> Divided | None:
-    """Where the text of the lead ends in the text of both; None where they hardly agree."""
-    said = "".join(spelt(token.key) for token in text_rules.tokenise(text_rules.tidy(lead.text)))
+def divide(lead: Lead, text: str, *, keep: str = "", language: str = "en") -> Divided | None:
+    """Where the text of the lead ends in the text of both; None where they hardly agree.
+
+    Args:
+        lead: with the text that is out.
+        text: what was heard of both.
+        keep: the words that the item is known to begin with.
+        language: of the texts.
+    """
+    said = "".join(_letters(text_rules.tokenise(text_rules.tidy(lead.text))))
     tokens = text_rules.tokenise(text_rules.tidy(text))
-    letters = [spelt(token.key) for token in tokens]
-    ends = np.cumsum([len(each) for each in letters], dtype=np.int64)
+    ends = np.cumsum([len(each) for each in _letters(tokens)], dtype=np.int64)
     if not said or not tokens:
         return None
-    scores = _scores(said, "".join(letters))[ends]
+    scores = _scores(said, "".join(_letters(tokens)))[ends]
     best = int(scores.argmax())  # of equals the first: a syllable twice is better than a word lost
     if scores[best] < _LEAST * len(said):
         return None
+    known = text_rules.tokenise(text_rules.tidy(keep))
+    if known:
+        near = np.flatnonzero(scores >= scores[best] - len("".join(_letters(known))))
+        places = [int(place) for place in near if same_words(known, tokens[place + 1 :], language=language) is not None]
+        best = max(places, key=lambda place: int(scores[place]), default=best)
     return Divided(tokens[: best + 1], tokens[best + 1 :])
 
 
 def own(item: DecodeItem, heard: Hypothesis) -> Hypothesis | None:
     """What was heard of the item alone, its times counted from its own beginning; None: it must be decoded alone."""
     assert item.lead is not None
-    divided = divide(item.lead, heard.text)
+    divided = divide(item.lead, heard.text, keep=item.options.keep, language=heard.language)
     lead_s, end_s = seconds(item.lead.samples), seconds(len(item.samples))
     if divided is None or not divided.own:
         return None
@@ -76,10 +90,8 @@ def own(item: DecodeItem, heard: Hypothesis) -> Hypothesis | None:
     if len(divided.own) < words_a_second * (end_s - lead_s - _EDGES_S):
         return None
     tokens, first = [*divided.lead, *divided.own], len(divided.lead)
-    words = _behind(heard.words, text_rules.word_places(tokens, heard.words), first=first)
-    certainties = heard.certainties
-    if certainties is not None:
-        certainties = _behind(certainties, text_rules.word_places(tokens, certainties), first=first) or None
+    words = _behind(heard.words, tokens, first=first)
+    certainties = None if heard.certainties is None else _behind(heard.certainties, tokens, first=first) or None
     words = tuple(_shifted(word, by_s=lead_s) for word in words)
     last_s = words[-1].end_s if words else max((segment.end_s for segment in heard.segments), default=end_s) - lead_s
     segment = Segment(
@@ -93,9 +105,25 @@ def own(item: DecodeItem, heard: Hypothesis) -> Hypothesis | None:
     return attrs.evolve(heard, text=divided.own_text, segments=(segment,), certainties=certainties)
 
 
-def _behind(pieces: Sequence[_Piece], places: Sequence[int], *, first: int) -> tuple[_Piece, ...]:
-    """The pieces of the tokens from one on; nothing where it is not known which are whose."""
-    return tuple(pieces[places[first - 1] + 1 :]) if places else ()
+def _letters(tokens: Sequence[Token]) -> list[str]:
+    return [spelt(token.key) for token in tokens]
+
+
+def _behind(pieces: Sequence[_Piece], tokens: Sequence[Token], *, first: int) -> tuple[_Piece, ...]:
+    """The pieces of the tokens from one on; nothing where it is not known which are whose.
+
+    A piece may be of tokens on both sides, a dash between them or two characters of Chinese: what is behind is left.
+    """
+    places = text_rules.word_places(tokens, pieces)
+    if not places:
+        return ()
+    behind = list(pieces[min(places[first - 1] + 1, places[first]) :])
+    letters = [text_rules.tidy(piece.word).replace(" ", "") for piece in behind]
+    before = sum(map(len, letters)) - (tokens[-1].until - tokens[first - 1].until)
+    if before:
+        space = " " if behind[0].word.startswith(" ") else ""
+        behind[0] = attrs.evolve(behind[0], word=space + letters[0][before:])
+    return tuple(behind)
 
 
 def _shifted(word: Word, *, by_s: float) -> Word:

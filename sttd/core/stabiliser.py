@@ -47,7 +47,8 @@ import attrs
 from sttd.core.forms import same_words
 from sttd.core.text import Evidence, Token, joined, tidy, tokenise, without_loops, word_places
 from sttd.core.types import Certainty, Word
-from sttd.options import TUNING, LiveText, Tier, tiers
+from sttd.live_text import LiveText, Tier, tiers
+from sttd.options import TUNING
 
 AGREED = Tier(probability=0.0, hypotheses=3, over_s=0.0)  # measured: two are contradicted half as often again, or twice
 _SAME_S = 0.01  # less is no difference between two lengths of audio

@@ -536,8 +536,9 @@ class Turn:
             keep="" if locked or interim or file else self.stable_text,
             keep_margin=math.inf if options.lock_stable else self.tuning.keep_margin,
         )
-        # With a lead the recording begins elsewhere; how much of one fits depends on how long the utterance is by now.
-        ahead = "" if before is None else f" behind {before[1].samples}"
+        recording = f"{self.session}/{self.number}"
+        if before is not None:
+            recording += f" behind {before[1].samples}"  # it begins elsewhere, and a longer utterance has room for less
         if job_class is JobClass.FINAL and file:
             job_class = JobClass.FILE
         return Submit(
@@ -547,8 +548,7 @@ class Turn:
             item=DecodeItem(
                 samples=samples if before is None else before[0],
                 options=decode,
-                # A window of a file is decoded once.
-                recording=None if file else f"{self.session}/{self.number}{ahead}",
+                recording=None if file else recording,  # a window of a file is decoded once
                 complete=complete,
                 lead=None if before is None else before[1],
             ),
@@ -578,7 +578,9 @@ class Turn:
         )
 
     def _probability(self, hypothesis: Hypothesis) -> float | None:
-        return self._language.probability(hypothesis.language_probability) if hypothesis.languages else None
+        # With a lead the sound is not asked again: what an interim heard of it settled the language.
+        detected = hypothesis.languages or hypothesis.language == self._language.code
+        return self._language.probability(hypothesis.language_probability) if detected else None
 
 
 def _failure(error: SttdError) -> Say:

@@ -17,7 +17,8 @@ from sttd.core.types import DecodeItem, Hypothesis
 from sttd.engine.store.ledger import Source
 from sttd.errors import ConfigError, DecodeError, ModelError
 from sttd.fields import FieldError, integer, number, parse, rules_of, same, string
-from sttd.options import COMPUTE_TYPES, MAX_CPU_THREADS, MAX_UTTERANCE_S, MAX_WORKERS, LiveText
+from sttd.live_text import LiveText
+from sttd.options import COMPUTE_TYPES, MAX_CPU_THREADS, MAX_UTTERANCE_S, MAX_WORKERS
 
 T = TypeVar("T")
 

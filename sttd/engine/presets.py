@@ -20,7 +20,8 @@ import attrs
 from sttd.engine.contract import Preset
 from sttd.engine.store.catalogue import PUBLISHED, pull_unit
 from sttd.errors import ConfigError, ModelError
-from sttd.options import MAX_WORKERS, LiveText
+from sttd.live_text import LiveText
+from sttd.options import MAX_WORKERS
 
 CORES_PER_WORKER: Final = 4
 # large-v3-turbo in float16 takes about 2.5 GB with its workspace, large-v3 4.5 GB (faster-whisper README).

@@ -247,7 +247,7 @@ class Decoder:
             return ""
         before = ""
         if item.lead is not None:
-            divided = leads.divide(item.lead, text)
+            divided = leads.divide(item.lead, text, keep=keep, language=language.code)
             if divided is None:
                 return ""  # it is decoded alone
             before, text = divided.lead_text, divided.own_text

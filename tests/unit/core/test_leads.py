@@ -10,10 +10,10 @@ from sttd.core.types import SAMPLE_RATE, Certainty, DecodeItem, DecodeOptions, H
 from sttd.engine.fake import FakeModel, FakeOptions
 
 
-def item(text, *, lead_s=2.0, own_s=2.0):
+def item(text, *, lead_s=2.0, own_s=2.0, keep=""):
     return DecodeItem(
         samples=np.zeros(round((lead_s + own_s) * SAMPLE_RATE), np.float32),
-        options=DecodeOptions(),
+        options=DecodeOptions(keep=keep),
         recording="r",
         lead=Lead(samples=round(lead_s * SAMPLE_RATE), text=text),
     )
@@ -92,6 +92,45 @@ def test_a_word_that_is_heard_to_begin_in_the_lead_begins_with_the_item():
     own = leads.own(item("Ask not"), heard_of(("ask", 0.3), ("not", 1.0), ("what", 1.8), ("now", 2.5)))
     assert own is not None
     assert own.words[0].start_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("said", "pieces", "own"),
+    [
+        ("One two.", [" One", " two", " - three", " four."], [" three", " four."]),
+        ("One two.", [" One two", " three four."], [" three four."]),
+        ("你", ["你好", "世界"], ["好", "世界"]),
+        ("Er sagte.", [" Er", " sagte,", ' "komm', ' her".'], [' "komm', ' her".']),
+    ],
+)
+def test_what_stands_on_both_sides_is_cut_there(said, pieces, own):
+    words = tuple(Word(word=piece, start_s=at, end_s=at + 0.5, probability=0.9) for at, piece in enumerate(pieces))
+    text = "".join(pieces).strip()
+    heard = Hypothesis(
+        text=text,
+        segments=(Segment(text=text, start_s=0.0, end_s=4.0, words=words),),
+        certainties=tuple(Certainty(word=piece, least=0.5) for piece in pieces),
+    )
+    found = leads.own(item(said), heard)
+    assert found is not None
+    assert [word.word for word in found.words] == [piece.word for piece in found.certainties or ()] == own
+
+
+@pytest.mark.parametrize(
+    ("said", "heard", "keep", "own"),
+    [
+        ("ask not", "ask not not what", "not what", "not what"),
+        ("he went to", "he went to the shop", "to the", "to the shop"),  # heard once, of which both have one
+        ("he went to", "he went to the shop", "went to", "the shop"),  # that far back both do not agree
+        ("one two", "1, 2, 3, 4", "three", "3, 4"),
+        ("ask not", "ask not what your", "something else", "what your"),
+    ],
+)
+def test_what_is_stable_of_the_item_is_its_own_if_it_can_be(said, heard, keep, own):
+    divided = leads.divide(Lead(samples=0, text=said), heard, keep=keep)
+    assert divided is not None
+    assert divided.own_text == own
+    assert own == getattr(leads.own(item(said, keep=keep), Hypothesis(text=heard, language="en")), "text", None)
 
 
 @pytest.mark.parametrize(

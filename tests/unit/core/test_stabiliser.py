@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sttd.core.stabiliser import Stabiliser, nearest_prefix, resumption
 from sttd.core.text import tidy
 from sttd.core.types import Certainty, Word
-from sttd.options import LiveText
+from sttd.live_text import LiveText
 
 TWICE = LiveText(commit="0:2:0", show_from=0, change_from=0)  # stable is what two say, shown is all
 

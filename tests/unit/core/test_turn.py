@@ -778,3 +778,32 @@ def test_behind_a_lead_a_locked_text_is_kept_at_any_price():
     utterance.close(2.4)
     asked = utterance.job(FINAL).item.options
     assert (asked.prefix, asked.keep, asked.keep_margin) == ("", utterance.turn.stable_text, math.inf)
+
+
+def test_what_has_room_for_less_in_front_is_another_recording():
+    first = second(gap_s=0.5)
+    first.close(5.0)
+    first.decoded(FINAL, seconds=5.0)
+    utterance = Spoken(options=first.options, context=first.context, number=3, start_s=7.5)
+    utterance.lease()
+    utterance.pause(4.5)
+    utterance.turn.resumed()
+    utterance.close(6.5)
+    speculation, final = utterance.job(SPECULATIVE).item, utterance.job(FINAL).item
+    assert speculation.lead.samples > final.lead.samples > 0
+    assert speculation.recording != final.recording
+
+
+def test_a_language_that_an_interim_detected_is_said_with_its_probability_also_behind_a_lead():
+    heard = (("de", 0.9), ("en", 0.1))
+    first = spoken()
+    first.show(1.2, heard=heard, probability=0.99)
+    first.close(1.2, reason="endpoint")
+    first.decoded(first.jobs[-1], "wir fragen", heard=heard, probability=1.0)
+    utterance = Spoken(options=first.options, context=first.context, languages=first.languages, number=2, start_s=2.0)
+    utterance.lease()
+    utterance.show(2.5, heard=heard, probability=0.97)
+    utterance.close(2.5)
+    assert utterance.job(FINAL).item.lead is not None
+    utterance.decoded(FINAL, "und antworten", language="de")
+    assert utterance.final.language_probability == 0.97
