@@ -1,8 +1,8 @@
 """What a connection hears from its client: one message at a time, and how it is known that nothing comes.
 
 A client is idle while its connection waits for its next message. What takes time between two messages, such as a
-session that is behind, is not the client. Nor is a daemon that stood still, which has to look first at what came
-meanwhile.
+session that is behind, is not the client; nor is the pace that its user has to keep (`host/pace.py`), nor a daemon that
+stood still, which has to look first at what came meanwhile.
 """
 
 from __future__ import annotations
@@ -60,14 +60,19 @@ class Attention:
         A task that seldom wakes costs less than a timeout around every message.
         """
         while True:
-            since = self._waiting_since
+            since = self._silent_since
             if math.isinf(since):
                 await trio.sleep(idle_s)
                 continue
             await trio.sleep_until(since + idle_s)
             await trio.sleep(min(_GRACE_S, idle_s))  # a daemon that stood still has not read what came
-            if self._waiting_since == since:
+            if self._silent_since == since:
                 return
+
+    @property
+    def _silent_since(self) -> float:
+        """When the client began to be waited for; inf: it is not."""
+        return self._waiting_since
 
 
 @attrs.define(eq=False)
@@ -76,6 +81,10 @@ class Reader(Attention):
 
     socket: WebSocketConnection
     stream: UpgradedStream
+
+    @property
+    def _silent_since(self) -> float:
+        return max(self._waiting_since, self.stream.held_back_at)
 
     def attention(self) -> AbstractContextManager[None]:
         """Within, `next_message` is called again as soon as a message is dealt with."""

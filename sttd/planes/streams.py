@@ -112,6 +112,7 @@ class UpgradedStream(trio.abc.Stream):
         self._unsent = memoryview(b"")
         self._closed = False
         self.received_bytes = 0  # after the handshake
+        self.held_back_at = -math.inf  # when the user's pace last kept it from being read; inf: now
         self.calm = False  # nobody is in a hurry for what the peer sends (`Rests`)
 
     def release(self) -> None:
@@ -222,7 +223,7 @@ class UpgradedStream(trio.abc.Stream):
                 self._read_bytes = len(self._received)
                 self.received_bytes += self._read_bytes
                 if self._pace is not None:
-                    await self._pace(len(self._received))
+                    await self._keep(self._pace)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self._received = b""
         finally:
@@ -238,6 +239,15 @@ class UpgradedStream(trio.abc.Stream):
         period_s = (now - self._pumped_at) / max(1, len(self._guard.messages))
         self._rest_until = RESTS.until(self._read_bytes, period_s=period_s, calm=self.calm, now=now)
         self._pumped_at = now
+
+    async def _keep(self, pace: Pace) -> None:
+        """Read no more before the user has paid for what was read."""
+        began, before, self.held_back_at = trio.current_time(), self.held_back_at, math.inf
+        try:
+            await pace(self._read_bytes)
+        finally:
+            now = trio.current_time()
+            self.held_back_at = now if now > began else before
 
     def _at_hand(self) -> bytes:
         """What has come by now. Trio would give others a turn, which they had in the rest."""

@@ -7,6 +7,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from sttd.planes.reader import Reader
 from sttd.planes.streams import Rests, UpgradedStream, linger
 
 PING, OTHER_PING = b"\x89\x80\0\0\0\0", b"\x89\x81\0\0\0\0x"
@@ -203,6 +204,22 @@ async def test_who_sends_more_at_once_than_a_microphone_is_not_kept_waiting_for_
             await theirs.send_all(MESSAGE * count)
             assert [await stream.next_message() for _ in range(count)] == [b"audio"] * count
         assert trio.current_time() == began
+
+
+async def test_who_is_held_back_by_the_pace_of_its_user_is_not_silent(autojump_clock):
+    async def pace(count):
+        await trio.sleep(100)
+
+    async with pair() as (ours, theirs), trio.open_nursery() as nursery:
+        stream = UpgradedStream(ours, head=b"", pace=pace)
+        stream.release()
+        reader = Reader(None, stream)
+        await theirs.send_all(MESSAGE[:3])  # the rest never comes
+        with reader.attention():
+            nursery.start_soon(reader.next_message)
+            await reader.silence(10)
+        assert 110 <= trio.current_time() < 140
+        nursery.cancel_scope.cancel()
 
 
 async def test_release_and_close_wake_a_receiver():
