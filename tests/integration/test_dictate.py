@@ -228,6 +228,18 @@ def test_what_is_wrong_is_said_at_the_press(desk):
     assert "nonsense" in desk.dictate("--once", "--model", "nonsense", status=5)
 
 
+def test_a_display_that_did_not_answer_before_is_looked_for_again(desk):
+    number = 100_000 + os.getpid()
+    desk.environ["DISPLAY"] = f":{number}"
+    assert "there is no X server" in desk.dictate("start", "--type", "x11", status=1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(f"\0/tmp/.X11-unix/X{number}")
+        server.listen()
+        desk.dictate("start", "--type", "x11")
+        assert desk.state()["types"] == "x11"
+        desk.dictate("cancel")
+
+
 def test_without_a_daemon_a_dictation_ends_with_the_words_and_the_status_of_any_command(desk):
     desk.environ["STTD_SOCKET"] = str(desk.socket.with_name("nowhere"))
     assert "sttd serve" in desk.dictate("--once", status=3)

@@ -196,7 +196,8 @@ class Agent:
         """Begin a dictation; returns when the microphone is open. Raises what is against it."""
         user = read_user(default_file(self.environ))
         wish, known = wish_of(request["wish"], user), tables(user)
-        if any(self.environ.get(name) != value for name, value in request["display"].items()):
+        moved = any(self.environ.get(name) != value for name, value in request["display"].items())
+        if moved or not (self._seat.x11 or self._seat.wayland):  # one that was late to answer may be there now
             self.environ |= request["display"]
             self._seat = await trio.to_thread.run_sync(seat.look, self.environ)
             self._hands.clear()
