@@ -209,7 +209,7 @@ def crowd(places, count):
         yield
 
 
-def test_thousands_at_once_are_let_in_or_sent_away(places):
+def test_a_thousand_at_once_are_let_in_or_sent_away(places):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.running import PATIENCE_S, RunningDaemon, read_pcm, transcribe
+from tests.running import PATIENCE_S, RunningDaemon, eventually, read_pcm, transcribe
 from tests.stranger import Stranger
 
 pytestmark = pytest.mark.root
@@ -49,13 +49,6 @@ def quota(daemon, name):
     return daemon.call("status")["quotas"][name]
 
 
-def wait_until(holds):
-    deadline = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_every_bound_by_user_is_said_in_status_and_on_the_metrics_page(daemon):
     rows = daemon.call("status")["quotas"]
     assert rows.keys() == {
@@ -81,32 +74,33 @@ def test_one_users_sessions_leave_those_of_another(daemon):
         stack.enter_context(Stranger(daemon.audio, uid=MODEST)).open_session()
         row = quota(daemon, "sessions")
         assert (row["used"], row["most"]) == (3, 2)
-    wait_until(lambda: quota(daemon, "sessions")["used"] == 0)
+    eventually(lambda: quota(daemon, "sessions")["used"] == 0)
 
 
 def test_one_users_uploads_leave_room_for_those_of_another(daemon):
     """A megabyte is read a second; so the bound of the speed is seen, too."""
     with Stranger(daemon.audio, uid=GREEDY) as greedy, Stranger(daemon.audio, uid=GREEDY) as again:
         greedy.send(UPLOAD % (3 << 20) + bytes(5 << 19))
-        wait_until(lambda: quota(daemon, "upload_bytes")["most"] > 2 << 20)
+        eventually(lambda: quota(daemon, "upload_bytes")["most"] > 2 << 20)
         assert b" 429 " in again.exchange(UPLOAD % (2 << 20)).split(b"\r\n")[0]
         with Stranger(daemon.audio, uid=MODEST) as modest:
             begun = time.monotonic()
             modest.send(UPLOAD % (3 << 20) + bytes(5 << 19))
-            wait_until(lambda: quota(daemon, "upload_bytes")["used"] > 9 << 19)
+            eventually(lambda: quota(daemon, "upload_bytes")["used"] > 9 << 19)
             assert time.monotonic() - begun > 0.5  # of two megabytes the first comes for nothing
-    wait_until(lambda: quota(daemon, "upload_bytes")["used"] == 0)
+    eventually(lambda: quota(daemon, "upload_bytes")["used"] == 0)
 
 
 def test_who_sends_too_fast_is_read_slowly_and_nobody_else_is(daemon):
     with Stranger(daemon.audio, uid=GREEDY) as flood:
         flood.open_session()
         flood.send(b"".join(b"\x82\xfe\xff\xff" + bytes(4) + bytes(65535) for _ in range(64)))
-        wait_until(lambda: quota(daemon, "bytes_per_s")["most"] > 0)
+        eventually(lambda: quota(daemon, "bytes_per_s")["most"] > 0)
         begun = time.monotonic()
         assert [event for event in transcribe(daemon, SPEECH) if event["type"] == "final"]
         assert time.monotonic() - begun < PATIENCE_S
         assert quota(daemon, "bytes_per_s")["most"] <= 2.2 * (1 << 20)  # with what a second's rest was good for
+    eventually(lambda: quota(daemon, "sessions")["used"] == 0)
 
 
 def test_connections_and_requests_are_counted_for_whoever_has_most(daemon):
@@ -117,4 +111,4 @@ def test_connections_and_requests_are_counted_for_whoever_has_most(daemon):
         assert row["most"] >= 2
         assert row["used"] >= 3  # with the one that asks
         assert quota(daemon, "requests")["most"] >= 1
-    wait_until(lambda: quota(daemon, "connections_control")["used"] == 1)
+    eventually(lambda: quota(daemon, "connections_control")["used"] == 1)

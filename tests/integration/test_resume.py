@@ -26,6 +26,7 @@ from tests.running import (
     ControlLine,
     RunningDaemon,
     check_promises,
+    eventually,
     free_port,
     read_pcm,
     read_to_end,
@@ -180,13 +181,6 @@ def rows(daemon):
     return daemon.call("sessions")["sessions"]
 
 
-def wait_for(true):
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 # ---------------------------------------------------------------- what it is told
 
 
@@ -209,7 +203,7 @@ def test_a_session_that_is_never_cut_has_numbers_acks_and_the_same_text(fake):
         plain = read_to_end(client)
     assert texts(plain) == texts(speaker.events)
     assert not any("event_seq" in event for event in plain)
-    wait_for(lambda: not rows(fake))
+    eventually(lambda: not rows(fake))
 
 
 def test_after_a_cut_between_messages_it_goes_on(fake):
@@ -218,7 +212,7 @@ def test_after_a_cut_between_messages_it_goes_on(fake):
     speaker.say_on(2)
     speaker.hear_until("final")
     speaker.cut()
-    wait_for(lambda: [row["state"] for row in rows(fake)] == ["asleep"])
+    eventually(lambda: [row["state"] for row in rows(fake)] == ["asleep"])
     assert speaker.resume()["type"] == "resumed"
     assert (speaker.resumed["position_s"], speaker.resumed["ops"]) == (1.0, 1)
     assert [row["state"] for row in rows(fake)] != ["asleep"]
@@ -258,7 +252,7 @@ def test_after_stop_the_rest_is_told_to_who_comes_back(fake):
     speaker.begin(endpointing=False)
     speaker.say_on(2)
     cut(speaker.client)
-    wait_for(lambda: [row["state"] for row in rows(fake)] == ["asleep"])
+    eventually(lambda: [row["state"] for row in rows(fake)] == ["asleep"])
     speaker.resume()
     assert (speaker.resumed["position_s"], speaker.resumed["ops"]) == (3.0, 1)
     speaker.hear_until("stopped")
@@ -375,7 +369,7 @@ def test_a_second_start_or_resume_on_a_connection_is_refused(fake):
 def hasty(tmp_path_factory):
     daemon = RunningDaemon.start(
         tmp_path_factory.mktemp("hasty"), "--tcp", "off", "--model", "fake",
-        "--set", "limits.resume_s=0.5", "--set", "limits.sessions_per_uid=2",
+        "--set", "limits.resume_s=0.5",
     )  # fmt: skip
     yield daemon
     assert daemon.stop() == 0
@@ -396,18 +390,18 @@ def test_who_does_not_come_back_in_time_has_lost_it_and_subscribers_get_the_fina
     assert speaker.resume()["code"] == "not_found"
 
 
-def test_sleeping_sessions_count_as_sessions_of_their_user(hasty):
-    speakers = [Speaker(hasty, []) for _ in range(2)]
-    for speaker in speakers:
+def test_sleeping_sessions_count_as_sessions_of_their_user(serve):
+    daemon = serve("--tcp", "off", "--model", "fake", "--set", "limits.sessions_per_uid=2")
+    for speaker in (Speaker(daemon, []), Speaker(daemon, [])):
         speaker.begin()
-    for speaker in speakers:
         cut(speaker.client)
-    with hasty.connect() as client:
-        client.recv(timeout=PATIENCE_S)
-        while (answer := say(client, "start") or json.loads(client.recv(timeout=PATIENCE_S)))["type"] == "started":
-            pytest.fail("there was room for a third")
-        assert answer["code"] == "overloaded"
-    wait_for(lambda: not rows(hasty))
+    eventually(lambda: [row["state"] for row in rows(daemon)] == ["asleep"] * 2)
+    with daemon.connect() as client:
+        read_until(client, "hello")
+        say(client, "start")
+        assert json.loads(client.recv(timeout=PATIENCE_S))["code"] == "overloaded"
+    for row in rows(daemon):
+        daemon.call("close_session", session=row["session"], drain=False)
 
 
 @pytest.mark.parametrize("drain", [True, False])
@@ -417,7 +411,7 @@ def test_a_sleeping_session_can_be_closed(fake, drain):
     speaker.say_on(1)
     speaker.hear_until("speech_start")
     speaker.cut()
-    wait_for(lambda: [row["state"] for row in rows(fake)] == ["asleep"])
+    eventually(lambda: [row["state"] for row in rows(fake)] == ["asleep"])
     with ControlLine(fake) as line:
         line.call("subscribe", topics=["transcripts"])
         line.call("close_session", session=started["session"], drain=drain)
@@ -427,7 +421,7 @@ def test_a_sleeping_session_can_be_closed(fake, drain):
         speaker.hear_until("stopped")
         check_promises(speaker.events)
     else:
-        wait_for(lambda: not rows(fake))
+        eventually(lambda: not rows(fake))
         assert speaker.resume()["code"] == "not_found"
 
 
@@ -440,9 +434,9 @@ def test_a_drain_waits_for_who_lost_its_connection_and_a_new_daemon_knows_no_tok
     speaker.say_on(1)
     speaker.hear_until("speech_start")
     speaker.cut()
-    wait_for(lambda: [row["state"] for row in rows(daemon)] == ["asleep"])
+    eventually(lambda: [row["state"] for row in rows(daemon)] == ["asleep"])
     daemon.terminate()
-    wait_for(lambda: daemon.call("status")["server"]["state"] == "draining")
+    eventually(lambda: daemon.call("status")["server"]["state"] == "draining")
     with daemon.connect() as stranger:
         read_until(stranger, "hello")
         say(stranger, "start")
