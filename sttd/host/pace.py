@@ -24,8 +24,8 @@ _REMEMBERED: Final = 1024  # users; who owes nothing is forgotten then
 class Pace(Protocol):
     """Called after every read of a connection."""
 
-    async def __call__(self, count: int) -> None:
-        """Return when its user may be read from again; cancelling loses nothing."""
+    async def __call__(self, count: int) -> bool:
+        """Return when its user may be read from again, and whether he was kept waiting; cancelling loses nothing."""
 
 
 @attrs.define(eq=False)
@@ -63,9 +63,10 @@ class Paces:
         self._turn(self.clock())
         return self._counts[1]
 
-    async def _keep(self, uid: int, count: int) -> None:
+    async def _keep(self, uid: int, count: int) -> bool:
         if owed_s := self.owed_s(count, uid=uid):
             await trio.sleep(owed_s)
+        return owed_s > 0
 
     def _turn(self, now: float) -> None:
         if (passed := int(now) - self._second) > 0:

@@ -242,12 +242,12 @@ class UpgradedStream(trio.abc.Stream):
 
     async def _keep(self, pace: Pace) -> None:
         """Read no more before the user has paid for what was read."""
-        began, before, self.held_back_at = trio.current_time(), self.held_back_at, math.inf
+        before, self.held_back_at = self.held_back_at, math.inf
+        waited = True
         try:
-            await pace(self._read_bytes)
+            waited = await pace(self._read_bytes)
         finally:
-            now = trio.current_time()
-            self.held_back_at = now if now > began else before
+            self.held_back_at = trio.current_time() if waited else before
 
     def _at_hand(self) -> bytes:
         """What has come by now. Trio would give others a turn, which they had in the rest."""

@@ -209,6 +209,7 @@ async def test_who_sends_more_at_once_than_a_microphone_is_not_kept_waiting_for_
 async def test_who_is_held_back_by_the_pace_of_its_user_is_not_silent(autojump_clock):
     async def pace(count):
         await trio.sleep(100)
+        return True
 
     async with pair() as (ours, theirs), trio.open_nursery() as nursery:
         stream = UpgradedStream(ours, head=b"", pace=pace)
