@@ -31,6 +31,26 @@ ENTRY = """
     root.mainloop()
 """
 
+# A window of GTK with two fields: told on standard input which of them gets the focus, it says so when that has it.
+FIELDS = """
+    import sys, gi
+    gi.require_version("Gtk", "3.0")
+    from gi.repository import GLib, Gtk
+    window, box = Gtk.Window(), Gtk.Box()
+    fields = {"plain": Gtk.Entry(), "password": Gtk.Entry(visibility=False)}
+    window.add(box)
+    for name, field in fields.items():
+        box.add(field)
+        field.connect("notify::has-focus", lambda field, _, name=name: field.has_focus() and print(name, flush=True))
+    window.show_all()
+    def focus(*_):
+        fields[sys.stdin.readline().strip()].grab_focus()
+        window.get_window().focus(0)  # there is no window manager
+        return True
+    GLib.io_add_watch(sys.stdin, GLib.IO_IN, focus)
+    Gtk.main()
+"""
+
 # Plays a recording, then a quiet room, as fast as it is spoken, until it is told to end.
 RECORDER = """
     import os, signal, sys, time
@@ -113,6 +133,33 @@ def window(path, environ):
     finally:
         process.terminate()
         process.wait(PATIENCE_S)
+
+
+@contextmanager
+def two_fields(environ):
+    """A window of GTK; yields what puts the cursor into its "plain" or its "password" field."""
+    python = "/usr/bin/python3"  # Debian's, which has the bindings
+    gtk = [python, "-c", "import gi; gi.require_version('Gtk', '3.0'); from gi.repository import Gtk"]
+    try:
+        found = subprocess.run(gtk, env=environ, capture_output=True, check=False, timeout=PATIENCE_S)
+    except OSError:
+        pytest.skip(f"there is no {python}")
+    if found.returncode:
+        pytest.skip("python3-gi and gir1.2-gtk-3.0 are not installed")
+    command = [python, "-c", textwrap.dedent(FIELDS)]
+    process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def focus(name):
+        process.stdin.write(f"{name}\n")
+        process.stdin.flush()
+        while process.stdout.readline() != f"{name}\n":
+            assert process.poll() is None, "the window has gone"
+
+    try:
+        yield focus
+    finally:
+        process.terminate()
+        process.communicate(timeout=PATIENCE_S)
 
 
 @contextmanager

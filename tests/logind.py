@@ -14,12 +14,12 @@ NAME = "org.freedesktop.login1"
 MANAGER = DBusAddress("/org/freedesktop/login1", bus_name=NAME, interface=f"{NAME}.Manager")
 
 
-def start_bus(address):
-    """A bus daemon that listens. Skips where there is none to start."""
+def start_bus(address, environ=None):
+    """A bus daemon that listens; what it starts gets `environ`. Skips where there is none to start."""
     if not shutil.which("dbus-daemon"):
         pytest.skip("dbus-daemon is not installed")
     command = ["dbus-daemon", "--session", "--nofork", "--print-address", f"--address={address}"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ)
     assert process.stdout.readline()  # the address: now it listens
     return process
 

@@ -20,8 +20,8 @@ from sttd_client.dictation.wayland_hand import WaylandHand
 from sttd_client.dictation.x11_hand import X11Hand
 
 from benchmarks.recordings import as_bytes, read_audio
-from tests.desktop import compositor, microphone, need, wait_for, window, x_server
-from tests.logind import until
+from tests.desktop import compositor, microphone, need, two_fields, wait_for, window, x_server
+from tests.logind import start_bus, until
 from tests.running import PATIENCE_S, RunningDaemon
 
 ROOT = Path(__file__).parents[2]
@@ -137,12 +137,18 @@ class Desk:
         self.socket = daemon.directory.parent / "sttd-dictate.sock"
 
     def dictate(self, *arguments, status=0):
-        command = [str(STTCTL), "dictate", *arguments]
-        done = subprocess.run(
-            command, env=self.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-        )
+        done = self._run(arguments)
         assert done.returncode == status, done.stderr
         return done.stdout + done.stderr
+
+    def try_to(self, *arguments):
+        return self._run(arguments).stderr
+
+    def _run(self, arguments):
+        command = [str(STTCTL), "dictate", *arguments]
+        return subprocess.run(
+            command, env=self.environ, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        )
 
     def state(self):
         return json.loads(self.dictate("status", "--json"))
@@ -238,6 +244,28 @@ def test_a_display_that_did_not_answer_before_is_looked_for_again(desk):
         desk.dictate("start", "--type", "x11")
         assert desk.state()["types"] == "x11"
         desk.dictate("cancel")
+
+
+def test_nothing_is_dictated_into_a_password_field(desk, tmp_path):
+    """A real program, whose fields are told apart by the real accessibility bus."""
+    if not Path("/usr/share/dbus-1/services/org.a11y.Bus.service").exists():
+        pytest.skip("at-spi2-core is not installed")
+    refusal = "the cursor is in a password field"
+    desk.environ |= {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
+    bus = start_bus(desk.environ["DBUS_SESSION_BUS_ADDRESS"], desk.environ)
+    try:
+        with two_fields(desk.environ) as focus:
+            focus("password")
+            assert refusal in desk.dictate("--toggle", status=4)  # an agent that was just started looks first
+            focus("plain")
+            wait_for(lambda: refusal not in desk.try_to("--toggle"), "the password field is not left")
+            assert desk.state()["state"] == "listening"
+            focus("password")
+            desk.is_idle()
+            assert desk.state()["note"] == refusal
+    finally:
+        bus.terminate()
+        bus.communicate(timeout=PATIENCE_S)
 
 
 def test_without_a_daemon_a_dictation_ends_with_the_words_and_the_status_of_any_command(desk):

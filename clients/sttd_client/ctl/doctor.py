@@ -24,7 +24,7 @@ from sttd_client.ctl.status import TIMEOUT_S
 from sttd_client.ctl.terminal import duration, print_json, size, styled
 from sttd_client.dictation.backends import BACKENDS, lacks_of
 from sttd_client.dictation.phrases import default_file, read_user, tables
-from sttd_client.dictation.seat import Seat, look
+from sttd_client.dictation.seat import Seat, look, tells_focus
 
 Verdict = Literal["good", "note", "bad"]
 _LAG_MS = 50.0  # a loop that is later than two frames delays every interim
@@ -56,7 +56,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     except (SttdError, ConnectionLostError, TimeoutError) as error:
         findings.append(_from_error("daemon", error))
     findings += microphone_findings()
-    findings += dictation_findings(look(os.environ))
+    findings += dictation_findings(look(os.environ), focus_is_told=tells_focus())
     if status == EXIT_OK and any(finding.verdict == "bad" for finding in findings):
         status = EXIT_FAILED
     if arguments.json:
@@ -264,8 +264,8 @@ def microphone_findings() -> Iterator[Finding]:
         )
 
 
-def dictation_findings(seat: Seat) -> Iterator[Finding]:
-    """What can type in this session, and what the other ways lack."""
+def dictation_findings(seat: Seat, *, focus_is_told: bool) -> Iterator[Finding]:
+    """What can type in this session, and what the other ways lack; `focus_is_told`: a password field is recognised."""
     lacks = lacks_of(seat)
     working = [name for name, lack in lacks.items() if not lack]
     missing = "; ".join(f"{name}: {lack}" for name, lack in lacks.items() if lack)
@@ -291,6 +291,13 @@ def dictation_findings(seat: Seat) -> Iterator[Finding]:
             about="dictation",
             text="no bus of the session: neither a notification nor a locked screen is noticed",
             advice="start the desktop with dbus-run-session, or by your display manager",
+        )
+    elif working and not focus_is_told:
+        yield Finding(
+            verdict="note",
+            about="dictation",
+            text="no accessibility bus: a password field is not recognised",
+            advice="install at-spi2-core, and log in again",
         )
     try:
         tables(read_user(default_file(seat.environ)))

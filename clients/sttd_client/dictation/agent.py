@@ -201,6 +201,7 @@ class Agent:
             self.environ |= request["display"]
             self._seat = await trio.to_thread.run_sync(seat.look, self.environ)
             self._hands.clear()
+        await self._desktop.look()
         if refusal := self._desktop.refusal:
             raise AccessError(refusal)
         hand = self._hand_for(wish)

@@ -1,4 +1,4 @@
-"""What the desktop is told and what it tells: a notification while the agent listens; locks and sleep.
+"""What the desktop is told and what it tells: a notification while the agent listens; locks, sleep, password fields.
 
 Everything here is a courtesy of the desktop: where a bus is missing or goes away, dictation works without it. Whoever
 may send signals on a bus could make the agent stop listening, and nothing else.
@@ -18,6 +18,7 @@ from jeepney.low_level import HeaderFields
 
 from sttd_client.dictation.bus import ERRORS, BusError, call, connect, name_of, subscribe
 from sttd_client.dictation.course import Show
+from sttd_client.dictation.focus import Focus
 from sttd_client.dictation.wish import Wish
 
 _AGAIN_S = 10.0  # a bus that went away is being restarted
@@ -31,6 +32,8 @@ _NOTIFICATIONS = DBusAddress(
 _LOGIND = "org.freedesktop.login1"
 _MANAGER = DBusAddress("/org/freedesktop/login1", bus_name=_LOGIND, interface=f"{_LOGIND}.Manager")
 _SLEEPS, _LOCKED = "the machine goes to sleep", "the screen is locked"
+_PASSWORD = "the cursor is in a password field"
+_LOOK_S = 1.0  # chosen: only the first dictation waits, or where programs do not answer
 # Who says on which bus that nobody sits here: what it means, and whether it names it true or false.
 _AWAY: Mapping[str, Mapping[tuple[str, str], tuple[str, bool | None]]] = {
     "SYSTEM": {
@@ -52,17 +55,24 @@ class Desktop:
     environ: Mapping[str, str]
     on_away: Callable[[str], None]
     _refusals: dict[str, None] = attrs.field(factory=dict, init=False)
+    _focus: Focus = attrs.field(init=False)
     _shows: trio.MemoryReceiveChannel[tuple[str, str, bool]] = attrs.field(init=False)
     _to_show: trio.MemorySendChannel[tuple[str, str, bool]] = attrs.field(init=False)
     _shown: int = attrs.field(default=0, init=False)  # the notification's number; 0: there is none
 
     def __attrs_post_init__(self) -> None:
+        self._focus = Focus(lambda on: self.refuse(_PASSWORD, on=on))
         self._to_show, self._shows = trio.open_memory_channel[tuple[str, str, bool]](16)
 
     @property
     def refusal(self) -> str:
         """Why nothing may be dictated now; "" where it may."""
         return next(iter(self._refusals), "")
+
+    async def look(self) -> None:
+        """Find out where the cursor is, unless that is known; `_LOOK_S` at most."""
+        with trio.move_on_after(_LOOK_S):
+            await self._focus.look()
 
     def refuse(self, why: str, *, on: bool) -> None:
         """From now on something speaks against dictation, or does not any more."""
@@ -88,6 +98,7 @@ class Desktop:
         """Until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._notify)
+            nursery.start_soon(self._focus.run)
             for address in _AWAY:
                 nursery.start_soon(self._watch, address)
 

@@ -12,9 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
+from jeepney import MessageType, message_bus
+from jeepney.auth import AuthenticationError
+from jeepney.io.blocking import open_dbus_connection
 
 from sttd_client.dictation.wayland import HELLO, Events
 
+ACCESSIBILITY = "org.a11y.Bus"  # who knows the accessibility bus, on the session's
 LOOK_S = 1.0  # a display that does not answer in this time will not take typed text either
 
 
@@ -47,6 +51,17 @@ class Seat:
 def look(environ: Mapping[str, str]) -> Seat:
     """Look at the session that `environ` is of."""
     return Seat(environ=environ, wayland=_wayland_interfaces(environ), x11=_x_answers(environ))
+
+
+def tells_focus() -> bool:
+    """Whether programs tell where the cursor is: the accessibility bus of this process' session runs."""
+    question = message_bus.NameHasOwner(ACCESSIBILITY)
+    try:
+        with open_dbus_connection("SESSION", auth_timeout=LOOK_S) as bus:
+            reply = bus.send_and_get_reply(question, timeout=LOOK_S)
+    except (OSError, KeyError, ValueError, AuthenticationError):  # no bus, or none that can be read
+        return False
+    return reply.header.message_type is MessageType.method_return and bool(reply.body[0])
 
 
 def _wayland_interfaces(environ: Mapping[str, str]) -> frozenset[str] | None:

@@ -5,6 +5,7 @@ import json
 import pytest
 from sttd_client.ctl.doctor import (
     choice_findings,
+    dictation_findings,
     gpu_findings,
     model_findings,
     sandbox_findings,
@@ -12,6 +13,7 @@ from sttd_client.ctl.doctor import (
     wyoming_findings,
 )
 from sttd_client.ctl.machine import CudaLibraries, Gpu, Process, look_at_gpu, look_at_process
+from sttd_client.dictation.seat import Seat
 
 from sttd import __version__
 
@@ -149,3 +151,20 @@ def test_a_gpu_is_read_from_its_driver(tmp_path):
     (tmp_path / "proc/driver/nvidia/version").write_text(version)
     found = look_at_gpu(tmp_path)
     assert (found.present, found.name, found.driver) == (True, "NVIDIA H200", "580.65.06")
+
+
+@pytest.mark.parametrize(
+    ("session_bus", "focus_is_told", "notes"),
+    [
+        (True, True, []),
+        (True, False, ["no accessibility bus: a password field is not recognised"]),
+        (False, False, ["no bus of the session: neither a notification nor a locked screen is noticed"]),
+    ],
+)
+def test_what_dictation_lacks_in_a_session_that_can_type(tmp_path, session_bus, focus_is_told, notes):
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path), "PATH": ""}
+    if session_bus:
+        environ["DBUS_SESSION_BUS_ADDRESS"] = "unix:path=/somewhere"
+    found = list(dictation_findings(Seat(environ=environ, wayland=None, x11=True), focus_is_told=focus_is_told))
+    assert [finding.text for finding in found if finding.verdict == "note"] == notes
+    assert found[0].verdict == "good"
