@@ -33,7 +33,7 @@ _sttctl() {
         "listen --token-file") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "listen --ca") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "listen --device") COMPREPLY=(); return ;;
-        "dictate --type") COMPREPLY=($(compgen -W "wayland x11 wtype dotool ydotool xdotool clipboard" -- "$cur")); return ;;
+        "dictate --type") COMPREPLY=($(compgen -W "wayland x11 portal wtype dotool ydotool xdotool clipboard" -- "$cur")); return ;;
         "dictate --language"|"dictate -l") COMPREPLY=($(compgen -W "auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh" -- "$cur")); return ;;
         "dictate --languages") COMPREPLY=(); return ;;
         "dictate --model"|"dictate -m") COMPREPLY=($(compgen -W "$(sttctl --json models 2>/dev/null | grep -o '"preset": *"[^"]*"[^{}]*"local": *true' | cut -d '"' -f 4)" -- "$cur")); return ;;

@@ -65,7 +65,7 @@ complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l toggle -d 'for ke
 complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l once -d 'stop at the first pause'
 complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l hold -d 'a key is held between `start` and `stop`: pauses end nothing, the release does so at once'
 complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l revise -d 'type unsure text at once, and take back what changed'
-complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l type -x -a 'wayland x11 wtype dotool ydotool xdotool clipboard' -d 'what types'
+complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l type -x -a 'wayland x11 portal wtype dotool ydotool xdotool clipboard' -d 'what types'
 complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l language -s l -x -a 'auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh' -d 'language of the speech, ISO 639-1 (default: auto)'
 complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l languages -x -d 'the languages that may be spoken, such as es,en (default: any)'
 complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l model -s m -x -a '(__sttctl_preset)' -d 'the preset to use (default: the daemon\'s)'

@@ -35,7 +35,7 @@ from sttd_client.dictation.backends import HandError
 from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show, State
 from sttd_client.dictation.desktop import Desktop
 from sttd_client.dictation.ear import Ear
-from sttd_client.dictation.hand import Hand, hand_of
+from sttd_client.dictation.hand import Hand, allow, hand_of
 from sttd_client.dictation.page import Page
 from sttd_client.dictation.phrases import Table, default_file, read_user, tables
 from sttd_client.dictation.requests import Lines, read_request, tell
@@ -205,6 +205,7 @@ class Agent:
         if refusal := self._desktop.refusal:
             raise AccessError(refusal)
         hand = self._hand_for(wish)
+        await allow(hand, self._nursery)
         command = await trio.to_thread.run_sync(recorder, wish.device)
         if command is None:
             raise NoMicrophoneError("no program to record with; `sttctl doctor` says what to install")

@@ -1,8 +1,8 @@
 """The programs that can type for another program: what each needs, and what it is to be told.
 
 Decides only; `hand` runs what is decided here. Text goes in by standard input, so that no list of processes shows it.
-What works without the right to be a keyboard comes first, pasting comes last. `wayland` and `x11` are no programs but
-hands of their own: wtype and xdotool do the same from outside, and lose or double letters on a busy machine.
+What works without the right to be a keyboard comes first, pasting comes last. `wayland`, `x11` and `portal` are no
+programs but hands of their own: what wtype and xdotool do from outside loses or doubles letters on a busy machine.
 """
 
 from __future__ import annotations
@@ -194,7 +194,16 @@ CLIPBOARDS: tuple[Clipboard, ...] = (
     ),
 )
 
-NAMES = ("wayland", "x11", "wtype", "dotool", "ydotool", "xdotool", "clipboard")  # what `--type` takes, best first
+NAMES = (
+    "wayland",
+    "x11",
+    "portal",
+    "wtype",
+    "dotool",
+    "ydotool",
+    "xdotool",
+    "clipboard",
+)  # what `--type` takes, best first
 
 
 def clipboard_of(seat: Seat) -> Clipboard | None:
@@ -204,7 +213,7 @@ def clipboard_of(seat: Seat) -> Clipboard | None:
 
 def lacks_of(seat: Seat) -> dict[str, str]:
     """What each way to type lacks in a session, best first; "" where it works."""
-    lacks = {"wayland": _wayland_lacks(seat), "x11": _x11_lacks(seat)}
+    lacks = {"wayland": _wayland_lacks(seat), "x11": _x11_lacks(seat), "portal": _portal_lacks(seat)}
     lacks |= {name: BACKENDS[name].lacks(seat) for name in NAMES if name in BACKENDS}
     if clipboard_of(seat) is None:
         return lacks | {"clipboard": "no program for the clipboard: wl-clipboard, xclip or xsel"}
@@ -221,3 +230,11 @@ def _x11_lacks(seat: Seat) -> str:
     if seat.wayland is not None:
         return "under Wayland it reaches old X programs only"
     return "" if seat.x11 else "there is no X server"
+
+
+def _portal_lacks(seat: Seat) -> str:
+    if seat.wayland is None:
+        return "it is for Wayland"
+    if MANAGER in seat.wayland:
+        return "the compositor lets programs type without it"
+    return "" if seat.portal else "the desktop has no RemoteDesktop portal with a keyboard"

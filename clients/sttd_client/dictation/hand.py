@@ -6,18 +6,21 @@ A hand that cannot type says so in a `HandError`.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
 import trio
 
+from sttd.errors import AccessError
 from sttd_client.dictation.backends import BACKENDS, Backend, Clipboard, HandError, Step, clipboard_of, lacks_of
+from sttd_client.dictation.portal_hand import PortalHand
 from sttd_client.dictation.seat import Seat
 from sttd_client.dictation.wayland_hand import WaylandHand
 from sttd_client.dictation.x11_hand import X11Hand
 
 _RUN_S = 5.0  # for the start of a program on a busy machine; chosen
+_ALLOW_S = 5.0  # chosen: half of what a caller of the agent waits
 _LETTER_S = 0.05  # on top for each letter: four times the pace of the slowest
 _PASTE_S = 0.25  # until the program that is pasted into has read the clipboard; chosen, as pasting has no answer
 _MAX_CLIPBOARD_BYTES = 8 << 20  # more than that is not put back
@@ -29,6 +32,9 @@ class Hand(Protocol):
     @property
     def name(self) -> str:
         """The backend's name."""
+
+    async def prepare(self) -> None:
+        """Get the leave to type, where somebody has to give it; it may take him minutes. Raises HandError."""
 
     async def write(self, text: str) -> None:
         """Type text. Raises HandError. Cancelled, a part of it may have been typed."""
@@ -52,6 +58,9 @@ class ToolHand:
     def name(self) -> str:
         """The backend's name."""
         return self.backend.name
+
+    async def prepare(self) -> None:
+        """Nobody has to allow it."""
 
     async def write(self, text: str) -> None:
         """Type text."""
@@ -84,6 +93,10 @@ class PasteHand:
     def name(self) -> str:
         """Which clipboard, and who presses the keys."""
         return f"clipboard ({self.clipboard.name}, {self.presser.name})"
+
+    async def prepare(self) -> None:
+        """Get the leave to press keys."""
+        await self.presser.prepare()
 
     async def write(self, text: str) -> None:
         """Paste text. The old clipboard comes back also where this is cancelled."""
@@ -148,6 +161,31 @@ async def run_steps(steps: Sequence[Step], seat: Seat, *, letters: int) -> None:
             raise HandError(f"{program} failed with status {done.returncode}; `sttctl doctor` says what works here")
 
 
+async def allow(hand: Hand, nursery: trio.Nursery) -> None:
+    """Return when the hand may type. A dialog of the desktop stays open, in the nursery, when who asked has gone.
+
+    Raises:
+        HandError: the user said no.
+        AccessError: he has not decided within `_ALLOW_S`.
+    """
+    decided, refusals = trio.Event(), list[HandError]()
+
+    async def prepare() -> None:
+        try:
+            await hand.prepare()
+        except HandError as error:
+            refusals.append(error)
+        decided.set()
+
+    nursery.start_soon(prepare)
+    with trio.move_on_after(_ALLOW_S):
+        await decided.wait()
+    if refusals:
+        raise refusals[0]
+    if not decided.is_set():
+        raise AccessError("the desktop asks whether sttd may type: allow it, and begin again")
+
+
 def hand_of(seat: Seat, *, wanted: str | None, paste_keys: str) -> Hand:
     """The hand for this session: the wanted one, or the best that works.
 
@@ -171,6 +209,5 @@ def hand_of(seat: Seat, *, wanted: str | None, paste_keys: str) -> Hand:
 
 
 def _hand(name: str, seat: Seat) -> Hand:
-    if name == "wayland":
-        return WaylandHand(environ=seat.environ)
-    return X11Hand(environ=seat.environ) if name == "x11" else ToolHand(backend=BACKENDS[name], seat=seat)
+    hands: Mapping[str, Callable[..., Hand]] = {"wayland": WaylandHand, "x11": X11Hand, "portal": PortalHand}
+    return hands[name](environ=seat.environ) if name in hands else ToolHand(backend=BACKENDS[name], seat=seat)

@@ -12,13 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
-from jeepney import MessageType, message_bus
+from jeepney import DBusAddress, Message, MessageType, Properties, message_bus
 from jeepney.auth import AuthenticationError
 from jeepney.io.blocking import open_dbus_connection
 
-from sttd_client.dictation.wayland import HELLO, Events
+from sttd_client.dictation.wayland import HELLO, MANAGER, Events
 
 ACCESSIBILITY = "org.a11y.Bus"  # who knows the accessibility bus, on the session's
+PORTAL, PORTAL_PATH = "org.freedesktop.portal.Desktop", "/org/freedesktop/portal/desktop"
+REMOTE_DESKTOP, KEYBOARD = "org.freedesktop.portal.RemoteDesktop", 1  # one of the portals, and of its devices
 LOOK_S = 1.0  # a display that does not answer in this time will not take typed text either
 
 
@@ -29,6 +31,7 @@ class Seat:
     environ: Mapping[str, str] = attrs.field(repr=False)
     wayland: frozenset[str] | None  # the interfaces of the compositor; None: there is none
     x11: bool  # an X server answers
+    portal: bool = False  # the desktop lets a program be a keyboard where its user allows it; looked for under Wayland
 
     def program(self, name: str) -> str | None:
         """Where a program is, by this session's PATH."""
@@ -50,18 +53,30 @@ class Seat:
 
 def look(environ: Mapping[str, str]) -> Seat:
     """Look at the session that `environ` is of."""
-    return Seat(environ=environ, wayland=_wayland_interfaces(environ), x11=_x_answers(environ))
+    wayland = _wayland_interfaces(environ)
+    portal = wayland is not None and MANAGER not in wayland and _portal_has_keyboard()
+    return Seat(environ=environ, wayland=wayland, x11=_x_answers(environ), portal=portal)
 
 
 def tells_focus() -> bool:
     """Whether programs tell where the cursor is: the accessibility bus of this process' session runs."""
-    question = message_bus.NameHasOwner(ACCESSIBILITY)
+    return bool(_answer(message_bus.NameHasOwner(ACCESSIBILITY)))
+
+
+def _portal_has_keyboard() -> bool:
+    portal = DBusAddress(PORTAL_PATH, bus_name=PORTAL, interface=REMOTE_DESKTOP)
+    devices = _answer(Properties(portal).get("AvailableDeviceTypes"))
+    return isinstance(devices, tuple) and isinstance(devices[1], int) and bool(devices[1] & KEYBOARD)
+
+
+def _answer(question: Message) -> object:
+    """What somebody on the bus of this process' session answers; None: nothing, or an error."""
     try:
         with open_dbus_connection("SESSION", auth_timeout=LOOK_S) as bus:
             reply = bus.send_and_get_reply(question, timeout=LOOK_S)
     except (OSError, KeyError, ValueError, AuthenticationError):  # no bus, or none that can be read
-        return False
-    return reply.header.message_type is MessageType.method_return and bool(reply.body[0])
+        return None
+    return reply.body[0] if reply.header.message_type is MessageType.method_return and reply.body else None
 
 
 def _wayland_interfaces(environ: Mapping[str, str]) -> frozenset[str] | None:

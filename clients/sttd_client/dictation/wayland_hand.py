@@ -30,6 +30,9 @@ class WaylandHand:
     _keymap: wayland.Keymap = attrs.field(init=False)
     _syncs: int = attrs.field(default=0, init=False)
 
+    async def prepare(self) -> None:
+        """Nobody has to allow it."""
+
     async def write(self, text: str) -> None:
         """Type text. Raises HandError. Cancelled, a part of it may have been typed."""
         async with self._keyboard() as keyboard:

@@ -37,6 +37,7 @@ RETURN, TAB, BACKSPACE, INSERT = 0xFF0D, 0xFF09, 0xFF08, 0xFF63
 SHIFT, CONTROL, CAPS_LOCK = 0xFFE1, 0xFFE3, 0xFFE5
 KEYS: Mapping[str, int] = {"ctrl": CONTROL, "shift": SHIFT, "v": ord("v"), "insert": INSERT, "backspace": BACKSPACE}
 
+_NAMED: Mapping[str, int] = {"\n": RETURN, "\t": TAB, "\b": BACKSPACE}
 Stroke = tuple[int, bool]  # a key code, and whether Shift is held
 
 
@@ -174,8 +175,8 @@ def layout_and_caps(state_reply: bytes) -> tuple[int, bool]:
 def keysym_of(char: str) -> int:
     """The keysym of a character."""
     code = ord(char)
-    if char == "\n":
-        return RETURN
+    if char in _NAMED:
+        return _NAMED[char]
     return code if 0x20 <= code <= 0x7E or 0xA0 <= code <= 0xFF else 0x01000000 | code
 
 

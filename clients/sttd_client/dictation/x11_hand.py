@@ -33,6 +33,9 @@ class X11Hand:
     _xtest: int = attrs.field(default=0, init=False)
     _xkb: int = attrs.field(default=0, init=False)
 
+    async def prepare(self) -> None:
+        """Nobody has to allow it."""
+
     async def write(self, text: str) -> None:
         """Type text. Raises HandError. Cancelled, a part of it may have been typed."""
         async with self._keys() as stream:
