@@ -107,7 +107,7 @@ _sttctl() {
             if [[ $cur == -* ]]; then
                 COMPREPLY=($(compgen -W "--toggle --once --hold --revise --type --language -l --languages --model -m --device --sound --no-notify --json --socket --help" -- "$cur"))
             else
-                COMPREPLY=($(compgen -W "start stop cancel status quit" -- "$cur"))
+                COMPREPLY=($(compgen -W "start stop cancel bind status quit" -- "$cur"))
             fi ;;
         doctor)
             if [[ $cur == -* ]]; then

@@ -60,7 +60,7 @@ complete -c sttctl -n '__fish_seen_subcommand_from listen' -l ca -r -F -d 'certi
 complete -c sttctl -n '__fish_seen_subcommand_from listen' -l device -x -d 'the microphone, as pw-record, parec or arecord names it'
 complete -c sttctl -n '__fish_seen_subcommand_from listen' -l once -d 'stop after the first utterance'
 complete -c sttctl -n __fish_use_subcommand -a dictate -d 'Type what is said into the focused window.'
-complete -c sttctl -n '__fish_seen_subcommand_from dictate' -a 'start stop cancel status quit' -d 'for key bindings: do this and return'
+complete -c sttctl -n '__fish_seen_subcommand_from dictate' -a 'start stop cancel bind status quit' -d 'for key bindings: do this and return; `bind` asks the desktop for keys, where it has some to give'
 complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l toggle -d 'for key bindings: start, or stop what was started'
 complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l once -d 'stop at the first pause'
 complete -c sttctl -n '__fish_seen_subcommand_from dictate' -l hold -d 'a key is held between `start` and `stop`: pauses end nothing, the release does so at once'

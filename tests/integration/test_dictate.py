@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from sttd_client.dictation.x11_hand import X11Hand
 from benchmarks.recordings import as_bytes, read_audio
 from tests.desktop import compositor, microphone, need, two_fields, wait_for, window, x_server
 from tests.logind import start_bus, until
+from tests.portal import a_portal
 from tests.running import PATIENCE_S, RunningDaemon
 
 ROOT = Path(__file__).parents[2]
@@ -263,6 +265,43 @@ def test_nothing_is_dictated_into_a_password_field(desk, tmp_path):
             focus("password")
             desk.is_idle()
             assert desk.state()["note"] == refusal
+    finally:
+        bus.terminate()
+        bus.communicate(timeout=PATIENCE_S)
+
+
+async def test_keys_of_the_desktop_dictate(desk, tmp_path):
+    """As a desktop with the GlobalShortcuts portal gives them; the portal pretends."""
+
+    async def dictate(*arguments, **options):
+        return await trio.to_thread.run_sync(partial(desk.dictate, *arguments, **options))
+
+    async def state_is(state):
+        async with aclosing(looks()) as all_looks:
+            async for look in all_looks:
+                if look["state"] == state:
+                    return
+
+    async def looks():
+        while True:
+            yield await trio.to_thread.run_sync(desk.state)
+
+    address = f"unix:path={tmp_path}/bus"
+    desk.environ |= {"DBUS_SESSION_BUS_ADDRESS": address}
+    bus = start_bus(address, desk.environ)
+    try:
+        with trio.fail_after(PATIENCE_S):
+            assert "the desktop gives no keys" in await dictate("bind", status=1)
+            async with a_portal(address) as portal:
+                assert "toggle   Super+D" in await dictate("bind")
+                await portal.key("toggle", down=True)
+                await state_is("listening")
+                await portal.key("toggle", down=True)
+                await state_is("idle")
+                await portal.key("hold", down=True)
+                await state_is("listening")
+                await portal.key("hold", down=False)
+                await state_is("idle")
     finally:
         bus.terminate()
         bus.communicate(timeout=PATIENCE_S)

@@ -30,7 +30,7 @@ def dictate(arguments: argparse.Namespace) -> int:
     try:
         call = Call()
     except OSError:
-        if do not in ("start", "toggle"):  # nobody listens, so there is nothing to stop
+        if do not in ("start", "toggle", "bind"):  # nobody listens, so there is nothing to stop
             _print({"state": "idle", "note": "no agent runs"}, arguments, shown=do == "status")
             return EXIT_OK
         call = _call_new_agent(arguments.socket)
@@ -42,7 +42,7 @@ def dictate(arguments: argparse.Namespace) -> int:
             return int(error["status"])
         if waits:
             return _wait(call, arguments)
-        _print(answer, arguments, shown=do == "status")
+        _print(answer, arguments, shown=do in ("status", "bind"))
     if do == "quit":
         _see_it_leave()
     return EXIT_OK
@@ -134,3 +134,6 @@ def _print(answer: dict[str, Any], arguments: argparse.Namespace, *, shown: bool
     elif shown:
         types = f", types with {answer['types']}" if answer.get("types") else ""
         print(f"{answer['state']}{types}")
+    if shown and not arguments.json:
+        for name, keys in (answer.get("shortcuts") or {}).items():
+            print(f"  {name:8} {keys or 'no key; choose one in the settings of the desktop'}")

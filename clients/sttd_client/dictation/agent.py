@@ -13,9 +13,6 @@ what is shown goes the same way, so nobody hears that it is over before the last
 
 from __future__ import annotations
 
-import os
-import socket
-import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -25,7 +22,7 @@ from typing import Any, cast
 import attrs
 import trio
 
-from sttd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, AccessError, SttdError
+from sttd.errors import EXIT_FAILED, EXIT_OK, AccessError, SttdError
 from sttd.fields import FieldError
 from sttd.wire.schema import dump
 from sttd_client.capture import NoMicrophoneError, recorder
@@ -35,10 +32,12 @@ from sttd_client.dictation.backends import HandError
 from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show, State
 from sttd_client.dictation.desktop import Desktop
 from sttd_client.dictation.ear import Ear
-from sttd_client.dictation.hand import Hand, allow, hand_of
+from sttd_client.dictation.hand import Hand, hand_of
+from sttd_client.dictation.leave import allowed
 from sttd_client.dictation.page import Page
-from sttd_client.dictation.phrases import Table, default_file, read_user, tables
-from sttd_client.dictation.requests import Lines, read_request, tell
+from sttd_client.dictation.phrases import Table, default_file, likely_language, read_user, tables
+from sttd_client.dictation.requests import Lines, is_mine, read_request, refusal, tell
+from sttd_client.dictation.shortcuts import Shortcuts
 from sttd_client.dictation.typist import Erase, Typist, Write
 from sttd_client.dictation.wish import Wish, wish_of
 from sttd_client.options import Endpointing, StartOptions
@@ -48,7 +47,6 @@ IDLE_S = 900.0  # chosen: an agent at rest has no session, no microphone and som
 _RECONNECT_S = 10.0  # a daemon that is restarted
 _LINE_S = 5.0  # from the connection to its request
 CLIENTS = 16  # connections at a time: keys that repeat, and somebody who looks
-_UCRED = struct.Struct("3i")
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -87,11 +85,13 @@ class Agent:
     _note: str = attrs.field(default="", init=False)  # why it stopped, until the next start
     _failed: int = attrs.field(default=EXIT_OK, init=False)  # the exit status of that, where it was an error
     _desktop: Desktop = attrs.field(init=False)
+    _shortcuts: Shortcuts = attrs.field(init=False)
     _nursery: trio.Nursery = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._seat = seat.look(self.environ)
         self._desktop = Desktop(environ=self.environ, on_away=self._away)
+        self._shortcuts = Shortcuts(self._press)
         self._flushed.set()
 
     async def run(self, listener: trio.SocketListener) -> None:
@@ -110,8 +110,7 @@ class Agent:
         self._clients += 1
         try:
             async with stream:
-                peer = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-                if _UCRED.unpack(peer)[1] == os.geteuid() and self._clients <= CLIENTS:
+                if is_mine(stream) and self._clients <= CLIENTS:
                     await self._converse(stream)
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # who asked does not want to know
@@ -136,14 +135,15 @@ class Agent:
             if request["wait"]:
                 await self._report(stream, lines, shows)
         except (SttdError, FieldError, OSError) as error:
-            status = error.row.exit_status if isinstance(error, SttdError) else EXIT_FAILED
-            message, status = (
-                (error.message, EXIT_USAGE) if isinstance(error, FieldError) else (words_of(error), status)
-            )
-            self._desktop.tell("No dictation", message)  # a key binding has no terminal
-            await tell(stream, {"error": {"message": message, "status": status}})
+            await tell(stream, {"error": self._refused(error)})
         finally:
             self._watchers.discard(watch)
+
+    def _refused(self, error: Exception) -> dict[str, object]:
+        """What is against it; also shown, as a key binding has no terminal."""
+        told = refusal(error)
+        self._desktop.tell("No dictation", str(told["message"]))
+        return told
 
     async def _report(self, stream: trio.SocketStream, lines: Lines, shows: trio.MemoryReceiveChannel[Show]) -> None:
         """Tell who waits what happens, until the dictation is over."""
@@ -176,19 +176,24 @@ class Agent:
             self._perform(self._course.stop(now_s=now_s))
         elif do == "cancel":
             self._perform(self._course.cancel(now_s=now_s))
+        elif do == "bind":
+            await self._shortcuts.bind(self._nursery)
         elif do == "quit":
-            self._nursery.start_soon(self._quit)
+            self._nursery.cancel_scope.deadline = trio.current_time() + 0.1  # for the answer to go out
         typing = self._course.state == "idle" and self._told != "idle"
         return {
             "state": "finishing" if typing else self._course.state,
             "types": self._hand.name if self._hand else None,
             "session": bool(self._link and self._link.session),
             "note": self._note,
+            "shortcuts": self._shortcuts.keys,
         }
 
-    async def _quit(self) -> None:
-        await trio.sleep(0.1)  # for the answer to go out
-        self._nursery.cancel_scope.cancel()
+    async def _press(self, do: str, hold: bool) -> None:
+        try:
+            await self._obey({"do": do, "wait": False, "display": {}, "wish": {"hold": True} if hold else {}})
+        except (SttdError, FieldError, OSError) as error:
+            self._refused(error)
 
     # ---------------------------------------------------------------- beginning
 
@@ -205,7 +210,9 @@ class Agent:
         if refusal := self._desktop.refusal:
             raise AccessError(refusal)
         hand = self._hand_for(wish)
-        await allow(hand, self._nursery)
+        await allowed(
+            hand.prepare, self._nursery, asks="the desktop asks whether sttd may type: allow it, and begin again"
+        )
         command = await trio.to_thread.run_sync(recorder, wish.device)
         if command is None:
             raise NoMicrophoneError("no program to record with; `sttctl doctor` says what to install")
@@ -221,7 +228,7 @@ class Agent:
             await self._ear.opened.wait()
 
     def _typist(self, wish: Wish, known: Mapping[str, Table], utterance: int, page: Page) -> Typist:
-        language = wish.language if wish.language not in (None, "auto") else _likely(self.environ)
+        language = wish.language if wish.language not in (None, "auto") else likely_language(self.environ)
         return Typist(tables=known, language=language, revise=wish.revise, next_utterance=utterance, before=page)
 
     def _hand_for(self, wish: Wish) -> Hand:
@@ -385,16 +392,8 @@ class Agent:
         """End when nobody wanted anything for long enough."""
         idle_since = trio.current_time()
         while True:
-            if self._course.state != "idle" or self._clients:
+            if self._course.state != "idle" or self._clients or self._shortcuts.keys is not None:
                 idle_since = trio.current_time()
             if trio.current_time() - idle_since >= self.idle_s:
                 self._nursery.cancel_scope.cancel()
             await trio.sleep(min(self.idle_s / 4, 30.0))
-
-
-def _likely(environ: Mapping[str, str]) -> str | None:
-    """The language of the user's locale: whose phrases to know before anything was heard."""
-    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
-        if (value := environ.get(name, "")) and value not in ("C", "POSIX"):
-            return value[:2].lower() if value[2:3] in ("", "_", ".") else None
-    return None

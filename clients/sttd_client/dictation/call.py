@@ -11,7 +11,7 @@ import os
 import socket
 import sys
 
-WORDS = ("start", "stop", "cancel", "toggle", "status", "quit")  # what the agent understands
+WORDS = ("start", "stop", "cancel", "toggle", "bind", "status", "quit")  # what the agent understands
 _ANSWER_S = 10.0  # chosen: the microphone of a busy machine takes a moment to open
 _MAX_LINE_BYTES = 1 << 16
 DISPLAY = ("WAYLAND_DISPLAY", "DISPLAY", "XAUTHORITY")  # where the words go may change under a running agent

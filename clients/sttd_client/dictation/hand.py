@@ -12,7 +12,6 @@ from typing import Protocol
 import attrs
 import trio
 
-from sttd.errors import AccessError
 from sttd_client.dictation.backends import BACKENDS, Backend, Clipboard, HandError, Step, clipboard_of, lacks_of
 from sttd_client.dictation.portal_hand import PortalHand
 from sttd_client.dictation.seat import Seat
@@ -20,7 +19,6 @@ from sttd_client.dictation.wayland_hand import WaylandHand
 from sttd_client.dictation.x11_hand import X11Hand
 
 _RUN_S = 5.0  # for the start of a program on a busy machine; chosen
-_ALLOW_S = 5.0  # chosen: half of what a caller of the agent waits
 _LETTER_S = 0.05  # on top for each letter: four times the pace of the slowest
 _PASTE_S = 0.25  # until the program that is pasted into has read the clipboard; chosen, as pasting has no answer
 _MAX_CLIPBOARD_BYTES = 8 << 20  # more than that is not put back
@@ -159,31 +157,6 @@ async def run_steps(steps: Sequence[Step], seat: Seat, *, letters: int) -> None:
             raise HandError(f"{program} does not end") from None
         if done.returncode:
             raise HandError(f"{program} failed with status {done.returncode}; `sttctl doctor` says what works here")
-
-
-async def allow(hand: Hand, nursery: trio.Nursery) -> None:
-    """Return when the hand may type. A dialog of the desktop stays open, in the nursery, when who asked has gone.
-
-    Raises:
-        HandError: the user said no.
-        AccessError: he has not decided within `_ALLOW_S`.
-    """
-    decided, refusals = trio.Event(), list[HandError]()
-
-    async def prepare() -> None:
-        try:
-            await hand.prepare()
-        except HandError as error:
-            refusals.append(error)
-        decided.set()
-
-    nursery.start_soon(prepare)
-    with trio.move_on_after(_ALLOW_S):
-        await decided.wait()
-    if refusals:
-        raise refusals[0]
-    if not decided.is_set():
-        raise AccessError("the desktop asks whether sttd may type: allow it, and begin again")
 
 
 def hand_of(seat: Seat, *, wanted: str | None, paste_keys: str) -> Hand:

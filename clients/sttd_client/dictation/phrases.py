@@ -210,3 +210,11 @@ def _merged(sections: Sequence[_Section]) -> Table:
         words_after=frozenset().union(*(section.words_after for section in sections)),
         lower=frozenset().union(*(section.lower for section in sections)),
     )
+
+
+def likely_language(environ: Mapping[str, str]) -> str | None:
+    """The language of the user's locale: whose phrases to know before anything was heard."""
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if (value := environ.get(name, "")) and value not in ("C", "POSIX"):
+            return value[:2].lower() if value[2:3] in ("", "_", ".") else None
+    return None

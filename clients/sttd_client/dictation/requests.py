@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import struct
 from collections.abc import Mapping
 from typing import Any
 
 import trio
 
-from sttd.errors import ProtocolError
+from sttd.errors import EXIT_USAGE, ProtocolError
+from sttd.fields import FieldError
+from sttd_client.ctl.outcome import exit_status_of, words_of
 from sttd_client.dictation import call
 
 _LINE_BYTES = 1 << 14  # of a request
+_UCRED = struct.Struct("3i")
 
 
 class Lines:
@@ -49,6 +55,19 @@ def read_request(line: bytes) -> dict[str, Any]:
         raise ProtocolError("`display` is an object of texts")
     shown = {name: text for name, text in display.items() if name in call.DISPLAY and "\0" not in text}
     return {"do": do, "wait": wait, "display": shown, "wish": wish}
+
+
+def is_mine(stream: trio.SocketStream) -> bool:
+    """Whether who is there is the user whose agent this is."""
+    peer = stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return bool(_UCRED.unpack(peer)[1] == os.geteuid())
+
+
+def refusal(error: Exception) -> dict[str, object]:
+    """An error, as it is told."""
+    if isinstance(error, FieldError):
+        return {"message": error.message, "status": EXIT_USAGE}
+    return {"message": words_of(error), "status": exit_status_of(error)}
 
 
 async def tell(stream: trio.SocketStream, answer: Mapping[str, Any]) -> None:

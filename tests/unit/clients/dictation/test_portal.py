@@ -1,22 +1,18 @@
-"""The hand that types by the desktop's leave, with a portal that pretends on a real bus."""
+"""The hand that types by the desktop's leave, and its keys, with a portal that pretends on a real bus."""
 
 import stat
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from jeepney import DBusAddress, MessageType, message_bus, new_error, new_method_return, new_signal
-from jeepney.io.trio import open_dbus_connection
-from jeepney.low_level import HeaderFields
-from sttd_client.dictation import hand as hands
-from sttd_client.dictation import seat, x11
+from sttd_client.dictation import leave, seat, x11
 from sttd_client.dictation.backends import HandError, lacks_of
 from sttd_client.dictation.portal_hand import PortalHand
+from sttd_client.dictation.shortcuts import SHORTCUTS, ShortcutError, Shortcuts
 
 from sttd.errors import AccessError
-from tests.logind import start_bus
-
-REQUEST, SESSION = "org.freedesktop.portal.Request", "org.freedesktop.portal.Session"
+from tests.logind import start_bus, until
+from tests.portal import a_portal
 
 
 @pytest.fixture
@@ -28,88 +24,6 @@ def bus(tmp_path, monkeypatch):
     process.terminate()
     process.wait()
     process.stdout.close()
-
-
-class PretendedPortal:
-    """As xdg-desktop-portal does it. `answer` is the user's, 0 for yes; with `early` it comes before the call returns."""
-
-    def __init__(self, connection, *, answer=0, early=False, devices=1):
-        self.connection, self.answer, self.early, self.devices = connection, answer, early, devices
-        self.decided = trio.Event()
-        self.decided.set()
-        self.calls, self.keys, self.sessions = [], [], []
-
-    @property
-    def text(self):
-        pressed = [keysym for keysym, state in self.keys if state]
-        assert self.keys == [(keysym, state) for keysym in pressed for state in (1, 0)]
-        return "".join({x11.RETURN: "\n", x11.BACKSPACE: "\b"}.get(key) or chr(key & 0xFFFFFF) for key in pressed)
-
-    async def serve(self):
-        async with trio.open_nursery() as nursery:
-            async for message in self.connection:
-                if message.header.message_type is not MessageType.method_call:
-                    continue
-                fields = message.header.fields
-                match fields[HeaderFields.member], message.body:
-                    case "Get", _:
-                        await self.connection.send(new_method_return(message, "v", (("u", self.devices),)))
-                    case "Ping", _:
-                        await self.connection.send(new_method_return(message))
-                    case "NotifyKeyboardKeysym", (session, _, keysym, state):
-                        if session not in self.sessions:
-                            await self.connection.send(
-                                new_error(message, "org.freedesktop.DBus.Error.Failed", "s", ("no",))
-                            )
-                            continue
-                        self.keys.append((keysym, state))
-                        await self.connection.send(new_method_return(message))
-                    case member, body:
-                        self.calls.append((member, body))
-                        nursery.start_soon(self.decide, message, member, body)
-
-    async def decide(self, message, member, body):
-        sender = message.header.fields[HeaderFields.sender]
-        name, options = sender.removeprefix(":").replace(".", "_"), body[-1]
-        path = f"{seat.PORTAL_PATH}/request/{name}/{options['handle_token'][1]}"
-        returned = new_method_return(message, "o", (path,))
-        results = {}
-        if member == "CreateSession":
-            session = f"{seat.PORTAL_PATH}/session/{name}/{options['session_handle_token'][1]}"
-            self.sessions.append(session)
-            results = {"session_handle": ("s", session)}
-        elif member == "Start":
-            results = {"devices": ("u", self.devices), "restore_token": ("s", f"token{len(self.calls)}")}
-        response = new_signal(DBusAddress(path, interface=REQUEST), "Response", "ua{sv}", (self.answer, results))
-        response.header.fields[HeaderFields.destination] = sender
-        if not self.early:
-            await self.connection.send(returned)
-            await self.decided.wait()
-        await self.connection.send(response)
-        if self.early:
-            await self.connection.send(returned)
-
-    async def end_session(self):
-        await self.connection.send(
-            new_signal(DBusAddress(self.sessions.pop(), interface=SESSION), "Closed", "a{sv}", ({},))
-        )
-
-    def options_of(self, member):
-        return [
-            {name: value for name, (_, value) in body[-1].items()} for called, body in self.calls if called == member
-        ]
-
-
-@asynccontextmanager
-async def a_portal(**options):
-    async with trio.open_nursery() as nursery, await open_dbus_connection("SESSION") as connection:
-        portal = PretendedPortal(connection, **options)
-        await connection.send(message_bus.RequestName(seat.PORTAL))
-        while (await connection.receive()).header.message_type is not MessageType.method_return:
-            pass
-        nursery.start_soon(portal.serve)
-        yield portal
-        nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -184,15 +98,15 @@ async def test_without_a_portal_it_is_said(bus, tmp_path):
 
 
 async def test_a_dialog_stays_open_when_who_asked_has_gone(bus, tmp_path, monkeypatch):
-    monkeypatch.setattr(hands, "_ALLOW_S", 0.1)
+    monkeypatch.setattr(leave, "PATIENCE_S", 0.1)
     async with a_portal() as portal, a_hand(tmp_path) as hand, trio.open_nursery() as nursery:
         portal.decided = trio.Event()
         for _ in range(2):
-            with pytest.raises(AccessError, match="allow it, and begin again"):
-                await hands.allow(hand, nursery)
+            with pytest.raises(AccessError, match="choose"):
+                await leave.allowed(hand.prepare, nursery, asks="choose")
         portal.decided.set()
-        monkeypatch.setattr(hands, "_ALLOW_S", 60)
-        await hands.allow(hand, nursery)
+        monkeypatch.setattr(leave, "PATIENCE_S", 60)
+        await leave.allowed(hand.prepare, nursery, asks="choose")
         assert len(portal.options_of("Start")) == 1
 
 
@@ -212,3 +126,78 @@ async def test_a_portal_with_a_keyboard_types_where_the_compositor_lets_no_progr
         assert await trio.to_thread.run_sync(lacks, None) == "it is for Wayland"
         portal.devices = 2
         assert await trio.to_thread.run_sync(lacks, gnome) == "the desktop has no RemoteDesktop portal with a keyboard"
+
+
+# ---------------------------------------------------------------- keys
+
+
+@asynccontextmanager
+async def bound(*, obey=None):
+    """A portal, keys that it gave, and what they asked for."""
+    obeyed = []
+
+    async def note(do, hold):
+        obeyed.append((do, hold))
+
+    async with a_portal() as portal, trio.open_nursery() as nursery:
+        shortcuts = Shortcuts(obey or note)
+        with trio.fail_after(60):
+            await shortcuts.bind(nursery)
+            yield portal, shortcuts, obeyed
+        nursery.cancel_scope.cancel()
+
+
+async def test_keys_are_asked_for_and_ask_for_a_dictation(bus):
+    async with bound() as (portal, shortcuts, obeyed):
+        assert shortcuts.keys == {"toggle": "Super+D", "hold": "Super+D", "cancel": "Super+D"}
+        (_, (_, wanted, _, _)) = portal.calls[-1]
+        assert {name: about["description"][1] for name, about in wanted} == SHORTCUTS
+        for name, down in (("toggle", 1), ("toggle", 0), ("hold", 1), ("hold", 0), ("nonsense", 1), ("cancel", 1)):
+            await portal.key(name, down=down)
+        await until(lambda: len(obeyed) == 4)
+        assert obeyed == [("toggle", False), ("start", True), ("stop", True), ("cancel", False)]
+
+
+async def test_a_release_waits_for_what_its_press_asked_for(bus):
+    obeyed, begun = [], trio.Event()
+
+    async def obey(do, hold):
+        obeyed.append(do)
+        if do == "start":
+            await begun.wait()
+
+    async with bound(obey=obey) as (portal, _, _):
+        await portal.key("hold", down=1)
+        for _ in range(100):  # a key that repeats
+            await portal.key("hold", down=0)
+        await until(lambda: obeyed == ["start"])
+        begun.set()
+        await until(lambda: len(obeyed) > 1)
+        assert obeyed[1] == "stop"
+
+
+async def test_who_wants_none_is_told_so_and_may_ask_again(bus):
+    async with a_portal(answer=1) as portal, trio.open_nursery() as nursery:
+        shortcuts = Shortcuts(lambda do, hold: None)
+        with pytest.raises(ShortcutError, match="it was not allowed"):
+            await shortcuts.bind(nursery)
+        portal.answer = 0
+        await shortcuts.bind(nursery)
+        await shortcuts.bind(nursery)  # they are there
+        assert len(portal.options_of("BindShortcuts")) == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_keys_that_the_desktop_takes_back_can_be_asked_for_again(bus):
+    async with bound() as (portal, shortcuts, _), trio.open_nursery() as nursery:
+        await portal.end_session()
+        await until(lambda: shortcuts.keys is None)
+        await shortcuts.bind(nursery)
+        assert shortcuts.keys
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_such_a_portal_it_is_said(bus):
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ShortcutError, match="the desktop gives no keys"):
+            await Shortcuts(lambda do, hold: None).bind(nursery)
