@@ -33,8 +33,9 @@ check: $(VENV)/.dev  ## ruff, mypy strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# Most tests wait for something. A file's tests stay together, as they share a daemon; more than four workers want memory.
 test: check  ## everything that needs no GPU; models are fetched once, or their tests skipped
-	$(BIN)/pytest --durations=25
+	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder --durations=25
 
 lock:            ## newer releases of what sttd needs, with their hashes; run the tests after it
 	scripts/make-lock

@@ -20,14 +20,15 @@ NOBODY = "http://127.0.0.1:1/"  # no program listens on the first port
 
 
 @pytest.fixture
-def environment(tmp_path):
+def environment(tmp_path_factory):
     """No model but the embedded one, and no network. Whatever a run leaves behind is in `TMPDIR`."""
-    (tmp_path / "left").mkdir()
+    folder = tmp_path_factory.mktemp("d")  # not `tmp_path`: a socket's path is short
+    (folder / "left").mkdir()
     return {
         **os.environ,
-        "TMPDIR": str(tmp_path / "left"),
-        "XDG_CACHE_HOME": str(tmp_path / "cache"),
-        "HF_HOME": str(tmp_path / "cache" / "huggingface"),
+        "TMPDIR": str(folder / "left"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "HF_HOME": str(folder / "cache" / "huggingface"),
         "HF_ENDPOINT": NOBODY,
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_INDEX_URL": NOBODY,

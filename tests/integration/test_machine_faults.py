@@ -208,7 +208,8 @@ def test_models_whose_files_are_broken_fail_alone(serve, tmp_path):
     tables.append(f'[presets.settings]\nbackend = "whisper"\nmodel = "{tmp_path / "settings"}"\n')
     config = tmp_path / "sttd.toml"
     config.write_text('[models]\nmodel = "fake"\n' + "".join(tables))
-    daemon = serve("--tcp", "off", "--config", str(config))
+    no_spare = ("--set", "engine.spare_ttl_s=0")  # it comes when the cores are free, before the count or after it
+    daemon = serve("--tcp", "off", "--config", str(config), *no_spare)
     with unharmed(daemon, memory_bytes=128 << 20):  # of the library that reads models
         for name in (*broken, "settings"):
             with pytest.raises(RuntimeError, match="model_load_failed"):
