@@ -1,5 +1,6 @@
 """A desktop for tests: an X server without a screen, a window that writes down what it is typed, a microphone."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -31,7 +32,8 @@ ENTRY = """
     root.mainloop()
 """
 
-# A window of GTK with two fields: told on standard input which of them gets the focus, it says so when that has it.
+# A window of GTK with two fields: told on standard input which of them gets the focus, it says so when that has it;
+# asked for the "text" of the plain one, it says that.
 FIELDS = """
     import sys, gi
     gi.require_version("Gtk", "3.0")
@@ -43,11 +45,15 @@ FIELDS = """
         box.add(field)
         field.connect("notify::has-focus", lambda field, _, name=name: field.has_focus() and print(name, flush=True))
     window.show_all()
-    def focus(*_):
-        fields[sys.stdin.readline().strip()].grab_focus()
-        window.get_window().focus(0)  # there is no window manager
+    def obey(*_):
+        word = sys.stdin.readline().strip()
+        if word == "text":
+            print(repr(fields["plain"].get_text()), flush=True)
+        else:
+            fields[word].grab_focus()
+            window.get_window().focus(0)  # there is no window manager
         return True
-    GLib.io_add_watch(sys.stdin, GLib.IO_IN, focus)
+    GLib.io_add_watch(sys.stdin, GLib.IO_IN, obey)
     Gtk.main()
 """
 
@@ -135,10 +141,40 @@ def window(path, environ):
         process.wait(PATIENCE_S)
 
 
+class Fields:
+    """A window of GTK with a "plain" and a "password" field."""
+
+    def __init__(self, process):
+        self._process = process
+
+    def focus(self, name):
+        """Put the cursor into a field."""
+        self._tell(name)
+        while self._hear() != name:
+            pass
+
+    @property
+    def text(self):
+        """What is in the plain field."""
+        self._tell("text")
+        while not (line := self._hear()).startswith(("'", '"')):
+            pass
+        return ast.literal_eval(line)
+
+    def _tell(self, word):
+        self._process.stdin.write(f"{word}\n")
+        self._process.stdin.flush()
+
+    def _hear(self):
+        line = self._process.stdout.readline()
+        assert line, "the window has gone"
+        return line.rstrip("\n")
+
+
 @contextmanager
-def two_fields(environ):
-    """A window of GTK; yields what puts the cursor into its "plain" or its "password" field."""
-    python = "/usr/bin/python3"  # Debian's, which has the bindings
+def gtk_fields(environ):
+    """`Fields`, where Debian's Python has GTK."""
+    python = "/usr/bin/python3"
     gtk = [python, "-c", "import gi; gi.require_version('Gtk', '3.0'); from gi.repository import Gtk"]
     try:
         found = subprocess.run(gtk, env=environ, capture_output=True, check=False, timeout=PATIENCE_S)
@@ -147,19 +183,30 @@ def two_fields(environ):
     if found.returncode:
         pytest.skip("python3-gi and gir1.2-gtk-3.0 are not installed")
     command = [python, "-c", textwrap.dedent(FIELDS)]
+    environ = {**environ, "LC_ALL": "C.UTF-8"}
     process = subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def focus(name):
-        process.stdin.write(f"{name}\n")
-        process.stdin.flush()
-        while process.stdout.readline() != f"{name}\n":
-            assert process.poll() is None, "the window has gone"
-
     try:
-        yield focus
+        yield Fields(process)
     finally:
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
+
+
+@contextmanager
+def terminal(path, environ):
+    """An xterm that writes the lines it is typed to `path`."""
+    need("xterm", "xdotool")
+    path.unlink(missing_ok=True)
+    command = ["xterm", "-u8", "-e", "sh", "-c", f"cat > {path}"]
+    process = subprocess.Popen(command, env={**environ, "LC_ALL": "C.UTF-8"})
+    try:
+        wait_for(path.exists, "no terminal opens")
+        found = ["xdotool", "search", "--sync", "--onlyvisible", "--class", "xterm", "windowfocus", "--sync"]
+        subprocess.run(found, env=environ, check=True, timeout=PATIENCE_S, capture_output=True)
+        yield Window(path, process)
+    finally:
+        process.terminate()
+        process.wait(PATIENCE_S)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from sttd_client.dictation.wayland_hand import WaylandHand
 from sttd_client.dictation.x11_hand import X11Hand
 
 from benchmarks.recordings import as_bytes, read_audio
-from tests.desktop import compositor, microphone, need, two_fields, wait_for, window, x_server
+from tests.desktop import compositor, gtk_fields, microphone, need, terminal, wait_for, window, x_server
 from tests.logind import start_bus, until
 from tests.portal import a_portal
 from tests.running import PATIENCE_S, RunningDaemon
@@ -53,6 +53,25 @@ def test_any_text_is_typed_to_the_letter_on_any_layout(display, tmp_path):
             subprocess.run(["setxkbmap", *layout.split()], env=display, check=True, timeout=PATIENCE_S)
             trio.run(act)
             entry.shows(EVERYTHING * at)
+
+
+def test_any_text_is_typed_into_a_field_of_gtk_and_into_a_terminal(display, tmp_path):
+    """With a layout that has dead keys: they are not used."""
+    need("setxkbmap")
+
+    async def act(text):
+        async with aclosing(X11Hand(environ=display)) as hand:
+            await hand.write(text)
+
+    subprocess.run(["setxkbmap", "us", "-variant", "intl"], env=display, check=True, timeout=PATIENCE_S)
+    with gtk_fields(display) as fields:
+        fields.focus("plain")
+        line = EVERYTHING.replace("\n", " ")
+        trio.run(act, line)
+        wait_for(lambda: fields.text == line, lambda: f"typed: {fields.text!r}")
+    with terminal(tmp_path / "typed", display) as entry:
+        trio.run(act, EVERYTHING + "\n")
+        entry.shows(EVERYTHING + "\n")
 
 
 def test_any_text_is_typed_into_a_wayland_compositor():
@@ -256,13 +275,13 @@ def test_nothing_is_dictated_into_a_password_field(desk, tmp_path):
     desk.environ |= {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={tmp_path}/bus"}
     bus = start_bus(desk.environ["DBUS_SESSION_BUS_ADDRESS"], desk.environ)
     try:
-        with two_fields(desk.environ) as focus:
-            focus("password")
+        with gtk_fields(desk.environ) as fields:
+            fields.focus("password")
             assert refusal in desk.dictate("--toggle", status=4)  # an agent that was just started looks first
-            focus("plain")
+            fields.focus("plain")
             wait_for(lambda: refusal not in desk.try_to("--toggle"), "the password field is not left")
             assert desk.state()["state"] == "listening"
-            focus("password")
+            fields.focus("password")
             desk.is_idle()
             assert desk.state()["note"] == refusal
     finally:
