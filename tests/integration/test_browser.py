@@ -1,147 +1,18 @@
 """The live-caption page in a real Chromium, with a recording as its microphone and a real daemon behind it."""
 
-import itertools
 import json
 import re
-import shutil
-import subprocess
-import time
-import wave
-from urllib.request import urlopen
 
-import attrs
 import pytest
-from websockets.sync.client import connect
 
-from tests.conftest import ROOT
-from tests.running import PATIENCE_S, read_pcm
+from tests.browser import NEEDS_BROWSER, url_of
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-MODULES = [
-    "export",
-    "files",
-    "keeping",
-    "listening",
-    "models",
-    "recording",
-    "resuming",
-    "transcript",
-    "words",
-    "wording",
-]
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; on Debian: apt install chromium"),
-]
-
-
-@attrs.define
-class Page:
-    """One page of the browser, driven through its debugging protocol."""
-
-    socket: object
-    _ids: itertools.count = attrs.field(factory=itertools.count)
-
-    def call(self, method, **params):
-        number = next(self._ids)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
-        while (answer := json.loads(self.socket.recv(timeout=PATIENCE_S))).get("id") != number:
-            pass
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def eval(self, script):
-        """The value of an expression, awaited where it is a promise."""
-        result = self.call(
-            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
-        )
-        assert "exceptionDetails" not in result, result["exceptionDetails"]
-        return result["result"].get("value")
-
-    def open(self, url):
-        self.call("Page.navigate", url=url)
-        self.wait_for("document.readyState === 'complete'")
-        if url.startswith("http"):
-            # What the modules of the page export, as they have it at any time: `of.listening.running`.
-            self.eval(
-                f"Promise.all({MODULES}.map(async (name) => [name, await import(`/page/${{name}}.js`)]))"
-                ".then((all) => { globalThis.of = Object.fromEntries(all); })"
-            )
-
-    def wait_for(self, script, *, timeout_s=PATIENCE_S):
-        """Poll an expression until it is true; returns its value."""
-        deadline = time.monotonic() + timeout_s
-        while not (value := self.eval(script)):
-            assert time.monotonic() < deadline, f"never: {script}; state: {self.eval('document.body.innerText')}"
-            time.sleep(0.05)
-        return value
-
-    def state(self):
-        return self.eval("document.getElementById('state').textContent")
-
-    def click(self, selector):
-        self.eval(f"document.querySelector({selector!r}).click()")
-
-
-@pytest.fixture(scope="module")
-def microphone(tmp_path_factory):
-    """The bundled sample, said once."""
-    path = tmp_path_factory.mktemp("microphone") / "sample.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(48_000)
-        file.writeframes(read_pcm(ROOT / "sttd" / "assets" / "sample.flac", rate=48_000))
-    return path
-
-
-@pytest.fixture
-def page(tmp_path, microphone):
-    """A page in a fresh browser that grants the microphone."""
-    process = subprocess.Popen(
-        [
-            CHROMIUM,
-            "--headless=new",
-            "--no-sandbox",  # the tests may run as root
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--remote-debugging-port=0",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--autoplay-policy=no-user-gesture-required",
-            "--use-fake-ui-for-media-stream",
-            "--use-fake-device-for-media-stream",
-            f"--use-file-for-fake-audio-capture={microphone}%noloop",
-            "about:blank",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        address = next(found[1] for line in process.stderr if (found := re.search(r"ws://([^/]+)/", line)))
-        with urlopen(f"http://{address}/json/list", timeout=PATIENCE_S) as answer:
-            target = next(row for row in json.load(answer) if row["type"] == "page")
-        with connect(
-            target["webSocketDebuggerUrl"], max_size=None, open_timeout=PATIENCE_S, ping_interval=None
-        ) as socket:
-            yield Page(socket)
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+pytestmark = NEEDS_BROWSER
 
 
 @pytest.fixture
 def daemon(serve):
     return serve("--model", "fake", "--tcp", "127.0.0.1:0")
-
-
-def url_of(daemon, host="127.0.0.1"):
-    listeners = daemon.call("status")["server"]["listeners"]
-    return f"http://{host}:{next(name.rpartition(':')[2] for name in listeners if name.startswith('audio-tcp'))}/"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -166,7 +37,7 @@ def test_the_page_can_listen_again_and_choose_a_model(page, daemon):
     for _ in range(2):
         page.click("#toggle")
         page.wait_for("document.getElementById('state').textContent.startsWith('Listening')")
-        set_value(page, "model", "fake")
+        page.set_value("model", "fake")
         page.click("#toggle")
         page.wait_for("document.getElementById('toggle').textContent === 'Listen'")
         assert page.state().startswith("Stopped")
@@ -264,14 +135,6 @@ def missing(page):
     return page.eval("[...document.querySelectorAll('#missing li')].map((row) => row.dataset.preset)")
 
 
-def set_value(page, name, value):
-    """As somebody does who chooses or types."""
-    page.eval(
-        f"{{ const field = document.getElementById({name!r}); field.value = {value!r};"
-        " for (const sign of ['input', 'change']) field.dispatchEvent(new Event(sign, { bubbles: true })); }"
-    )
-
-
 def test_only_models_on_disk_are_chosen_from_and_of_the_rest_it_is_said_how_to_get_them(page, serve, tmp_path):
     page.open(url_of(bare(serve, tmp_path)))
     page.wait_for(KNOWS)
@@ -342,7 +205,7 @@ def test_one_language_is_meant_and_several_are_a_choice(page, daemon, shown, lan
         "window.sent = []; const send = WebSocket.prototype.send;"
         "WebSocket.prototype.send = function (data) { window.sent.push(data); return send.call(this, data); }; 0"
     )
-    set_value(page, "lang", shown)
+    page.set_value("lang", shown)
     page.click("#toggle")
     page.wait_for("window.sent.length > 0")
     start = json.loads(page.eval("window.sent[0]"))
@@ -367,7 +230,7 @@ def test_a_token_is_asked_for_and_remembered_for_the_tab(page, serve):
 
 def test_an_error_is_shown_in_words(page, daemon):
     page.open(url_of(daemon))
-    set_value(page, "lang", "zz")
+    page.set_value("lang", "zz")
     page.click("#toggle")
     page.wait_for("document.getElementById('state').dataset.kind === 'error'")
     assert "lang" in page.state()

@@ -24,7 +24,7 @@ export const subrip = (lines) => lines.flatMap(cuesOf).map((cue, index) =>
 export const webvtt = (lines) => ["WEBVTT\n", ...lines.flatMap(cuesOf).map((cue) =>
   `${clock(cue.start_s, ".")} --> ${clock(cue.end_s, ".")}\n${escape(cue.lines.join("\n"))}\n`)].join("\n");
 
-const escape = (shown) => shown.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+const escape = (shown) => shown.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 
 /** All that is known of a transcript, for programs. */
 export function json(transcript) {
@@ -75,15 +75,14 @@ function timed(line) {
       return piece;
     });
   }
-  const words = tokens(line.text);
-  const each = (line.end_s - line.start_s) / words.reduce((sum, word) => sum + word.length, 0);
-  let at = line.start_s, place = 0;
-  return words.map((word) => {
-    const end = line.text.indexOf(word, place) + word.length;
-    const piece = { text: line.text.slice(place, end).replace(/^\s+/, " "), start_s: at, end_s: at + each * word.length };
-    place = end;
-    at = piece.end_s;
-    return piece;
+  const texts = line.text.split(/\s+/).filter(Boolean).flatMap((word) => tokens(word).map((part, index) => (index ? part : ` ${part}`)));
+  const length = (text) => [...text].length;
+  const each = (line.end_s - line.start_s) / texts.reduce((sum, text) => sum + length(text), 0);
+  let at = line.start_s;
+  return texts.map((text) => {
+    const start_s = at;
+    at += each * length(text);
+    return { text, start_s, end_s: at };
   });
 }
 

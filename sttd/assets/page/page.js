@@ -102,8 +102,10 @@ function about() {
   $("work").hidden = !work;
   if (!work) return;
   $("share").hidden = !work.lively;
-  if (work.state === "waiting") $("share").removeAttribute("value");
-  else $("share").value = fileShare(work);
+  $("work").dataset.state = work.state;
+  const share = fileShare(work);
+  if (share === null) $("share").removeAttribute("value");
+  else $("share").value = share;
   const silent = work.state === "done" && !some ? "No speech was found." : "";
   $("work-words").textContent = [silent || fileWords(work), work.note].filter(Boolean).join(" ");
   $("cancel").hidden = !work.lively;
@@ -187,7 +189,11 @@ listening.show({
   recording,
   transcript: () => live.transcript,
   level: (value) => { $("level").value = value; },
-  button: (label, enabled) => { $("toggle").textContent = label; $("toggle").disabled = !enabled; },
+  button: (label, enabled) => {
+    $("toggle").textContent = label;
+    $("toggle").disabled = !enabled;
+    $("toggle").toggleAttribute("data-on", label !== "Listen");
+  },
   final: (line, timing) => {
     if (line.text && current === live) announce(line.text, line.language);
     const waited = timing && line.text ? Math.round(timing.endpoint_ms + (timing.speculative ? 0 : timing.decode_ms)) : null;

@@ -64,7 +64,7 @@ const FILE_ERRORS = {
 export function fileError({ code, message }) {
   const plain = FILE_ERRORS[code];
   if (!plain) return message;
-  return ["overloaded", "too_many_requests", "shutting_down", "model_not_local"].includes(code) ? plain : `${plain} (${message})`;
+  return ["overloaded", "too_many_requests", "shutting_down", "model_not_local"].includes(code) ? plain : `${plain} The daemon says: ${message}.`;
 }
 
 /** How far a file is. */
@@ -83,8 +83,8 @@ export function fileWords({ state, size_bytes, sent_bytes = 0, done_s = 0, total
   }
 }
 
-/** The part of a file that is done, 0 to 1: by time once that is known, by bytes before. */
-export function fileShare({ size_bytes, sent_bytes = 0, done_s = 0, total_s = null }) {
+/** The part of a file that is done, 0 to 1: by time once that is known, by bytes while it is sent; null: nobody knows. */
+export function fileShare({ state, size_bytes, sent_bytes = 0, done_s = 0, total_s = null }) {
   if (done_s && total_s) return Math.min(1, done_s / total_s);
-  return size_bytes ? Math.min(1, sent_bytes / size_bytes) * (total_s ? 0.05 : 1) : 0;
+  return state === "sending" && size_bytes ? Math.min(1, sent_bytes / size_bytes) : null;
 }

@@ -19,7 +19,10 @@ export function pieces(text, words) {
     const shown = word.word.trim();
     const at = shown ? text.indexOf(shown, place) : -1;
     if (at < 0) continue;
-    found.push({ text: text.slice(place, at + shown.length), word });
+    const between = text.slice(place, at);
+    const own = found.length ? between.search(/\s|$/) : 0;  // a comma is the word's that it stands behind
+    if (own) found[found.length - 1].text += between.slice(0, own);
+    found.push({ text: between.slice(own) + shown, word });
     place = at + shown.length;
   }
   if (place < text.length) {
