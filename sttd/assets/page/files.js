@@ -27,7 +27,7 @@ export class Work {
   again() {
     Object.assign(this, { state: "waiting", size_bytes: this.file.size, sent_bytes: 0, done_s: 0, total_s: null, error: "", note: "" });
     this.transcript.lines = [];
-    this._socket = null;
+    this._socket = this._attempt = null;
     this._reading = this._began = false;
   }
 
@@ -35,11 +35,16 @@ export class Work {
 
   /** Work until it is done, failed or cancelled; raises nothing. */
   run() {
+    const attempt = {};  // what comes of a former one that was cancelled is not this one's
+    const own = (act) => { if (this._attempt === attempt) act(); };
+    this._attempt = attempt;
     return new Promise((resolve) => {
       this._over = resolve;
       this._set("sending");
-      connect({ hear: (event, socket) => this._hear(event, socket), closed: () => this._fail("The daemon closed the connection.") })
-        .catch((failure) => this._fail(failure.message));
+      connect({
+        hear: (event, socket) => this._attempt === attempt ? this._hear(event, socket) : socket.close(1000),
+        closed: () => own(() => this._fail("The daemon closed the connection.")),
+      }).catch((failure) => own(() => this._fail(failure.message)));
     });
   }
 
@@ -48,7 +53,6 @@ export class Work {
   }
 
   _hear(event, socket) {
-    if (!this.lively) return socket.close(1000);
     switch (event.type) {
       case "hello":
         this._socket = socket;
@@ -120,6 +124,7 @@ export class Work {
   _finish(state) {
     this._set(state);
     this._began = false;
+    this._attempt = null;
     this._socket?.close(1000);
     this._over?.();
   }
