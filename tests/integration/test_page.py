@@ -213,6 +213,47 @@ def test_the_sound_of_a_tab_is_listened_to_and_one_that_is_shared_without_sound_
     assert page.state().startswith("The sharing has ended.")
 
 
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
+def test_at_whatever_rate_the_browser_gives_the_sound_it_arrives_at_16_khz_without_what_that_cannot_hold(
+    page, daemon, rate
+):
+    """One second of a tone each, through the page's worklet: its level before the first and after the last moment."""
+    page.open(url_of(daemon))
+    script = """(async (rate, tone) => {
+      const audio = new OfflineAudioContext(1, rate, rate), got = [];
+      await audio.audioWorklet.addModule("/page/tap.js");
+      const tap = new AudioWorkletNode(audio, "tap", { numberOfOutputs: 1 });
+      tap.port.onmessage = ({ data }) => got.push(...new Int16Array(data.audio));
+      const source = new OscillatorNode(audio, { frequency: tone });
+      source.connect(tap).connect(audio.destination);
+      source.start();
+      await audio.startRendering();
+      while (got.length < 15400) await new Promise((done) => setTimeout(done, 10));  // it comes from another thread
+      const some = got.slice(1600, -1600);
+      return [got.length, Math.sqrt(some.reduce((sum, value) => sum + value * value, 0) / some.length) / 32768];
+    })"""
+    length, level = page.eval(f"{script}({rate}, 1000)")
+    assert length <= 16_000
+    assert level == pytest.approx(0.707, abs=0.01)
+    if rate > 16_000:
+        assert page.eval(f"{script}({rate}, 12000)")[1] < 0.003
+
+
+def test_a_browser_that_gives_a_microphone_at_its_own_rate_alone_is_listened_to(page, daemon):
+    page.open(url_of(daemon))
+    page.eval(
+        "{ const make = AudioContext.prototype.createMediaStreamSource;"
+        " AudioContext.prototype.createMediaStreamSource = function (stream) {"
+        "   if (this.sampleRate === 16000) throw new DOMException('another rate', 'NotSupportedError');"
+        "   return make.call(this, stream); }; }"
+    )
+    page.click("#toggle")
+    page.wait_for("document.querySelector('.final')?.textContent.startsWith('w1 w2')")
+    assert page.eval("of.listening.running.source.audio.sampleRate") != 16_000
+    page.click("#toggle")
+    page.wait_for(IDLE)
+
+
 # ---------------------------------------------------------------- connections that are lost
 
 

@@ -85,6 +85,7 @@ function hear(event, socket) {
       return pump();
     case "leave":
       running.socket = null;
+      socket.onclose = null;  // this is not a loss
       socket.close(1000);
       return later();
     case "end":
@@ -180,6 +181,7 @@ function later() {
   const own = running, { resuming } = own;
   if (resuming.stopping) view.button("Give up", true);
   lookAfter();
+  clearTimeout(own.retry);
   own.retry = setTimeout(async () => {
     if (running !== own) return;
     try {

@@ -51,7 +51,10 @@ function add(entry) {
 }
 
 function follow(entry) {
-  entry.transcript.addEventListener("line", () => { later(); if (entry === current) about(); });
+  entry.transcript.addEventListener("line", ({ detail: key }) => {
+    if (!entry.transcript.get(key)?.open) later();
+    if (entry === current) about();
+  });
   entry.transcript.addEventListener("progress", () => {
     list();
     if (entry === current) about();
@@ -216,10 +219,16 @@ function done(button, words) {
   setTimeout(() => { button.textContent = button.dataset.label; }, 1500);
 }
 
-$("copy").onclick = async () => {
-  await navigator.clipboard.writeText(text(current.transcript.finals));
-  done($("copy"), "Copied");
-};
+async function copy(button, words) {
+  try {
+    await navigator.clipboard.writeText(words);
+    done(button, "Copied");
+  } catch {
+    say("This browser lets no page copy here. Mark the text and copy it yourself.", "error");
+  }
+}
+
+$("copy").onclick = () => copy($("copy"), text(current.transcript.finals));
 
 for (const [ending, format] of Object.entries(FORMATS)) {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: format.name });
@@ -265,12 +274,9 @@ function clear() {
   else live.transcript.sound = null;
 }
 
-document.addEventListener("click", async (event) => {
+document.addEventListener("click", (event) => {
   const button = event.target.closest?.(".command button");
-  if (!button) return;
-  event.preventDefault();  // it stands in the form of a dialog
-  await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
-  done(button, "Copied");
+  if (button) copy(button, button.parentElement.querySelector("code").textContent);
 });
 
 // ---- settings

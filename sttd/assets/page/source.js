@@ -73,7 +73,15 @@ export class Source {
   }
 
   async open() {
+    let node;
     this.audio = new AudioContext({ sampleRate: RATE_HZ });
+    try {
+      node = this.audio.createMediaStreamSource(this.stream);
+    } catch {  // Firefox: not at another rate than the microphone's; tap.js sees to it
+      this.audio.close();
+      this.audio = new AudioContext();
+      node = this.audio.createMediaStreamSource(this.stream);
+    }
     await this.audio.audioWorklet.addModule("/page/tap.js");
     const tap = new AudioWorkletNode(this.audio, "tap", { numberOfOutputs: 0 });
     tap.port.onmessage = ({ data }) => {
@@ -81,7 +89,7 @@ export class Source {
       this.heardAt = performance.now();
       this._heard(new Int16Array(data.audio), data.peak);
     };
-    this.audio.createMediaStreamSource(this.stream).connect(tap);
+    node.connect(tap);
     this.track.onended = this.track.onmute = this.track.onunmute = this._changed;
     this.audio.onstatechange = () => {
       if (!this.closed && this.audio.state !== "running") this.heardAt = -Infinity;
