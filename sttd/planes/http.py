@@ -6,14 +6,10 @@ known by its credentials, a TCP peer counts as the daemon's own user.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from importlib.resources import files
+from functools import partial
 
 import attrs
 import trio
@@ -23,7 +19,7 @@ from sttd.answers import as_map
 from sttd.host.sockets import Listener
 from sttd.host.tls import Cipher
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
-from sttd.planes import realtime, realtime_asking
+from sttd.planes import page, realtime, realtime_asking
 from sttd.planes.audio import AudioLimits, serve_audio
 from sttd.planes.deepgram import serve_deepgram
 from sttd.planes.drain import Drain, serve_connections
@@ -267,7 +263,7 @@ class _Plane:
         scope.cancel()
 
     def _answer(self, route: Route, request: Request) -> Response:
-        """The content of a path. Bodies are made in memory: the largest is the page."""
+        """The content of a path. Bodies are made in memory: the largest are files of the page."""
         match route:
             case "ready":
                 ready, reason = self.service.readiness()
@@ -280,7 +276,7 @@ class _Plane:
             case "metrics":
                 return Response(status=200, body=self.service.metrics(), content_type=METRICS_TYPE)
             case "page":
-                return _page_response(request, secure=self.cipher is not None)
+                return page.answer(request, secure=self.cipher is not None)
 
     def _peer(self, stream: trio.SocketStream) -> Peer:
         if self.access is None:
@@ -293,41 +289,3 @@ async def _receive_head(stream: trio.SocketStream, head: HeadReader) -> Request 
         if (result := head.push(data)) is not None:
             return result
     return None
-
-
-# ---------------------------------------------------------------- the live-caption page
-
-
-@cache
-def page() -> tuple[bytes, str]:
-    """The page, and the sources that its own inline style and script have in a Content-Security-Policy."""
-    html = files("sttd").joinpath("assets/page/index.html").read_text(encoding="utf-8")
-    hashes = {
-        tag: " ".join(
-            f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-            for text in re.findall(rf"<{tag}>(.*?)</{tag}>", html, flags=re.DOTALL)
-        )
-        for tag in ("style", "script")
-    }
-    return html.encode(), f"style-src {hashes['style']}; script-src {hashes['script']} blob:"
-
-
-def _page_response(request: Request, *, secure: bool) -> Response:
-    """The page may run its own script, open its own WebSocket and listen, and nothing else."""
-    body, sources = page()
-    hosts = request.values(b"host")  # checked by then, where it matters; older browsers' 'self' is not for ws:
-    scheme = "wss" if secure else "ws"
-    origin = (
-        f" {scheme}://{hosts[0].decode('ascii')}" if hosts and re.fullmatch(rb"[A-Za-z0-9.:_\[\]-]+", hosts[0]) else ""
-    )
-    policy = (
-        f"default-src 'none'; {sources}; connect-src 'self'{origin}; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    headers = (
-        ("Cache-Control", "no-store"),
-        ("Content-Security-Policy", policy),
-        ("Permissions-Policy", "microphone=(self)"),
-        ("Referrer-Policy", "no-referrer"),
-    )
-    return Response(status=200, body=body, content_type="text/html; charset=utf-8", headers=headers)

@@ -4,8 +4,8 @@
 2. An `Origin` is absent, the daemon's own, or allowed, against foreign web pages (403).
 3. Where a token is configured the request shows it (401): as `Authorization: Bearer` or `Token`, as `xi-api-key`, or in
    a WebSocket's handshake as one of the subprotocols `sttd.token.K`, `openai-insecure-api-key.K`, or `token` with `K`
-   behind it. Never in the URL, which ends up in histories and logs. The page itself is exempt: a browser cannot send a
-   header when it opens a page, and the page holds nothing secret.
+   behind it. Never in the URL, which ends up in histories and logs. The page and its files are exempt: a browser cannot
+   send a header when it opens a page, and they hold nothing secret.
 
 A Unix socket has file permissions and peer credentials instead. Pages of an allowed origin are also told that they may
 read the answers (`cross_origin`).
@@ -23,6 +23,7 @@ import attrs
 
 from sttd.wire.http import Denial, Request
 
+PAGE_FILES: Final = "/page/"  # and the name of one
 TOKEN_SUBPROTOCOL: Final = "sttd.token."
 _OPENAI_SUBPROTOCOL: Final = b"openai-insecure-api-key."
 _COMPANIONS: Final = ("realtime", "token")  # subprotocols beside a key, that a client expects to be accepted
@@ -47,9 +48,16 @@ def check_place(request: Request, access: AccessRules, *, port: int) -> Denial |
     return _check_host(request, access) or _check_origin(request, access, port)
 
 
+def is_of_page(path: str) -> bool:
+    """Whether it is the page, or one of its files."""
+    return path == "/" or path.startswith(PAGE_FILES)
+
+
 def check_token(request: Request, access: AccessRules) -> Denial | None:
     """Rule 3."""
-    if not access.token or request.path == "/" or any(_matches(key, access.token) for key in _keys(request)):
+    if not access.token or any(_matches(key, access.token) for key in _keys(request)):
+        return None
+    if is_of_page(request.path):
         return None
     return Denial("unauthorized", "this daemon asks for a token and it is missing or wrong", headers=_CHALLENGE)
 

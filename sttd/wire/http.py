@@ -65,9 +65,9 @@ class Response:
     headers: tuple[tuple[str, str], ...] = _NO_STORE
 
     def to_bytes(self, *, body: bool = True) -> bytes:
-        """The answer as it goes out; without its body for a HEAD request."""
+        """The answer as it goes out; without its body for a HEAD request, or where the client has it (304)."""
         head = self._head(f"Content-Length: {len(self.body)}")
-        return head + self.body if body else head
+        return head + self.body if body and self.status != HTTPStatus.NOT_MODIFIED else head
 
     def head_of_stream(self, *, chunked: bool) -> bytes:
         """The head of an answer whose body comes piece by piece: in chunks, or up to the end of the connection."""

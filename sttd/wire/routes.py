@@ -18,7 +18,15 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from sttd.wire import deepgram_answers, openai_answers
-from sttd.wire.access import AccessRules, accepted_subprotocol, check_place, check_token, cross_origin, preflight
+from sttd.wire.access import (
+    AccessRules,
+    accepted_subprotocol,
+    check_place,
+    check_token,
+    cross_origin,
+    is_of_page,
+    preflight,
+)
 from sttd.wire.http import Denial, Request, Response, Upgrade, handshake, refusal
 
 Route = Literal["page", "ready", "status", "models", "metrics"]
@@ -117,8 +125,8 @@ def _decide(request: Request, *, access: AccessRules | None, port: int, offers: 
             return denied
     if (socket := SOCKETS.get(request.path)) and _is_offered(request.path, offers):
         return _connect(request, socket, access)
-    if request.path in ROUTES:
-        return _only(request, _READS) or Get(route=ROUTES[request.path])
+    if request.path in ROUTES or is_of_page(request.path):
+        return _only(request, _READS) or Get(route=ROUTES.get(request.path, "page"))
     if (endpoint := _endpoint(request.path)) and offers.openai:
         methods = _READS if endpoint in ("models", "model") else ("POST",)
         return _only(request, methods) or Call(

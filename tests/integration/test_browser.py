@@ -1,128 +1,18 @@
 """The live-caption page in a real Chromium, with a recording as its microphone and a real daemon behind it."""
 
-import itertools
 import json
 import re
-import shutil
-import subprocess
-import time
-import wave
-from urllib.request import urlopen
 
-import attrs
 import pytest
-from websockets.sync.client import connect
 
-from tests.conftest import ROOT
-from tests.running import PATIENCE_S, read_pcm
+from tests.browser import NEEDS_BROWSER, url_of
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; on Debian: apt install chromium"),
-]
-
-
-@attrs.define
-class Page:
-    """One page of the browser, driven through its debugging protocol."""
-
-    socket: object
-    _ids: itertools.count = attrs.field(factory=itertools.count)
-
-    def call(self, method, **params):
-        number = next(self._ids)
-        self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
-        while (answer := json.loads(self.socket.recv(timeout=PATIENCE_S))).get("id") != number:
-            pass
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def eval(self, script):
-        """The value of an expression, awaited where it is a promise."""
-        result = self.call(
-            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True
-        )
-        assert "exceptionDetails" not in result, result["exceptionDetails"]
-        return result["result"].get("value")
-
-    def open(self, url):
-        self.call("Page.navigate", url=url)
-        self.wait_for("document.readyState === 'complete'")
-
-    def wait_for(self, script, *, timeout_s=PATIENCE_S):
-        """Poll an expression until it is true; returns its value."""
-        deadline = time.monotonic() + timeout_s
-        while not (value := self.eval(script)):
-            assert time.monotonic() < deadline, f"never: {script}; state: {self.eval('document.body.innerText')}"
-            time.sleep(0.05)
-        return value
-
-    def state(self):
-        return self.eval("document.getElementById('state').textContent")
-
-    def click(self, selector):
-        self.eval(f"document.querySelector({selector!r}).click()")
-
-
-@pytest.fixture(scope="module")
-def microphone(tmp_path_factory):
-    """The bundled sample, said once."""
-    path = tmp_path_factory.mktemp("microphone") / "sample.wav"
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(48_000)
-        file.writeframes(read_pcm(ROOT / "sttd" / "assets" / "sample.flac", rate=48_000))
-    return path
-
-
-@pytest.fixture
-def page(tmp_path, microphone):
-    """A page in a fresh browser that grants the microphone."""
-    process = subprocess.Popen(
-        [
-            CHROMIUM,
-            "--headless=new",
-            "--no-sandbox",  # the tests may run as root
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--remote-debugging-port=0",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--autoplay-policy=no-user-gesture-required",
-            "--use-fake-ui-for-media-stream",
-            "--use-fake-device-for-media-stream",
-            f"--use-file-for-fake-audio-capture={microphone}%noloop",
-            "about:blank",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        address = next(found[1] for line in process.stderr if (found := re.search(r"ws://([^/]+)/", line)))
-        with urlopen(f"http://{address}/json/list", timeout=PATIENCE_S) as answer:
-            target = next(row for row in json.load(answer) if row["type"] == "page")
-        with connect(
-            target["webSocketDebuggerUrl"], max_size=None, open_timeout=PATIENCE_S, ping_interval=None
-        ) as socket:
-            yield Page(socket)
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+pytestmark = NEEDS_BROWSER
 
 
 @pytest.fixture
 def daemon(serve):
     return serve("--model", "fake", "--tcp", "127.0.0.1:0")
-
-
-def url_of(daemon, host="127.0.0.1"):
-    listeners = daemon.call("status")["server"]["listeners"]
-    return f"http://{host}:{next(name.rpartition(':')[2] for name in listeners if name.startswith('audio-tcp'))}/"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -134,7 +24,7 @@ def test_speech_becomes_captions_with_a_stable_part_and_a_tail(page, daemon, hos
     assert page.eval("document.querySelector('.tail') !== null")
     first = page.wait_for("document.querySelector('.final')?.textContent")
     assert re.fullmatch(r"w1( w\d+)+", first)
-    assert re.search(r"\d+ ms after the last word", page.eval("document.querySelector('.meta').textContent"))
+    assert re.search(r"\d+ ms after the last word", page.eval("document.getElementById('took').textContent"))
     page.click("#toggle")
     page.wait_for("document.getElementById('state').textContent.startsWith('Stopped after')")
     assert page.eval("document.querySelectorAll('.tail').length") == 0  # every utterance got its final
@@ -147,7 +37,7 @@ def test_the_page_can_listen_again_and_choose_a_model(page, daemon):
     for _ in range(2):
         page.click("#toggle")
         page.wait_for("document.getElementById('state').textContent.startsWith('Listening')")
-        page.eval("document.getElementById('model').value = 'fake'")
+        page.set_value("model", "fake")
         page.click("#toggle")
         page.wait_for("document.getElementById('toggle').textContent === 'Listen'")
         assert page.state().startswith("Stopped")
@@ -162,15 +52,18 @@ def listen(page, daemon):
 
 
 IS_AN_ERROR = "document.getElementById('state').dataset.kind === 'error'"
+SOURCE = "of.listening.running.source"
+TRACK = f"{SOURCE}.stream.getAudioTracks()[0]"
 HEARS = (
-    "document.getElementById('state').textContent.startsWith('Listening') && performance.now() - running.heard < 1000"
+    "document.getElementById('state').textContent.startsWith('Listening')"
+    f" && performance.now() - {SOURCE}.heardAt < 1000"
 )
 
 
 def test_a_microphone_that_stops_is_said_and_the_last_words_come(page, daemon):
     listen(page, daemon)
     page.wait_for("document.querySelector('.stable')?.textContent.startsWith('w1')")
-    page.eval("running.stream.getAudioTracks()[0].stop()")
+    page.eval(f"{TRACK}.stop()")
     page.wait_for("document.getElementById('toggle').textContent === 'Listen'")
     assert page.state().startswith("The microphone has stopped.")
     assert page.eval(IS_AN_ERROR)
@@ -184,17 +77,17 @@ def test_a_microphone_that_stops_is_said_and_the_last_words_come(page, daemon):
 def test_a_page_that_the_browser_paused_says_so_and_goes_on(page, daemon):
     """What was on its way when it was paused may arrive later, and be heard: so nothing is asked only once."""
     listen(page, daemon)
-    page.eval("running.audio.suspend().then(() => { globalThis.pausedAt = performance.now(); return 0; })")
-    page.wait_for("running.audio.state === 'running' && running.heard > pausedAt")  # it is woken at once
-    page.eval("running.audio.resume = () => Promise.reject(new Error('not without a click'))")
-    page.eval("running.audio.suspend().then(() => 0)")
+    page.eval(f"{SOURCE}.audio.suspend().then(() => {{ globalThis.pausedAt = performance.now(); return 0; }})")
+    page.wait_for(f"{SOURCE}.audio.state === 'running' && {SOURCE}.heardAt > pausedAt")  # it is woken at once
+    page.eval(f"{SOURCE}.audio.resume = () => Promise.reject(new Error('not without a click'))")
+    page.eval(f"{SOURCE}.audio.suspend().then(() => 0)")
     page.wait_for(
         f"{IS_AN_ERROR} && document.getElementById('level').value === 0"
         " && document.getElementById('state').textContent.startsWith('The browser gives this page no sound. Click')"
     )
     page.eval("document.getElementById('level').value = 0.5; 0")  # as sound does that was on its way
     page.wait_for("document.getElementById('level').value === 0")
-    page.eval("delete running.audio.resume")
+    page.eval("delete of.listening.running.source.audio.resume")
     page.click("main")
     page.wait_for(f"{HEARS} && !({IS_AN_ERROR})")
 
@@ -214,13 +107,11 @@ def test_audio_that_never_begins_is_said(page, daemon):
 
 def test_a_muted_microphone_is_said_until_it_is_not(page, daemon):
     listen(page, daemon)
-    page.eval(
-        "Object.defineProperty(running.stream.getAudioTracks()[0], 'muted', { value: true, configurable: true }); 0"
-    )
-    page.eval("running.stream.getAudioTracks()[0].dispatchEvent(new Event('mute'))")
+    page.eval(f"Object.defineProperty({TRACK}, 'muted', {{ value: true, configurable: true }}); 0")
+    page.eval(f"{TRACK}.dispatchEvent(new Event('mute'))")
     assert page.state().startswith("The microphone is muted.")
-    page.eval("delete running.stream.getAudioTracks()[0].muted")
-    page.eval("running.stream.getAudioTracks()[0].dispatchEvent(new Event('unmute'))")
+    page.eval(f"delete {TRACK}.muted")
+    page.eval(f"{TRACK}.dispatchEvent(new Event('unmute'))")
     assert page.state().startswith("Listening")
 
 
@@ -231,28 +122,28 @@ def bare(serve, tmp_path, *arguments, **environment):
     return serve("--model", "fake", "--tcp", "127.0.0.1:0", *arguments, env=env)
 
 
-def offered(page, group):
-    """The presets of a group of the list."""
-    return page.eval(
-        f"[...document.querySelectorAll('optgroup[label^={json.dumps(group)}] option')].map((o) => o.value)"
-    )
+KNOWS = "of.models.known !== null"  # the daemon has said which models there are
 
 
-def choose(page, preset):
-    page.eval(f"{{ const list = document.getElementById('model'); list.value = {preset!r}; list.onchange(); }}")
+def usable(page):
+    """The presets that can be chosen, besides the default."""
+    return page.eval("[...document.getElementById('model').options].map((o) => o.value).filter(Boolean)")
 
 
-def test_the_list_offers_what_is_on_disk_and_says_how_to_get_the_rest(page, serve, tmp_path):
+def missing(page):
+    """The presets of which it is said how to get them."""
+    return page.eval("[...document.querySelectorAll('#missing li')].map((row) => row.dataset.preset)")
+
+
+def test_only_models_on_disk_are_chosen_from_and_of_the_rest_it_is_said_how_to_get_them(page, serve, tmp_path):
     page.open(url_of(bare(serve, tmp_path)))
-    page.wait_for("document.querySelectorAll('#model optgroup').length === 2")
-    assert sorted(offered(page, "On disk")) == ["demo", "fake"]
-    assert {"tiny.en", "base", "large-v3-turbo"} <= set(offered(page, "Not on disk"))
+    page.wait_for(KNOWS)
+    assert sorted(usable(page)) == ["demo", "fake"]
+    assert {"tiny.en", "base", "large-v3-turbo"} <= set(missing(page))
     assert page.eval("document.querySelector('#model option').textContent") == "default: fake"
-    choose(page, "demo")
-    choose(page, "small")
+    page.click("#more")
     assert page.eval("document.getElementById('get').open")
-    assert page.eval("document.querySelector('#get code').textContent") == "sttctl pull small"
-    assert page.eval("document.getElementById('model').value") == "demo"  # what was chosen before
+    assert page.eval("document.querySelector('[data-preset=small] code').textContent") == "sttctl pull small"
     page.click("#get button.primary")
     assert not page.eval("document.getElementById('get').open")
 
@@ -266,8 +157,8 @@ def test_without_a_network_the_unit_that_downloads_is_named(page, serve, tmp_pat
 
 def test_a_model_that_is_slow_here_is_marked(page, serve, tmp_path):
     page.open(url_of(bare(serve, tmp_path)))
-    page.wait_for("document.querySelectorAll('#model optgroup').length === 2")
-    page.eval("known.presets.find((row) => row.preset === 'demo').realtime = false; offer(); 0")
+    page.wait_for(KNOWS)
+    page.eval("of.models.known.presets.find((row) => row.preset === 'demo').realtime = false; of.models.offer(); 0")
     assert "slow here" in page.eval("document.querySelector('#model option[value=demo]').textContent")
 
 
@@ -294,17 +185,17 @@ def test_who_comes_back_with_a_model_finds_it(page, serve, tmp_path):
         (folder / name).write_text("{}")
     # The daemon may answer with what it found a moment ago, so somebody comes back more than once.
     page.wait_for("dispatchEvent(new Event('focus')), document.getElementById('notice').hidden")
-    assert "tiny.en" in offered(page, "On disk")
-    assert "tiny.en" not in offered(page, "Not on disk")
+    assert "tiny.en" in usable(page)
+    assert "tiny.en" not in missing(page)
 
 
 def test_what_no_session_may_name_is_not_offered_once_that_is_known(page, serve, tmp_path):
     page.open(url_of(bare(serve, tmp_path, "--set", 'models.selectable=["fake", "base"]')))
-    page.wait_for("document.querySelectorAll('#model optgroup').length === 2")
+    page.wait_for(KNOWS)
     page.click("#toggle")
     page.wait_for("document.getElementById('state').textContent.startsWith('Listening')")
-    assert offered(page, "On disk") == ["fake"]
-    assert offered(page, "Not on disk") == ["base"]
+    assert usable(page) == ["fake"]
+    assert missing(page) == ["base"]
 
 
 @pytest.mark.parametrize(("shown", "lang", "languages"), [("es, en", None, ["es", "en"]), ("en", "en", None)])
@@ -314,7 +205,7 @@ def test_one_language_is_meant_and_several_are_a_choice(page, daemon, shown, lan
         "window.sent = []; const send = WebSocket.prototype.send;"
         "WebSocket.prototype.send = function (data) { window.sent.push(data); return send.call(this, data); }; 0"
     )
-    page.eval(f"document.getElementById('lang').value = {shown!r}")
+    page.set_value("lang", shown)
     page.click("#toggle")
     page.wait_for("window.sent.length > 0")
     start = json.loads(page.eval("window.sent[0]"))
@@ -332,14 +223,14 @@ def test_a_token_is_asked_for_and_remembered_for_the_tab(page, serve):
     page.wait_for("document.getElementById('state').textContent.startsWith('Listening')")
     assert "s3cret" not in page.eval("location.href")
     page.wait_for("document.getElementById('model').options.length > 2")
-    assert "fake" in offered(page, "On disk")
+    assert "fake" in usable(page)
     page.click("#toggle")
     page.wait_for("document.getElementById('toggle').textContent === 'Listen'")
 
 
 def test_an_error_is_shown_in_words(page, daemon):
     page.open(url_of(daemon))
-    page.eval("document.getElementById('lang').value = 'zz'")
+    page.set_value("lang", "zz")
     page.click("#toggle")
     page.wait_for("document.getElementById('state').dataset.kind === 'error'")
     assert "lang" in page.state()

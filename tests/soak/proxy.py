@@ -12,20 +12,32 @@ import attrs
 
 @attrs.define(eq=False)
 class Proxy:
-    """Passes bytes on between `listening` and `target`, both Unix sockets, until `cut` cuts all that there are."""
+    """Passes bytes on between `listening` and `target`, both Unix sockets, until `cut` cuts all that there are.
 
-    listening: Path
+    `listening` None is a port of loopback, `port`. While `away` it throws out who comes.
+    """
+
+    listening: Path | None
     target: Path
     cuts: int = 0
+    away: bool = False
     _pairs: set[tuple[socket.socket, socket.socket]] = attrs.field(factory=set, init=False)
     _lock: threading.Lock = attrs.field(factory=threading.Lock, init=False)
     _server: socket.socket = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(str(self.listening))
+        if self.listening is None:
+            self._server = socket.create_server(("127.0.0.1", 0))
+        else:
+            self._server = socket.socket(socket.AF_UNIX)
+            self._server.bind(str(self.listening))
         self._server.listen(64)
         threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens, if that is loopback."""
+        return int(self._server.getsockname()[1])
 
     def cut(self) -> int:
         """Cut every connection, in the middle of whatever it carries. Returns how many there were."""
@@ -51,6 +63,8 @@ class Proxy:
                 return
             far = socket.socket(socket.AF_UNIX)
             try:
+                if self.away:
+                    raise ConnectionError("away")
                 far.connect(str(self.target))
             except OSError:
                 near.close()

@@ -16,7 +16,8 @@ import trio
 from sttd.admission import Peer
 from sttd.config.tree import Config, LimitsConfig
 from sttd.planes import http
-from sttd.planes.http import HttpLimits, page
+from sttd.planes.http import HttpLimits
+from sttd.planes.page import page_files
 from sttd.wire.access import AccessRules
 from tests.answers import STATUS, sent
 from tests.unit.planes.fakes import FakeService, open_plane
@@ -62,12 +63,41 @@ async def test_the_page_may_run_itself_and_talk_to_its_daemon_only():
         status, head, body = await plane.get("/", host="127.0.0.1:7788")
     policy = re.search("Content-Security-Policy: (.*)\r?", head)[1]
     assert status == 200
-    assert body == page()[0]
+    assert body == page_files()["/"].body
     assert "default-src 'none'" in policy
     assert "connect-src 'self' ws://127.0.0.1:7788;" in policy
-    assert policy.count("'sha256-") == 2  # the page's own style and script
+    assert "script-src 'self';" in policy
     assert "unsafe" not in policy
-    assert b"http://" not in body.replace(b"http://www.w3.org", b"")  # loads nothing from anywhere
+    assert b"<style" not in body  # nothing inline, which that policy would refuse
+    assert b"style=" not in body
+
+
+async def test_every_file_that_the_page_names_is_there_with_its_type_and_nothing_comes_from_elsewhere():
+    types = {"js": "text/javascript", "css": "text/css"}
+    named = set()
+    for file in page_files().values():
+        named |= {name.decode() for name in re.findall(rb"""["'](?:/page|\.)/([a-z]+\.(?:js|css))["']""", file.body)}
+        assert not re.search(rb"https?://", file.body)
+    assert {f"/page/{name}" for name in named} | {"/"} == set(page_files())
+    async with open_plane(access=AccessRules(token="s3cret")) as plane:  # a browser shows no token for them
+        for name in named:
+            status, head, body = await plane.get(f"/page/{name}")
+            assert (status, body) == (200, page_files()[f"/page/{name}"].body)
+            assert f"Content-Type: {types[name.rpartition('.')[2]]}; charset=utf-8" in head
+        assert (await plane.get("/page/nothing.js"))[0] == 404
+        assert (await plane.get("/page/..%2fREADME.md"))[0] == 404
+        assert (await plane.get("/page"))[0] == 401
+
+
+async def test_a_browser_that_has_a_file_is_told_that_it_is_the_same():
+    async with open_plane() as plane:
+        _, head, _ = await plane.get("/page/page.js")
+        tag = re.search("ETag: (.*)\r?", head)[1].strip()
+        assert "Cache-Control: no-cache" in head
+        status, head, body = await plane.get("/page/page.js", headers=f"If-None-Match: {tag}\r\n")
+        assert (status, body) == (304, b"")
+        assert tag in head
+        assert (await plane.get("/page/page.css", headers=f"If-None-Match: {tag}\r\n"))[0] == 200
 
 
 async def test_head_gives_the_head():

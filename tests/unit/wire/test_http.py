@@ -203,8 +203,9 @@ def test_the_token_counts_for_plain_requests_but_not_in_the_url_or_as_their_subp
     assert status_of(decide(target, access=rules, port=PORT)) == 401
 
 
-def test_the_page_opens_without_the_token_because_a_browser_cannot_show_it():
-    assert decide(request("/"), access=AccessRules(token="s3cret"), port=PORT) == Get(route="page")
+@pytest.mark.parametrize("path", ["/", "/page/page.js"])
+def test_the_page_opens_without_the_token_because_a_browser_cannot_show_it(path):
+    assert decide(request(path), access=AccessRules(token="s3cret"), port=PORT) == Get(route="page")
 
 
 def test_the_token_is_not_in_the_representation_of_the_rules():
@@ -216,7 +217,14 @@ def test_the_token_is_not_in_the_representation_of_the_rules():
 
 @pytest.mark.parametrize(
     ("path", "route"),
-    [("/", "page"), ("/ready", "ready"), ("/status", "status"), ("/models", "models"), ("/metrics", "metrics")],
+    [
+        ("/", "page"),
+        ("/page/page.css", "page"),
+        ("/ready", "ready"),
+        ("/status", "status"),
+        ("/models", "models"),
+        ("/metrics", "metrics"),
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_routes(path, route, method):

@@ -1,0 +1,65 @@
+// A connection to the daemon: the token that it may ask for, and a WebSocket that is open.
+
+const KEY = "sttd.token";  // for the tab alone
+
+export const token = () => sessionStorage.getItem(KEY);
+
+export const bearer = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
+
+function open(token) {
+  const url = new URL("/ws", location.href);
+  url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  return new Promise((resolve, reject) => {
+    const socket = token ? new WebSocket(url, [`sttd.token.${token}`]) : new WebSocket(url);
+    socket.binaryType = "arraybuffer";
+    // The daemon's `hello` may come in the same turn as the opening: nothing of it is lost.
+    const early = [];
+    socket.onmessage = (message) => early.push(message);
+    socket.onopen = () => resolve([socket, early]);
+    socket.onerror = () => reject(new Error("The daemon does not answer."));
+  });
+}
+
+let asking = null;  // one dialog for all that want to connect
+
+/** Ask the person for the token; rejects where none is given. */
+function ask() {
+  const dialog = document.getElementById("ask"), field = document.getElementById("token");
+  asking ??= new Promise((resolve, reject) => {
+    dialog.returnValue = "";
+    dialog.onclose = () => {
+      asking = null;
+      if (dialog.returnValue !== "ok") return reject(new Error("This daemon asks for its token."));
+      sessionStorage.setItem(KEY, field.value.trim());
+      field.value = "";
+      dispatchEvent(new Event("token"));
+      resolve();
+    };
+    dialog.showModal();
+  });
+  return asking;
+}
+
+/**
+ * An open WebSocket whose messages go to `hear`, parsed; `closed` gets its close event. `quietly`: no person is asked.
+ *
+ * A refused handshake looks like any failure to a page, so it asks over plain HTTP what the matter is.
+ */
+export async function connect({ hear, closed, quietly = false }) {
+  let opened;
+  try {
+    opened = await open(token());
+  } catch (failure) {
+    const answer = quietly ? null : await fetch("/ready", { headers: bearer() }).catch(() => null);
+    if (!answer || answer.status !== 401) throw failure;
+    await ask();
+    opened = await open(token());
+  }
+  const [socket, early] = opened;
+  const take = (message) => hear(JSON.parse(message.data), socket);
+  socket.onmessage = take;
+  socket.onerror = null;
+  socket.onclose = (close) => closed(close, socket);
+  early.forEach(take);
+  return socket;
+}
