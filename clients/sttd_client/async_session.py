@@ -182,8 +182,8 @@ class Session:
         farewell = self._talk.farewell()
         self._notify()
         try:
-            if farewell:
-                async with self._loop.farewell(_FAREWELL_S), self._sending:
+            async with self._loop.farewell(_FAREWELL_S), self._sending:  # an answer to the daemon's close goes first
+                if farewell:
                     await self._stream.send(farewell)
         finally:
             await self._stream.close()

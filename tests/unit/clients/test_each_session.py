@@ -43,7 +43,8 @@ async def test_audio_goes_out_and_finals_come_back(kind, control_socket, fake_au
     assert daemon.ops[0] == {"op": "start", "lang": "en", "words": True, "resumable": True}
     assert [op["op"] for op in daemon.ops] == ["start", "configure", "finalize", "stop"]
     assert daemon.audio == b"\1\0" * 100 + b"\2\0" * 100
-    assert daemon.connection.close_code == 1000
+    daemon.connection.recv_events_thread.join()
+    assert daemon.connection.protocol.close_rcvd.code == 1000, "the daemon's close was not answered"
 
 
 @each_kind
