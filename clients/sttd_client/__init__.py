@@ -16,11 +16,11 @@ TYPE_CHECKING = False  # to type checkers it is true; importing typing would be 
 if TYPE_CHECKING:
     from typing import Any
 
-    from sttd.errors import SttdError
     from sttd_client import aio, blocking
     from sttd_client.addresses import ConnectionLostError, NoDaemonError, TcpAddress
     from sttd_client.async_control import Control
     from sttd_client.async_session import Session
+    from sttd_client.errors import SttdError
     from sttd_client.events import (
         Event,
         Failure,
@@ -77,7 +77,7 @@ _MODULES = {
     "TcpAddress": "sttd_client.addresses",
     "NoDaemonError": "sttd_client.addresses",
     "ConnectionLostError": "sttd_client.addresses",
-    "SttdError": "sttd.errors",
+    "SttdError": "sttd_client.errors",
 }
 
 
