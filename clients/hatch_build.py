@@ -25,11 +25,17 @@ LEFT_OUT = re.compile(r"sttd_client/(demo\w*|daemon_process)\.py")
 _IMPORT = re.compile(r"^(\s*from )sttd(?=[. ])", re.MULTILINE)
 
 
-class WheelHook(BuildHookInterface[Any]):
+class ClientHook(BuildHookInterface[Any]):
     """Called by hatchling."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Write what goes into the wheel; an editable one finds the tree."""
+        """Write what goes into the wheel; an editable one finds the tree.
+
+        Raises:
+            RuntimeError: a source distribution is asked for. It could not be built from without the tree round it.
+        """
+        if self.target_name == "sdist":
+            raise RuntimeError("the client library is built from the tree of sttd, without an sdist between: --wheel")
         if version == "editable":
             return
         self.scratch = Path(tempfile.mkdtemp())
@@ -41,7 +47,7 @@ class WheelHook(BuildHookInterface[Any]):
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """The wheel is made."""
-        if version != "editable":
+        if self.target_name == "wheel" and version != "editable":
             shutil.rmtree(self.scratch)
 
 
