@@ -22,6 +22,7 @@ from sttd_client.addresses import TCP_OPTIONS, TcpAddress
 from sttd_client.async_loop import StartSoon, Stream, sole_error
 
 _READ_BYTES = 1 << 16
+_RACE_S = 0.25  # RFC 8305: the "connection attempt delay"
 
 
 class AsyncioStream:
@@ -200,15 +201,29 @@ class AsyncioLoop:
 
 
 async def _first_of(host: str, port: int) -> AsyncioStream:
-    """A connection to the first address of the host that somebody listens on."""
+    """A connection to the first address of the host that somebody answers on; raises the last one's error.
+
+    Beside an address that says nothing for a moment the next one is tried: many a network swallows what goes to IPv6.
+    """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    failed: OSError = ConnectionRefusedError(f"{host} has no address")
-    for family, _, _, _, address in found:
-        try:
-            return await _connected(family, address, TCP_OPTIONS)
-        except OSError as error:
-            failed = error
-    raise failed
+    places = [(family, address) for family, _, _, _, address in found]
+    tries: list[asyncio.Task[AsyncioStream]] = []
+    won: asyncio.Task[AsyncioStream] | None = None
+    try:
+        while won is None and (places or not all(task.done() for task in tries)):
+            if places:
+                tries.append(asyncio.create_task(_connected(*places.pop(0), TCP_OPTIONS)))
+            running = [task for task in tries if not task.done()]
+            await asyncio.wait(running, timeout=_RACE_S if places else None, return_when=asyncio.FIRST_COMPLETED)
+            won = next((task for task in tries if task.done() and task.exception() is None), None)
+        return (won or tries[-1]).result()
+    finally:
+        others = [task for task in tries if task is not won]
+        for task in others:
+            task.cancel()
+        for lost in await asyncio.gather(*others, return_exceptions=True):
+            if isinstance(lost, AsyncioStream):
+                await lost.close()
 
 
 async def _connected(family: int, address: Any, options: tuple[tuple[int, int, int], ...] = ()) -> AsyncioStream:
