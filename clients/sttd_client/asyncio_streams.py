@@ -35,6 +35,7 @@ class AsyncioStream:
 
     async def receive(self) -> bytes:
         """See `async_loop.Stream`."""
+        await asyncio.sleep(0)  # a socket that has something makes nobody wait: others must have their turn
         try:
             with self._use():
                 return await asyncio.get_running_loop().sock_recv(self._socket, _READ_BYTES)
@@ -43,6 +44,7 @@ class AsyncioStream:
 
     async def send(self, data: bytes) -> bool:
         """See `async_loop.Stream`. Cancelled, it closes: half of it may be out, and nothing after it would be read."""
+        await asyncio.sleep(0)
         try:
             with self._use():
                 await asyncio.get_running_loop().sock_sendall(self._socket, data)

@@ -72,6 +72,25 @@ async def test_a_send_that_is_cancelled_closes():
 
 
 @on_asyncio
+async def test_others_have_their_turn_though_nothing_has_to_be_waited_for():
+    turns = []
+
+    async def other():
+        while True:
+            turns.append(None)
+            await asyncio.sleep(0)
+
+    async with pair() as (stream, theirs), asyncio.TaskGroup() as group:
+        beside = group.create_task(other())
+        for _ in range(10):
+            theirs.sendall(b"x")
+            assert await stream.send(b"y")
+            assert await stream.receive() == b"x"
+        beside.cancel()
+    assert len(turns) >= 20
+
+
+@on_asyncio
 async def test_the_one_error_of_a_block_leaves_as_it_is_with_its_cause():
     cause = OSError("why")
 
