@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check lock audit run bench fuzz soak programs demo-model deb clean setup
+.PHONY: help demo test check lock audit run bench fuzz soak programs demo-model deb client clean setup
 .DEFAULT_GOAL := help
 
 help:            ## say what can be made
@@ -62,6 +62,9 @@ demo-model:      ## train the embedded model anew, up to 90 minutes (wants espea
 
 deb:             ## a Debian package for this release, in dist/
 	packaging/build-deb dist
+
+client: $(VENV)/.runtime  ## a wheel of the client library alone (sttd-client), in dist/
+	$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps -w dist ./clients
 
 clean:           ## remove what was made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

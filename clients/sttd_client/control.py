@@ -12,18 +12,15 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sttd.errors import SttdError, from_map
-from sttd.wire.rpc import MAX_REPLY_BYTES, Malformed, Notification, Response, RpcDecoder, encode_request
+from sttd.wire.rpc import MAX_REPLY_BYTES, Notification, Response, RpcDecoder
 from sttd_client.addresses import connect_first, connect_unix, control_sockets, lost_error
-from sttd_client.inert import inert
+from sttd_client.calls import ProgressCallback, fields_of, request_of, result_of, sorted_out
 
 _READ_BYTES = 1 << 16
-
-ProgressCallback = Callable[[dict[str, Any]], None]
 
 
 @contextmanager
@@ -98,10 +95,9 @@ class Control:
     def request(self, method: str, **params: Any) -> int:
         """Send a request without waiting for its answer, which `receive` gives in its time; returns its msgid."""
         self._last_msgid += 1
-        given = {name: value for name, value in params.items() if value is not None}
         try:
             self._socket.settimeout(None)
-            self._socket.sendall(encode_request(self._last_msgid, method, params=given or None))
+            self._socket.sendall(request_of(self._last_msgid, method, params))
         except OSError as error:
             raise lost_error() from error
         return self._last_msgid
@@ -139,31 +135,3 @@ class Control:
                 raise lost_error()
             self._received.extend(sorted_out(self._decoder.receive_data(data)))
         return self._received.popleft()
-
-
-# ---------------------------------------------------------------- shared with the Trio twin
-
-
-def sorted_out(messages: Sequence[Any]) -> list[Response | Notification]:
-    """What a daemon may say; a stream that makes no sense any more is an error."""
-    found: list[Response | Notification] = []
-    for message in messages:
-        if isinstance(message, Malformed):
-            raise message.error
-        if isinstance(message, Response | Notification):
-            found.append(message)
-    return found
-
-
-def result_of(response: Response) -> dict[str, Any]:
-    """The result of a call, or its error raised."""
-    error, result = inert(response.error), inert(response.result)
-    if error is not None:
-        raise from_map(error) if isinstance(error, dict) else SttdError(str(error))
-    return result if isinstance(result, dict) else {}
-
-
-def fields_of(notification: Notification) -> dict[str, Any]:
-    """The named fields of a notification."""
-    params = inert(notification.params)
-    return params[0] if isinstance(params, list) and params and isinstance(params[0], dict) else {}

@@ -27,12 +27,10 @@ from functools import partial
 from typing import Unpack
 
 from sttd.errors import SttdError
-from sttd.wire import messages
 from sttd.wire.messages import Configure, Finalize, Start, Stop
 from sttd.wire.schema import parse
 from sttd_client.addresses import (
     TCP_OPTIONS,
-    ConnectionLostError,
     TcpAddress,
     audio_sockets,
     connect_first,
@@ -41,10 +39,12 @@ from sttd_client.addresses import (
 from sttd_client.connection import AudioConnection, pieces
 from sttd_client.events import Event, Hello, Started
 from sttd_client.options import ConfigureOptions, StartOptions
-from sttd_client.resuming import Phase, Resuming
+from sttd_client.resuming import Phase
+from sttd_client.talk import Opening, Talk
 
 _READ_BYTES = _WRITE_BYTES = 1 << 16
 _FAREWELL_S = 1.0  # for the close frame of a session that is left early; a dead daemon must not hold its client
+_AGAIN = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)  # of TLS: a record that is not whole yet
 _NAP_S = 0.05  # chosen: of `poll` while there is no connection, and so nothing to select on
 
 Dial = Callable[[], tuple[socket.socket, AudioConnection]]
@@ -66,7 +66,7 @@ def open_session(
         tcp: go over TCP instead.
         reconnect_s: how long to try for a new session after one was lost; 0 does not try. A daemon that is restarted
             still sends finals and `Stopped`; then comes `Reconnected`.
-        timeout_s: for the daemon's answer to each step of the start.
+        timeout_s: for the daemon's answer to the start.
         options: those of `start`. `resumable` left out means: where the daemon can. Then a connection that is lost is
             made anew within 30 s, nothing is missing, and `Resumed` says so; no more than about 4 MiB of audio are kept
             for that. False switches it off; True insists, and an older daemon refuses the start.
@@ -88,15 +88,23 @@ def open_session(
 class Session:
     """A running session; `open_session` makes it. `hello` and `started` are the daemon's answers."""
 
-    hello: Hello
-    started: Started
-
     def __init__(self, dial: Dial, *, start: Start, reconnect_s: float, timeout_s: float) -> None:
         self._dial = dial
         self._timeout_s = timeout_s
-        self._resuming = Resuming(start, reconnect_s=reconnect_s, chance=random.random)
+        self._talk = Talk(start, reconnect_s=reconnect_s, chance=random.random)
+        self._resuming = self._talk.resuming
         self._pending = bytearray()  # for the kernel
         self._connect()
+
+    @property
+    def hello(self) -> Hello:
+        """What the daemon says of itself."""
+        return self._talk.hello
+
+    @property
+    def started(self) -> Started:
+        """The options that the session has got."""
+        return self._talk.started
 
     # ---------------------------------------------------------------- to the daemon
 
@@ -135,11 +143,10 @@ class Session:
 
     def close(self) -> None:
         """Leave, done or not: the daemon gives up what it was doing for this session. May be called twice."""
-        self._resuming.abandon(None)
-        if not self._connection.closed:
+        if farewell := self._talk.farewell():
             self._socket.settimeout(_FAREWELL_S)
             with suppress(OSError):  # the daemon may have gone first
-                self._socket.sendall(self._pending + self._connection.close())
+                self._socket.sendall(self._pending + farewell)
         self._socket.close()
 
     # ---------------------------------------------------------------- from the daemon
@@ -153,7 +160,7 @@ class Session:
             ConnectionLostError: the connection ended before the session did.
         """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._resuming.inbox and self._is_alive():
+        while not self._resuming.inbox and self._talk.goes_on():
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError("the daemon sent nothing in time")
@@ -164,7 +171,7 @@ class Session:
         """The events that are there, without waiting for any; raises as `receive` does when there are none."""
         self._step(timeout_s=_NAP_S if self._resuming.phase is Phase.AWAY else 0)
         if not self._resuming.inbox:
-            self._is_alive()
+            self._talk.goes_on()
         return self._resuming.inbox.take_all()
 
     def __iter__(self) -> Iterator[Event]:
@@ -185,35 +192,32 @@ class Session:
     def _connect(self) -> None:
         """Dial, and start or resume; raises what the daemon has against it."""
         new, connection = self._dial()
-        talk = _Handshake(new, connection, timeout_s=self._timeout_s)
+        opening = self._talk.opening(connection)
         try:
-            self.hello = talk.hello()
-            op: Start | messages.Resume | None = self._resuming.greeting()
-            while op is not None:
-                answer = talk.ask(connection.op(op))
-                op = self._resuming.answered(answer, time.monotonic())
+            self._ask(new, opening)
         except BaseException:
             new.close()
             raise
-        if isinstance(answer, Started):
-            self.started = answer
         new.setblocking(False)
-        self._socket, self._connection = new, connection
-        self._pending = bytearray(connection.data_to_send())
-        self._hear(talk.events)
+        self._socket = new
+        self._talk.opened(opening, time.monotonic())
+        self._pending = bytearray(self._talk.reply())
 
-    def _is_alive(self) -> bool:
-        """Whether the session goes on; raises what ended it."""
-        if self._resuming.phase is not Phase.OVER:
-            return True
-        if self._resuming.error is not None:
-            raise self._resuming.error
-        return False
+    def _ask(self, new: socket.socket, opening: Opening) -> None:
+        said, deadline = opening.begin(), time.monotonic() + self._timeout_s
+        while not opening.done:
+            with suppress(BrokenPipeError, ConnectionResetError), _until(new, deadline):  # what came before it is read
+                new.sendall(said)
+            try:
+                with _until(new, deadline):
+                    data = new.recv(_READ_BYTES)
+            except ConnectionResetError:
+                data = b""
+            said = opening.receive(data, time.monotonic())
 
     def _is_heard(self) -> bool:
         """Whether what is said now will be heard; raises what ended the session."""
-        if not self._is_alive():
-            raise ConnectionLostError("the session has ended")
+        self._talk.check()
         return self._resuming.phase is Phase.OPEN or self._resuming.keeps
 
     def _flush(self) -> None:
@@ -249,87 +253,52 @@ class Session:
             lost.close()
 
     def _exchange(self, timeout_s: float | None) -> None:
-        while len(self._pending) < _WRITE_BYTES and (item := self._resuming.take()) is not None:
-            self._pending += self._connection.message(item)
+        while len(self._pending) < _WRITE_BYTES and (message := self._talk.message()) is not None:
+            self._pending += message
         wanted = (0 if self._resuming.inbox.full else select.POLLIN) | (select.POLLOUT if self._pending else 0)
         poller = select.poll()
         poller.register(self._socket, wanted)
         for _, ready in poller.poll(None if timeout_s is None else timeout_s * 1000):
-            try:
-                if ready & select.POLLOUT:
-                    del self._pending[: self._socket.send(self._pending)]
-                if ready & ~select.POLLOUT:
-                    self._read(self._socket.recv(_READ_BYTES))
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                continue  # of TLS: a record that is not whole yet, or that holds no bytes of ours
-            except OSError:
-                self._read(b"")
+            if ready & select.POLLOUT:
+                self._write()
+            if ready & ~select.POLLOUT:
+                self._hear()
+
+    def _write(self) -> None:
+        try:
+            del self._pending[: self._socket.send(self._pending)]
+        except _AGAIN:
+            return
+        except OSError:
+            self._pending.clear()  # what the daemon said before it went is read all the same
+            return
         if not self._pending:
             self._resuming.written()
 
-    def _read(self, data: bytes) -> None:
+    def _hear(self) -> None:
         try:
-            self._hear(self._connection.receive(data))
-        except SttdError as error:  # what answers breaks the protocol
-            self._resuming.abandon(error)
-        self._pending += self._connection.data_to_send()
-        if self._connection.closed:
+            self._read(self._socket.recv(_READ_BYTES))
+        except _AGAIN:
+            return
+        except OSError:
+            self._read(b"")
+
+    def _read(self, data: bytes) -> None:
+        self._talk.receive(data, time.monotonic())
+        self._pending += self._talk.reply()
+        if self._talk.closed:
             with suppress(OSError):  # the answer to the daemon's close, which shows that all before it has arrived
                 self._socket.send(self._pending)
 
-    def _hear(self, events: list[messages.Event]) -> None:
-        for event in events:
-            self._resuming.heard(event)
-        if self._connection.closed:
-            self._resuming.lost(self._connection, time.monotonic())
 
-
-class _Handshake:
-    """The first exchanges on a new connection, which nothing else can overtake."""
-
-    def __init__(self, connection: socket.socket, talk: AudioConnection, *, timeout_s: float) -> None:
-        self.events: list[messages.Event] = []  # that came and were not asked for
-        self._socket = connection
-        self._talk = talk
-        self._timeout_s = timeout_s
-
-    def hello(self) -> Hello:
-        """Open the WebSocket; the daemon's first word."""
-        hello = self.ask(self._talk.open())
-        if not isinstance(hello, Hello):
-            raise ConnectionLostError(f"the daemon said `{hello.type}` where `hello` was due")
-        return hello
-
-    def ask(self, request: bytes) -> messages.Event:
-        """Send `request` and wait for the event that answers it; raises what the daemon has against it."""
-        deadline = time.monotonic() + self._timeout_s
-        self._send(request, deadline)
-        while not self.events:
-            if self._talk.closed:
-                raise self._talk.error() or ConnectionLostError("the daemon ended the session at once")
-            self.events += self._talk.receive(self._receive(deadline))
-            self._send(self._talk.data_to_send(), deadline)
-        return self.events.pop(0)
-
-    def _send(self, data: bytes, deadline: float) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError), self._until(deadline):  # what came before it is read
-            self._socket.sendall(data)
-
-    def _receive(self, deadline: float) -> bytes:
-        try:
-            with self._until(deadline):
-                return self._socket.recv(_READ_BYTES)
-        except ConnectionResetError:
-            return b""
-
-    @contextmanager
-    def _until(self, deadline: float) -> Iterator[None]:
-        """Give a call on the socket the time that is left."""
-        try:
-            self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
-            yield
-        except TimeoutError:
-            raise TimeoutError("the daemon does not answer") from None
+@contextmanager
+def _until(connection: socket.socket, deadline: float) -> Iterator[None]:
+    """Give a call on the socket the time that is left."""
+    try:
+        connection.settimeout(max(deadline - time.monotonic(), 0.001))
+        yield
+    except TimeoutError:
+        raise TimeoutError("the daemon does not answer") from None
 
 
 def _dial(

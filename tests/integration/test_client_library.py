@@ -1,10 +1,9 @@
-"""The client library against real daemons: both planes, both colours, TCP with a token, a restart in between."""
+"""The client library against real daemons: both planes, every kind, TCP with a token, a restart in between."""
 
 import socket
 from pathlib import Path
 
 import pytest
-import trio
 from sttd_client import (
     Final,
     Interim,
@@ -13,20 +12,13 @@ from sttd_client import (
     Stopped,
     TcpAddress,
     blocking,
-    open_control,
-    open_session,
 )
 
 from sttd.errors import AccessError, ModelError, NotFoundError
 from tests.running import PATIENCE_S
+from tests.unit.clients.kinds import each_kind, each_loop
 
 SPEECH = Path(__file__).parents[1] / "data" / "light.flac"
-
-
-@pytest.fixture
-async def watchdog():
-    with trio.fail_after(3 * PATIENCE_S):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -70,63 +62,74 @@ def test_a_blocking_session_gets_interims_and_a_final(serve, pcm):
     assert events[-1].audio_s == pytest.approx(len(pcm) / 32000, abs=0.02)
 
 
-async def test_a_trio_session_shows_text_while_audio_is_sent(serve, pcm, watchdog):
+@each_loop
+async def test_a_session_shows_text_while_audio_is_sent(kind, serve, pcm):
     daemon = serve("--tcp", "off", "--model", "fake")
-    async with (
-        open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, endpointing=False) as session,
-        trio.open_nursery() as nursery,
-    ):
-        interims = []
+    interims, half = [], len(pcm) // 4 * 2
 
-        async def send():
-            half = len(pcm) // 4 * 2
-            for part in (pcm[:half], pcm[half:]):
-                shown = len(interims)
-                await session.send(part)
-                while len(interims) == shown:  # noqa: ASYNC110 - the other task tells nobody
-                    await trio.sleep(0.02)
-            await session.stop()
-
-        nursery.start_soon(send)
+    async def listen(session):
         async for event in session:
             if isinstance(event, Interim):
                 interims.append(event)  # noqa: PERF401 - the other task looks at it meanwhile
+
+    async with (
+        kind.open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, endpointing=False) as session,
+        kind.task(listen, session),
+    ):
+        for part in (pcm[:half], pcm[half:]):
+            shown = len(interims)
+            await session.send(part)
+            while len(interims) == shown:
+                await kind.sleep(0.02)
+        await session.stop()
     assert len(interims) >= 2
     assert [len(event.text) for event in interims] == sorted(len(event.text) for event in interims)
 
 
-async def test_tcp_needs_the_token_that_the_daemon_wants(serve, pcm, watchdog):
+@each_kind
+async def test_tcp_needs_the_token_that_the_daemon_wants(kind, serve, pcm):
     port = free_port()
     serve("--tcp", f"127.0.0.1:{port}", "--model", "fake", "--set", "server.token=secret")
-    async with open_session(
-        tcp=TcpAddress(port=port, token="secret"), timeout_s=PATIENCE_S, endpointing=False
-    ) as session:
+    address = TcpAddress(port=port, token="secret")
+    async with kind.open_session(tcp=address, timeout_s=PATIENCE_S, endpointing=False) as session:
         await session.send(pcm)
         await session.stop()
         assert [event async for event in session if isinstance(event, Final)]
-    with blocking.open_session(tcp=TcpAddress(port=port, token="secret"), timeout_s=PATIENCE_S) as blocking_session:
-        assert blocking_session.started.session
     for wrong in (None, "wrong"):
         with pytest.raises(AccessError) as caught:
-            async with open_session(tcp=TcpAddress(port=port, token=wrong), timeout_s=PATIENCE_S):
+            async with kind.open_session(tcp=TcpAddress(port=port, token=wrong), timeout_s=PATIENCE_S):
                 pass
         assert caught.value.code == "unauthorized"
 
 
-async def test_refusals_come_as_their_errors(serve, watchdog):
+@each_loop
+async def test_refusals_come_as_their_errors(kind, serve):
     daemon = serve("--tcp", "off", "--model", "fake")
     with pytest.raises(ModelError) as caught:
-        async with open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, model="nonsense"):
+        async with kind.open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, model="nonsense"):
             pass
     assert caught.value.code == "model_not_found"
-    async with open_control(daemon.control) as control:
+    async with kind.open_control(daemon.control) as control:
         with pytest.raises(NotFoundError):
             await control.call("close_session", session="nonsense")
 
 
-async def test_a_session_survives_a_restart_when_asked_to(serve, pcm, watchdog):
+@each_kind
+async def test_a_file_is_sent_as_it_is(kind, serve):
+    daemon = serve("--tcp", "off", "--model", "fake")
+    async with kind.open_session(
+        socket_path=daemon.control, timeout_s=PATIENCE_S, kind="file", encoding="container"
+    ) as session:
+        await session.send(SPEECH.read_bytes())
+        await session.stop()
+        finals = [event.text async for event in session if isinstance(event, Final)]
+    assert finals[0].startswith("w1 w2 w3")
+
+
+@each_loop
+async def test_a_session_survives_a_restart_when_asked_to(kind, serve, pcm):
     first = serve("--tcp", "off", "--model", "fake")
-    async with open_session(
+    async with kind.open_session(
         socket_path=first.control,
         timeout_s=PATIENCE_S,
         reconnect_s=PATIENCE_S,
@@ -136,7 +139,7 @@ async def test_a_session_survives_a_restart_when_asked_to(serve, pcm, watchdog):
     ) as session:
         await session.send(pcm)
         assert isinstance(await session.receive(), SpeechStart)  # the daemon has heard it
-        await trio.to_thread.run_sync(first.stop)
+        await kind.in_thread(first.stop)
         second = serve("--tcp", "off", "--model", "fake")
         events = []
         while not events or not isinstance(events[-1], Reconnected):
@@ -148,13 +151,17 @@ async def test_a_session_survives_a_restart_when_asked_to(serve, pcm, watchdog):
         assert [event.text async for event in session if isinstance(event, Final)]
 
 
-async def test_events_reach_a_subscriber_while_it_calls(serve, pcm, watchdog):
+@each_loop
+async def test_events_reach_a_subscriber_while_it_calls(kind, serve, pcm):
     daemon = serve("--tcp", "off", "--model", "fake")
-    async with open_control(daemon.control) as control, control.subscribe(topics=["transcripts", "models"]) as events:
+    async with (
+        kind.open_control(daemon.control) as control,
+        control.subscribe(topics=["transcripts", "models"]) as events,
+    ):
         await control.call("load", preset="fake")
         seen = [await events.receive(), await events.receive()]
         assert [event["event"] for event in seen] == ["loading", "loaded"]
-        async with open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, endpointing=False) as session:
+        async with kind.open_session(socket_path=daemon.control, timeout_s=PATIENCE_S, endpointing=False) as session:
             await session.send(pcm)
             await session.stop()
             async for _ in session:

@@ -1,5 +1,6 @@
 """The client library over connections that are cut: what a program hears is what it would have heard without a cut."""
 
+import asyncio  # noqa: TID251 - the library is for asyncio, too
 import random
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from sttd_client import Resumed, Stopped, TcpAddress, blocking, open_session
+from sttd_client import Resumed, Stopped, TcpAddress, aio, blocking, open_session
 from sttd_client.events import as_message
 
 from tests.cutting import Cut, cutting
@@ -98,6 +99,15 @@ async def listen(session, events):
         events.append(event)
 
 
+async def listen_impatiently(session, events):
+    """On asyncio: give up waiting again and again, which must lose nothing."""
+    while not events or not isinstance(events[-1], Stopped):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.005):
+                events.append(await session.receive())
+    assert await session.receive() is None
+
+
 async def say(session, item):
     if item == "finalize":
         await session.finalize()
@@ -114,6 +124,18 @@ async def converse(script, *, pause_s=0.0, **where):
         nursery.start_soon(listen, session, events)
         for item in script:
             await trio.sleep(pause_s)
+            await say(session, item)
+        await session.stop()
+    return events
+
+
+async def converse_asyncio(script, *, pause_s=0.0, **where):
+    """The same on asyncio."""
+    events = []
+    async with aio.open_session(timeout_s=PATIENCE_S, **where) as session, asyncio.TaskGroup() as group:
+        group.create_task(listen_impatiently(session, events))
+        for item in script:
+            await asyncio.sleep(pause_s)
             await say(session, item)
         await session.stop()
     return events
@@ -154,12 +176,15 @@ def each_once(events):
 async def cut_run(daemon, directory, script, plan, *, seed, **options):
     """One session over a proxy that cuts it; its kind, its pace and its transport by turns. Returns events and cuts."""
     directory.mkdir()
-    options |= {"pause_s": 0.003 * (seed // 4 % 2)}
+    options |= {"pause_s": 0.003 * (seed // 6 % 2)}
     async with cutting(daemon.audio, directory, plan) as proxy:
-        where = {"tcp": TcpAddress(port=proxy.port)} if seed // 2 % 2 else {"socket_path": proxy.control}
-        if seed % 2:
+        where = {"tcp": TcpAddress(port=proxy.port)} if seed // 3 % 2 else {"socket_path": proxy.control}
+        if seed % 3 == 0:
             return await converse(script, **where, **options), proxy.made
-        run = partial(converse_blocking, script, **where, **options)
+        if seed % 3 == 1:
+            run = partial(asyncio.run, converse_asyncio(script, **where, **options))
+        else:
+            run = partial(converse_blocking, script, **where, **options)
         return await trio.to_thread.run_sync(run, abandon_on_cancel=True), proxy.made
 
 
@@ -174,7 +199,7 @@ async def cut_often(daemon, tmp_path, scripts, *, cuts, each, up_bytes, down_byt
                 return
             plan = list(plan_of(seed, count=each, up_bytes=up_bytes, down_bytes=down_bytes))
             # Kind and transport go by the seed's last digits, and the script by others: all of them meet.
-            which = seed // 8 % len(scripts)
+            which = seed // 12 % len(scripts)
             events, its = await cut_run(daemon, tmp_path / str(seed), scripts[which], plan, seed=seed, **options)
             made.extend(its)
             assert told(events) == expected[which], (seed, plan)
@@ -203,7 +228,7 @@ async def test_with_a_model_that_decodes_texts_are_the_same_too(serve, tmp_path,
     pcm = read_pcm(SAMPLE)[: 3 * 32_000]
     steady = {**STEADY, "interim": False, "beside": 1}
     scripts = [list(script_of(pcm, seed=7))]
-    await cut_often(daemon, tmp_path, scripts, cuts=4, each=4, up_bytes=len(pcm) // 2, down_bytes=3_000, **steady)
+    await cut_often(daemon, tmp_path, scripts, cuts=6, each=2, up_bytes=len(pcm) // 2, down_bytes=3_000, **steady)
     forget(daemon)
 
 
@@ -284,6 +309,13 @@ async def test_who_leaves_early_leaves_nothing_behind(fake, watchdog):
     await gone(fake)
     with blocking.open_session(socket_path=fake.control) as session:
         session.send(bytes(32_000))
+    await gone(fake)
+
+    async def leave():
+        async with aio.open_session(socket_path=fake.control) as session:
+            await session.send(bytes(32_000))
+
+    await trio.to_thread.run_sync(asyncio.run, leave())
     await gone(fake)
 
 

@@ -74,6 +74,20 @@ def test_a_file_is_transcribed_in_ten_lines(environment):
     assert re.match(r"w1 w2 w3", run(example, SHORT, environment=environment, text=True))
 
 
+def test_several_files_are_transcribed_at_once(environment, recording):
+    lines = run(EXAMPLES / "transcribe-many" / "transcribe.py", SHORT, recording, environment=environment, text=True)
+    first, second = lines.splitlines()
+    assert first.startswith(f"{SHORT}: w1 w2 w3")
+    assert second.startswith(f"{recording}: w1 w2 w3")
+
+
+def test_the_program_of_the_tutorial_shows_text_while_it_is_spoken(environment, pcm):
+    page = (ROOT / "docs" / "tutorial" / "first-client.md").read_text()
+    (program,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "aio" in block)
+    shown = run("-c", program, environment=environment, input=pcm + bytes(32000)).decode()
+    assert re.search(r"^ +\d+\.\d+ s  w1 w2 w3", shown, re.MULTILINE)
+
+
 def test_live_captions_grow(environment, pcm):
     out = run(EXAMPLES / "live-captions" / "captions.py", environment=environment, input=pcm + bytes(32000)).decode()
     assert re.search(r"\nw1|\x1b\[Kw1 w2", out)

@@ -10,14 +10,12 @@ import ssl
 import struct
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-import sttd_client
-import trio
 from sttd_client import Final, NoDaemonError, TcpAddress
-from sttd_client.blocking import open_session as open_blocking
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -33,6 +31,7 @@ from tests.running import (
     say,
     start,
 )
+from tests.unit.clients.kinds import each_kind
 
 CERTIFICATES = Path(__file__).parents[1] / "data" / "tls"
 ONE, TWO = (str(CERTIFICATES / f"{name}.pem") for name in ("one", "two"))
@@ -186,41 +185,48 @@ def test_a_client_that_vanishes_leaves_no_session(daemon, port):
 # ---------------------------------------------------------------- the library, sttctl
 
 
-def test_the_blocking_library_verifies_whom_it_talks_to(daemon, port):
+@each_kind
+async def test_the_library_verifies_whom_it_talks_to(kind, daemon, port):
     address = TcpAddress.of_url(f"wss://localhost:{port}", token=TOKEN, ca=ONE)
-    with open_blocking(tcp=address, timeout_s=PATIENCE_S) as session:
-        session.send(SPEECH)
-        session.stop()
-        assert any(isinstance(event, Final) for event in session)
+    async with kind.open_session(tcp=address, timeout_s=PATIENCE_S) as session:
+        for _ in range(20):  # much in either direction at once
+            await session.send(SPEECH)
+        await session.stop()
+        assert [event async for event in session if isinstance(event, Final)]
     for ca in (TWO, None):
         strange = TcpAddress.of_url(f"wss://localhost:{port}", token=TOKEN, ca=ca)
-        with pytest.raises(NoDaemonError, match="certificate"), open_blocking(tcp=strange, timeout_s=PATIENCE_S):
-            pass
+        with pytest.raises(NoDaemonError, match="certificate"):
+            async with kind.open_session(tcp=strange, timeout_s=PATIENCE_S):
+                pass
     other_name = TcpAddress(host="127.0.0.1", port=port, token=TOKEN, tls=True, ca=ONE)
-    with pytest.raises(NoDaemonError, match="certificate"), open_blocking(tcp=other_name, timeout_s=PATIENCE_S):
-        pass
-
-
-async def test_the_trio_library_verifies_whom_it_talks_to(daemon, port):
-    address = TcpAddress.of_url(f"wss://localhost:{port}", token=TOKEN, ca=ONE)
-    async with sttd_client.open_session(tcp=address, timeout_s=PATIENCE_S) as session:
-        async with trio.open_nursery() as nursery:
-
-            async def speak():
-                await session.send(SPEECH)
-                await session.stop()
-
-            nursery.start_soon(speak)
-            finals = [event async for event in session if isinstance(event, Final)]
-        assert finals
-    strange = TcpAddress.of_url(f"wss://localhost:{port}", token=TOKEN, ca=TWO)
     with pytest.raises(NoDaemonError, match="certificate"):
-        async with sttd_client.open_session(tcp=strange, timeout_s=PATIENCE_S):
+        async with kind.open_session(tcp=other_name, timeout_s=PATIENCE_S):
             pass
     plain = TcpAddress.of_url(f"ws://localhost:{port}", token=TOKEN)
     with pytest.raises((ConnectionError, ProtocolError)):
-        async with sttd_client.open_session(tcp=plain, timeout_s=PATIENCE_S):
+        async with kind.open_session(tcp=plain, timeout_s=PATIENCE_S):
             pass
+
+
+@each_kind
+async def test_what_answers_no_tls_is_no_daemon(kind):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def answer():
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1 << 16)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        for _ in range(2):
+            with pytest.raises(NoDaemonError):
+                async with kind.open_session(tcp=TcpAddress(port=port, tls=True), timeout_s=PATIENCE_S):
+                    pass
+        thread.join()
 
 
 def test_sttctl_transcribes_over_tls(daemon, port, place):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+_OF_SOME_COMMANDS = ("jeepney", "rich", "trio")  # what the client alone is installed without
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,8 +31,8 @@ def _run(argv: list[str] | None) -> int:
     _take_any_text()
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     module, function = COMMANDS[arguments.command].run.split(":")
-    run = getattr(importlib.import_module(f"sttd_client.ctl.{module}"), function)
     try:
+        run = getattr(importlib.import_module(f"sttd_client.ctl.{module}"), function)
         status = run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has seen enough, as `head` does; what is still buffered has nowhere to go
@@ -42,6 +43,11 @@ def _run(argv: list[str] | None) -> int:
     except (SttdError, OSError) as error:
         print(f"sttctl: {words_of(error)}", file=sys.stderr)
         return exit_status_of(error)
+    except ModuleNotFoundError as error:
+        if error.name not in _OF_SOME_COMMANDS:
+            raise
+        print(f"sttctl: this needs {error.name}: pip install 'sttd-client[sttctl]'", file=sys.stderr)
+        return EXIT_FAILED
     return int(status or 0)
 
 

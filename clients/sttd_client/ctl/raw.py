@@ -12,7 +12,8 @@ from typing import Any
 
 from sttd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, ProtocolError, from_map
 from sttd.wire.rpc import Notification, Response
-from sttd_client.control import Control, fields_of, open_control
+from sttd_client.calls import fields_of
+from sttd_client.control import Control, open_control
 
 _READ_BYTES = 1 << 16
 

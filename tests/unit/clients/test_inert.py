@@ -5,8 +5,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sttd_client.calls import fields_of, result_of
 from sttd_client.connection import AudioConnection
-from sttd_client.control import fields_of, result_of
 from sttd_client.inert import inert, inert_json
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws

@@ -22,12 +22,13 @@ def test_every_public_name_is_there_and_documented():
 
 
 def test_the_surface_is_what_was_decided():
-    entrances = {"open_session", "open_control", "blocking", "Session", "Control", "TcpAddress"}
+    entrances = {"open_session", "open_control", "aio", "blocking", "Session", "Control", "TcpAddress"}
     events = {"Hello", "Started", "SpeechStart", "Interim", "SpeechEnd", "Final", "Progress", "Gap", "Warn"}
     events |= {"Failure", "Stopped", "Reconnected", "Resumed", "Event", "stable_and_tail"}
     errors = {"SttdError", "NoDaemonError", "ConnectionLostError"}
     assert set(sttd_client.__all__) == entrances | events | errors
-    assert sorted(sttd_client.blocking.__all__) == ["Control", "Session", "open_control", "open_session"]
+    for twin in (sttd_client.aio, sttd_client.blocking):
+        assert sorted(twin.__all__) == ["Control", "Session", "open_control", "open_session"]
 
 
 def test_an_unknown_name_is_an_attribute_error():
