@@ -16,7 +16,6 @@ import attrs
 from sttd import __version__
 from sttd.errors import EXIT_DENIED, EXIT_FAILED, EXIT_NO_DAEMON, EXIT_OK, AccessError, ConfigError, SttdError
 from sttd_client.addresses import ConnectionLostError, NoDaemonError
-from sttd_client.capture import recorder
 from sttd_client.control import Control, open_control
 from sttd_client.ctl import machine
 from sttd_client.ctl.outcome import words_of
@@ -25,6 +24,7 @@ from sttd_client.ctl.terminal import duration, print_json, size, styled
 from sttd_client.dictation.backends import BACKENDS, lacks_of
 from sttd_client.dictation.phrases import default_file, read_user, tables
 from sttd_client.dictation.seat import Seat, look
+from sttd_client.sound import recorder
 
 Verdict = Literal["good", "note", "bad"]
 _LAG_MS = 50.0  # a loop that is later than two frames delays every interim
