@@ -51,9 +51,10 @@ class _Placed:
 class GrowingTranscript:
     """The rules above for one file in the format `kind`; `channels`: it says whose each entry is."""
 
-    def __init__(self, kind: str, *, channels: bool) -> None:
+    def __init__(self, kind: str, *, channels: bool, moved: int = MOVED) -> None:
         self._kind = kind
         self._channels = channels
+        self._moved = moved
         self._size = 0  # bytes
         self._shown = 0  # cues
         self._newest: deque[_Placed] = deque()
@@ -84,7 +85,7 @@ class GrowingTranscript:
         text, cues = part(entry, kind=self._kind, after=self._shown)
         data = _encoded(text)
         self._newest.append(_Placed(entry, self._size, self._shown))
-        if len(self._newest) > MOVED:
+        if len(self._newest) > self._moved:
             self._newest.popleft()
         self._size += len(data)
         self._shown += cues

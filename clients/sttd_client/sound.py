@@ -26,7 +26,7 @@ import attrs
 
 RATE = 16_000  # what the models hear; anything above is thrown away
 ASK_S = 5.0  # for a program to answer on a busy machine
-_MONITOR = ".monitor"  # behind the name of a sink: the source of what it plays
+_MONITOR = ".monitor"
 
 Program = Literal["pw-record", "parec", "arecord"]
 
@@ -114,8 +114,13 @@ def system_recorder(
         if program == "parec" and program in installed:
             if not (wanted or server.default_sink):
                 raise NoSoundError("the sound server has no output whose sound could be recorded")
-            return _command(program, (wanted or server.default_sink) + _MONITOR)
+            return _command(program, monitor_of(wanted or server.default_sink))
     raise NoSoundError(f"{server.name} has the sound, and nothing here can record what it plays; install {_OF_SYSTEM}")
+
+
+def monitor_of(sink: str) -> str:
+    """The source of what an output plays, as parec names it."""
+    return sink + _MONITOR
 
 
 def _command(program: Program, device: str | None, *more: str) -> list[str]:

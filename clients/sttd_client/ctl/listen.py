@@ -28,6 +28,7 @@ from sttd_client.events import Event, Failure, Final, Gap, Resumed, as_message
 from sttd_client.growing_transcript import GrowingTranscript
 from sttd_client.options import StartOptions
 from sttd_client.session import open_session
+from sttd_client.sound import look, monitor_of
 from sttd_client.transcript_file import TranscriptFile
 from sttd_client.transcripts import Entry, Hole, hole_of
 
@@ -52,6 +53,8 @@ def listen(arguments: argparse.Namespace) -> int:
         if transcript is not None:
             stack.callback(transcript.close)
         ended = stack.enter_context(_ended())
+        if arguments.both and not arguments.device and (same := _same_source()):
+            _say(f"there is no microphone: {same} is what the machine plays, and will be heard twice")
         if sys.stderr.isatty() and not arguments.json:
             _say(f"listening to {' and '.join(audio.name for _, _, audio in sources)}; Ctrl-C ends")
         display = stack.enter_context(_display(as_json=arguments.json))
@@ -159,6 +162,13 @@ def _sources(arguments: argparse.Namespace) -> Iterator[tuple[str, str, Abstract
         yield mine, "microphone", microphone(arguments.device)
     if arguments.both or arguments.system:
         yield machine, "system sound", system_sound(arguments.sink)
+
+
+def _same_source() -> str:
+    """The default source where it is what the default output plays, as on a machine without a microphone; else ""."""
+    server = look()
+    output = server.default_sink
+    return server.default_source if output and server.default_source in (output, monitor_of(output)) else ""
 
 
 def _options(arguments: argparse.Namespace, audio: LiveAudio, name: str) -> StartOptions:
