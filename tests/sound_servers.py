@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -10,6 +11,8 @@ from tests.desktop import need, wait_for
 from tests.running import PATIENCE_S
 
 OUTPUT, MICROPHONE = "speakers", "room"  # what is played on `room` is heard by the microphone
+_DECIDED_S = 5.0  # chosen: for what was heard to become final, before it is played once more
+_NO_SERVER = "unix:/nonexistent"
 
 
 @contextmanager
@@ -38,13 +41,27 @@ def pipewire(directory, *, pulse_layer=True):
         for module in _sinks():
             _pactl(environ, "load-module", *module.split())
         _choose(environ)
-        yield environ if pulse_layer else environ | {"PULSE_SERVER": "unix:/nonexistent"}
+        yield environ if pulse_layer else environ | {"PULSE_SERVER": _NO_SERVER}
 
 
-def play(environ, path, *, on):
-    """Play a file, as fast as it was recorded; returns the process that does."""
-    environ = environ | {"PULSE_SERVER": environ["PLAYERS_SERVER"]} if "PLAYERS_SERVER" in environ else environ
-    return subprocess.Popen(["paplay", f"--device={on}", str(path)], env=environ, stderr=subprocess.DEVNULL)
+def play_until(condition, environ, *sounds):
+    """Play files at once, as fast as they were recorded, each on an output; again and again until it holds.
+
+    A recorder that is late hears half of a sentence first, and so does one on a machine with other work to do.
+    """
+    environ = {name: value for name, value in environ.items() if value != _NO_SERVER}
+
+    def heard():
+        players = [
+            subprocess.Popen(["paplay", f"--device={output}", str(path)], env=environ) for output, path in sounds
+        ]
+        assert [player.wait(PATIENCE_S) for player in players] == [0] * len(players)
+        decided = time.monotonic() + _DECIDED_S
+        while not (holds := condition()) and time.monotonic() < decided:
+            time.sleep(0.05)
+        return holds
+
+    wait_for(heard, "what was played is not heard")
 
 
 def _environ(directory):
