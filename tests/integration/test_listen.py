@@ -267,9 +267,22 @@ def test_last_words_are_written_when_the_daemon_is_stopped(serve, sound, tmp_pat
         status, _, err = listen.ends()
     assert status == 1
     assert err.count("the daemon ended the session") == 2
-    text = listen.text
-    assert "you: w1" in text
-    assert "system: w1" in text
+    assert {text[:8] for _, text in cues_of(listen.text)} >= {"you: w1 ", "system: "}
+    assert "not transcribed" not in listen.text  # all that was heard has its text
+
+
+def test_what_a_killed_daemon_takes_with_it_is_a_hole_in_the_transcript(serve, sound, tmp_path):
+    daemon = serve("--tcp", "off", "--model", "fake")
+    daemon.expected_status = -signal.SIGKILL
+    with listening(daemon.control, sound, tmp_path / "talk.txt", "--system", "--json") as listen:
+        next(line for line in listen.process.stdout if json.loads(line)["type"] == "interim")
+        daemon.process.kill()
+        daemon.process.wait(PATIENCE_S)
+        serve("--tcp", "off", "--model", "fake")  # as systemd does; it knows nothing of the session
+        status, _, err = listen.ends()
+    assert status == 1
+    assert "the connection to the daemon was lost" in err
+    assert listen.text.splitlines()[-1].endswith("to the end: connection_lost]")
 
 
 def test_a_lost_connection_costs_neither_channel_a_word(daemon, sound, tmp_path):

@@ -43,7 +43,8 @@ class Channel:
     failures: Failures = attrs.field(factory=Failures)
     problem: Exception | None = attrs.field(default=None, init=False)
     is_over: bool = attrs.field(default=False, init=False)  # nothing more will come
-    is_cut: bool = attrs.field(default=False, init=False)  # the session ended, and sound did not
+    is_cut: bool = attrs.field(default=False, init=False)  # what was being said then has no text
+    settled_s: float = attrs.field(default=0.0, init=False)  # the end of its last final
     is_told: bool = attrs.field(default=False, init=False)  # the user knows of the problem
     _hears: bool = attrs.field(default=True, init=False)
     _stops: bool = attrs.field(default=False, init=False)  # the daemon knows that no more is said
@@ -80,7 +81,7 @@ class Channel:
                 self.session.poll()  # raises why
                 self._over(None if self._stops else ConnectionLostError("the daemon ended the session"))
         except (SttdError, OSError) as error:
-            self._over(error)
+            self._break_off(error)
         return [self._on_epoch(event) for event in events]
 
     def stop(self, now: float) -> None:
@@ -102,7 +103,7 @@ class Channel:
                 yield self._on_epoch(event)
             self._over(None)
         except (SttdError, OSError) as error:
-            self._over(error)
+            self._break_off(error)
 
     def _on_epoch(self, event: Event) -> Event:
         at = self.clock.on_epoch
@@ -136,8 +137,11 @@ class Channel:
             with suppress(SttdError, OSError):  # as in `_send`
                 self.session.stop()
 
+    def _break_off(self, error: Exception) -> None:
+        self.is_cut = True
+        self._over(error)
+
     def _over(self, error: Exception | None) -> None:
-        self.is_cut = error is not None
         self._hears, self.is_over = False, True
         self.problem = self.problem or error
 

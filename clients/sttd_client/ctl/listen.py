@@ -232,6 +232,7 @@ class _Output:
         if isinstance(event, Failure):
             channel.failures.note(event)
         elif isinstance(event, Final):
+            channel.settled_s = event.end_s
             failure = channel.failures.behind(event)
             if failure is not None or event.text:
                 self._write(channel, event if failure is None else hole_of(event, failure))
@@ -248,8 +249,7 @@ class _Output:
             _say(f"{channel.name}: {words_of(problem)}")
         if channel.is_cut and self._begun:
             code = problem.code if isinstance(problem, SttdError) else "connection_lost"
-            start_s = channel.clock.on_epoch(channel.clock.position_s)
-            self._write(channel, Hole(start_s=start_s, end_s=None, code=code, message=words_of(problem)))
+            self._write(channel, Hole(start_s=channel.settled_s, end_s=None, code=code, message=words_of(problem)))
 
     def _write(self, channel: Channel, what: Final | Hole) -> None:
         if self._transcript is not None:
