@@ -10,8 +10,10 @@ Rules:
    and is owed less silence next time.
 3. **A bound**: of a long gap (a program that was stopped and went on) `SILENCE_S` are said, and the rest is left out of
    the session. What comes after it is moved on the clock instead.
-4. A recording in place of a microphone has a clock of its own; nothing is added to it.
-5. The machine's sleep is no time: nobody spoke. (The clock is the monotonic one, which stands still then.)
+4. **A new session** in place of one that was lost counts from zero again: what it says lies behind all that was said
+   before it. (A piece that was on its way then may be in either: an eighth of a second.)
+5. A recording in place of a microphone has a clock of its own; nothing is added to it.
+6. The machine's sleep is no time: nobody spoke. (The clock is the monotonic one, which stands still then.)
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class ChannelClock:
     is_filled: bool
     _began: float | None = attrs.field(default=None, init=False)
     _bytes: int = attrs.field(default=0, init=False)  # said so far, silence too
-    _moved: list[tuple[float, float]] = attrs.field(init=False)  # from here on the audio clock, by so many seconds
+    _before_s: float = attrs.field(default=0.0, init=False)  # said to sessions before this one
+    _moved: list[tuple[float, float]] = attrs.field(init=False)  # behind so much that was said, by so many seconds
 
     def __attrs_post_init__(self) -> None:
         self._moved = [(0.0, 0.0)]
@@ -77,9 +80,14 @@ class ChannelClock:
             self._moved.append((self.position_s, self._moved[-1][1] + behind_s - silence_s))
         return count
 
+    def begin_anew(self) -> None:
+        """Another session hears what is said from now on."""
+        self._before_s = self.position_s
+
     def on_epoch(self, at_s: float) -> float:
         """A time on the audio clock of the channel's session as a time on the clock of all."""
         if self._began is None or self.epoch.at is None:
             return at_s
+        at_s += self._before_s
         moved_s = self._moved[max(0, bisect.bisect_right(self._moved, (at_s, float("inf"))) - 1)][1]
         return round(max(0.0, at_s + moved_s + self._began - self.epoch.at), 3)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import textwrap
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,6 +79,12 @@ def unplug(sound, name):
     Path(sound["TEST_SOUND"], f"{name}.unplugged").touch()
 
 
+def speak_on(sound):
+    """Both say the same again and again, with a pause of a second."""
+    for path in Path(sound["TEST_SOUND"]).glob("*.pcm"):
+        path.write_bytes((path.read_bytes() + bytes(32_000)) * 50)
+
+
 def words_in(text):
     """The words of `fake` in a text, the longest run of them."""
     return re.findall(r"w\d+", text)
@@ -114,9 +121,12 @@ def listening(control, sound, path, *arguments, output=("--output",), **options)
     command = [str(STTCTL), "--socket", str(control), "listen", *arguments, *output, str(path)]
     piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, env=sound, **(piped | options)) as process:
+        watchdog = threading.Timer(PATIENCE_S, process.kill)  # who reads of it then finds the end
+        watchdog.start()
         try:
             yield Listening(process, path)
         finally:
+            watchdog.cancel()
             process.kill()
 
 
@@ -256,33 +266,51 @@ def test_who_is_killed_leaves_all_that_was_final(daemon, sound, tmp_path):
         daemon.call("close_session", session=row["session"], drain=False)
 
 
-def test_last_words_are_written_when_the_daemon_is_stopped(serve, sound, tmp_path):
+def test_a_daemon_that_is_restarted_has_the_last_words_and_the_next(serve, sound, tmp_path):
+    speak_on(sound)
     daemon = serve("--tcp", "off", "--model", "fake")
     with listening(daemon.control, sound, tmp_path / "talk.srt", "--both", "--json") as listen:
-        heard = set()
-        while heard != {"you", "system"}:
-            event = json.loads(listen.process.stdout.readline())
-            heard |= {event["channel"]} if event["type"] == "interim" else set()
+        until(listen, lambda event: event["type"] == "interim")
         daemon.terminate()
-        status, _, err = listen.ends()
-    assert status == 1
-    assert err.count("the daemon ended the session") == 2
-    assert {text[:8] for _, text in cues_of(listen.text)} >= {"you: w1 ", "system: "}
-    assert "not transcribed" not in listen.text  # all that was heard has its text
+        stopped = until(listen, lambda event: event["type"] == "stopped")
+        assert {event["reason"] for event in stopped if event["type"] == "final"} <= {"drain", "endpoint"}
+        words = len(cues_of(listen.text))
+        assert words >= 1  # nobody waits for the next daemon to have them
+        assert daemon.stop() == 0
+        serve("--tcp", "off", "--model", "fake")
+        again = until(listen, lambda event: event["type"] == "final")
+        assert any(event["type"] == "reconnected" for event in again)
+        status, _, err = listen.ends(signal.SIGINT)
+    assert status == 0
+    assert err.count("captions go on when there is another") == 1
+    cues = cues_of(listen.text)
+    assert len(cues) > words
+    assert [start for start, _ in cues] == sorted(start for start, _ in cues)
+
+
+def until(listen, condition):
+    """The events up to where it has held for each channel."""
+    events, left = [], {"you", "system"}
+    while left:
+        events.append(json.loads(listen.process.stdout.readline()))
+        if condition(events[-1]):
+            left -= {events[-1]["channel"]}
+    return events
 
 
 def test_what_a_killed_daemon_takes_with_it_is_a_hole_in_the_transcript(serve, sound, tmp_path):
     daemon = serve("--tcp", "off", "--model", "fake")
     daemon.expected_status = -signal.SIGKILL
-    with listening(daemon.control, sound, tmp_path / "talk.txt", "--system", "--json") as listen:
-        next(line for line in listen.process.stdout if json.loads(line)["type"] == "interim")
+    speak_on(sound)
+    with listening(daemon.control, sound, tmp_path / "talk.txt", "--both", "--json") as listen:
+        until(listen, lambda event: event["type"] == "interim")
         daemon.process.kill()
         daemon.process.wait(PATIENCE_S)
         serve("--tcp", "off", "--model", "fake")  # as systemd does; it knows nothing of the session
-        status, _, err = listen.ends()
-    assert status == 1
-    assert "the connection to the daemon was lost" in err
-    assert listen.text.splitlines()[-1].endswith("to the end: connection_lost]")
+        until(listen, lambda event: event["type"] == "reconnected")
+        status, _, err = listen.ends(signal.SIGINT)
+    assert (status, err) == (0, "")
+    assert len(re.findall(r"\] (you|system): \[not transcribed from .* to .*: connection_lost\]", listen.text)) == 2
 
 
 def test_a_lost_connection_costs_neither_channel_a_word(daemon, sound, tmp_path):

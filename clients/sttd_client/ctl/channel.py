@@ -4,7 +4,8 @@ Rules:
 
 1. A channel that ends does not end the others. Why it ended is its `problem`, which the exit status tells.
 2. Whatever the daemon said before an error is shown before the error.
-3. Once the user has ended it, what was recorded by then is still said, and what the daemon makes of it awaited.
+3. While there is no session that listens, sound waits in its pipe, which holds as long as another is tried for.
+4. Once the user has ended it, what was recorded by then is still said, and what the daemon makes of it awaited.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from sttd.errors import SttdError
 from sttd_client.addresses import ConnectionLostError
 from sttd_client.capture import PIPE_BYTES, LiveAudio
 from sttd_client.channel_clock import ChannelClock, Epoch
-from sttd_client.events import Event, Final
+from sttd_client.events import Event, Final, Reconnected
 from sttd_client.session import Session
 from sttd_client.sound import NoSoundError
 from sttd_client.transcripts import Failures
@@ -47,7 +48,7 @@ class Channel:
     settled_s: float = attrs.field(default=0.0, init=False)  # the end of its last final
     is_told: bool = attrs.field(default=False, init=False)  # the user knows of the problem
     _hears: bool = attrs.field(default=True, init=False)
-    _stops: bool = attrs.field(default=False, init=False)  # the daemon knows that no more is said
+    stops: bool = attrs.field(default=False, init=False)  # the daemon knows that no more is said
 
     @classmethod
     def of(cls, name: str, what: str, audio: LiveAudio, session: Session, epoch: Epoch) -> Channel:
@@ -56,19 +57,19 @@ class Channel:
 
     def descriptors(self) -> Iterator[int]:
         """What to wait for: sound, and the daemon."""
-        if self._hears:
+        if self._reads:
             yield self.audio.descriptor
         yield self.session.fileno()
 
     def hear(self, now: float, *, is_ready: bool) -> None:
         """Say what there is to be read, or the silence in place of what never came."""
-        if not self._hears:
+        if not self._reads:
             return
         if not is_ready:
-            self._send(bytes(self.clock.silence(now)))
+            self.session.offer(bytes(self.clock.silence(now)))
         elif data := os.read(self.audio.descriptor, _READ_BYTES):
             self.clock.said(len(data), now)
-            self._send(data)
+            self.session.offer(data)
         else:
             self._end_of_sound()
 
@@ -79,7 +80,7 @@ class Channel:
             events = self.session.poll()
             if self.session.ended:
                 self.session.poll()  # raises why
-                self._over(None if self._stops else ConnectionLostError("the daemon ended the session"))
+                self._over(None if self.stops else ConnectionLostError("the daemon ended the session"))
         except (SttdError, OSError) as error:
             self._break_off(error)
         return [self._on_epoch(event) for event in events]
@@ -87,14 +88,17 @@ class Channel:
     def stop(self, now: float) -> None:
         """Say what was recorded by now, and that it was the last."""
         left = PIPE_BYTES
-        while self._hears and left > 0 and select.select([self.audio.descriptor], [], [], 0)[0]:
+        while self._reads and left > 0 and select.select([self.audio.descriptor], [], [], 0)[0]:
             data = os.read(self.audio.descriptor, _READ_BYTES)
             if not data:
                 break
             self.clock.said(len(data), now)
-            self._send(data)
+            self.session.offer(data)
             left -= len(data)
-        self._stop()
+        if self.session.listens or self.is_over:
+            self._stop()
+        else:
+            self._over(ConnectionLostError("the daemon was not there any more"))
 
     def last_words(self) -> Iterator[Event]:
         """What the daemon still says after `stop`; waits for it."""
@@ -105,7 +109,14 @@ class Channel:
         except (SttdError, OSError) as error:
             self._break_off(error)
 
+    @property
+    def _reads(self) -> bool:
+        return self._hears and self.session.listens
+
     def _on_epoch(self, event: Event) -> Event:
+        if isinstance(event, Reconnected):
+            self.clock.begin_anew()
+            self.failures = Failures()
         at = self.clock.on_epoch
         changes: dict[str, Any] = {name: at(getattr(event, name)) for name in _TIMES if hasattr(event, name)}
         if isinstance(event, Final) and event.words:
@@ -116,13 +127,6 @@ class Channel:
 
     # ---------------------------------------------------------------- how it ends
 
-    def _send(self, data: bytes) -> None:
-        try:
-            if data:
-                self.session.send(data)
-        except (SttdError, OSError):
-            self._hears = False  # rule 2: `events` comes to the reason in its turn
-
     def _end_of_sound(self) -> None:
         if self.audio.is_recorder and self.clock.has_begun:
             self.problem = NoSoundError(f"{self.audio.name} ended: the {self.what} is no longer heard")
@@ -132,9 +136,9 @@ class Channel:
 
     def _stop(self) -> None:
         self._hears = False
-        if not self._stops:
-            self._stops = True
-            with suppress(SttdError, OSError):  # as in `_send`
+        if not self.stops:
+            self.stops = True
+            with suppress(SttdError, OSError):  # rule 2: `events` comes to it in its turn
                 self.session.stop()
 
     def _break_off(self, error: Exception) -> None:

@@ -24,7 +24,7 @@ from sttd_client.ctl.channel import Channel
 from sttd_client.ctl.commands import FORMATS
 from sttd_client.ctl.outcome import exit_status_of, words_of
 from sttd_client.ctl.speech import listed, place, speech_options
-from sttd_client.events import Event, Failure, Final, Gap, Resumed, as_message
+from sttd_client.events import Event, Failure, Final, Gap, Reconnected, Resumed, Stopped, as_message
 from sttd_client.growing_transcript import GrowingTranscript
 from sttd_client.options import StartOptions
 from sttd_client.session import open_session
@@ -35,6 +35,10 @@ from sttd_client.transcripts import Entry, Hole, hole_of
 _NAMES = "you,system"
 _NAME_CHARS = 20  # chosen: half of a subtitle's line
 _TURN_S = 0.25  # chosen: silence that a recorder owes is noticed so late at most
+_RECONNECT_S = (
+    30.0  # for a daemon that is restarted: what is said meanwhile waits in the recorder's pipe, which holds 32 s
+)
+_LOST_S = 0.5  # chosen: less than that is no word
 _PATIENCE_S = 5.0  # chosen: a recorder that gave nothing for so long is worth a word
 
 
@@ -47,7 +51,9 @@ def listen(arguments: argparse.Namespace) -> int:
         sources = [(name, what, stack.enter_context(source)) for name, what, source in _sources(arguments)]
         channels = []
         for name, what, audio in sources:
-            session = stack.enter_context(open_session(**where, **_options(arguments, audio, name)))
+            session = stack.enter_context(
+                open_session(**where, reconnect_s=_RECONNECT_S, **_options(arguments, audio, name))
+            )
             channels.append(Channel.of(name, what, audio, session, epoch))
         transcript = _transcript(arguments)
         if transcript is not None:
@@ -212,6 +218,7 @@ class _Output:
     _display: _Display
     _transcript: TranscriptFile | None
     _begun: bool = False
+    _waits: bool = False  # for another daemon, and the user knows
 
     @property
     def is_broken(self) -> bool:
@@ -236,6 +243,12 @@ class _Output:
             failure = channel.failures.behind(event)
             if failure is not None or event.text:
                 self._write(channel, event if failure is None else hole_of(event, failure))
+        elif isinstance(event, Reconnected):
+            self._waits = False
+            self._miss(channel, event.lost_bytes)
+        elif isinstance(event, Stopped) and not channel.stops and not self._waits:
+            self._waits = True
+            _say(f"the daemon stopped; captions go on when there is another within {_RECONNECT_S:.0f} s")
         elif isinstance(event, Gap):
             self._write(channel, Hole(start_s=event.from_s, end_s=event.to_s, code=event.reason, message=event.reason))
 
@@ -250,6 +263,14 @@ class _Output:
         if channel.is_cut and self._begun:
             code = problem.code if isinstance(problem, SttdError) else "connection_lost"
             self._write(channel, Hole(start_s=channel.settled_s, end_s=None, code=code, message=words_of(problem)))
+
+    def _miss(self, channel: Channel, lost_bytes: int) -> None:
+        """What a session has taken with it, from its last final to where the next begins."""
+        if lost_bytes >= _LOST_S * channel.clock.bytes_per_s:
+            end_s, code = channel.clock.on_epoch(0.0), "connection_lost"
+            self._write(
+                channel, Hole(start_s=channel.settled_s, end_s=end_s, code=code, message="the session was lost")
+            )
 
     def _write(self, channel: Channel, what: Final | Hole) -> None:
         if self._transcript is not None:

@@ -77,3 +77,15 @@ def test_whatever_comes_when_the_clock_is_never_far_behind_and_never_goes_back(s
         places.append(one.on_epoch(one.position_s))
         assert places[-1] >= places[-2]
         assert places[-1] >= now - GAP_S - 0.01
+
+
+def test_what_a_new_session_says_lies_behind_all_that_was_said_to_the_one_before():
+    one = clock()
+    one.said(RATE, 1.0)
+    one.said(RATE, 2.0)
+    assert one.on_epoch(0.5) == 0.5
+    one.begin_anew()
+    assert one.on_epoch(0.5) == 2.5
+    assert one.silence(60.0) == SILENCE_S * RATE  # a gap behind it moves what is behind the gap
+    assert one.on_epoch(1.0) == 3.0
+    assert one.on_epoch(SILENCE_S + 1.0) == 61.0

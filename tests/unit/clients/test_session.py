@@ -135,6 +135,33 @@ def test_it_reconnects_when_asked_and_says_so(control_socket, fake_audio):
         assert daemons[1].audio == b"\1\1"
 
 
+def test_audio_can_be_held_back_until_there_is_a_session_that_listens(control_socket, fake_audio):
+    def restart(daemon):
+        daemon.greet()
+        daemon.hear()
+        daemon.stopped()
+        daemon.connection.close(1001)
+
+    with (
+        fake_audio(restart, dictation) as daemons,
+        open_session(socket_path=control_socket, reconnect_s=60) as session,
+    ):
+        assert session.listens
+        session.offer(b"\0\0")
+        while session.listens:
+            stopped = session.poll()
+        assert isinstance(stopped[-1], Stopped)  # it is there before anybody waits for another session
+        session.offer(b"\7\7")  # returns at once, and nobody hears it
+        assert isinstance(session.receive(timeout_s=60), Reconnected)
+        assert session.listens
+        session.offer(b"\1\1")
+        session.stop()
+        assert isinstance(list(session)[-1], Stopped)
+        assert not session.listens
+        session.offer(b"\7\7")  # after the end, too
+    assert daemons[1].audio == b"\1\1"
+
+
 def test_reconnecting_ends_when_its_time_is_over(control_socket, fake_audio):
     def vanish(daemon):
         daemon.greet()
