@@ -16,7 +16,7 @@ _sttctl() {
         "pull --revision") COMPREPLY=(); return ;;
         "pull --source") COMPREPLY=(); return ;;
         "sessions --limit") COMPREPLY=(); return ;;
-        "transcribe --format"|"transcribe -f") COMPREPLY=($(compgen -W "txt srt vtt json tsv" -- "$cur")); return ;;
+        "transcribe --format"|"transcribe -f") COMPREPLY=($(compgen -W "txt srt vtt json jsonl tsv" -- "$cur")); return ;;
         "transcribe --output"|"transcribe -o") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "transcribe --language"|"transcribe -l") COMPREPLY=($(compgen -W "auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh" -- "$cur")); return ;;
         "transcribe --languages") COMPREPLY=(); return ;;
@@ -32,7 +32,11 @@ _sttctl() {
         "listen --url") COMPREPLY=(); return ;;
         "listen --token-file") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "listen --ca") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        "listen --names") COMPREPLY=(); return ;;
         "listen --device") COMPREPLY=(); return ;;
+        "listen --sink") COMPREPLY=(); return ;;
+        "listen --output"|"listen -o") COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        "listen --format"|"listen -f") COMPREPLY=($(compgen -W "txt srt vtt json jsonl tsv" -- "$cur")); return ;;
         "dictate --type") COMPREPLY=($(compgen -W "wayland x11 portal wtype dotool ydotool xdotool clipboard" -- "$cur")); return ;;
         "dictate --language"|"dictate -l") COMPREPLY=($(compgen -W "auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh" -- "$cur")); return ;;
         "dictate --languages") COMPREPLY=(); return ;;
@@ -101,7 +105,7 @@ _sttctl() {
             fi ;;
         listen)
             if [[ $cur == -* ]]; then
-                COMPREPLY=($(compgen -W "--language -l --languages --model -m --prompt --translate --url --token-file --ca --device --once --json --socket --help" -- "$cur"))
+                COMPREPLY=($(compgen -W "--language -l --languages --model -m --prompt --translate --url --token-file --ca --system --both --names --device --sink --output -o --format -f --force --words --once --json --socket --help" -- "$cur"))
             fi ;;
         dictate)
             if [[ $cur == -* ]]; then

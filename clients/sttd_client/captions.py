@@ -1,20 +1,29 @@
 """Captions in a terminal: text that grows in place, its stable part bright, its tail dim; a line once it is final.
 
-Where the output is no terminal, every text is a line of its own.
+Where the output is no terminal, every text is a line of its own. Where several channels are shown, each has a line that
+grows, and every line says whose it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from sttd_client.events import Event, Failure, Final, Gap, Interim, Reconnected, Warn, stable_and_tail
 
-ShowEvent = Callable[[Event], None]
+_COLOURS = ("cyan", "magenta")  # of the channels
+
+
+class ShowEvent(Protocol):
+    """Shows an event; `channel` says whose it is, where there are several."""
+
+    def __call__(self, event: Event, channel: str = "") -> None: ...
 
 
 @contextmanager
@@ -25,18 +34,37 @@ def captions(console: Console, *, times: bool = False) -> Iterator[ShowEvent]:
         times: put the place of each final on the audio clock before it, and its latency behind it.
     """
     if not console.is_terminal:
-        yield lambda event: _print_line(console, event, times=times)
+        yield partial(_print_line, console, times=times)
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield _Screen(live, times=times).show
 
-        def show(event: Event) -> None:
-            if isinstance(event, Interim):
-                live.update(interim_text(event), refresh=True)
-            elif (line := line_of(event, times=times)) is not None:
-                live.update(Text(), refresh=True)
-                console.print(line)
 
-        yield show
+class _Screen:
+    """What grows at the foot of a terminal: a text for each channel in which somebody speaks."""
+
+    def __init__(self, live: Live, *, times: bool) -> None:
+        self._live = live
+        self._times = times
+        self._colours: dict[str, str] = {}  # of the channels that were heard
+        self._growing: dict[str, Text] = {}
+
+    def show(self, event: Event, channel: str = "") -> None:
+        colour = self._colours.setdefault(channel, _COLOURS[len(self._colours) % len(_COLOURS)])
+        name = Text(f"{channel}: ", colour) if channel else Text()
+        if isinstance(event, Interim):
+            self._growing[channel] = name + interim_text(event)
+            self._refresh()
+            return
+        line = line_of(event, times=self._times)
+        if line is not None or isinstance(event, Final):
+            self._growing.pop(channel, None)
+            self._refresh()
+        if line is not None:
+            self._live.console.print(name + line)
+
+    def _refresh(self) -> None:
+        self._live.update(Group(*self._growing.values()), refresh=True)
 
 
 def interim_text(interim: Interim) -> Text:
@@ -72,9 +100,10 @@ def _cost(final: Final) -> str:
     return f"  ({final.reason}, decoded in {timing.decode_ms:.0f} ms{early})"
 
 
-def _print_line(console: Console, event: Event, *, times: bool) -> None:
+def _print_line(console: Console, event: Event, channel: str = "", *, times: bool) -> None:
+    name = f"{channel}: " if channel else ""
     if isinstance(event, Interim):
         stable, tail = stable_and_tail(event)
-        console.print(Text(f"  ... {stable}|{tail}"), soft_wrap=True)
+        console.print(Text(f"  ... {name}{stable}|{tail}"), soft_wrap=True)
     elif (line := line_of(event, times=times)) is not None:
-        console.print(line, soft_wrap=True)
+        console.print(Text(name) + line, soft_wrap=True)

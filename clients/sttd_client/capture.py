@@ -1,33 +1,27 @@
-"""Live audio for programs at a terminal: the microphone, or a recording in its place.
+"""Live audio for programs at a terminal: the microphone, what the machine plays, or a recording in their place.
 
-Both are file descriptors that give PCM as it is spoken, to be selected on beside a session.
+All are file descriptors that give PCM as it is spoken, to be selected on beside a session.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import subprocess
 import threading
 import time
 import wave
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 
 import attrs
 
 from sttd_client.options import StartOptions
+from sttd_client.sound import RATE, NoMicrophoneError, recorder, system_recorder
 
-RATE = 16_000  # what the models hear; anything above is thrown away
 _CHUNK_S = 0.04
-_PIPE_BYTES = 1 << 20  # 32 s at 16 kHz: what is said while a connection is made, or a model loads, waits in the kernel
+PIPE_BYTES = 1 << 20  # 32 s at 16 kHz: what is said while a connection is made, or a model loads, waits in the kernel
 _TERMINATE_S = 2.0
-_HELP_S = 5.0  # for a program to print its help on a busy machine
-
-
-class NoMicrophoneError(OSError):
-    """There is no program to record with, or it gave no sound. The message says what to do."""
 
 
 @attrs.frozen(kw_only=True)
@@ -37,41 +31,13 @@ class LiveAudio:
     descriptor: int
     name: str
     options: StartOptions
-
-
-# How to record raw 16 kHz mono, and how to name the microphone, best program first.
-_RECORDERS: Mapping[str, tuple[list[str], str]] = {
-    "pw-record": ([f"--rate={RATE}", "--channels=1", "--format=s16", "--latency=30ms"], "--target"),
-    "parec": ([f"--rate={RATE}", "--channels=1", "--format=s16le", "--raw", "--latency-msec=30"], "--device"),
-    "arecord": (["--quiet", f"--rate={RATE}", "--channels=1", "--format=S16_LE", "--file-type=raw"], "--device"),
-}
-
-
-def recorder(device: str | None = None) -> list[str] | None:
-    """The command that records to standard output, with the first program that is installed; None: there is none."""
-    for program, (options, device_option) in _RECORDERS.items():
-        if shutil.which(program):
-            named = [f"{device_option}={device}"] if device else []
-            return [program, *options, *named, *_to_stdout(program)]
-    return None
-
-
-def _to_stdout(program: str) -> list[str]:
-    """What makes a recorder write bare samples to standard output."""
-    if program != "pw-record":
-        return []
-    # Newer versions write an .au file to `-` unless told `--raw`, which older ones do not know.
-    try:
-        told = subprocess.run([program, "--help"], capture_output=True, text=True, check=False, timeout=_HELP_S)
-    except subprocess.TimeoutExpired:
-        return ["-"]
-    return ["--raw", "-"] if "--raw" in told.stdout + told.stderr else ["-"]
+    is_recorder: bool  # it gives 16-bit PCM as long as it is listened to; that it ends is a fault
 
 
 def widen(descriptor: int) -> None:
     """Let the pipe of a recorder hold half a minute; where a user has used up what pipes may hold, two seconds."""
     with suppress(OSError):
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 @contextmanager
@@ -87,19 +53,34 @@ def microphone(device: str | None = None) -> Iterator[LiveAudio]:
             "no program to record with; install one: "
             "pipewire-bin (pw-record), pulseaudio-utils (parec) or alsa-utils (arecord)"
         )
-    with _running(command) as process:
-        assert process.stdout is not None
-        yield LiveAudio(descriptor=process.stdout.fileno(), name=command[0], options={"sample_rate": RATE})
+    with _recording_by(command) as audio:
+        yield audio
 
 
 @contextmanager
-def _running(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def system_sound(sink: str | None = None) -> Iterator[LiveAudio]:
+    """Record what the machine plays; the recorder ends with the context.
+
+    Args:
+        sink: the output whose sound is meant; None is the default one.
+
+    Raises:
+        NoSoundError: nothing here can record it, or there is no such output.
+    """
+    with _recording_by(system_recorder(sink)) as audio:
+        yield audio
+
+
+@contextmanager
+def _recording_by(command: Sequence[str]) -> Iterator[LiveAudio]:
     # A session of its own: Ctrl-C in the terminal is for the program that records, which then ends the recorder.
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
             assert process.stdout is not None
             widen(process.stdout.fileno())
-            yield process
+            yield LiveAudio(
+                descriptor=process.stdout.fileno(), name=command[0], options={"sample_rate": RATE}, is_recorder=True
+            )
         finally:
             process.terminate()
             try:
@@ -125,7 +106,7 @@ def recording(path: str) -> Iterator[LiveAudio]:
         player = threading.Thread(target=_play, args=(file, write_end), name=f"play {path}")
         player.start()
         try:
-            yield LiveAudio(descriptor=read_end, name=path, options=options)
+            yield LiveAudio(descriptor=read_end, name=path, options=options, is_recorder=False)
         finally:
             os.close(read_end)  # the player then finds its pipe broken and ends within one chunk
             player.join()

@@ -23,12 +23,13 @@ from rich.markup import escape
 import sttd_client
 from sttd.errors import EXIT_FAILED, EXIT_OK, SttdError
 from sttd_client.captions import ShowEvent, captions
-from sttd_client.capture import RATE, NoMicrophoneError, microphone, recorder
+from sttd_client.capture import microphone
 from sttd_client.daemon_process import STOP_S, DaemonDiedError, run_daemon
 from sttd_client.demo_figures import Run, report
 from sttd_client.demo_model import NotFetchedError, fetch
 from sttd_client.demo_speech import Speech, audio_file, people, spoken, synthetic
 from sttd_client.events import Warn
+from sttd_client.sound import RATE, NoMicrophoneError, recorder
 from sttd_client.trio_control import Control
 from sttd_client.trio_streams import owned_nursery
 

@@ -123,6 +123,20 @@ class Session:
             self._resuming.audio(piece)
         self._flush()
 
+    def offer(self, data: bytes | bytearray | memoryview) -> None:
+        """Send as `send` does, for a program that holds its audio back while nobody `listens`.
+
+        It does not wait for a new session in place of one that was lost: what was on its way then is lost, and counted.
+        It raises nothing; `poll` and `receive` do, after what the daemon had said.
+        """
+        for piece in pieces(data):
+            while self.listens and not self._resuming.has_room:
+                self._step(timeout_s=None)
+            if self.listens:
+                self._resuming.audio(piece)
+        while self._resuming.phase is Phase.OPEN and self._wants_to_write:
+            self._step(timeout_s=None)
+
     def finalize(self) -> None:
         """End the current utterance now; its `Final` follows (of text "" where none was open).
 
@@ -181,6 +195,11 @@ class Session:
     def fileno(self) -> int:
         """For `select`: readable when `poll` has something to do. Another connection changes it."""
         return self._socket.fileno()
+
+    @property
+    def listens(self) -> bool:
+        """Whether what is sent now is sent or kept; otherwise `send` waits for a new session, for `reconnect_s`."""
+        return self._resuming.phase is Phase.OPEN or (self._resuming.phase is Phase.AWAY and self._resuming.keeps)
 
     @property
     def ended(self) -> bool:

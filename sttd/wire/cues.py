@@ -7,6 +7,7 @@ Rules:
    timed by its words where it has them, otherwise in proportion to the characters.
 2. Between two words there is what the text has there: a space, or nothing in scripts that have none.
 3. A cue had better end with its sentence, where there is a pause or the cue has a line already.
+4. Where several speak, every cue says who does, within the limits of rule 1.
 """
 
 from __future__ import annotations
@@ -57,26 +58,46 @@ class Cue:
     end_s: float
     text: str
     lines: tuple[str, ...]
+    speaker: str = ""
 
 
-def subrip(cues: Iterable[Cue]) -> str:
-    """SubRip (.srt)."""
+def subrip(cues: Iterable[Cue], *, after: int = 0) -> str:
+    """SubRip (.srt), or what goes on with it after so many cues."""
     blocks = (
-        f"{number}\n{clock(cue.start_s, ',')} --> {clock(cue.end_s, ',')}\n" + "\n".join(cue.lines) + "\n"
-        for number, cue in enumerate(cues, start=1)
+        f"{number}\n{clock(cue.start_s, ',')} --> {clock(cue.end_s, ',')}\n{_said_by(cue)}"
+        + "\n".join(cue.lines)
+        + "\n"
+        for number, cue in enumerate(cues, start=after + 1)
     )
-    return "\n".join(blocks)
+    return "".join(("\n" if number > 1 else "") + block for number, block in enumerate(blocks, start=after + 1))
+
+
+WEBVTT_HEAD: Final = "WEBVTT\n"
 
 
 def webvtt(cues: Iterable[Cue]) -> str:
-    """WebVTT (.vtt); `&` and `<` are markup there."""
-    blocks = (
-        f"{clock(cue.start_s, '.')} --> {clock(cue.end_s, '.')}\n"
-        + "\n".join(cue.lines).replace("&", "&amp;").replace("<", "&lt;")
+    """WebVTT (.vtt)."""
+    return WEBVTT_HEAD + webvtt_blocks(cues)
+
+
+def webvtt_blocks(cues: Iterable[Cue]) -> str:
+    """Cues as they follow the head of a WebVTT file."""
+    return "".join(
+        f"\n{clock(cue.start_s, '.')} --> {clock(cue.end_s, '.')}\n"
+        + (f"<v {_escaped(cue.speaker).replace('>', '&gt;')}>" if cue.speaker else "")
+        + _escaped("\n".join(cue.lines))
         + "\n"
         for cue in cues
     )
-    return "\n".join(["WEBVTT\n", *blocks])
+
+
+def _escaped(text: str) -> str:
+    """`&` and `<` are markup in WebVTT."""
+    return text.replace("&", "&amp;").replace("<", "&lt;")
+
+
+def _said_by(cue: Cue) -> str:
+    return f"{cue.speaker}: " if cue.speaker else ""
 
 
 def clock(seconds: float, point: str) -> str:
@@ -102,9 +123,9 @@ class _Piece:
     text: str
 
 
-def cues_of(entry: TimedText) -> list[Cue]:
+def cues_of(entry: TimedText, *, speaker: str = "") -> list[Cue]:
     """A text cut into subtitles, in order; none where it says nothing. Each lasts a moment at least."""
-    return list(_cues(_pieces(entry))) if entry.text.strip() else []
+    return list(_cues(_pieces(entry), speaker)) if entry.text.strip() else []
 
 
 def _pieces(entry: TimedText) -> list[_Piece]:
@@ -148,33 +169,35 @@ def _parts(word: str) -> list[str]:
     return parts
 
 
-def _cues(pieces: Sequence[_Piece]) -> Iterator[Cue]:
+def _cues(pieces: Sequence[_Piece], speaker: str) -> Iterator[Cue]:
     """Words gathered into cues that keep the limits. One that is too long by itself is a cue by itself."""
     held: list[_Piece] = []
     for piece in pieces:
-        if held and (not _fits([*held, piece]) or _ends_well(held, before=piece)):
-            yield _joined(held)
+        if held and (not _fits([*held, piece], speaker) or _ends_well(held, before=piece)):
+            yield _joined(held, speaker)
             held = []
         held.append(piece)
     if held:
-        yield _joined(held)
+        yield _joined(held, speaker)
 
 
-def _joined(pieces: Sequence[_Piece]) -> Cue:
+def _joined(pieces: Sequence[_Piece], speaker: str) -> Cue:
     start_s = pieces[0].start_s
     return Cue(
         start_s=start_s,
         end_s=max(pieces[-1].end_s, start_s + _SHORTEST_S),
         text="".join(piece.text for piece in pieces).strip(),
-        lines=tuple(_lines(pieces)),
+        lines=tuple(_lines(pieces, speaker)),
+        speaker=speaker,
     )
 
 
-def _lines(pieces: Sequence[_Piece]) -> list[str]:
-    lines = [""]
+def _lines(pieces: Sequence[_Piece], speaker: str) -> list[str]:
+    lines, taken = [""], _width(f"{speaker}: ") if speaker else 0  # of the line that is being filled
     for piece in pieces:
-        if lines[-1] and _width(lines[-1] + piece.text) > LINE_CHARS:
+        if lines[-1] and taken + _width(lines[-1] + piece.text) > LINE_CHARS:
             lines.append("")
+            taken = 0
         lines[-1] += piece.text if lines[-1] else piece.text.lstrip()
     return lines
 
@@ -183,8 +206,8 @@ def _width(text: str) -> int:
     return len(text) + sum(map(is_wide, text))
 
 
-def _fits(pieces: Sequence[_Piece]) -> bool:
-    return len(_lines(pieces)) <= CUE_LINES and pieces[-1].end_s - pieces[0].start_s <= CUE_S
+def _fits(pieces: Sequence[_Piece], speaker: str) -> bool:
+    return len(_lines(pieces, speaker)) <= CUE_LINES and pieces[-1].end_s - pieces[0].start_s <= CUE_S
 
 
 def _ends_well(words: Sequence[_Piece], *, before: _Piece) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from sttd_client.ctl.declare import Argument, Command, from_option, from_verb
 
-FORMATS = ("txt", "srt", "vtt", "json", "tsv")
+FORMATS = ("txt", "srt", "vtt", "json", "jsonl", "tsv")
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -41,7 +41,7 @@ def methods() -> tuple[str, ...]:
 
 def dictation() -> tuple[Argument, ...]:
     """How `dictate` is to be; what is left out is as `[dictation]` in the user's file says."""
-    from sttd_client.dictation.backends import NAMES
+    from sttd_client.dictation.names import NAMES
 
     return (
         Argument(
@@ -231,15 +231,48 @@ COMMANDS: Mapping[str, Command] = {
         ),
         Command(
             name="listen",
-            summary="Show live captions of what the microphone hears.",
+            summary="Show live captions of the microphone, of what the machine plays, or of both.",
             run="listen:listen",
             arguments=lambda: (
                 *speech(),
                 *remote(),
+                Argument(names=("--system",), kind="flag", summary="hear what the machine plays, not the microphone"),
+                Argument(
+                    names=("--both",),
+                    kind="flag",
+                    summary="hear the microphone and what the machine plays, and say which is which",
+                ),
+                Argument(
+                    names=("--names",),
+                    metavar="A,B",
+                    summary="with --both: what microphone and machine are called (default: you,system)",
+                ),
                 Argument(
                     names=("--device",),
                     metavar="NAME",
-                    summary="the microphone, as pw-record, parec or arecord names it",
+                    summary="the microphone, as pw-record, parec or arecord names it (default: the default one)",
+                ),
+                Argument(
+                    names=("--sink",),
+                    metavar="NAME",
+                    summary="the output that is heard, as `pactl list short sinks` names it (default: the default one)",
+                ),
+                Argument(
+                    names=("--output", "-o"),
+                    metavar="FILE",
+                    completes="file",
+                    summary="write a transcript there, each utterance as soon as it is final",
+                ),
+                Argument(
+                    names=("--format", "-f"),
+                    choices=FORMATS,
+                    summary="of the transcript (default: what -o ends in)",
+                ),
+                Argument(names=("--force",), kind="flag", summary="overwrite the file that is there"),
+                Argument(
+                    names=("--words",),
+                    kind="flag",
+                    summary="list words with their times in json, time subtitles by them",
                 ),
                 Argument(names=("--once",), kind="flag", summary="stop after the first utterance"),
                 Argument(
@@ -250,8 +283,11 @@ COMMANDS: Mapping[str, Command] = {
                     hidden=True,
                 ),
             ),
-            details="Records through PipeWire, PulseAudio or ALSA, with whichever of pw-record, parec and arecord is "
-            "there. Ctrl-C ends it; what was being said is still transcribed.",
+            details="Records through PipeWire, PulseAudio or ALSA, with whichever of pw-record, parec and arecord fits "
+            "what runs here; ALSA alone cannot record what the machine plays. Ctrl-C ends it; what was being said is "
+            "still transcribed. `sttctl listen --both -o call.srt` makes subtitles of a call: each says who spoke, "
+            "they are in order of time, and the file is whole at every moment, also after the program was killed. "
+            "`sttctl doctor` says what can be heard here.",
         ),
         Command(
             name="dictate",

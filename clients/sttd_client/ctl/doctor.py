@@ -16,7 +16,6 @@ import attrs
 from sttd import __version__
 from sttd.errors import EXIT_DENIED, EXIT_FAILED, EXIT_NO_DAEMON, EXIT_OK, AccessError, ConfigError, SttdError
 from sttd_client.addresses import ConnectionLostError, NoDaemonError
-from sttd_client.capture import recorder
 from sttd_client.control import Control, open_control
 from sttd_client.ctl import machine
 from sttd_client.ctl.outcome import words_of
@@ -25,6 +24,8 @@ from sttd_client.ctl.terminal import duration, print_json, size, styled
 from sttd_client.dictation.backends import BACKENDS, lacks_of
 from sttd_client.dictation.phrases import default_file, read_user, tables
 from sttd_client.dictation.seat import Seat, look, tells_focus
+from sttd_client.sound import NoSoundError, SoundServer, monitor_of, recorder, system_recorder
+from sttd_client.sound import look as look_at_sound
 
 Verdict = Literal["good", "note", "bad"]
 _LAG_MS = 50.0  # a loop that is later than two frames delays every interim
@@ -41,7 +42,7 @@ class Finding:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Examine daemon, models, GPU, sandbox and microphone; exit status 0 where nothing is bad."""
+    """Examine daemon, models, GPU, sandbox, sound and dictation; exit status 0 where nothing is bad."""
     findings: list[Finding] = []
     status = EXIT_OK
     try:
@@ -55,7 +56,9 @@ def doctor(arguments: argparse.Namespace) -> int:
         status = EXIT_DENIED
     except (SttdError, ConnectionLostError, TimeoutError) as error:
         findings.append(_from_error("daemon", error))
-    findings += microphone_findings()
+    server = look_at_sound()
+    findings += microphone_findings(server)
+    findings += system_sound_findings(server)
     findings += dictation_findings(look(os.environ), focus_is_told=tells_focus())
     if status == EXIT_OK and any(finding.verdict == "bad" for finding in findings):
         status = EXIT_FAILED
@@ -250,18 +253,53 @@ def sandbox_findings(process: machine.Process) -> Iterator[Finding]:
         )
 
 
-def microphone_findings() -> Iterator[Finding]:
-    """Whether `sttctl listen` has something to record with."""
-    command = recorder()
-    if command:
-        yield Finding(verdict="good", about="microphone", text=f"{command[0]} records for `sttctl listen`")
-    else:
+def microphone_findings(server: SoundServer) -> Iterator[Finding]:
+    """Whether `sttctl listen` has something to record with, and a microphone."""
+    command, source = recorder(server=server), server.default_source
+    if command is None:
         yield Finding(
             verdict="note",
             about="microphone",
             text="nothing to record with: `sttctl listen` does not work",
             advice="install pipewire-bin, pulseaudio-utils or alsa-utils",
         )
+    elif server.name == "none" and command[0] != "arecord":
+        yield Finding(
+            verdict="note",
+            about="microphone",
+            text=f"{command[0]} is there, and no sound server answers: `sttctl listen` does not work",
+            advice="start PipeWire or PulseAudio for this user, or install alsa-utils to do without",
+        )
+    elif server.default_source in (*server.sinks, *(monitor_of(sink) for sink in server.sinks)):
+        yield Finding(
+            verdict="note",
+            about="microphone",
+            text=f"there is none: what is recorded by default is {source}, which is what the machine plays",
+            advice="connect one, or make it the default with `pactl set-default-source NAME`",
+        )
+    else:
+        yield Finding(
+            verdict="good",
+            about="microphone",
+            text=f"{command[0]} records {source or 'the default source'} for `sttctl listen`",
+        )
+
+
+def system_sound_findings(server: SoundServer) -> Iterator[Finding]:
+    """Whether `sttctl listen --system` can hear what the machine plays."""
+    try:
+        command = system_recorder(server=server)
+    except NoSoundError as error:
+        text, _, advice = str(error).partition("; ")
+        yield Finding(
+            verdict="note", about="system", text=f"{text}: `sttctl listen --system` does not work", advice=advice
+        )
+        return
+    yield Finding(
+        verdict="good",
+        about="system",
+        text=f"{command[0]} records what {server.default_sink or 'the default output'} plays: `listen --system`",
+    )
 
 
 def dictation_findings(seat: Seat, *, focus_is_told: bool) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""`sttctl listen`: live captions of the microphone."""
+"""`sttctl listen`: live captions of the microphone, of what the machine plays, or of both, and their transcript."""
 
 from __future__ import annotations
 
@@ -8,99 +8,325 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
 
+import attrs
 from rich.console import Console
 
-from sttd.errors import EXIT_OK
-from sttd_client.captions import captions
-from sttd_client.capture import LiveAudio, NoMicrophoneError, microphone, recording
-from sttd_client.ctl.speech import place, speech_options
-from sttd_client.events import Event, Final, Resumed, as_message
+from sttd.errors import EXIT_OK, ProtocolError, SttdError
+from sttd_client.captions import ShowEvent, captions
+from sttd_client.capture import LiveAudio, microphone, recording, system_sound
+from sttd_client.channel_clock import Epoch
+from sttd_client.ctl.channel import Channel
+from sttd_client.ctl.commands import FORMATS
+from sttd_client.ctl.outcome import exit_status_of, words_of
+from sttd_client.ctl.speech import listed, place, speech_options
+from sttd_client.events import Event, Failure, Final, Gap, Reconnected, Resumed, Stopped, as_message
+from sttd_client.growing_transcript import GrowingTranscript
 from sttd_client.options import StartOptions
-from sttd_client.session import Session, open_session
+from sttd_client.session import open_session
+from sttd_client.sound import look, monitor_of
+from sttd_client.transcript_file import TranscriptFile
+from sttd_client.transcripts import Entry, Hole, hole_of
 
-_READ_BYTES = 4096  # an eighth of a second at 16 kHz: what a pipe holds after a hiccup goes out in one piece
+_NAMES = "you,system"
+_NAME_CHARS = 20  # chosen: half of a subtitle's line
+_TURN_S = 0.25  # chosen: silence that a recorder owes is noticed so late at most
+_RECONNECT_S = (
+    30.0  # for a daemon that is restarted: what is said meanwhile waits in the recorder's pipe, which holds 32 s
+)
+_LOST_S = 0.5  # chosen: less than that is no word
+_PATIENCE_S = 5.0  # chosen: a recorder that gave nothing for so long is worth a word
 
 
 def listen(arguments: argparse.Namespace) -> int:
-    """Show what is said until Ctrl-C, the end of the recording, or (`--once`) the first utterance."""
+    """Show what is said until Ctrl-C, the end of all sound, or (`--once`) the first utterance."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until there is something to be ended in good order
-    source = recording(arguments.file) if arguments.file else microphone(arguments.device)
-    with source as audio, open_session(**place(arguments), **_options(arguments, audio)) as session, _ended() as ended:
+    _refuse_nonsense(arguments)
+    where, epoch = place(arguments), Epoch()
+    with ExitStack() as stack:
+        sources = [(name, what, stack.enter_context(source)) for name, what, source in _sources(arguments)]
+        channels = []
+        for name, what, audio in sources:
+            session = stack.enter_context(
+                open_session(**where, reconnect_s=_RECONNECT_S, **_options(arguments, audio, name))
+            )
+            channels.append(Channel.of(name, what, audio, session, epoch))
+        transcript = _transcript(arguments)
+        if transcript is not None:
+            stack.callback(transcript.close)
+        ended = stack.enter_context(_ended())
+        if arguments.both and not arguments.device and (same := _same_source()):
+            _say(f"there is no microphone: {same} is what the machine plays, and will be heard twice")
         if sys.stderr.isatty() and not arguments.json:
-            print(f"listening to {audio.name}; Ctrl-C ends", file=sys.stderr)
-        with _output(as_json=arguments.json) as output:
-            show = partial(_show, output)
-            heard = _converse(audio, session, show, ended=ended, once=arguments.once)
-            session.stop()
-            for event in session:  # what was being said
-                show(event)
-    if not heard:
-        raise NoMicrophoneError(f"{audio.name} gave no sound; is there a microphone?")
-    return EXIT_OK
+            _say(f"listening to {' and '.join(audio.name for _, _, audio in sources)}; Ctrl-C ends")
+        display = stack.enter_context(_display(as_json=arguments.json))
+        output = _Output(display, transcript)
+        _converse(channels, output, ended=ended, once=arguments.once)
+        for channel in channels:
+            channel.stop(time.monotonic())
+        for channel in channels:  # what was being said
+            for event in channel.last_words():
+                output.take(channel, event)
+            output.end(channel)
+    if display.broken is not None:
+        raise display.broken
+    return _status(channels)
 
 
-def _options(arguments: argparse.Namespace, audio: LiveAudio) -> StartOptions:
+def _status(channels: Sequence[Channel]) -> int:
+    problems = [channel.problem for channel in channels if channel.problem is not None]
+    if len(channels) == 1 and problems:
+        raise problems[0]
+    return exit_status_of(problems[0]) if problems else EXIT_OK  # each was said when it came
+
+
+def _converse(channels: Sequence[Channel], output: _Output, *, ended: int, once: bool) -> None:
+    """Carry sound there and events back until all channels are over, or the user ends it."""
+    began = time.monotonic()
+    silent = [channel for channel in channels if channel.audio.is_recorder]  # nothing was heard, and nothing said of it
+    while live := [channel for channel in channels if not channel.is_over]:
+        descriptors = [descriptor for channel in live for descriptor in channel.descriptors()]
+        ready, _, _ = select.select([ended, *descriptors], [], [], _TURN_S)
+        if ended in ready:
+            return
+        now = time.monotonic()
+        for channel in live:
+            channel.hear(now, is_ready=channel.audio.descriptor in ready)
+            if channel.clock.has_begun:
+                output.begin()
+            for event in channel.events():
+                output.take(channel, event)
+                if once and isinstance(event, Final) and event.text:
+                    return
+            output.end(channel)
+        if output.is_broken:
+            return
+        if silent and now - began >= _PATIENCE_S:
+            for channel in silent:
+                if not channel.clock.has_begun and not channel.is_over:
+                    _say(f"{channel.audio.name} gives no sound yet")
+            silent = []
+
+
+# ---------------------------------------------------------------- what is asked for
+
+
+def _refuse_nonsense(arguments: argparse.Namespace) -> None:
+    hears_system, hears_microphone = arguments.system or arguments.both, arguments.both or not arguments.system
+    if arguments.sink and not hears_system:
+        raise _refused("--sink goes with --system or --both")
+    if arguments.device and not hears_microphone:
+        raise _refused("--device names the microphone, which --system does not hear; --sink names the output")
+    if arguments.file and hears_system:
+        raise _refused("--file is in place of the microphone alone")
+    if arguments.names is not None and not arguments.both:
+        raise _refused("--names goes with --both")
+    names = _names(arguments)
+    if len(set(names)) != 2 or not all(name.isprintable() and len(name) <= _NAME_CHARS for name in names):
+        raise _refused(f"--names are two, such as {_NAMES}, of {_NAME_CHARS} characters at most")
+    if not arguments.output:
+        if arguments.format or arguments.force:
+            raise _refused("--format and --force go with --output")
+        return
+    path, kind = Path(arguments.output), _kind(arguments)
+    if kind not in FORMATS:
+        raise _refused(f"{path} does not say which format it is to have: end it in {_endings()}, or give --format")
+    if path.is_dir() or (path.exists() and not path.is_file()):
+        raise _refused(f"{path} is no file")
+    if path.exists() and not arguments.force:
+        raise _refused(f"{path} is there already; --force overwrites it")
+    if not path.parent.is_dir():
+        raise _refused(f"there is no directory {path.parent} to write to")
+
+
+def _refused(message: str) -> ProtocolError:
+    return ProtocolError(message, code="bad_option")
+
+
+def _endings() -> str:
+    return ", ".join(f".{kind}" for kind in FORMATS)
+
+
+def _kind(arguments: argparse.Namespace) -> str:
+    return str(arguments.format or Path(arguments.output).suffix.removeprefix(".").lower())
+
+
+def _names(arguments: argparse.Namespace) -> list[str]:
+    return listed(_NAMES if arguments.names is None else arguments.names)
+
+
+def _sources(arguments: argparse.Namespace) -> Iterator[tuple[str, str, AbstractContextManager[LiveAudio]]]:
+    """The channels that are asked for: their names, what they hear, and its sound."""
+    mine, machine = _names(arguments) if arguments.both else ("", "")
+    if arguments.file:
+        yield mine, "microphone", recording(arguments.file)
+    elif arguments.both or not arguments.system:
+        yield mine, "microphone", microphone(arguments.device)
+    if arguments.both or arguments.system:
+        yield machine, "system sound", system_sound(arguments.sink)
+
+
+def _same_source() -> str:
+    """The default source where it is what the default output plays, as on a machine without a microphone; else ""."""
+    server = look()
+    output = server.default_sink
+    return server.default_source if output and server.default_source in (output, monitor_of(output)) else ""
+
+
+def _options(arguments: argparse.Namespace, audio: LiveAudio, name: str) -> StartOptions:
     return {
         **speech_options(arguments),
-        "label": "sttctl listen",
+        "words": True if arguments.words else None,
+        "label": f"sttctl listen ({name})" if name else "sttctl listen",
         **audio.options,
     }
 
 
-def _converse(audio: LiveAudio, session: Session, show: Callable[[Event], None], *, ended: int, once: bool) -> bool:
-    """Carry audio there and events back until the audio ends or the user ends it; False where none came before that."""
-    heard = False
-    while True:
-        ready, _, _ = select.select([audio.descriptor, session.fileno(), ended], [], [])
-        if ended in ready:
-            return True
-        if audio.descriptor in ready:
-            data = os.read(audio.descriptor, _READ_BYTES)
-            if not data:
-                return heard
-            heard = True
-            session.send(data)
-        for event in session.poll():
-            show(event)
-            if once and isinstance(event, Final) and event.text:
-                return heard
+def _transcript(arguments: argparse.Namespace) -> TranscriptFile | None:
+    if not arguments.output:
+        return None
+    growing = GrowingTranscript(_kind(arguments), channels=arguments.both)
+    return TranscriptFile(Path(arguments.output), growing, overwrite=arguments.force, tell=_say)
 
 
-def _show(output: Callable[[Event], None], event: Event) -> None:
-    """A connection that was lost has cost nothing: it does not belong to what was said."""
-    if isinstance(event, Resumed):
-        print(f"sttctl: the connection was lost for {event.away_s:.1f} s; nothing is missing", file=sys.stderr)
-    else:
-        output(event)
+# ---------------------------------------------------------------- what becomes of events
+
+
+@attrs.define(eq=False)
+class _Display:
+    """Shows events until nobody can see them any more: the terminal was closed, or who read has seen enough."""
+
+    _show: ShowEvent
+    broken: OSError | None = None
+
+    def show(self, event: Event, channel: str) -> None:
+        if self.broken is None:
+            try:
+                self._show(event, channel)
+            except OSError as error:
+                self.broken = error
+
+
+@attrs.define(eq=False)
+class _Output:
+    """Where events go: to whoever looks on, and into the transcript."""
+
+    _display: _Display
+    _transcript: TranscriptFile | None
+    _begun: bool = False
+    _waits: bool = False  # for another daemon, and the user knows
+
+    @property
+    def is_broken(self) -> bool:
+        return self._display.broken is not None
+
+    def begin(self) -> None:
+        """There is sound: from now on there is a file."""
+        if not self._begun:
+            self._begun = True
+            if self._transcript is not None:
+                self._transcript.begin()
+
+    def take(self, channel: Channel, event: Event) -> None:
+        if isinstance(event, Resumed):  # it has cost nothing, so it does not belong to what was said
+            _say(f"the connection was lost for {event.away_s:.1f} s; nothing is missing")
+        else:
+            self._display.show(event, channel.name)
+        if isinstance(event, Failure):
+            channel.failures.note(event)
+        elif isinstance(event, Final):
+            channel.settled_s = event.end_s
+            failure = channel.failures.behind(event)
+            if failure is not None or event.text:
+                self._write(channel, event if failure is None else hole_of(event, failure))
+        elif isinstance(event, Reconnected):
+            self._waits = False
+            self._miss(channel, event.lost_bytes)
+        elif isinstance(event, Stopped) and not channel.stops and not self._waits:
+            self._waits = True
+            _say(f"the daemon stopped; captions go on when there is another within {_RECONNECT_S:.0f} s")
+        elif isinstance(event, Gap):
+            self._write(channel, Hole(start_s=event.from_s, end_s=event.to_s, code=event.reason, message=event.reason))
+
+    def end(self, channel: Channel) -> None:
+        """Say once why a channel is not heard any more."""
+        problem = channel.problem
+        if problem is None or channel.is_told:
+            return
+        channel.is_told = True
+        if channel.name:
+            _say(f"{channel.name}: {words_of(problem)}")
+        if channel.is_cut and self._begun:
+            code = problem.code if isinstance(problem, SttdError) else "connection_lost"
+            self._write(channel, Hole(start_s=channel.settled_s, end_s=None, code=code, message=words_of(problem)))
+
+    def _miss(self, channel: Channel, lost_bytes: int) -> None:
+        """What a session has taken with it, from its last final to where the next begins."""
+        if lost_bytes >= _LOST_S * channel.clock.bytes_per_s:
+            end_s, code = channel.clock.on_epoch(0.0), "connection_lost"
+            self._write(
+                channel, Hole(start_s=channel.settled_s, end_s=end_s, code=code, message="the session was lost")
+            )
+
+    def _write(self, channel: Channel, what: Final | Hole) -> None:
+        if self._transcript is not None:
+            self.begin()
+            self._transcript.add(Entry(what=what, channel=channel.name))
 
 
 @contextmanager
-def _output(*, as_json: bool) -> Iterator[Callable[[Event], None]]:
+def _display(*, as_json: bool) -> Iterator[_Display]:
     if as_json:
-        yield lambda event: print(json.dumps(as_message(event), ensure_ascii=False), flush=True)
-    else:
-        with captions(Console(highlight=False)) as show:
-            yield show
+        yield _Display(_print_json)
+        return
+    screen = captions(_Terminal(highlight=False))
+    show = screen.__enter__()
+    try:
+        yield _Display(show)
+    finally:
+        with suppress(OSError):  # the terminal may be gone
+            screen.__exit__(None, None, None)
+
+
+class _Terminal(Console):
+    """A console that leaves it to the caller what becomes of the program when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        raise
+
+
+def _print_json(event: Event, channel: str = "") -> None:
+    message = {**({"channel": channel} if channel else {}), **as_message(event)}
+    print(json.dumps(message, ensure_ascii=False), flush=True)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):  # the terminal may be gone
+        print(f"sttctl: {text}", file=sys.stderr)
 
 
 @contextmanager
 def _ended() -> Iterator[int]:
-    """A descriptor that is readable once the user has ended the listening, by Ctrl-C or, as editors do, by SIGTERM.
+    """A descriptor that is readable once the listening is to end: by Ctrl-C, by SIGTERM, by a terminal that is closed.
 
     An exception in its place would come in the middle of anything: half a message may be out, or the last text be on
-    its way already. A second Ctrl-C does not wait for that text.
+    its way already. A second Ctrl-C does not wait for that text. (Of a closed terminal several signals may come, from
+    the kernel and from the shell; and `nohup` has them ignored.)
     """
     readable, writable = os.pipe()
 
     def end(number: int, _frame: object) -> None:
         os.write(writable, b"!")
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else signal.default_int_handler)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in numbers}
     try:
         yield readable
     finally:

@@ -15,8 +15,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
-from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -34,7 +32,8 @@ from sttd_client.ctl.terminal import duration
 from sttd_client.events import Event, Failure, Final, Progress, Stopped, Warn
 from sttd_client.options import StartOptions
 from sttd_client.session import Session, open_session
-from sttd_client.transcripts import Hole, formatted
+from sttd_client.transcripts import Failures, Hole, formatted, hole_of
+from sttd_client.whole_files import replacing
 
 _CHUNK_BYTES = 1 << 16  # the daemon reads as fast as it decodes; small enough that progress is seen
 
@@ -53,7 +52,8 @@ def transcribe(arguments: argparse.Namespace) -> int:
             run = _transcribe_file(file, arguments, kind=kind)
             transcript = formatted(run.finals, run.holes, kind=kind, file=_shown(file), audio_s=run.audio_s)
             if arguments.output:
-                _write_whole(_target(file, arguments, kind=kind), transcript)
+                with replacing(_target(file, arguments, kind=kind)) as target:
+                    target.write(transcript.encode())
         except NoDaemonError:
             raise
         except BrokenPipeError:  # standard output has nobody who reads it
@@ -96,7 +96,7 @@ def _refuse_nonsense(arguments: argparse.Namespace, *, kind: str, several: bool)
             raise ProtocolError(f"there is no directory {folder} to write to", code="bad_option")
     if several and output is not None and not output.is_dir():
         raise ProtocolError(f"there are several files, and {output} is no directory to put them in", code="bad_option")
-    if several and output is None and kind in ("srt", "vtt", "tsv"):
+    if several and output is None and kind in ("srt", "vtt", "tsv", "jsonl"):
         raise ProtocolError(f"several files as {kind} need a directory: -o DIRECTORY", code="bad_option")
     if arguments.files.count("-") > 1:
         raise ProtocolError("standard input can be read once only", code="bad_option")
@@ -167,7 +167,7 @@ class _Run:
     finals: list[Final] = attrs.field(factory=list)
     holes: list[Hole] = attrs.field(factory=list)
     error: Exception | None = None  # why something is missing
-    _failures: deque[Failure] = attrs.field(factory=deque)  # whose utterance has not come yet
+    failures: Failures = attrs.field(factory=Failures)
 
     @property
     def heard_anything(self) -> bool:
@@ -188,23 +188,21 @@ class _Run:
                 for hole in self.holes:  # they were held back: without text there is no transcript
                     self._print(hole.text)
             self.finals.append(event)
-            if self._failures and not _was_decoded(event):
-                failure = self._failures.popleft()
+            if (failure := self.failures.behind(event)) is not None:
                 self.error = self.error or failure_error(failure)
-                self._miss(Hole(start_s=event.start_s, end_s=event.end_s, code=failure.code, message=failure.message))
+                self._miss(hole_of(event, failure))
             elif self.prints and event.text:
                 self._print(event.text)
         elif isinstance(event, Failure):
-            if not event.fatal:  # a fatal one is raised at the end of the events
-                self._failures.append(event)
+            self.failures.note(event)  # a fatal one is raised at the end of the events
         elif isinstance(event, Warn):
             if event.code != "lagging":  # nobody waits for what a file says
                 self.line.clear()
                 print(f"sttctl: {self.name}: {event.message}", file=sys.stderr)
         elif isinstance(event, Stopped):
             self.audio_s = event.audio_s
-            if self._failures and self._failures[-1].code != "overloaded":  # rule 3
-                self.error = self.error or failure_error(self._failures[-1])
+            if (last := self.failures.last) is not None and last.code != "overloaded":  # rule 3
+                self.error = self.error or failure_error(last)
         elif isinstance(event, Progress):
             self.audio_s = event.done_s
             # Until the daemon knows how long the recording is, what it has taken of the file says about the same.
@@ -223,11 +221,6 @@ class _Run:
     def _print(self, text: str) -> None:
         self.line.clear()
         print(text, flush=True)
-
-
-def _was_decoded(final: Final) -> bool:
-    """Whether a final is what a model made of its audio: one that follows a failure took no time in any."""
-    return bool(final.timing is not None and final.timing.decode_ms)
 
 
 def _events(session: Session, source: BinaryIO, run: _Run) -> Iterator[Event]:
@@ -262,20 +255,3 @@ def _target(file: str, arguments: argparse.Namespace, *, kind: str) -> Path:
     stems = [Path(other).stem for other in arguments.files]
     name = Path(file).stem if stems.count(Path(file).stem) == 1 else Path(file).name
     return path / f"{'stdin' if file == '-' else name}.{kind}"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file that is there complete or not at all."""
-    descriptor, draft = tempfile.mkstemp(
-        dir=path.parent, prefix=".sttctl-"
-    )  # a name as long as it may be has room for no ending
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(draft, 0o666 & ~umask)  # mkstemp makes it private, which a transcript need not be
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise

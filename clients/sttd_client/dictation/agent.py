@@ -25,7 +25,6 @@ import trio
 from sttd.errors import EXIT_FAILED, EXIT_OK, AccessError, SttdError
 from sttd.fields import FieldError
 from sttd.wire.schema import dump
-from sttd_client.capture import NoMicrophoneError, recorder
 from sttd_client.ctl.outcome import exit_status_of, words_of
 from sttd_client.dictation import seat
 from sttd_client.dictation.backends import HandError
@@ -41,6 +40,7 @@ from sttd_client.dictation.shortcuts import Shortcuts
 from sttd_client.dictation.typist import Erase, Typist, Write
 from sttd_client.dictation.wish import Wish, wish_of
 from sttd_client.options import Endpointing, StartOptions
+from sttd_client.sound import NoMicrophoneError, recorder
 from sttd_client.trio_session import Session, open_session
 
 IDLE_S = 900.0  # chosen: an agent at rest has no session, no microphone and some 40 MB

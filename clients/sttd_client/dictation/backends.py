@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
+from sttd_client.dictation.names import NAMES
 from sttd_client.dictation.seat import Seat
 from sttd_client.dictation.wayland import MANAGER
 
@@ -193,17 +194,6 @@ CLIPBOARDS: tuple[Clipboard, ...] = (
         fill=("xsel", "--clipboard", "--input"),
     ),
 )
-
-NAMES = (
-    "wayland",
-    "x11",
-    "portal",
-    "wtype",
-    "dotool",
-    "ydotool",
-    "xdotool",
-    "clipboard",
-)  # what `--type` takes, best first
 
 
 def clipboard_of(seat: Seat) -> Clipboard | None:

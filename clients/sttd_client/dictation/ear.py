@@ -9,7 +9,8 @@ from contextlib import suppress
 import attrs
 import trio
 
-from sttd_client.capture import NoMicrophoneError, widen
+from sttd_client.capture import widen
+from sttd_client.sound import NoMicrophoneError
 
 _READ_BYTES = 4096
 _END_S = 2.0  # for the recorder to end, before it is killed

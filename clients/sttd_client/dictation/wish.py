@@ -11,7 +11,7 @@ from sttd import fields
 from sttd.errors import ConfigError
 from sttd.fields import flag, name, string, strings
 from sttd.options import LANGUAGES, MAX_LANGUAGES
-from sttd_client.dictation.backends import NAMES
+from sttd_client.dictation.names import NAMES
 from sttd_client.options import StartOptions
 
 

@@ -75,3 +75,39 @@ def test_what_goes_wrong_is_shown_and_silence_is_not(shown):
         "[a bug]",
         "[the connection was lost and made anew]",
     ]
+
+
+def test_every_line_says_whose_it_is_where_there_are_several():
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    with captions(console) as show:
+        show(INTERIM, "you")
+        show(FINAL, "system")
+        show(Gap(from_s=1.0, to_s=2.5, reason="overload"), "you")
+    assert console.file.getvalue().splitlines() == [
+        "  ... you: hello |wor",
+        "system: hello world",
+        "you: [1.5 s of audio lost: overload]",
+    ]
+
+
+def test_two_who_speak_at_once_have_a_line_each():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, highlight=False, color_system="standard")
+    with captions(console) as show:
+        show(INTERIM, "you")
+        show(INTERIM, "system")
+        both = console.file.getvalue()
+        show(FINAL, "system")
+        left = console.file.getvalue()[len(both) :]
+    assert "\x1b[36myou: " in both
+    assert "\x1b[35msystem: " in both
+    assert left.rindex("you: ") > left.index("hello world")  # the other goes on beneath what is final
+
+
+def test_an_interim_goes_with_a_final_that_says_nothing():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, highlight=False, color_system="standard")
+    with captions(console) as show:
+        show(INTERIM)
+        before = len(console.file.getvalue())
+        show(Final(utterance=1, text="", start_s=0.0, end_s=1.0, reason="endpoint"))
+        assert "wor" not in console.file.getvalue()[before:]
+        assert "\x1b[2K" in console.file.getvalue()[before:]

@@ -6,7 +6,8 @@ import time
 import wave
 
 import pytest
-from sttd_client.capture import NoMicrophoneError, microphone, recorder, recording
+from sttd_client.capture import microphone, recording
+from sttd_client.sound import NoMicrophoneError, recorder
 
 HELP = "#!/bin/sh\nif [ \"$1\" = --help ]; then echo '{help}'; exit; fi\nprintf 'PCM'; exec sleep 60\n"
 

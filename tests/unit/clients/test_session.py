@@ -6,7 +6,7 @@ import time
 
 import pytest
 from sttd_client.addresses import ConnectionLostError
-from sttd_client.events import Resumed, Stopped
+from sttd_client.events import Reconnected, Resumed, Stopped
 from sttd_client.session import open_session
 
 from tests.unit.clients.scripts import dictation
@@ -32,6 +32,33 @@ def test_waiting_can_be_bounded_and_polling_does_not_wait(control_socket, fake_a
         session.stop()
         assert select.select([session], [], [], 60)[0]
         assert session.poll()
+
+
+def test_audio_can_be_held_back_until_there_is_a_session_that_listens(control_socket, fake_audio):
+    def restart(daemon):
+        daemon.greet()
+        daemon.hear()
+        daemon.stopped()
+        daemon.connection.close(1001)
+
+    with (
+        fake_audio(restart, dictation) as daemons,
+        open_session(socket_path=control_socket, reconnect_s=60) as session,
+    ):
+        assert session.listens
+        session.offer(b"\0\0")
+        while session.listens:
+            stopped = session.poll()
+        assert isinstance(stopped[-1], Stopped)  # it is there before anybody waits for another session
+        session.offer(b"\7\7")  # returns at once, and nobody hears it
+        assert isinstance(session.receive(timeout_s=60), Reconnected)
+        assert session.listens
+        session.offer(b"\1\1")
+        session.stop()
+        assert isinstance(list(session)[-1], Stopped)
+        assert not session.listens
+        session.offer(b"\7\7")  # after the end, too
+    assert daemons[1].audio == b"\1\1"
 
 
 def test_a_change_of_options_that_found_no_connection_is_made_on_the_next(control_socket, fake_audio):

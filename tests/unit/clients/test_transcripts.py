@@ -7,7 +7,7 @@ import re
 import hypothesis.strategies as st
 from hypothesis import given
 from sttd_client.events import Final, WordFields
-from sttd_client.transcripts import Hole, cues_of, formatted
+from sttd_client.transcripts import Entry, Hole, cues_of, formatted
 
 from sttd.wire.cues import CUE_S, LINE_CHARS
 
@@ -66,7 +66,7 @@ def test_words_time_the_cues_where_there_are_any():
         WordFields(word=f" word{number}", start_s=number * 2.0, end_s=number * 2.0 + 0.5, probability=1.0)
         for number in range(8)
     )
-    cues = cues_of([final(" ".join(word.word.strip() for word in words), 0.0, 20.0, words=words)])
+    cues = cues_of(Entry(what=final(" ".join(word.word.strip() for word in words), 0.0, 20.0, words=words)))
     assert [cue.text for cue in cues] == ["word0 word1 word2 word3", "word4 word5 word6 word7"]
     assert (cues[0].start_s, cues[0].end_s, cues[1].start_s) == (0.0, 6.5, 8.0)
 
@@ -76,7 +76,7 @@ def test_a_cue_ends_with_its_sentence_where_there_is_a_pause():
         return WordFields(word=text, start_s=start_s, end_s=start_s + 0.3, probability=1.0)
 
     words = (word("Stop.", 0.0), word("No,", 1.0), word("go.", 2.0), word("Now.", 2.4))
-    cues = cues_of([final("Stop. No, go. Now.", 0.0, 3.0, words=words)])
+    cues = cues_of(Entry(what=final("Stop. No, go. Now.", 0.0, 3.0, words=words)))
     assert [cue.text for cue in cues] == ["Stop.", "No, go. Now."]
 
 
@@ -86,7 +86,7 @@ def test_a_cue_ends_with_its_sentence_where_there_is_a_pause():
     st.floats(0.1, 28),
 )
 def test_cues_keep_the_limits_and_lose_no_word(words, start_s, length_s):
-    cues = cues_of([final(" ".join(words), start_s, start_s + length_s)])
+    cues = cues_of(Entry(what=final(" ".join(words), start_s, start_s + length_s)))
     assert " ".join(cue.text for cue in cues).split() == words
     for cue in cues:
         assert cue.end_s > cue.start_s
@@ -108,16 +108,16 @@ def worded(text, *words):
 
 def test_words_of_scripts_without_spaces_are_put_together_as_they_are_in_the_text():
     heard = worded("廣州市 佛地產,OK", "廣", "州", "市", " 佛", "地", "產,", "OK")
-    assert [cue.text for cue in cues_of([heard])] == ["廣州市 佛地產,OK"]
+    assert [cue.text for cue in cues_of(Entry(what=heard))] == ["廣州市 佛地產,OK"]
     assert "廣州市 佛地產,OK" in formatted([heard], kind="srt", file="a", audio_s=1.0)
-    assert [cue.text for cue in cues_of([worded("สวัสดีครับ", "สวัสดี", "ครับ")])] == ["สวัสดีครับ"]
+    assert [cue.text for cue in cues_of(Entry(what=worded("สวัสดีครับ", "สวัสดี", "ครับ")))] == ["สวัสดีครับ"]
     # Words that say nothing of spaces take them from the text as well.
-    assert [cue.text for cue in cues_of([worded("w1 w2", "w1", "w2")])] == ["w1 w2"]
+    assert [cue.text for cue in cues_of(Entry(what=worded("w1 w2", "w1", "w2")))] == ["w1 w2"]
 
 
 @given(st.text("廣州市佛地産中間協會分析", min_size=1, max_size=90), st.booleans())
 def test_chinese_keeps_the_limits_and_its_characters(text, timed):
-    cues = cues_of([worded(text, *text) if timed else final(text, 0.0, 10.0)])
+    cues = cues_of(Entry(what=worded(text, *text) if timed else final(text, 0.0, 10.0)))
     assert "".join(cue.text for cue in cues) == text
     assert max(2 * len(line) for cue in cues for line in cue.lines) <= LINE_CHARS
     assert max(len(cue.lines) for cue in cues) <= 2

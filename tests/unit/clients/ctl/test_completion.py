@@ -52,7 +52,7 @@ def bash_completions(environment, *words, cwd):
         (["sttctl", "trans"], ["transcribe"]),
         (["sttctl", "--j"], ["--json"]),
         (["sttctl", "transcribe", "--format", "s"], ["srt"]),
-        (["sttctl", "transcribe", "-f", ""], ["txt", "srt", "vtt", "json", "tsv"]),
+        (["sttctl", "transcribe", "-f", ""], ["txt", "srt", "vtt", "json", "jsonl", "tsv"]),
         (["sttctl", "transcribe", "--out"], ["--output"]),
         (["sttctl", "transcribe", "sou"], ["sound.wav"]),
         (["sttctl", "transcribe", "-m", "b"], ["base"]),

@@ -7,13 +7,16 @@ from sttd_client.ctl.doctor import (
     choice_findings,
     dictation_findings,
     gpu_findings,
+    microphone_findings,
     model_findings,
     sandbox_findings,
     server_findings,
+    system_sound_findings,
     wyoming_findings,
 )
 from sttd_client.ctl.machine import CudaLibraries, Gpu, Process, look_at_gpu, look_at_process
 from sttd_client.dictation.seat import Seat
+from sttd_client.sound import SoundServer
 
 from sttd import __version__
 
@@ -168,3 +171,43 @@ def test_what_dictation_lacks_in_a_session_that_can_type(tmp_path, session_bus, 
     found = list(dictation_findings(Seat(environ=environ, wayland=None, x11=True), focus_is_told=focus_is_told))
     assert [finding.text for finding in found if finding.verdict == "note"] == notes
     assert found[0].verdict == "good"
+
+
+NO_SOUND = SoundServer(name="none")
+
+
+@pytest.fixture
+def parec(tmp_path, monkeypatch):
+    """A machine on which parec is installed, and no other recorder."""
+    program = tmp_path / "parec"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+def test_a_machine_with_sound_says_what_records_what(parec):
+    server = SoundServer(name="PulseAudio", sinks=("speakers",), default_sink="speakers", default_source="webcam")
+    (microphone,), (system,) = microphone_findings(server), system_sound_findings(server)
+    assert (microphone.verdict, system.verdict) == ("good", "good")
+    assert microphone.text.startswith("parec records webcam")
+    assert system.text.startswith("parec records what speakers plays")
+
+
+def test_a_machine_without_a_microphone_is_told_that_it_would_hear_itself(parec):
+    server = SoundServer(name="PulseAudio", sinks=("hdmi",), default_sink="hdmi", default_source="hdmi.monitor")
+    (finding,) = microphone_findings(server)
+    assert finding.verdict == "note"
+    assert "there is none" in finding.text
+
+
+def test_a_machine_without_a_sound_server_is_told_so(parec):
+    (microphone,), (system,) = microphone_findings(NO_SOUND), system_sound_findings(NO_SOUND)
+    assert "no sound server answers" in microphone.text
+    assert "start PipeWire or PulseAudio" in microphone.advice
+    assert "`sttctl listen --system` does not work" in system.text
+
+
+def test_a_machine_without_a_recorder_is_told_what_to_install(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    (microphone,), (system,) = microphone_findings(NO_SOUND), system_sound_findings(NO_SOUND)
+    assert microphone.advice.startswith("install pipewire-bin")
+    assert system.advice.startswith("install pipewire-bin")
