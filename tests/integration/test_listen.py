@@ -27,7 +27,7 @@ STTCTL = Path(sys.executable).with_name("sttctl")
 LONG, SHORT = "number.flac", "question.flac"  # `fake` hears a word in every 300 ms of them
 
 # Both recorders: each plays its file and then a quiet room, twice as fast as it is spoken, until it is told to end; or,
-# where there is a file of that name, is unplugged.
+# where there is a file of that name, is unplugged, or gives nothing more.
 RECORDER = """
     import os, signal, sys, time
     if "--help" in sys.argv:
@@ -40,7 +40,8 @@ RECORDER = """
         data = file.read()
     due, at = time.monotonic(), 0
     while at < len(data) or not os.path.exists(os.path.join(folder, name + ".unplugged")):
-        os.write(1, data[at : at + 1280].ljust(1280, bytes(1)))
+        if at < len(data) or not os.path.exists(os.path.join(folder, name + ".stuck")):
+            os.write(1, data[at : at + 1280].ljust(1280, bytes(1)))
         at += 1280
         due += 0.02
         time.sleep(max(0.0, due - time.monotonic()))
@@ -211,6 +212,15 @@ def test_a_recorder_that_ends_by_itself_is_an_error_of_one_channel_too(daemon, s
     assert err == "sttctl: pw-record ended: the output is no longer heard\n"
     assert listen.text.splitlines()[0] in out
     assert "w1 w2" in listen.text
+
+
+def test_an_utterance_ends_where_a_recorder_gives_nothing_more(daemon, sound, tmp_path):
+    """As one does whose device sleeps while nothing plays."""
+    Path(sound["TEST_SOUND"], "system.stuck").touch()
+    Path(sound["TEST_SOUND"], "system.pcm").write_bytes(read_pcm(DATA / LONG)[:64_000])  # in the middle of a word
+    with listening(daemon.control, sound, tmp_path / "talk.txt", "--system") as listen:
+        listen.wrote("w1")
+        assert listen.ends(signal.SIGINT)[0] == 0
 
 
 # ---------------------------------------------------------------- interrupted
