@@ -27,7 +27,7 @@ STTCTL = Path(sys.executable).with_name("sttctl")
 LONG, SHORT = "number.flac", "question.flac"  # `fake` hears a word in every 300 ms of them
 
 # Both recorders: each plays its file and then a quiet room, twice as fast as it is spoken, until it is told to end; or,
-# where there is a file of that name, is unplugged.
+# where there is a file of that name, is unplugged, or gives nothing more.
 RECORDER = """
     import os, signal, sys, time
     if "--help" in sys.argv:
@@ -40,7 +40,8 @@ RECORDER = """
         data = file.read()
     due, at = time.monotonic(), 0
     while at < len(data) or not os.path.exists(os.path.join(folder, name + ".unplugged")):
-        os.write(1, data[at : at + 1280].ljust(1280, bytes(1)))
+        if at < len(data) or not os.path.exists(os.path.join(folder, name + ".stuck")):
+            os.write(1, data[at : at + 1280].ljust(1280, bytes(1)))
         at += 1280
         due += 0.02
         time.sleep(max(0.0, due - time.monotonic()))
@@ -208,9 +209,18 @@ def test_a_recorder_that_ends_by_itself_is_an_error_of_one_channel_too(daemon, s
     with listening(daemon.control, sound, tmp_path / "talk.txt", "--system") as listen:
         status, out, err = listen.ends()
     assert status == 1
-    assert err == "sttctl: pw-record ended: the system sound is no longer heard\n"
+    assert err == "sttctl: pw-record ended: the output is no longer heard\n"
     assert listen.text.splitlines()[0] in out
     assert "w1 w2" in listen.text
+
+
+def test_an_utterance_ends_where_a_recorder_gives_nothing_more(daemon, sound, tmp_path):
+    """As one does whose device sleeps while nothing plays."""
+    Path(sound["TEST_SOUND"], "system.stuck").touch()
+    Path(sound["TEST_SOUND"], "system.pcm").write_bytes(read_pcm(DATA / LONG)[:64_000])  # in the middle of a word
+    with listening(daemon.control, sound, tmp_path / "talk.txt", "--system") as listen:
+        listen.wrote("w1")
+        assert listen.ends(signal.SIGINT)[0] == 0
 
 
 # ---------------------------------------------------------------- interrupted
@@ -282,20 +292,33 @@ def test_a_daemon_that_is_restarted_has_the_last_words_and_the_next(serve, sound
         assert any(event["type"] == "reconnected" for event in again)
         status, _, err = listen.ends(signal.SIGINT)
     assert status == 0
-    assert err.count("captions go on when there is another") == 1
+    assert err in ("", "sttctl: the daemon is gone; captions go on when there is another within 30 s\n")
     cues = cues_of(listen.text)
     assert len(cues) > words
     assert [start for start, _ in cues] == sorted(start for start, _ in cues)
 
 
-def until(listen, condition):
+def until(listen, condition, *, channels=("you", "system")):
     """The events up to where it has held for each channel."""
-    events, left = [], {"you", "system"}
+    events, left = [], set(channels)
     while left:
         events.append(json.loads(listen.process.stdout.readline()))
         if condition(events[-1]):
-            left -= {events[-1]["channel"]}
+            left -= {events[-1].get("channel")}
     return events
+
+
+def test_who_waits_for_a_daemon_can_leave_and_has_the_last_words(serve, sound, tmp_path):
+    daemon = serve("--tcp", "off", "--model", "fake")
+    with listening(daemon.control, sound, tmp_path / "talk.txt", "--system", "--json") as listen:
+        until(listen, lambda event: event["type"] == "interim", channels=[None])
+        assert daemon.stop() == 0
+        assert "the daemon is gone" in listen.process.stderr.readline()
+        status, out, err = listen.ends(signal.SIGINT)
+    assert status == 1
+    assert err == "sttctl: the daemon was gone\n"
+    assert listen.text.startswith("w1")
+    assert '"type": "stopped"' in out
 
 
 def test_what_a_killed_daemon_takes_with_it_is_a_hole_in_the_transcript(serve, sound, tmp_path):
@@ -308,8 +331,7 @@ def test_what_a_killed_daemon_takes_with_it_is_a_hole_in_the_transcript(serve, s
         daemon.process.wait(PATIENCE_S)
         serve("--tcp", "off", "--model", "fake")  # as systemd does; it knows nothing of the session
         until(listen, lambda event: event["type"] == "reconnected")
-        status, _, err = listen.ends(signal.SIGINT)
-    assert (status, err) == (0, "")
+        assert listen.ends(signal.SIGINT)[0] == 0
     assert len(re.findall(r"\] (you|system): \[not transcribed from .* to .*: connection_lost\]", listen.text)) == 2
 
 
@@ -365,5 +387,24 @@ def test_a_run_that_hears_nothing_leaves_no_file(daemon, sound, tmp_path):
     with listening(daemon.control, sound, tmp_path / "talk.srt", "--system") as listen:
         status, _, err = listen.ends()
     assert status == 1
-    assert err == "sttctl: pw-record gave no sound; is there a system sound?\n"
+    assert err == "sttctl: pw-record gave no sound; is the output connected?\n"
     assert not listen.path.exists()
+
+
+def test_a_machine_without_a_microphone_says_that_it_will_be_heard_twice(daemon, sound, tmp_path):
+    pactl = Path(sound["TEST_SOUND"], "bin", "pactl")
+    pactl.write_text(PACTL.replace("Default Source: mic", "Default Source: speakers.monitor"))
+    for name in ("microphone", "system"):
+        unplug(sound, name)
+        Path(sound["TEST_SOUND"], f"{name}.pcm").write_bytes(b"")
+    with listening(daemon.control, sound, tmp_path / "talk.srt", "--both") as listen:
+        status, _, err = listen.ends()
+    assert status == 1
+    first, *others = err.splitlines()
+    assert (
+        first == "sttctl: there is no microphone: speakers.monitor is what the machine plays, and will be heard twice"
+    )
+    assert sorted(others, reverse=True) == [
+        "sttctl: you: pw-record gave no sound; is the microphone connected?",
+        "sttctl: system: pw-record gave no sound; is the output connected?",
+    ]

@@ -72,6 +72,7 @@ def test_the_words_that_are_played_and_those_that_are_said_are_told_apart(daemon
     assert starts == sorted(starts)
 
 
+@pytest.mark.parametrize("machine", ["PulseAudio", "PipeWire"], indirect=True)
 def test_what_another_output_plays_is_heard_by_its_name(daemon, machine, tmp_path):
     path = tmp_path / "talk.jsonl"
     with listening(daemon, machine, "--system", "--sink", MICROPHONE, "-o", path, "--once") as process:

@@ -37,7 +37,7 @@ class Channel:
     """The rules above. `name` is "" where there is one channel only."""
 
     name: str
-    what: str  # it hears: "microphone" or "system sound"
+    what: str  # it hears: "microphone" or "output"
     audio: LiveAudio
     session: Session
     clock: ChannelClock
@@ -95,14 +95,15 @@ class Channel:
             self.clock.said(len(data), now)
             self.session.offer(data)
             left -= len(data)
-        if self.session.listens or self.is_over:
+        if self.session.listens:
             self._stop()
-        else:
-            self._over(ConnectionLostError("the daemon was not there any more"))
 
     def last_words(self) -> Iterator[Event]:
         """What the daemon still says after `stop`; waits for it."""
         try:
+            if not self.stops and not self.is_over:
+                yield from map(self._on_epoch, self.session.poll())
+                raise ConnectionLostError("the daemon was gone")
             while not self.is_over and (event := self.session.receive(timeout_s=LAST_WORDS_S)) is not None:
                 yield self._on_epoch(event)
             self._over(None)
@@ -131,7 +132,7 @@ class Channel:
         if self.audio.is_recorder and self.clock.has_begun:
             self.problem = NoSoundError(f"{self.audio.name} ended: the {self.what} is no longer heard")
         elif not self.clock.has_begun:
-            self.problem = NoSoundError(f"{self.audio.name} gave no sound; is there a {self.what}?")
+            self.problem = NoSoundError(f"{self.audio.name} gave no sound; is the {self.what} connected?")
         self._stop()
 
     def _stop(self) -> None:

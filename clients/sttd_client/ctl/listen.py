@@ -24,7 +24,7 @@ from sttd_client.ctl.channel import Channel
 from sttd_client.ctl.commands import FORMATS
 from sttd_client.ctl.outcome import exit_status_of, words_of
 from sttd_client.ctl.speech import listed, place, speech_options
-from sttd_client.events import Event, Failure, Final, Gap, Reconnected, Resumed, Stopped, as_message
+from sttd_client.events import Event, Failure, Final, Gap, Reconnected, Resumed, as_message
 from sttd_client.growing_transcript import GrowingTranscript
 from sttd_client.options import StartOptions
 from sttd_client.session import open_session
@@ -36,8 +36,9 @@ _NAMES = "you,system"
 _NAME_CHARS = 20  # chosen: half of a subtitle's line
 _TURN_S = 0.25  # chosen: silence that a recorder owes is noticed so late at most
 _RECONNECT_S = (
-    30.0  # for a daemon that is restarted: what is said meanwhile waits in the recorder's pipe, which holds 32 s
+    30.0  # for a daemon that is restarted: what is said meanwhile waits in a recorder's pipe, which holds 32 s
 )
+_GONE_S = 1.0  # chosen: a daemon that is back sooner is not worth a word
 _LOST_S = 0.5  # chosen: less than that is no word
 _PATIENCE_S = 5.0  # chosen: a recorder that gave nothing for so long is worth a word
 
@@ -62,7 +63,8 @@ def listen(arguments: argparse.Namespace) -> int:
         if arguments.both and not arguments.device and (same := _same_source()):
             _say(f"there is no microphone: {same} is what the machine plays, and will be heard twice")
         if sys.stderr.isatty() and not arguments.json:
-            _say(f"listening to {' and '.join(audio.name for _, _, audio in sources)}; Ctrl-C ends")
+            heard = (f"the {what} ({audio.name})" if audio.is_recorder else audio.name for _, what, audio in sources)
+            _say(f"listening to {' and '.join(heard)}; Ctrl-C ends")
         display = stack.enter_context(_display(as_json=arguments.json))
         output = _Output(display, transcript)
         _converse(channels, output, ended=ended, once=arguments.once)
@@ -71,7 +73,7 @@ def listen(arguments: argparse.Namespace) -> int:
         for channel in channels:  # what was being said
             for event in channel.last_words():
                 output.take(channel, event)
-            output.end(channel)
+            output.tell(channel)
     if display.broken is not None:
         raise display.broken
     return _status(channels)
@@ -102,13 +104,13 @@ def _converse(channels: Sequence[Channel], output: _Output, *, ended: int, once:
                 output.take(channel, event)
                 if once and isinstance(event, Final) and event.text:
                     return
-            output.end(channel)
+            output.tell(channel)
         if output.is_broken:
             return
         if silent and now - began >= _PATIENCE_S:
             for channel in silent:
                 if not channel.clock.has_begun and not channel.is_over:
-                    _say(f"{channel.audio.name} gives no sound yet")
+                    _say(f"{channel.audio.name} gives no sound yet; is the {channel.what} connected?")
             silent = []
 
 
@@ -167,7 +169,7 @@ def _sources(arguments: argparse.Namespace) -> Iterator[tuple[str, str, Abstract
     elif arguments.both or not arguments.system:
         yield mine, "microphone", microphone(arguments.device)
     if arguments.both or arguments.system:
-        yield machine, "system sound", system_sound(arguments.sink)
+        yield machine, "output", system_sound(arguments.sink)
 
 
 def _same_source() -> str:
@@ -218,7 +220,8 @@ class _Output:
     _display: _Display
     _transcript: TranscriptFile | None
     _begun: bool = False
-    _waits: bool = False  # for another daemon, and the user knows
+    _waiting: dict[str, float] = attrs.field(factory=dict)  # the channels that have no daemon, and since when
+    _is_told: bool = False  # that they have none
 
     @property
     def is_broken(self) -> bool:
@@ -244,16 +247,20 @@ class _Output:
             if failure is not None or event.text:
                 self._write(channel, event if failure is None else hole_of(event, failure))
         elif isinstance(event, Reconnected):
-            self._waits = False
             self._miss(channel, event.lost_bytes)
-        elif isinstance(event, Stopped) and not channel.stops and not self._waits:
-            self._waits = True
-            _say(f"the daemon stopped; captions go on when there is another within {_RECONNECT_S:.0f} s")
         elif isinstance(event, Gap):
             self._write(channel, Hole(start_s=event.from_s, end_s=event.to_s, code=event.reason, message=event.reason))
 
-    def end(self, channel: Channel) -> None:
-        """Say once why a channel is not heard any more."""
+    def tell(self, channel: Channel) -> None:
+        """Say once that a channel has no daemon for now, and once why it is not heard any more."""
+        if channel.is_over or channel.session.listens:
+            self._waiting.pop(channel.name, None)
+            self._is_told = self._is_told and bool(self._waiting)
+        else:
+            since = self._waiting.setdefault(channel.name, time.monotonic())
+            if not self._is_told and time.monotonic() - since >= _GONE_S:
+                self._is_told = True
+                _say(f"the daemon is gone; captions go on when there is another within {_RECONNECT_S:.0f} s")
         problem = channel.problem
         if problem is None or channel.is_told:
             return
