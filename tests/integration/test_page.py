@@ -3,11 +3,13 @@
 import base64
 import json
 import re
+import time
 
 import pytest
 
 from tests.browser import IDLE, LISTENS, NEEDS_BROWSER, url_of
 from tests.conftest import ROOT
+from tests.running import PATIENCE_S
 from tests.soak.proxy import Proxy
 
 pytestmark = NEEDS_BROWSER
@@ -66,6 +68,16 @@ def test_files_wait_in_a_queue_show_how_far_they_are_and_become_transcripts_of_t
     assert re.search(r"\d+ % of \d+ kB sent", said)
     assert re.search(r"0:\d\d of 0:2\d done", said)
     assert page.eval(WORDS)[:3] == ["w1", "w2", "w3"]
+    page.eval(
+        "globalThis.played = []; const play = HTMLMediaElement.prototype.play;"
+        " HTMLMediaElement.prototype.play = function () {"
+        "   played.push([this.src.split(':')[0], this.currentTime]); return play.call(this); };"
+        " document.querySelectorAll('.word')[5].click()"
+    )
+    page.wait_for("document.querySelector('.playing') !== null")
+    asked_s = float(page.eval("document.querySelectorAll('.word')[5].dataset.from"))
+    assert asked_s > 1.5
+    assert page.eval("played") == [["blob", pytest.approx(asked_s)]]
     select(page, "notes.txt")
     page.wait_for(f"{FILE}.startsWith('This is no sound that can be read.')")
     assert page.eval("document.getElementById('again').checkVisibility()")
@@ -190,6 +202,35 @@ def test_a_reload_keeps_settings_and_text_and_asks_first_while_it_listens(page, 
     assert page.eval(WORDS) == words
     page.eval("document.querySelector('.word').click()")
     page.wait_for("document.getElementById('state').textContent.startsWith('The sound of this line is gone')")
+
+
+def test_a_page_that_is_left_while_it_listens_asks_and_leaves_no_session_behind(page, daemon):
+    page.call("Page.enable")
+    page.open(url_of(daemon))
+    page.click("#toggle")
+    page.wait_for(LISTENS)
+    page.eval("setTimeout(() => { location.href = 'about:blank'; }); 0")
+    until(lambda: accepted(page))
+    page.wait_for("location.href === 'about:blank'")
+    until(lambda: not daemon.call("sessions")["sessions"])
+    assert daemon.call("status")["sessions"]["total"] == 1
+
+
+def until(holds):
+    """Another process cannot be waited for otherwise."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def accepted(page):
+    """Whether there was a question to say yes to."""
+    try:
+        page.call("Page.handleJavaScriptDialog", accept=True)
+    except AssertionError:
+        return False
+    return True
 
 
 def test_the_sound_of_a_tab_is_listened_to_and_one_that_is_shared_without_sound_is_said(page, daemon):

@@ -40,7 +40,8 @@ export function clock(seconds, point) {
   const ms = Math.round(seconds * 1000);
   const two = (value) => String(value).padStart(2, "0");
   const whole = Math.floor(ms / 1000);
-  return `${two(Math.floor(whole / 3600))}:${two(Math.floor(whole / 60) % 60)}:${two(whole % 60)}${point}${String(ms % 1000).padStart(3, "0")}`;
+  const day = [whole / 3600, (whole / 60) % 60, whole % 60].map((value) => two(Math.floor(value))).join(":");
+  return `${day}${point}${String(ms % 1000).padStart(3, "0")}`;
 }
 
 /** A file's name for a transcript: what systems do not allow is left out. */
@@ -75,7 +76,8 @@ function timed(line) {
       return piece;
     });
   }
-  const texts = line.text.split(/\s+/).filter(Boolean).flatMap((word) => tokens(word).map((part, index) => (index ? part : ` ${part}`)));
+  const texts = line.text.split(/\s+/).filter(Boolean).flatMap((word) =>
+    tokens(word).map((part, index) => (index ? part : ` ${part}`)));
   const length = (text) => [...text].length;
   const each = (line.end_s - line.start_s) / texts.reduce((sum, text) => sum + length(text), 0);
   let at = line.start_s;

@@ -76,7 +76,8 @@ export class Work {
         this.transcript.put(finalLine(String(event.utterance), event, (seconds) => seconds));
         break;
       case "warning":
-        this.note = event.code === "damaged_audio" ? "A damaged part was skipped." : event.code === "other_tracks" ? `${event.message}.` : this.note;
+        if (event.code === "damaged_audio") this.note = "A damaged part was skipped.";
+        if (event.code === "other_tracks") this.note = `There are several tracks: ${event.message}.`;
         break;
       case "error":
         if (event.fatal || !this._began) this._fail(fileError(event));

@@ -8,7 +8,8 @@ const MOST_CHARS = 2_000_000;  // chosen: browsers give 5 million; some ten hour
 /** Keep what there is. Returns whether it is kept; otherwise somebody should be asked before the page goes. */
 export function keep(transcripts) {
   const all = transcripts.filter((transcript) => transcript.finals.length);
-  const bare = () => all.map((transcript) => ({ ...transcript.toJSON(), lines: transcript.finals.map((line) => ({ ...line, words: [] })) }));
+  const bare = () => all.map((transcript) =>
+    ({ ...transcript.toJSON(), lines: transcript.finals.map((line) => ({ ...line, words: [] })) }));
   for (const content of [() => all, bare]) {
     const written = JSON.stringify(content());
     if (written.length > MOST_CHARS) continue;

@@ -95,7 +95,7 @@ export class Lines {
     const time = clockWords(line.start_s);
     if (line.open) item.firstChild.textContent = time;
     else {
-      const hear = make("button", { type: "button", className: "hear", textContent: time, tabIndex: -1, title: "Hear this line" });
+      const hear = make("button", { type: "button", className: "hear", textContent: time, tabIndex: -1 });
       hear.setAttribute("aria-label", `Hear the line at ${time}`);
       const edit = make("button", { type: "button", className: "edit", textContent: "Edit", tabIndex: -1 });
       edit.setAttribute("aria-label", `Edit the line at ${time}`);
@@ -116,7 +116,8 @@ export class Lines {
         const cut = Math.max(0, Math.min(shown.length, stable - at));
         at += shown.length;
         for (const [part, some] of [[parts[0], shown.slice(0, cut)], [parts[1], shown.slice(cut)]]) {
-          if (some) part.append(make("span", { className: `doubt${doubt(word?.probability)}`, textContent: some }));
+          const space = some.match(/^\s*/)[0];
+          part.append(space, make("span", { className: `doubt${doubt(word?.probability)}`, textContent: some.slice(space.length) }));
         }
       }
       text.replaceChildren(...parts);
@@ -124,7 +125,8 @@ export class Lines {
     }
     const words = pieces(line.text, line.words).map(({ text: shown, word }) => {
       const space = shown.match(/^\s*/)[0];
-      const span = make("span", { className: `word doubt${doubt(word?.probability)}`, textContent: shown.slice(space.length), tabIndex: -1 });
+      const span = make("span", { textContent: shown.slice(space.length), tabIndex: -1 });
+      span.className = `word doubt${doubt(word?.probability)}`;
       const from_s = word ? word.start_s : line.start_s;
       span.dataset.from = from_s;
       const sure = typeof word?.probability === "number" ? ` · ${Math.round(100 * word.probability)} % sure` : "";
@@ -134,8 +136,8 @@ export class Lines {
     const doubtful = (line.words || []).filter((word) => doubt(word.probability)).length;
     const final = make("span", { className: "final" }, ...words.flat());
     // Said once a line and not once a word.
-    const note = doubtful ? [make("span", { className: "unseen doubtful", textContent: ` (${countWords(doubtful, "word")} not sure)` })] : [];
-    text.replaceChildren(final, ...note);
+    const note = make("span", { className: "unseen doubtful", textContent: ` (${countWords(doubtful, "word")} not sure)` });
+    text.replaceChildren(final, ...(doubtful ? [note] : []));
     text.lang = line.language || "";
   }
 

@@ -16,6 +16,8 @@ const PIECE = RATE_HZ;  // the longest message: a second
 const PUMP_MS = 50;
 const NEWS_MS = 6000;  // for so long something that happened is said
 
+const TOO_QUIET = "Somebody speaks too quietly to be heard. Come nearer, or turn the microphone up.";
+
 // {source, resuming, socket, recording, state, deaf, news, warned, open, run}, from the press of Listen to the last word.
 export let running = null;
 let view = null;  // {say, lag, level, button, transcript, recording, final}: what shows it
@@ -122,7 +124,7 @@ function showEvent(event, socket) {
     case "gap": tell(`${(event.to_s - event.from_s).toFixed(1)} s were dropped: the machine could not keep up.`, "error"); break;
     case "warning":
       if (event.code === "lagging") running.warned = { lag_s: event.lag_s, at: performance.now() };
-      else tell(event.code === "too_quiet" ? "Somebody speaks too quietly to be heard. Come nearer, or turn the microphone up." : event.message);
+      else tell(event.code === "too_quiet" ? TOO_QUIET : event.message);
       break;
     case "error": tell(event.message, "error"); break;
     case "stopped":
@@ -249,5 +251,12 @@ function lag(now) {
     slow_model: models.isSlow(running.model),
   });
 }
+
+/** The page goes: so does its session, which would wait for it otherwise. */
+addEventListener("pagehide", () => {
+  if (!running) return;
+  running.source.close();
+  running.socket?.close(1000);
+});
 
 for (const sign of ["click", "keydown", "focus"]) addEventListener(sign, () => { if (running?.deaf) running.source.wake(); });

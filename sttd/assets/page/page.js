@@ -199,8 +199,8 @@ listening.show({
   },
   final: (line, timing) => {
     if (line.text && current === live) announce(line.text, line.language);
-    const waited = timing && line.text ? Math.round(timing.endpoint_ms + (timing.speculative ? 0 : timing.decode_ms)) : null;
-    $("took").textContent = waited === null ? "" : `· ${waited} ms after the last word`;
+    const waited_ms = timing && line.text ? timing.endpoint_ms + (timing.speculative ? 0 : timing.decode_ms) : null;
+    $("took").textContent = waited_ms === null ? "" : `${(waited_ms / 1000).toFixed(1)} s after the last word`;
   },
 });
 
@@ -235,7 +235,8 @@ for (const [ending, format] of Object.entries(FORMATS)) {
   button.dataset.format = ending;
   button.onclick = () => {
     const url = URL.createObjectURL(new Blob([format.write(current.transcript)], { type: `${format.type};charset=utf-8` }));
-    const name = current === live ? `sttd ${current.transcript.created.slice(0, 16).replaceAll(/[T:]/g, "-")}` : current.transcript.name;
+    const { created } = current.transcript;
+    const name = current === live ? `sttd ${created.slice(0, 16).replaceAll(/[T:]/g, "-")}` : current.transcript.name;
     Object.assign(document.createElement("a"), { href: url, download: fileName(name, ending) }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10_000);  // chosen: a download has begun by then
     shut();

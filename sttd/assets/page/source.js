@@ -6,6 +6,14 @@ import { RATE_HZ } from "./recording.js";
 // Audio comes 50 times a second. Without any for so long, the page says that it hears nothing.
 const DEAF_MS = 2000;
 
+const ENDED = {
+  microphone: "The microphone has stopped. Connect it or allow it again, then press Listen.",
+  tab: "The sharing has ended. Press Listen to share again.",
+};
+const NO_SOUND = "The browser gives this page no sound. Click into the page to go on; if nothing changes, look for a "
+  + "sound device that works.";
+const MUTED = "The microphone is muted. Switch it on at the device or in the settings of the system.";
+
 /** What this browser can listen to: for each source "" where it can, otherwise why not; and what to know about it. */
 export function supported() {
   const devices = navigator.mediaDevices;
@@ -13,7 +21,9 @@ export function supported() {
     const why = "Browsers give sound to pages of https and of this machine (localhost) only.";
     return { microphone: why, tab: why, note: "" };
   }
-  if (!devices.getDisplayMedia) return { microphone: "", tab: "This browser cannot share the sound of a tab; Chrome and Edge on a computer can.", note: "" };
+  if (!devices.getDisplayMedia) {
+    return { microphone: "", tab: "This browser cannot share the sound of a tab; Chrome and Edge on a computer can.", note: "" };
+  }
   // Only Chromium knows this word, and only Chromium gives the sound of a tab.
   const sounds = devices.getSupportedConstraints().suppressLocalAudioPlayback;
   return {
@@ -52,7 +62,8 @@ export async function openStream(kind) {
 function why(failure, kind) {
   switch (failure.name) {
     case "NotAllowedError":
-      return kind === "tab" ? "Nothing was shared." : "This page may not use the microphone. Allow it beside the address, then press Listen.";
+      if (kind === "tab") return "Nothing was shared.";
+      return "This page may not use the microphone. Allow it beside the address, then press Listen.";
     case "NotFoundError": return "No microphone was found. Connect one, then press Listen.";
     case "NotReadableError": return "Another program holds the microphone.";
     default: return failure.message;
@@ -103,11 +114,9 @@ export class Source {
 
   /** Why nothing is heard; "" while something is. */
   get deaf() {
-    const tab = this.kind === "tab";
-    if (this.ended) return tab ? "The sharing has ended. Press Listen to share again." : "The microphone has stopped. Connect it or allow it again, then press Listen.";
-    if (performance.now() - this.heardAt > DEAF_MS) return "The browser gives this page no sound. Click into the page to go on; if nothing changes, look for a sound device that works.";
-    if (this.track.muted && !tab) return "The microphone is muted. Switch it on at the device or in the settings of the system.";
-    return "";
+    if (this.ended) return ENDED[this.kind];
+    if (performance.now() - this.heardAt > DEAF_MS) return NO_SOUND;
+    return this.track.muted && this.kind === "microphone" ? MUTED : "";
   }
 
   /** A browser may refuse until somebody has clicked, or never answer. */

@@ -27,7 +27,9 @@ class Thinner {
     const thinned = [];
     for (; this.at + this.half < held.length; this.at += this.ratio) {
       let sum = 0;
-      for (let i = Math.ceil(this.at - this.half); i <= this.at + this.half; i++) sum += held[i] * this.table[Math.round(Math.abs(i - this.at) * STEPS)];
+      for (let i = Math.ceil(this.at - this.half); i <= this.at + this.half; i++) {
+        sum += held[i] * this.table[Math.round(Math.abs(i - this.at) * STEPS)];
+      }
       thinned.push(sum);
     }
     const done = Math.floor(this.at - this.half);
@@ -48,7 +50,8 @@ registerProcessor("tap", class extends AudioWorkletProcessor {
 
   process([channels]) {
     if (!channels.length) return true;
-    const mono = Float32Array.from(channels[0], (_, i) => channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length);
+    const mono = Float32Array.from(channels[0], (_, i) =>
+      channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length);
     for (const value of this.thinner ? this.thinner.push(mono) : mono) {
       this.peak = Math.max(this.peak, Math.abs(value));
       this.samples[this.filled++] = Math.max(-32768, Math.min(32767, Math.round(value * 32768)));
