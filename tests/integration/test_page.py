@@ -366,10 +366,10 @@ def test_everything_is_reached_by_keyboard_and_shows_where_one_is(page, daemon):
             "(() => { const a = document.activeElement; return [a.id || a.className || a.name || a.tagName,"
             " getComputedStyle(a).outlineStyle]; })()"
         )
-        if name in reached or name == "BODY":
-            break
         reached.append(name)
         visible.append(outline)
+        if name == "toggle":  # the last; the next are the browser's own
+            break
     assert {"skip", "choose", "source", "model", "lang", "dim", "theme", "keys", "shortcuts", "copy", "remove"} <= set(
         reached
     )
