@@ -206,7 +206,7 @@ function end(words = null, kind = "info") {
     running.source.close();
     running.socket?.close(1000);
     running = null;
-    view.transcript().dropOpen();
+    view.transcript().keepOpen();
   }
   if (words !== null) view.say(words, kind);
   view.level(0);

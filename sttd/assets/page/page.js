@@ -82,7 +82,7 @@ function list() {
       items.append(item);
     }
     const button = item.firstChild;
-    button.onclick = () => select(entry);
+    button.onclick = () => { select(entry); close(); };
     if (entry === current) button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
     button.firstChild.textContent = entry.transcript.name;
@@ -100,6 +100,7 @@ function about() {
   for (const id of ["copy", "remove"]) $(id).disabled = !some && !(id === "remove" && current !== live);
   $("save").toggleAttribute("inert", !some);
   $("save").classList.toggle("off", !some);
+  $("undo").hidden = !transcript.canUndo;
   $("remove").textContent = current === live ? "Clear" : "Delete";
   $("empty").hidden = transcript.lines.length > 0 || current !== live;
   $("work").hidden = !work;
@@ -230,6 +231,11 @@ async function copy(button, words) {
 
 $("copy").onclick = () => copy($("copy"), text(current.transcript.finals));
 
+$("undo").onclick = () => {
+  current.transcript.undo();
+  if ($("undo").hidden) $("copy").focus();
+};
+
 for (const [ending, format] of Object.entries(FORMATS)) {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: format.name });
   button.dataset.format = ending;
@@ -332,7 +338,7 @@ const KEYS = {
   o: () => $("choose").click(),
   t: () => $("lines").querySelector(".word[tabindex='0']")?.focus(),
   e: () => lines.edit(),
-  u: () => current.transcript.undo(),
+  u: () => $("undo").click(),
   c: () => $("copy").click(),
   s: () => { if (!$("save").inert) { $("save").open = true; $("save").querySelector(".sheet button").focus(); } },
   "?": () => $("help").showModal(),

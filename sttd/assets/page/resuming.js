@@ -26,6 +26,7 @@ export class Resuming {
     this.settled = base;  // up to here there are finals
     this.stopping = false;
     this.stopSaid = false;
+    this.awayMs = 0;  // of the last loss that was made good
     this._options = options;
     this._chance = chance;
     this._token = null;

@@ -44,10 +44,17 @@ export class Transcript extends EventTarget {
     this.lines = this.lines.filter((line) => line.open);
   }
 
-  /** Lines that will get no final: what they say is heard again, or never. */
+  /** Lines that will get no final, since what they say is heard again. */
   dropOpen() {
     for (const line of this.lines.filter((line) => line.open)) this.put({ ...line, text: "" });
   }
+
+  /** Lines that will get no final, and are all that there will be. */
+  keepOpen() {
+    for (const { open, ...line } of this.lines.filter((line) => line.open)) this.put({ ...line, words: [], edited: false });
+  }
+
+  get canUndo() { return this._undo.length > 0; }
 
   /** Somebody wrote another text; an empty one takes the line away. */
   edit(key, text) {
