@@ -117,10 +117,15 @@ class Listening:
         return self.process.returncode, out, err
 
 
+def heed_hangups():
+    """Also where the tests run under `nohup`, which has children ignore them."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextmanager
 def listening(control, sound, path, *arguments, output=("--output",), **options):
     command = [str(STTCTL), "--socket", str(control), "listen", *arguments, *output, str(path)]
-    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_hangups}
     with subprocess.Popen(command, env=sound, **(piped | options)) as process:
         watchdog = threading.Timer(PATIENCE_S, process.kill)  # who reads of it then finds the end
         watchdog.start()
@@ -238,6 +243,7 @@ def test_last_words_are_written_when_the_terminal_is_closed(daemon, sound, tmp_p
     master, slave = pty.openpty()
 
     def in_its_terminal():
+        heed_hangups()
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
