@@ -20,7 +20,7 @@ from sttd_client.capture import recorder
 from sttd_client.control import Control, open_control
 from sttd_client.ctl import machine
 from sttd_client.ctl.outcome import words_of
-from sttd_client.ctl.status import TIMEOUT_S
+from sttd_client.ctl.status import TIMEOUT_S, server_words
 from sttd_client.ctl.terminal import duration, print_json, size, styled
 from sttd_client.dictation.backends import BACKENDS, lacks_of
 from sttd_client.dictation.phrases import default_file, read_user, tables
@@ -136,7 +136,9 @@ def model_findings(report: Mapping[str, Any], presets: list[dict[str, Any]]) -> 
         if not roles:
             continue
         role = " and ".join(f"{role}s" for role in roles)
-        if preset.get("local"):
+        if remote := preset.get("remote"):
+            yield _server_finding(f"{name} ({role})", remote)
+        elif preset.get("local"):
             state = "loaded" if preset.get("loaded") else "on disk, loaded when it is needed"
             yield Finding(verdict="good", about="model", text=f"{name} ({role}) is {state}")
         else:
@@ -154,6 +156,28 @@ def model_findings(report: Mapping[str, Any], presets: list[dict[str, Any]]) -> 
             text=f"{failures} loads failed since the daemon started",
             advice="the journal says why: `journalctl --user -u sttd`; too little memory is the usual reason",
         )
+
+
+def _server_finding(what: str, remote: Mapping[str, Any]) -> Finding:
+    """A preset that a server decodes."""
+    text = f"{what}: {server_words(remote)}"
+    if remote.get("reachable") is False:
+        return Finding(
+            verdict="note" if remote.get("fallback") else "bad",
+            about="model",
+            text=text,
+            advice="look after the server"
+            + ("" if remote.get("fallback") else f"; a preset `presets.{remote.get('preset')}.fallback` would decode"),
+        )
+    if not remote.get("fallback"):
+        return Finding(
+            verdict="note",
+            about="model",
+            text=text,
+            advice=f"finals wait while it is away: name a preset of this machine as "
+            f"`presets.{remote.get('preset')}.fallback`",
+        )
+    return Finding(verdict="good", about="model", text=text)
 
 
 def choice_findings(models: Mapping[str, Any]) -> Iterator[Finding]:
