@@ -83,12 +83,14 @@ class Shelf:
         return tuple(state for name in presets if (state := self._place(name).remote) is not None)
 
     def away(self, name: str) -> str | None:
-        """Why nobody would decode for a preset now: its server is away, and it has no fallback. None: somebody would.
+        """Why nobody would decode for a preset now: its server is away, and it has no fallback that is on disk.
 
-        Raises ModelError `model_not_found`.
+        None: somebody would. Raises ModelError `model_not_found`.
         """
         state = self._place(name).remote if self.preset(name).backend == "remote" else None
-        if state is None or state.reachable is not False or state.fallback is not None:
+        if state is None or state.reachable is not False:
+            return None
+        if state.fallback is not None and self.is_local(state.fallback):
             return None
         return f"the server of preset {name!r} is away: {state.reason}"
 

@@ -137,7 +137,7 @@ def model_findings(report: Mapping[str, Any], presets: list[dict[str, Any]]) -> 
             continue
         role = " and ".join(f"{role}s" for role in roles)
         if remote := preset.get("remote"):
-            yield _server_finding(f"{name} ({role})", remote)
+            yield _server_finding(f"{name} ({role})", remote, presets)
         elif preset.get("local"):
             state = "loaded" if preset.get("loaded") else "on disk, loaded when it is needed"
             yield Finding(verdict="good", about="model", text=f"{name} ({role}) is {state}")
@@ -158,26 +158,22 @@ def model_findings(report: Mapping[str, Any], presets: list[dict[str, Any]]) -> 
         )
 
 
-def _server_finding(what: str, remote: Mapping[str, Any]) -> Finding:
+def _server_finding(what: str, remote: Mapping[str, Any], presets: list[dict[str, Any]]) -> Finding:
     """A preset that a server decodes."""
-    text = f"{what}: {server_words(remote)}"
+    option, fallback = f"`presets.{remote.get('preset')}.fallback`", remote.get("fallback")
+    verdict: Verdict = "good"
+    advice = []
     if remote.get("reachable") is False:
-        return Finding(
-            verdict="note" if remote.get("fallback") else "bad",
-            about="model",
-            text=text,
-            advice="look after the server"
-            + ("" if remote.get("fallback") else f"; a preset `presets.{remote.get('preset')}.fallback` would decode"),
-        )
-    if not remote.get("fallback"):
-        return Finding(
-            verdict="note",
-            about="model",
-            text=text,
-            advice=f"finals wait while it is away: name a preset of this machine as "
-            f"`presets.{remote.get('preset')}.fallback`",
-        )
-    return Finding(verdict="good", about="model", text=text)
+        verdict = "note"
+        advice.append("look after the server")
+    if not fallback:
+        verdict = "bad" if advice else "note"
+        advice.append(f"name a preset of this machine as {option}: until then finals wait while the server is away")
+    elif any(preset.get("preset") == fallback and not preset.get("local") for preset in presets):
+        verdict = "bad"
+        advice.append(f"download its fallback, which is not on disk: `sttctl pull {fallback}`")
+    text = f"{what}: {server_words(remote)}"
+    return Finding(verdict=verdict, about="model", text=text, advice="; ".join(advice))
 
 
 def choice_findings(models: Mapping[str, Any]) -> Iterator[Finding]:

@@ -31,7 +31,7 @@ _GLANCE_S: Final = 0.1  # chosen: between two looks at whether anybody waits
 _CONNECT_S: Final = 3.0  # chosen: two lost packets; a server that is there answers within a round trip
 _SEND_BYTES: Final = 64 * 1024
 _HEAD_BYTES: Final = 64 * 1024  # of an answer
-_IDLE_S: Final = 60.0  # chosen: routers forget connections that say nothing for longer
+_IDLE_S: Final = 60.0  # chosen: routers forget connections that say nothing for longer, asleep or not
 
 
 class Gone(Exception):
@@ -105,12 +105,12 @@ class Client:
                 if not self._idle:
                     return None
                 line = self._idle.pop()
-            if time.monotonic() - line.idle_since < _IDLE_S and not _readable(line.sock):
+            if _boot_s() - line.idle_since < _IDLE_S and not _readable(line.sock):
                 return line
             line.close()
 
     def _keep(self, line: _Line) -> None:
-        line.idle_since, line.used = time.monotonic(), True
+        line.idle_since, line.used = _boot_s(), True
         with self._lock:
             if not self._closed and len(self._idle) < self.options.max_in_flight:
                 self._idle.append(line)
@@ -269,6 +269,11 @@ def _readable(sock: socket.socket) -> bool:
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _boot_s() -> float:
+    """Seconds on a clock that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _words(error: Exception) -> str:
