@@ -161,10 +161,11 @@ class Fallback:
         model: Model | None = None
         failure = ""
         try:
-            log.info("the fallback is loaded", preset=self.preset)
             model = self.load()
+            log.info("the fallback is loaded", preset=self.preset)
         except SttdError as error:
             failure = f"the fallback {self.preset!r} does not load: {error.message}"
+            log.error("the fallback does not load", preset=self.preset, reason=error.message)
         except Exception as error:  # as at the boundary between a backend and the pool
             log.error("the fallback does not load", preset=self.preset, exc_info=error)
             failure = f"the fallback {self.preset!r} does not load"
@@ -174,5 +175,4 @@ class Fallback:
             self._model = model
             if model is None:
                 self._failed_at, self._failure = time.monotonic(), failure
-                log.error("the fallback does not load", preset=self.preset, reason=failure)
             self._changed.notify_all()

@@ -11,7 +11,9 @@ import attrs
 
 from sttd.fields import flag, integer, number, string
 
-MAX_IN_FLIGHT: Final = 32  # threads of the dispatcher (`PolicyOptions.max_calls`)
+MAX_IN_FLIGHT: Final = (
+    24  # chosen: of the 32 threads of the dispatcher (`PolicyOptions.max_calls`); the rest is for others
+)
 ANSWERS: Final = ("verbose_json", "json")
 _TOKEN_BYTES: Final = 8192  # chosen: what servers take of a header
 
