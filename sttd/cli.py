@@ -193,7 +193,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
 
     plan = make_plan(Sources(config_file=arguments.config, environ=dict(os.environ), flags=_flags(arguments)))
     where = place(plan.loaded, environ=os.environ)
-    for warning in (*plan.loaded.warnings, *where.warnings):
+    for warning in (*plan.loaded.warnings, *plan.warnings, *where.warnings):
         print(f"sttd: {warning}", file=sys.stderr)
     for key, (value, origin) in plan.loaded.values().items():
         print(f"{key} = {value!r}  ({origin})")

@@ -368,7 +368,7 @@ async def serve(sources: Sources, *, notifier: Notifier, inherited: list[Inherit
         privacy.keep_memory()
     log.info("starting", version=sttd.__version__, config=plan.loaded.path or "defaults")
     where = place(plan.loaded, environ=sources.environ, inherited=inherited)
-    for warning in (*plan.loaded.warnings, *where.warnings):
+    for warning in (*plan.loaded.warnings, *plan.warnings, *where.warnings):
         log.warning(warning)
     with rundir.owned(where.directory) as holding:
         listeners = await sockets.open_listeners(

@@ -37,6 +37,8 @@ class ModelDesk:
         for name in dict.fromkeys((models.model, models.interim_model or models.model)):
             if not self.stock.has(name) and not self.stock.shelf.is_local(name):
                 return self.stock.shelf.absent(name, network=self.store.network).message
+            if (reason := self.stock.shelf.away(name)) is not None:
+                return reason
         return None
 
     def repositories(self) -> dict[str, str | None]:

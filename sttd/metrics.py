@@ -167,6 +167,8 @@ class Metrics:
         yield _queue_waits(status)
         yield from _models(status)
         yield from _quotas(status)
+        if status.models.remotes:
+            yield from _remotes(status)
 
     def _held(self) -> Metric:
         family = GaugeMetricFamily("sttd_held_bytes", "What clients sent and nobody has taken yet.", labels=["what"])
@@ -206,6 +208,20 @@ def _models(status: Status) -> Iterable[Metric]:
         ram.add_metric([entry.cache_key], entry.ram_bytes)
         vram.add_metric([entry.cache_key], entry.vram_bytes)
     return leases, ram, vram
+
+
+def _remotes(status: Status) -> Iterable[Metric]:
+    reachable = GaugeMetricFamily(
+        "sttd_remote_reachable", "Whether the server of a preset counts as there, once it was asked.", labels=["preset"]
+    )
+    fallback = GaugeMetricFamily(
+        "sttd_remote_fallback_loaded", "Whether the preset that stands in for it is in memory.", labels=["preset"]
+    )
+    for state in status.models.remotes:
+        if state.reachable is not None:
+            reachable.add_metric([state.preset], state.reachable)
+        fallback.add_metric([state.preset], state.fallback_loaded)
+    return reachable, fallback
 
 
 def _quotas(status: Status) -> Iterable[Metric]:

@@ -23,6 +23,7 @@ from sttd.engine.fake import FakeBackend
 from sttd.engine.preset_config import configured_presets
 from sttd.engine.process.backend import IsolatedBackend
 from sttd.engine.process.crew import Crew
+from sttd.engine.remote import backend as remote
 from sttd.engine.store.ledger import Ledger
 from sttd.engine.store.models import ModelStore, default_own_dir
 from sttd.engine.whisper.backend import WhisperBackend
@@ -56,6 +57,7 @@ class Plan:
     crew: Crew
     presets: Mapping[str, Preset]
     tls: ssl.SSLContext | None  # of the TCP plane
+    warnings: tuple[str, ...] = ()  # of presets that hold and are worth a word
 
     @property
     def config(self) -> Config:
@@ -81,11 +83,20 @@ def make_plan(sources: Sources) -> Plan:
         backends = {
             inner.name: IsolatedBackend(inner=inner, crew=crew, isolation=config.engine.isolation) for inner in isolated
         }
+    backends[remote.NAME] = remote.RemoteBackend(local=dict(backends))
     try:
         presets, tls = _presets(config, backends), read_tls(config)
     except ConfigError as error:
         raise loaded.located(error) from None
-    return Plan(loaded=loaded, store=store, backends=backends, crew=crew, presets=presets, tls=tls)
+    return Plan(
+        loaded=loaded,
+        store=store,
+        backends=backends,
+        crew=crew,
+        presets=presets,
+        tls=tls,
+        warnings=remote.warnings(presets),
+    )
 
 
 def _presets(config: Config, backends: Mapping[str, Backend]) -> dict[str, Preset]:
@@ -103,7 +114,7 @@ def _presets(config: Config, backends: Mapping[str, Backend]) -> dict[str, Prese
             known = ", ".join(sorted(presets))
             raise ConfigError(f"unknown preset {name!r}{suggestion(name, list(presets)) or '.'} There are: {known}.")
         presets[name] = backends[presets[name].backend].resolve(presets[name])
-    return presets
+    return remote.with_fallbacks(presets, backends)
 
 
 def pool_limits(config: Config) -> PoolLimits:
@@ -209,7 +220,9 @@ def _check_token(config: Config, tcp: str, *, inherited: Sequence[InheritedSocke
 
 def _warn_of_open_secrets(config: Config) -> tuple[str, ...]:
     """A secret that every user of the machine can read keeps nobody out."""
-    files = [os.path.expanduser(name) for name in (config.server.token_file, config.server.tls_key) if name]
+    named = [config.server.token_file, config.server.tls_key]
+    named += [str(table.get("token_file") or "") for table in config.presets.values()]
+    files = [os.path.expanduser(name) for name in named if name]
     return tuple(f"{file} can be read by everybody: chmod o-r {file}" for file in files if _is_open(file))
 
 

@@ -50,6 +50,7 @@ STATUS = Status(
         load_failures=0,
         idle_ttl_seconds=300.0,
         process_rss_bytes=1,
+        remotes=(),
     ),
     sessions=SessionsStatus(active=2, peak=3, limit=64, total=9),
     scheduler=SchedulerStatus(

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 import attrs
 
 from sttd.core.types import DecodeItem, Hypothesis
+from sttd.engine.remote.state import RemoteState
 from sttd.engine.store.ledger import Source
 from sttd.errors import ConfigError, DecodeError, ModelError
 from sttd.fields import FieldError, integer, number, parse, rules_of, same, string
@@ -32,8 +33,13 @@ class Preset:
     """
 
     name: str
-    backend: str = string("`whisper` or `fake`, which hears numbered words, for tests", required=True)
-    model: str = string("folder, name of a built-in model, or repository on the Hugging Face hub", default="")
+    backend: str = string(
+        "`whisper`; `remote`: a server decodes; or `fake`, which hears numbered words, for tests", required=True
+    )
+    model: str = string(
+        "folder, name of a built-in model, or repository on the Hugging Face hub; `remote`: what the server calls it",
+        default="",
+    )
     revision: str | None = string("branch, tag or commit of the repository")
     device: str = string("as `models.device`", default="auto")
     compute_type: str = string("as `models.compute_type`", choices=COMPUTE_TYPES, default="auto")
@@ -56,6 +62,7 @@ class Preset:
     smaller: str | None = string("the preset to fall back to out of memory, with `models.allow_smaller`")
     summary: str = string("what it is good for, in a line", one_line=True, default="")
     options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+    fallback: Preset | None = None  # decodes while the server of a remote one is away (`engine/remote`)
 
     @property
     def live_text(self) -> LiveText:
@@ -83,6 +90,7 @@ class Place:
     interim_s: float | None = None
     window_s: float | None = None
     realtime: bool | None = None  # this machine can run it live; None: not measured
+    remote: RemoteState | None = None  # None: it decodes here
 
 
 @attrs.frozen(kw_only=True)
@@ -376,6 +384,7 @@ __all__ = [
     "Planner",
     "Preset",
     "Recipe",
+    "RemoteState",
     "NOBODY",
     "Result",
     "SomeWaiters",

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from sttd.core.pooling import EntryView
-from sttd.engine.contract import Model, ModelKey, Place, Preset
+from sttd.engine.contract import Model, ModelKey, Place, Preset, RemoteState
 from sttd.errors import SttdError
 
 
@@ -67,6 +67,7 @@ class ModelsStatus:
     load_failures: int
     idle_ttl_seconds: float
     process_rss_bytes: int
+    remotes: tuple[RemoteState, ...]  # the servers of remote presets
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -199,6 +200,7 @@ class PresetRow:
     interim_s: float | None
     window_s: float | None
     summary: str
+    remote: RemoteState | None = None
     default_for: tuple[str, ...] = ()  # what the configuration uses it for; the service knows
 
 
@@ -223,4 +225,5 @@ def preset_row(
         interim_s=place.interim_s,
         window_s=place.window_s,
         summary=preset.summary,
+        remote=place.remote,
     )

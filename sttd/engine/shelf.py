@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from sttd.engine.contract import Backend, Place, Preset
+from sttd.engine.contract import Backend, Place, Preset, RemoteState
 from sttd.engine.leases import Loaded, PresetRow, preset_row
 from sttd.engine.presets import not_found, not_local
 from sttd.engine.store import catalogue
@@ -76,6 +76,23 @@ class Shelf:
         many = name.removesuffix(".en")
         wanted = next((other for other in (many, "base", "large-v3") if other in places), None)
         return f"get one with `sttctl pull {wanted}`" if wanted is not None else None
+
+    def remotes(self) -> tuple[RemoteState, ...]:
+        """What is known of the servers of remote presets. Looks at no disk and asks nobody."""
+        presets = (name for name, preset in self.presets.items() if preset.backend == "remote")
+        return tuple(state for name in presets if (state := self._place(name).remote) is not None)
+
+    def away(self, name: str) -> str | None:
+        """Why nobody would decode for a preset now: its server is away, and it has no fallback that is on disk.
+
+        None: somebody would. Raises ModelError `model_not_found`.
+        """
+        state = self._place(name).remote if self.preset(name).backend == "remote" else None
+        if state is None or state.reachable is not False:
+            return None
+        if state.fallback is not None and self.is_local(state.fallback):
+            return None
+        return f"the server of preset {name!r} is away: {state.reason}"
 
     def _place(self, name: str) -> Place:
         found = self.preset(name)

@@ -75,6 +75,7 @@ class Stock:
             load_failures=self.policy.load_failures,
             idle_ttl_seconds=self.policy.limits.idle_ttl_s,
             process_rss_bytes=memory.process_rss_bytes(self.processes()),
+            remotes=self.shelf.remotes(),
         )
 
     @property

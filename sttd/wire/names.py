@@ -17,141 +17,14 @@ from typing import Final
 
 from sttd.errors import ModelError, ProtocolError
 from sttd.fields import clip
-from sttd.options import LANGUAGES, SPACELESS_LANGUAGES
+from sttd.language_names import language_code
+from sttd.options import SPACELESS_LANGUAGES
 
 CONFIGURED: Final = "whisper-1"  # the name for the configured pair that every client of OpenAI's knows
 _DEFAULTS: Final = frozenset({"", "default", CONFIGURED})
 _DEFAULT_PREFIXES: Final = ("gpt-",)
 _USUAL: Final = ("whisper-", "openai/whisper-")
 _DETECT: Final = frozenset({"", "auto", "multi"})
-
-# The English names by which Whisper's own tools know the languages.
-_NAMES: Final[Mapping[str, str]] = {
-    "af": "afrikaans",
-    "am": "amharic",
-    "ar": "arabic",
-    "as": "assamese",
-    "az": "azerbaijani",
-    "ba": "bashkir",
-    "be": "belarusian",
-    "bg": "bulgarian",
-    "bn": "bengali",
-    "bo": "tibetan",
-    "br": "breton",
-    "bs": "bosnian",
-    "ca": "catalan",
-    "cs": "czech",
-    "cy": "welsh",
-    "da": "danish",
-    "de": "german",
-    "el": "greek",
-    "en": "english",
-    "es": "spanish",
-    "et": "estonian",
-    "eu": "basque",
-    "fa": "persian",
-    "fi": "finnish",
-    "fo": "faroese",
-    "fr": "french",
-    "gl": "galician",
-    "gu": "gujarati",
-    "ha": "hausa",
-    "haw": "hawaiian",
-    "he": "hebrew",
-    "hi": "hindi",
-    "hr": "croatian",
-    "ht": "haitian creole",
-    "hu": "hungarian",
-    "hy": "armenian",
-    "id": "indonesian",
-    "is": "icelandic",
-    "it": "italian",
-    "ja": "japanese",
-    "jw": "javanese",
-    "ka": "georgian",
-    "kk": "kazakh",
-    "km": "khmer",
-    "kn": "kannada",
-    "ko": "korean",
-    "la": "latin",
-    "lb": "luxembourgish",
-    "ln": "lingala",
-    "lo": "lao",
-    "lt": "lithuanian",
-    "lv": "latvian",
-    "mg": "malagasy",
-    "mi": "maori",
-    "mk": "macedonian",
-    "ml": "malayalam",
-    "mn": "mongolian",
-    "mr": "marathi",
-    "ms": "malay",
-    "mt": "maltese",
-    "my": "myanmar",
-    "ne": "nepali",
-    "nl": "dutch",
-    "nn": "nynorsk",
-    "no": "norwegian",
-    "oc": "occitan",
-    "pa": "punjabi",
-    "pl": "polish",
-    "ps": "pashto",
-    "pt": "portuguese",
-    "ro": "romanian",
-    "ru": "russian",
-    "sa": "sanskrit",
-    "sd": "sindhi",
-    "si": "sinhala",
-    "sk": "slovak",
-    "sl": "slovenian",
-    "sn": "shona",
-    "so": "somali",
-    "sq": "albanian",
-    "sr": "serbian",
-    "su": "sundanese",
-    "sv": "swedish",
-    "sw": "swahili",
-    "ta": "tamil",
-    "te": "telugu",
-    "tg": "tajik",
-    "th": "thai",
-    "tk": "turkmen",
-    "tl": "tagalog",
-    "tr": "turkish",
-    "tt": "tatar",
-    "uk": "ukrainian",
-    "ur": "urdu",
-    "uz": "uzbek",
-    "vi": "vietnamese",
-    "yi": "yiddish",
-    "yo": "yoruba",
-    "yue": "cantonese",
-    "zh": "chinese",
-}
-_ALIASES: Final[Mapping[str, str]] = {
-    "burmese": "my",
-    "castilian": "es",
-    "flemish": "nl",
-    "haitian": "ht",
-    "letzeburgesch": "lb",
-    "mandarin": "zh",
-    "moldavian": "ro",
-    "moldovan": "ro",
-    "panjabi": "pa",
-    "pushto": "ps",
-    "sinhalese": "si",
-    "valencian": "ca",
-    "jv": "jw",  # ISO's own code; `jw` is Whisper's
-    "nb": "no",
-    "fil": "tl",
-    "iw": "he",
-    "in": "id",
-}
-_CODES: Final[Mapping[str, str]] = {
-    **{code: code for code in LANGUAGES},
-    **{name: code for code, name in _NAMES.items()},
-    **_ALIASES,
-}
 
 
 def find_preset(asked: str | None, presets: Mapping[str, str | None], *, prefixes: Sequence[str] = ()) -> str | None:
@@ -186,18 +59,12 @@ def find_language(asked: str | None) -> str | None:
     Raises:
         ProtocolError: `bad_option`: nobody knows it.
     """
-    name = (asked or "").strip().casefold()
-    if name in _DETECT:
+    if (asked or "").strip().casefold() in _DETECT:
         return None
-    code = _CODES.get(name) or _CODES.get(name.replace("_", "-").partition("-")[0])
+    code = language_code(asked or "")
     if code is None:
         raise ProtocolError(f"there is no language {clip(asked or '')!r}", code="bad_option")
     return code
-
-
-def language_name(code: str) -> str:
-    """The English name of a language, in lower case; an unknown code as it is."""
-    return _NAMES.get(code, code)
 
 
 def join(texts: Iterable[str], *, language: str | None) -> str:

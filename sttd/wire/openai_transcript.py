@@ -20,10 +20,11 @@ from typing import Any, Final
 
 import attrs
 
+from sttd.language_names import language_name
 from sttd.wire import cues
 from sttd.wire.heard import Spoken, Utterance
 from sttd.wire.http import Response, json_response
-from sttd.wire.names import CONFIGURED, find_language, language_name, separator
+from sttd.wire.names import CONFIGURED, find_language, separator
 from sttd.wire.openai_request import TranscriptionRequest
 
 STREAM_TYPE: Final = "text/event-stream; charset=utf-8"

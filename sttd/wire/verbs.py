@@ -164,7 +164,8 @@ VERBS: Mapping[str, Verb] = {
             result={
                 "server": "version, pid, uptime_s, state (starting, ready, draining), listeners, config_path",
                 "models": "loaded, max_loaded, entries, hits, misses, load_failures, idle_ttl_seconds, "
-                "process_rss_bytes; entries are least recently used first",
+                "process_rss_bytes; entries are least recently used first; remotes (the servers of remote presets: "
+                "preset, url, reachable (null: nobody has asked it yet), since_s, reason, fallback, fallback_loaded)",
                 "sessions": "active, peak, limit, total",
                 "scheduler": "queued (final, speculative, interim, file), in_flight, workers, batches, "
                 "batch_size_mean, queue_wait_ms, coalesced, rejected (sessions and jobs), realtime_factor",
@@ -183,9 +184,9 @@ VERBS: Mapping[str, Verb] = {
                 "presets": "rows of preset, backend, model, repository (of a published model), english (it knows no "
                 "other language), device, compute_type, loaded, local (on disk), "
                 "default_for (of final, interim), verified (its files match known hashes), source (hub, index, "
-                "directory, embedded), size_bytes (on disk, or to be downloaded), realtime (this machine can run it "
-                "live; null: not measured), interim_s and window_s (seconds for an interim and for a final of 30 s), "
-                "summary",
+                "directory, embedded, remote), size_bytes (on disk, or to be downloaded), realtime (this machine can "
+                "run it live; null: not measured), interim_s and window_s (seconds for an interim and for a final of "
+                "30 s), summary, remote (its server, as in `status`; null: it decodes here)",
                 "auto": "the model that `auto` means now; null: none is on disk",
                 "recommended": "the model that suits this machine",
                 "network": "the daemon itself may download; else the unit sttd-pull@NAME does",

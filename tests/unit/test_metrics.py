@@ -1,7 +1,9 @@
 """The metrics page says what `status` says, and what was observed."""
 
+import attrs
 from prometheus_client.parser import text_string_to_metric_families
 
+from sttd.engine.remote.state import RemoteState
 from sttd.metrics import Metrics
 from tests.answers import STATUS
 
@@ -33,6 +35,25 @@ def test_what_is_bounded_by_user_is_told_with_its_bounds():
     assert found["sttd_quota_per_user", (("quota", "sessions"),)] == 64
     assert found["sttd_quota_limit", (("quota", "sessions"),)] == 256
     assert ("sttd_quota_limit", (("quota", "bytes_per_s"),)) not in found
+
+
+def test_servers_are_there_or_not_once_they_were_asked():
+    assert not any(name.startswith("sttd_remote") for name, _ in samples(Metrics()))
+    row = RemoteState(
+        preset="cluster",
+        url="https://gpu/v1",
+        reachable=False,
+        since_s=1.0,
+        reason="no connection",
+        fallback="base",
+        fallback_loaded=True,
+    )
+    unasked = attrs.evolve(row, preset="other", reachable=None, fallback_loaded=False)
+    models = attrs.evolve(STATUS.models, remotes=(row, unasked))
+    found = samples(Metrics(), attrs.evolve(STATUS, models=models))
+    assert found["sttd_remote_reachable", (("preset", "cluster"),)] == 0
+    assert found["sttd_remote_fallback_loaded", (("preset", "cluster"),)] == 1
+    assert ("sttd_remote_reachable", (("preset", "other"),)) not in found
 
 
 def test_what_status_does_not_know_is_absent_rather_than_zero():

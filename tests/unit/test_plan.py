@@ -10,6 +10,7 @@ import pytest
 
 from sttd.engine.fake import FakeBackend, FakeModel
 from sttd.engine.process.backend import IsolatedBackend
+from sttd.engine.remote.backend import RemoteBackend
 from sttd.engine.whisper.backend import WhisperBackend, supported_compute_types
 from sttd.errors import ConfigError
 from sttd.host.rundir import SYSTEM_DIR
@@ -57,7 +58,7 @@ def test_the_configuration_says_where_models_decode(tmp_path, isolation, kinds):
     file = tmp_path / "sttd.toml"
     file.write_bytes(GOOD + f'[engine]\nisolation = "{isolation}"\nspare_ttl_s = 7\n'.encode())
     made = plan(file)
-    assert {name: type(backend) for name, backend in made.backends.items()} == kinds
+    assert {name: type(backend) for name, backend in made.backends.items()} == {**kinds, "remote": RemoteBackend}
     assert made.crew.spare_ttl_s == 7
 
 
@@ -248,3 +249,35 @@ def test_tcp_beyond_loopback_without_tls_is_warned_of():
 def test_a_certificate_without_its_key_is_an_error_of_the_configuration(half):
     with pytest.raises(ConfigError, match="belong together"):
         placed("127.0.0.1:1", **{f"server.{half}": str(CERTIFICATES / "one.pem")})
+
+
+def test_a_preset_that_a_server_decodes_has_its_fallback_and_an_address_in_the_clear_is_warned_of(tmp_path):
+    file = tmp_path / "sttd.toml"
+    table = b"[presets.cluster]\nbackend = 'remote'\nurl = 'http://gpu.example:8000/v1'\nmax_in_flight = 5\n"
+    file.write_bytes(GOOD + table + b"fallback = 'base'\n")
+    made = plan(file)
+    preset = made.presets["cluster"]
+    assert (preset.device, preset.num_workers, preset.model) == ("remote", 5, "cluster")
+    assert preset.fallback.name == "base"
+    assert preset.fallback.device != "auto"
+    assert [("cluster" in warning, "https" in warning) for warning in made.warnings] == [(True, True)]
+    file.write_bytes(GOOD + table + b"fallback = 'bass'\n")
+    with pytest.raises(ConfigError, match="'bass'"):
+        plan(file)
+    file.write_bytes(GOOD + table.replace(b"http://", b"http://me:sesame@"))
+    with pytest.raises(ConfigError, match=str(file)) as caught:
+        plan(file)
+    assert "sesame" not in caught.value.message
+
+
+def test_the_token_of_a_server_that_everybody_can_read_is_warned_of(tmp_path):
+    token, file = tmp_path / "token", tmp_path / "sttd.toml"
+    token.write_text("sesame")
+    file.write_bytes(
+        GOOD + f"[presets.cluster]\nbackend = 'remote'\nurl = 'https://gpu/v1'\ntoken_file = '{token}'\n".encode()
+    )
+    for mode, warned in ((0o644, True), (0o600, False)):
+        token.chmod(mode)
+        made = plan(file)
+        found = place(made.loaded, environ={"XDG_RUNTIME_DIR": "/nowhere"}).warnings
+        assert any(str(token) in warning for warning in found) == warned

@@ -19,7 +19,7 @@ from sttd_client.addresses import ConnectionLostError, NoDaemonError
 from sttd_client.control import Control, open_control
 from sttd_client.ctl import machine
 from sttd_client.ctl.outcome import words_of
-from sttd_client.ctl.status import TIMEOUT_S
+from sttd_client.ctl.status import TIMEOUT_S, server_words
 from sttd_client.ctl.terminal import duration, print_json, size, styled
 from sttd_client.dictation.backends import BACKENDS, lacks_of
 from sttd_client.dictation.phrases import default_file, read_user, tables
@@ -139,7 +139,9 @@ def model_findings(report: Mapping[str, Any], presets: list[dict[str, Any]]) -> 
         if not roles:
             continue
         role = " and ".join(f"{role}s" for role in roles)
-        if preset.get("local"):
+        if remote := preset.get("remote"):
+            yield _server_finding(f"{name} ({role})", remote, presets)
+        elif preset.get("local"):
             state = "loaded" if preset.get("loaded") else "on disk, loaded when it is needed"
             yield Finding(verdict="good", about="model", text=f"{name} ({role}) is {state}")
         else:
@@ -157,6 +159,24 @@ def model_findings(report: Mapping[str, Any], presets: list[dict[str, Any]]) -> 
             text=f"{failures} loads failed since the daemon started",
             advice="the journal says why: `journalctl --user -u sttd`; too little memory is the usual reason",
         )
+
+
+def _server_finding(what: str, remote: Mapping[str, Any], presets: list[dict[str, Any]]) -> Finding:
+    """A preset that a server decodes."""
+    option, fallback = f"`presets.{remote.get('preset')}.fallback`", remote.get("fallback")
+    verdict: Verdict = "good"
+    advice = []
+    if remote.get("reachable") is False:
+        verdict = "note"
+        advice.append("look after the server")
+    if not fallback:
+        verdict = "bad" if advice else "note"
+        advice.append(f"name a preset of this machine as {option}: until then finals wait while the server is away")
+    elif any(preset.get("preset") == fallback and not preset.get("local") for preset in presets):
+        verdict = "bad"
+        advice.append(f"download its fallback, which is not on disk: `sttctl pull {fallback}`")
+    text = f"{what}: {server_words(remote)}"
+    return Finding(verdict=verdict, about="model", text=text, advice="; ".join(advice))
 
 
 def choice_findings(models: Mapping[str, Any]) -> Iterator[Finding]:

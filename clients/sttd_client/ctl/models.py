@@ -10,7 +10,7 @@ from typing import Any
 from sttd.errors import ProtocolError
 from sttd_client.control import open_control
 from sttd_client.ctl.progress import bytes_progress
-from sttd_client.ctl.status import TIMEOUT_S
+from sttd_client.ctl.status import TIMEOUT_S, server_words
 from sttd_client.ctl.terminal import print_json, size, styled, table
 
 
@@ -29,6 +29,10 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     away = [preset for preset in result["presets"] if not preset.get("local")]
     header = ("PRESET", "MODEL", "DEVICE", "TYPE", "SIZE", "SOURCE", "VERIFIED", "LIVE HERE", "LOADED", "DEFAULT FOR")
     yield from table(header, [_row(preset) for preset in here])
+    for preset in here:
+        if remote := preset.get("remote"):
+            yield ""
+            yield f"{preset['preset']}: {server_words(remote)}"
     if away:
         yield ""
         yield f"Not on disk; `{_get(result, 'NAME')}` gets one:"
@@ -71,6 +75,8 @@ def _row(preset: dict[str, Any]) -> tuple[str, ...]:
 
 def live(preset: dict[str, Any]) -> str:
     """Whether this machine keeps up with a speaker, with what was measured."""
+    if preset.get("remote"):
+        return "-"
     if preset.get("realtime") is None:
         return "not measured"
     interim_s = preset.get("interim_s")

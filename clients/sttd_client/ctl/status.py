@@ -126,6 +126,24 @@ def _models(report: Report) -> Iterator[str]:
         "EXPIRES",
     )
     yield from table(header, [_entry(entry) for entry in models.get("entries", [])])
+    for remote in models.get("remotes", []):
+        yield f"{remote.get('preset')}: {server_words(remote)}"
+
+
+def server_words(remote: Mapping[str, Any]) -> str:
+    """What is known of the server of a remote preset, and who decodes while it is away."""
+    since = duration(remote.get("since_s"))
+    match remote.get("reachable"):
+        case None:
+            state = "was not asked yet"
+        case True:
+            state = f"is there, for {since}"
+        case _:
+            state = f"is away, for {since}: {remote.get('reason')}"
+    words = f"{remote.get('url')} {state}"
+    if fallback := remote.get("fallback"):
+        words += f"; its fallback is {fallback}" + (", in memory" if remote.get("fallback_loaded") else "")
+    return words
 
 
 def _entry(entry: Report) -> tuple[str, ...]:

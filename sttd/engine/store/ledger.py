@@ -25,7 +25,7 @@ from sttd.host import logs
 
 log = logs.get(__name__)
 
-Source = Literal["hub", "index", "directory", "embedded"]
+Source = Literal["hub", "index", "directory", "embedded", "remote"]
 
 _MAX_BYTES: Final = 4 * 1024 * 1024  # a file beyond that is none of ours
 _MAX_ENTRIES: Final = 500  # of each kind; the oldest go (chosen: nobody has as many models)

@@ -3,8 +3,9 @@
 import pytest
 
 from sttd.errors import ModelError, ProtocolError
+from sttd.language_names import language_name
 from sttd.options import LANGUAGES
-from sttd.wire.names import find_language, find_preset, join, language_name
+from sttd.wire.names import find_language, find_preset, join
 
 PRESETS = {"auto": "auto", "base": "Systran/faster-whisper-base", "tiny.en": "Systran/faster-whisper-tiny.en"}
 

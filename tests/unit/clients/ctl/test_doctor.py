@@ -98,6 +98,27 @@ def test_a_model_that_is_too_slow_is_bad_and_a_better_one_is_named(presets):
     assert list(choice_findings({"presets": [unmeasured]})) == []
 
 
+def test_a_server_that_is_away_is_as_bad_as_there_is_nobody_in_its_place(presets):
+    def found(**state):
+        remote = {"preset": "cluster", "url": "https://gpu/v1", "since_s": 42.0, "reason": "no connection", **state}
+        rows = [{"preset": "cluster", "local": True, "default_for": ["final"], "remote": remote}, *presets[1:]]
+        return next(iter(model_findings({}, rows)))
+
+    there = found(reachable=True, fallback="here")
+    assert (there.verdict, there.advice) == ("good", "")
+    away = found(reachable=False, fallback="here")
+    assert (away.verdict, away.advice) == ("note", "look after the server")
+    assert "https://gpu/v1 is away, for 42 s: no connection; its fallback is here" in away.text
+    assert found(reachable=None, fallback=None).verdict == "note"
+    alone = found(reachable=False, fallback=None)
+    assert alone.verdict == "bad"
+    assert "`presets.cluster.fallback`" in alone.advice
+    rows = [{"preset": "far", "local": False}]
+    remote = {"preset": "cluster", "url": "https://gpu/v1", "reachable": True, "fallback": "far"}
+    absent = next(iter(model_findings({}, [{"preset": "cluster", "default_for": ["final"], "remote": remote}, *rows])))
+    assert (absent.verdict, "sttctl pull far" in absent.advice) == ("bad", True)
+
+
 @pytest.mark.parametrize(
     ("device", "gpu", "libraries", "expected"),
     [

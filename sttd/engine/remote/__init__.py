@@ -1,0 +1,1 @@
+"""Presets that a server of OpenAI's transcription API decodes."""
