@@ -31,7 +31,7 @@ from tests.running import (
 DATA = Path(__file__).parents[1] / "data"
 SPEECH = read_pcm(DATA / "light.flac")[: 2 * 32_000]
 TOKEN = "correct-horse-battery"
-WORD_S = 0.3  # of `fake` at the server; that of the fallback hears a word in every second
+WORD_MS, LOCAL_WORD_MS = 100, 400  # of `fake`, at the server and as the fallback: so it is heard who decoded
 SESSIONS = 3
 
 
@@ -53,6 +53,7 @@ def serve(place, port, name):
     return RunningDaemon.start(
         place / name, "--tcp", f"127.0.0.1:{port}", "--model", "fake", "--set", f"server.token_file={place}/token",
         "--set", f"server.tls_cert={tls}/one.pem", "--set", f"server.tls_key={tls}/one.key",
+        "--set", f"presets.fake.word_ms={WORD_MS}",
     )  # fmt: skip
 
 
@@ -75,7 +76,7 @@ max_in_flight = 4
 
 [presets.here]
 backend = "fake"
-word_ms = 1000
+word_ms = {LOCAL_WORD_MS}
 """
 
 
@@ -128,7 +129,7 @@ class Speaker:
 def who(final):
     """Who decoded it, by how many words were heard."""
     words, duration_s = len(final["text"].split()), final["end_s"] - final["start_s"]
-    return "server" if words > duration_s / WORD_S / 2 else "fallback" if words else "nobody"
+    return "nobody" if not words else "server" if words > 2 * 1000 * duration_s / LOCAL_WORD_MS else "fallback"
 
 
 def remote(daemon):
