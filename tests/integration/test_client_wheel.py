@@ -151,8 +151,8 @@ def test_sessions_and_calls_work_without_anything_of_the_daemon(python, daemon):
 def test_sttctl_works_and_says_what_a_command_lacks(python, daemon):
     sttctl = python.with_name("sttctl")
     assert run(sttctl, "--version").split()[-1] == sttd.__version__
-    assert "fake" in run(sttctl, "--socket", daemon.control, "status")
     assert run(sttctl, "--socket", daemon.control, "transcribe", SHORT).startswith("w1 w2 w3")
+    assert "fake" in run(sttctl, "--socket", daemon.control, "status")
     command = [sttctl, "--socket", daemon.control, "listen", "--file", SHORT]
     lacking = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S)
     assert (lacking.returncode, lacking.stderr) == (1, "sttctl: this needs rich: pip install 'sttd-client[sttctl]'\n")

@@ -55,6 +55,23 @@ async def test_sleep_waits_for_the_daemon_and_the_lock_is_taken_again(bus):
         await logind.announce(False)
         await until(lambda: logind.held() == 1)
         assert daemon.calls == ["sleep", "parked", "resume"]
+        await let_go_again(logind)
+        nursery.cancel_scope.cancel()
+    await logind.leave()
+
+
+async def let_go_again(logind):
+    """A lock that was given may still be on its way; who announces a sleep is heard behind it."""
+    await logind.announce(True)
+    await until(lambda: logind.held() == 0)
+
+
+async def test_cancelled_it_lets_go_of_the_lock(bus):
+    daemon = Daemon()
+    async with trio.open_nursery() as nursery:
+        logind = await Logind.arrive(bus[0], nursery)
+        await nursery.start(daemon.watch, bus[0])
+        assert logind.held() == 1
         nursery.cancel_scope.cancel()
     assert logind.held() == 0
     await logind.leave()
@@ -71,6 +88,7 @@ async def test_a_resume_during_on_sleep_is_handled_after_it(bus):
         daemon.ready.set()
         await until(lambda: len(logind.locks) == 2 and logind.held() == 1)
         assert daemon.calls == ["sleep", "parked", "resume"]
+        await let_go_again(logind)
         nursery.cancel_scope.cancel()
     await logind.leave()
 
