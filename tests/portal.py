@@ -28,6 +28,12 @@ class PretendedPortal:
         return "".join({x11.RETURN: "\n", x11.BACKSPACE: "\b"}.get(key) or chr(key & 0xFFFFFF) for key in pressed)
 
     async def serve(self):
+        try:
+            await self._serve()
+        except* trio.ClosedResourceError:
+            pass
+
+    async def _serve(self):
         async with trio.open_nursery() as nursery:
             async for message in self.connection:
                 if message.header.message_type is not MessageType.method_call:
@@ -79,6 +85,10 @@ class PretendedPortal:
         about = DBusAddress(seat.PORTAL_PATH, interface=SHORTCUTS)
         member, body = "Activated" if down else "Deactivated", (self.sessions[-1], name, 0, {})
         await self.connection.send(new_signal(about, member, "osta{sv}", body))
+
+    async def leave(self):
+        """As one does that is restarted: another may take its name."""
+        await self.connection.send(message_bus.ReleaseName(seat.PORTAL))
 
     async def end_session(self):
         await self.connection.send(

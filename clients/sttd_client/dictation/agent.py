@@ -31,15 +31,16 @@ from sttd_client.dictation.backends import HandError
 from sttd_client.dictation.course import Course, Deafen, Discard, Do, Drop, Flush, Listen, Show, State
 from sttd_client.dictation.desktop import Desktop
 from sttd_client.dictation.ear import Ear
-from sttd_client.dictation.hand import Hand, hand_of
+from sttd_client.dictation.hand import Hand, hand_of, write_while
 from sttd_client.dictation.leave import allowed
+from sttd_client.dictation.link import Link
 from sttd_client.dictation.page import Page
 from sttd_client.dictation.phrases import Table, default_file, likely_language, read_user, tables
 from sttd_client.dictation.requests import Lines, is_mine, read_request, refusal, tell
 from sttd_client.dictation.shortcuts import Shortcuts
 from sttd_client.dictation.typist import Erase, Typist, Write
 from sttd_client.dictation.wish import Wish, wish_of
-from sttd_client.options import Endpointing, StartOptions
+from sttd_client.options import Endpointing
 from sttd_client.sound import NoMicrophoneError, recorder
 from sttd_client.trio_session import Session, open_session
 
@@ -47,17 +48,6 @@ IDLE_S = 900.0  # chosen: an agent at rest has no session, no microphone and som
 _RECONNECT_S = 10.0  # a daemon that is restarted
 _LINE_S = 5.0  # from the connection to its request
 CLIENTS = 16  # connections at a time: keys that repeat, and somebody who looks
-
-
-@attrs.define(eq=False, kw_only=True)
-class _Link:
-    """A session, or one that is being opened."""
-
-    options: StartOptions
-    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
-    ready: trio.Event = attrs.field(factory=trio.Event)  # it is open, or never will be
-    session: Session | None = None
-    hold: bool = False  # as it is configured: the client ends utterances
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -72,7 +62,7 @@ class Agent:
     _hands: dict[tuple[str | None, str], Hand] = attrs.field(factory=dict, init=False)
     _hand: Hand | None = attrs.field(default=None, init=False)
     _wish: Wish = attrs.field(factory=Wish, init=False)
-    _link: _Link | None = attrs.field(default=None, init=False)
+    _link: Link | None = attrs.field(default=None, init=False)
     _command: list[str] = attrs.field(factory=lambda: [""], init=False)  # that records
     _ear: Ear | None = attrs.field(default=None, init=False)
     _flushed: trio.Event = attrs.field(factory=trio.Event, init=False)  # the finalize of the ear before
@@ -81,6 +71,7 @@ class Agent:
     _queued: trio.Event = attrs.field(factory=trio.Event, init=False)
     _watchers: set[trio.MemorySendChannel[Show]] = attrs.field(factory=set, init=False)
     _clients: int = attrs.field(default=0, init=False)
+    _stops: int = attrs.field(default=0, init=False)  # keys that ended a dictation, also one that has not begun
     _told: State = attrs.field(default="idle", init=False)  # the state as it was shown: letters go before it
     _note: str = attrs.field(default="", init=False)  # why it stopped, until the next start
     _failed: int = attrs.field(default=EXIT_OK, init=False)  # the exit status of that, where it was an error
@@ -131,9 +122,15 @@ class Agent:
             request = read_request(line)
             if request["wait"]:
                 self._watchers.add(watch)
-            await tell(stream, await self._obey(request))
-            if request["wait"]:
-                await self._report(stream, lines, shows)
+            answer = await self._obey(request)
+            try:
+                await tell(stream, answer)
+                if request["wait"]:
+                    await self._report(stream, lines, shows)
+            except BaseException:
+                if request["wait"]:  # whoever waited went away without a word
+                    self._perform(self._course.stop(now_s=trio.current_time()))
+                raise
         except (SttdError, FieldError, OSError) as error:
             await tell(stream, {"error": self._refused(error)})
         finally:
@@ -172,10 +169,9 @@ class Agent:
             do = "stop" if self._course.state == "listening" else "start"
         if do == "start":
             await self._start(request, now_s=now_s)
-        elif do == "stop":
-            self._perform(self._course.stop(now_s=now_s))
-        elif do == "cancel":
-            self._perform(self._course.cancel(now_s=now_s))
+        elif do in ("stop", "cancel"):
+            self._stops += 1
+            self._perform((self._course.stop if do == "stop" else self._course.cancel)(now_s=now_s))
         elif do == "bind":
             await self._shortcuts.bind(self._nursery)
         elif do == "quit":
@@ -199,6 +195,7 @@ class Agent:
 
     async def _start(self, request: Mapping[str, Any], *, now_s: float) -> None:
         """Begin a dictation; returns when the microphone is open. Raises what is against it."""
+        stops = self._stops
         user = read_user(default_file(self.environ))
         wish, known = wish_of(request["wish"], user), tables(user)
         moved = any(self.environ.get(name) != value for name, value in request["display"].items())
@@ -216,6 +213,12 @@ class Agent:
         command = await trio.to_thread.run_sync(recorder, wish.device)
         if command is None:
             raise NoMicrophoneError("no program to record with; `sttctl doctor` says what to install")
+        if refusal := self._desktop.refusal:  # meanwhile
+            raise AccessError(refusal)
+        if self._stops != stops:
+            if request["wait"]:
+                raise AccessError("it was stopped before it had begun")
+            return  # a key that was touched only
         if self._course.state == "listening":
             if request["wait"]:  # a key that repeats is to be neither shown nor heard
                 self._queue.append(Show("listening"))
@@ -244,7 +247,7 @@ class Agent:
         if self._link is not None:
             self._link.scope.cancel()
             self._perform(self._course.lost("", now_s=trio.current_time()))
-        self._link = _Link(options=wish.session)
+        self._link = Link(options=wish.session)
         self._nursery.start_soon(self._hold, self._link)
 
     # ---------------------------------------------------------------- doing
@@ -272,7 +275,7 @@ class Agent:
     def _away(self, why: str) -> None:
         self._perform(self._course.cancel(now_s=trio.current_time(), note=why))
 
-    async def _hold(self, link: _Link) -> None:
+    async def _hold(self, link: Link) -> None:
         """Hold a session until the daemon or the course ends it."""
         note = "the daemon ended the session"
         try:
@@ -368,7 +371,8 @@ class Agent:
         while self._queue and isinstance(following := self._queue[0], Write):  # one run of a program for both
             self._queue.popleft()
             text += following.text
-        await self._hand.write(text)
+        queue = self._queue  # another one is there when the rest is discarded
+        await write_while(self._hand, text, lambda: self._queue is queue)
 
     def _show(self, show: Show) -> None:
         self._told, self._note = show.state, show.note or self._note

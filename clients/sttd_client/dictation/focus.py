@@ -138,17 +138,18 @@ class Focus:
 
     async def _children(self, bus: DBusConnection, place: Place) -> list[Place]:
         found = await self._ask(bus, place, "GetChildren")
-        return [(str(name), str(path)) for name, path in found[:_QUESTIONS]] if isinstance(found, list) else []
+        rows = found[:_QUESTIONS] if isinstance(found, list) else []
+        return [(row[0], row[1]) for row in rows if isinstance(row, tuple) and [*map(type, row)] == [str, str]]
 
     async def _has(self, bus: DBusConnection, place: Place, state: int) -> bool:
         words = await self._ask(bus, place, "GetState")
-        return isinstance(words, list) and bool(words) and bool(words[0] >> state & 1)
+        return isinstance(words, list) and bool(words) and isinstance(words[0], int) and bool(words[0] >> state & 1)
 
     async def _ask(self, bus: DBusConnection, place: Place, question: str) -> object:
         """What a part of a program answers; None: nothing, or an error."""
         name, path = place
-        about = DBusAddress(path, bus_name=name, interface="org.a11y.atspi.Accessible")
-        with suppress(BusError), trio.move_on_after(_ASK_S):
+        with suppress(BusError, ValueError, TypeError), trio.move_on_after(_ASK_S):
+            about = DBusAddress(path, bus_name=name, interface="org.a11y.atspi.Accessible")  # "" is none
             answer = await call(bus, new_method_call(about, question), on_signal=self._unheard.append)
             return answer[0] if answer else None
         return None

@@ -22,6 +22,7 @@ _RUN_S = 5.0  # for the start of a program on a busy machine; chosen
 _LETTER_S = 0.05  # on top for each letter: four times the pace of the slowest
 _PASTE_S = 0.25  # until the program that is pasted into has read the clipboard; chosen, as pasting has no answer
 _MAX_CLIPBOARD_BYTES = 8 << 20  # more than that is not put back
+_LETTERS = 16  # that are typed at least of what is discarded meanwhile; chosen
 
 
 class Hand(Protocol):
@@ -42,6 +43,9 @@ class Hand(Protocol):
 
     async def press(self, keys: str) -> None:
         """Press keys such as "ctrl+v" together. Raises HandError."""
+
+
+_OWN: Mapping[str, Callable[..., Hand]] = {"wayland": WaylandHand, "x11": X11Hand, "portal": PortalHand}
 
 
 @attrs.frozen(kw_only=True)
@@ -159,6 +163,18 @@ async def run_steps(steps: Sequence[Step], seat: Seat, *, letters: int) -> None:
             raise HandError(f"{program} failed with status {done.returncode}; `sttctl doctor` says what works here")
 
 
+async def write_while(hand: Hand, text: str, goes_on: Callable[[], bool]) -> None:
+    """Type text, and leave the rest once it is not to go on. Programs, and a clipboard, take all of it or nothing.
+
+    Raises HandError.
+    """
+    letters = _LETTERS if hand.name in _OWN else len(text) or 1
+    for at in range(0, len(text), letters):
+        if not goes_on():
+            return
+        await hand.write(text[at : at + letters])
+
+
 def hand_of(seat: Seat, *, wanted: str | None, paste_keys: str) -> Hand:
     """The hand for this session: the wanted one, or the best that works.
 
@@ -182,5 +198,4 @@ def hand_of(seat: Seat, *, wanted: str | None, paste_keys: str) -> Hand:
 
 
 def _hand(name: str, seat: Seat) -> Hand:
-    hands: Mapping[str, Callable[..., Hand]] = {"wayland": WaylandHand, "x11": X11Hand, "portal": PortalHand}
-    return hands[name](environ=seat.environ) if name in hands else ToolHand(backend=BACKENDS[name], seat=seat)
+    return _OWN[name](environ=seat.environ) if name in _OWN else ToolHand(backend=BACKENDS[name], seat=seat)

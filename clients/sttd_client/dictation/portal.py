@@ -29,6 +29,22 @@ class PortalError(OSError):
     """The portal refuses, or the user does. The message says which."""
 
 
+def _leaves() -> MatchRule:
+    rule = MatchRule(type="signal", interface="org.freedesktop.DBus", member="NameOwnerChanged")
+    rule.add_arg_condition(0, PORTAL)
+    return rule
+
+
+def is_end(message: Message, session: str) -> bool:
+    """The session is over: the desktop says so, or its portal has gone, which says nothing."""
+    match name_of(message), message.body:
+        case (interface, "Closed"), _:
+            return interface == SESSION and message.header.fields.get(HeaderFields.path) == session
+        case ("org.freedesktop.DBus", "NameOwnerChanged"), (name, before, _):
+            return bool(name == PORTAL and before)
+    return False
+
+
 @attrs.define(eq=False)
 class Portal:
     """One portal, on a connection of its own. One request at a time."""
@@ -46,6 +62,7 @@ class Portal:
         try:
             for rule in (
                 MatchRule(type="signal", interface=_REQUEST, path_namespace=f"{PORTAL_PATH}/request/{portal._sender}"),
+                _leaves(),
                 MatchRule(type="signal", interface=SESSION, path_namespace=f"{PORTAL_PATH}/session/{portal._sender}"),
             ):
                 await subscribe(bus, rule, on_signal=on_signal)

@@ -16,12 +16,11 @@ from typing import Final
 import attrs
 import trio
 from jeepney import Message
-from jeepney.low_level import HeaderFields
 
 from sttd_client.dictation import x11
 from sttd_client.dictation.backends import HandError
-from sttd_client.dictation.bus import ERRORS, BusError, name_of
-from sttd_client.dictation.portal import SESSION, Portal, PortalError
+from sttd_client.dictation.bus import ERRORS, BusError
+from sttd_client.dictation.portal import Portal, PortalError, is_end
 from sttd_client.dictation.seat import KEYBOARD, REMOTE_DESKTOP
 
 _UNTIL_REVOKED: Final = 2  # for how long a permission holds
@@ -39,10 +38,13 @@ class PortalHand:
     name: str = "portal"
     _portal: Portal | None = attrs.field(default=None, init=False)
     _session: str = attrs.field(default="", init=False)  # "": there is none, or it was ended by the user
+    _asks: bool = attrs.field(default=False, init=False)  # a dialog is open
     _turn: trio.Lock = attrs.field(factory=trio.Lock, init=False)
 
     async def prepare(self) -> None:
         """Get the desktop's leave. Raises HandError."""
+        if self._asks:
+            raise HandError("the desktop asks whether sttd may type: allow it, and begin again")
         async with self._keyboard():
             pass
 
@@ -88,7 +90,11 @@ class PortalHand:
                         await self._portal.ping()  # has the user ended it?
                 if not self._session:
                     await self.aclose()
-                    await self._begin()
+                    self._asks = True
+                    try:
+                        await self._begin()
+                    finally:
+                        self._asks = False
                 assert self._portal is not None
                 yield self._portal
             except (OSError, *ERRORS) as error:
@@ -117,7 +123,7 @@ class PortalHand:
         self._keep(str(started.get("restore_token", "")))
 
     def _heed(self, message: Message) -> None:
-        if name_of(message) == (SESSION, "Closed") and message.header.fields.get(HeaderFields.path) == self._session:
+        if self._session and is_end(message, self._session):
             self._session = ""
 
     async def _tap(self, portal: Portal, keysym: int) -> None:

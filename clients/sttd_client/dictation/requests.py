@@ -45,7 +45,7 @@ def read_request(line: bytes) -> dict[str, Any]:
     """A request: an object, or one word of those in `call.WORDS`. Raises ProtocolError."""
     try:
         request = json.loads(line) if line.lstrip().startswith(b"{") else {"do": line.decode().strip()}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolError("this is neither a word nor JSON") from error
     do, wait = request.get("do"), request.get("wait", False)
     display, wish = request.get("display", {}), request.get("wish", {})

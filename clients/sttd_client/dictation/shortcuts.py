@@ -22,7 +22,7 @@ from sttd.errors import AccessError
 from sttd_client.dictation.backends import HandError
 from sttd_client.dictation.bus import ERRORS, name_of, subscribe
 from sttd_client.dictation.leave import allowed
-from sttd_client.dictation.portal import SESSION, Portal
+from sttd_client.dictation.portal import Portal, is_end
 
 INTERFACE: Final = "org.freedesktop.portal.GlobalShortcuts"
 _SESSION_TOKEN: Final = "sttd_dictate"
@@ -49,6 +49,7 @@ class Shortcuts:
     asks: bool = attrs.field(default=False, init=False)  # the user is choosing
     _session: str = attrs.field(default="", init=False)
     _ended: bool = attrs.field(default=False, init=False)
+    _held: bool = attrs.field(default=False, init=False)
     _pressed: trio.MemorySendChannel[tuple[str, bool]] = attrs.field(init=False)
 
     async def bind(self, nursery: trio.Nursery) -> None:
@@ -80,9 +81,12 @@ class Shortcuts:
                     self._pressed, pressed = trio.open_memory_channel[tuple[str, bool]](_KEYS)
                     nursery.start_soon(self._obey, pressed)
                     task_status.started()
-                    while not self._ended:
-                        self._heed(await portal.bus.receive())
-                    nursery.cancel_scope.cancel()
+                    with suppress(*ERRORS):  # the desktop has gone, and its keys with it
+                        while not self._ended:
+                            self._heed(await portal.bus.receive())
+                    self._pressed.close()  # what was pressed is still obeyed
+                if self._held:  # nobody tells its release any more
+                    await self.obey("stop", True)
             finally:
                 self.keys = None
                 with trio.CancelScope(shield=True), trio.move_on_after(1):
@@ -92,7 +96,7 @@ class Shortcuts:
                 return  # the desktop has gone, and its keys with it
             raise ShortcutError(f"the desktop gives no keys: {str(error) or repr(error)}") from error
         finally:
-            self._session, self._ended, self.asks = "", False, False
+            self._session, self._ended, self.asks, self._held = "", False, False, False
 
     async def _bind(self, portal: Portal) -> None:
         rule = MatchRule(type="signal", interface=INTERFACE)
@@ -119,8 +123,11 @@ class Shortcuts:
                 interface == INTERFACE and session == self._session and name in SHORTCUTS
             ):
                 down, hold = member == "Activated", name == "hold"
+                if hold and down == self._held:
+                    return  # it repeats
+                self._held = down if hold else self._held
                 if down or hold:
                     with suppress(trio.WouldBlock):
                         self._pressed.send_nowait((name if not hold else "start" if down else "stop", hold))
-            case (interface, "Closed"), _ if interface == SESSION and self._session:
+            case _ if self._session and is_end(message, self._session):
                 self._ended = True

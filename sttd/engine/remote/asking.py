@@ -225,7 +225,9 @@ def read_answer(answer: Answer, item: DecodeItem, *, language: str | None = None
 def wrong_language(hypothesis: Hypothesis, options: DecodeOptions) -> str | None:
     """The language to ask for, where the server heard one that is not possible (rule 2); else None."""
     prior = options.languages
-    if options.language is not None or prior is None or not prior.allowed or hypothesis.language in prior.allowed:
+    if options.language is not None or prior is None or not prior.allowed or not hypothesis.language:
+        return None  # nobody says: no server of `json` does
+    if hypothesis.language in prior.allowed:
         return None
     known = dict(prior.likely)
     return max(prior.allowed, key=lambda code: known.get(code, prior.other))

@@ -12,6 +12,7 @@ came back, and had been used before, is replaced by a fresh one once: the server
 from __future__ import annotations
 
 import contextlib
+import queue
 import select
 import socket
 import ssl
@@ -87,7 +88,7 @@ class Client:
         if line is not None:
             with contextlib.suppress(_Stale):
                 return self._exchange(line, data, request, until=until, gone=gone)
-        return self._exchange(self._connect(until), data, request, until=until, gone=gone)
+        return self._exchange(self._connect(until, gone), data, request, until=until, gone=gone)
 
     def close(self) -> None:
         """Close what is idle, and what is in use once it is not."""
@@ -117,14 +118,15 @@ class Client:
                 return
         line.close()
 
-    def _connect(self, until: float) -> _Line:
+    def _connect(self, until: float, gone: Callable[[], bool]) -> _Line:
         parts = read_url(self.options.url)
         host, port = parts.hostname or "", parts.port or (443 if self.context else 80)
         left_s = min(_CONNECT_S, until - time.monotonic())
         if left_s <= 0:
             raise Trouble(Kind.TIMEOUT, "there was no time left to ask it")
+        soon = time.monotonic() + left_s  # for its name, all its addresses, and TLS
         try:
-            sock = socket.create_connection((host, port), timeout=left_s)
+            sock = _connected(_addresses(host, port, _Glance(soon, gone)), port, soon)
         except socket.gaierror as error:
             raise Trouble(Kind.AGAIN, f"its name is not known: {error.strerror}") from None
         except TimeoutError:
@@ -133,6 +135,7 @@ class Client:
             raise Trouble(Kind.AGAIN, f"no connection: {_words(error)}") from None
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.settimeout(max(0.1, soon - time.monotonic()))
             if self.context is not None:
                 sock = self.context.wrap_socket(sock, server_hostname=host)
         except ssl.SSLCertVerificationError as error:
@@ -175,7 +178,7 @@ class Client:
             if request.body:
                 data += line.state.send(h11.Data(data=request.body))
             data += line.state.send(h11.EndOfMessage())
-            sent = _send(line.sock, data, glance)
+            sent = _send(line, data, glance)
             answer = _receive(line, glance)
             if sent and line.state.our_state is h11.DONE and line.state.their_state is h11.DONE:
                 line.state.start_next_cycle()
@@ -204,15 +207,46 @@ class _Glance:
             raise Gone
 
 
-def _send(sock: socket.socket, data: bytes, glance: _Glance) -> bool:
+def _addresses(host: str, port: int, glance: _Glance) -> list[str]:
+    """The addresses of a name. A resolver cannot be stopped, so a thread of its own waits for it."""
+    found = queue.SimpleQueue[list[str] | Exception]()
+
+    def look() -> None:
+        try:
+            found.put([str(row[4][0]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)])
+        except Exception as error:
+            found.put(error)
+
+    threading.Thread(target=look, name="sttd-resolve", daemon=True).start()
+    while True:
+        glance()
+        with contextlib.suppress(queue.Empty):
+            result = found.get(timeout=_GLANCE_S)
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+
+def _connected(addresses: list[str], port: int, soon: float) -> socket.socket:
+    """A connection to the first that answers."""
+    for left, address in zip(range(len(addresses), 0, -1), addresses, strict=True):
+        try:
+            return socket.create_connection((address, port), timeout=max(0.1, (soon - time.monotonic()) / left))
+        except OSError:
+            if left == 1:
+                raise
+    raise OSError("no address")
+
+
+def _send(line: _Line, data: bytes, glance: _Glance) -> bool:
     """Send all of it. False: the server stopped reading, or answered before it had read all."""
     rest = memoryview(data)
     while rest:
         glance()
         try:
-            rest = rest[sock.send(rest[:_SEND_BYTES]) :]
+            rest = rest[line.sock.send(rest[:_SEND_BYTES]) :]
         except TimeoutError:
-            if _readable(sock):
+            if _answers(line):
                 return False
         except OSError:
             return False  # it may have said why
@@ -263,6 +297,25 @@ def _receive_some(line: _Line, glance: _Glance, *, begun: bool) -> bytes:
 
 def _ends_with_the_connection(headers: dict[str, str]) -> bool:
     return "content-length" not in headers and "transfer-encoding" not in headers
+
+
+def _answers(line: _Line) -> bool:
+    """Whether the server says something already. TLS 1.3 sends tickets behind its handshake: they are no answer."""
+    if not _readable(line.sock):
+        return False
+    if not isinstance(line.sock, ssl.SSLSocket):
+        return True
+    line.sock.settimeout(0)
+    try:
+        if data := line.sock.recv(_SEND_BYTES):  # the end of it is met again by who receives
+            line.state.receive_data(data)
+    except ssl.SSLWantReadError:
+        return False
+    except OSError:
+        pass
+    finally:
+        line.sock.settimeout(_GLANCE_S)
+    return True
 
 
 def _readable(sock: socket.socket) -> bool:

@@ -56,6 +56,7 @@ class Fallback:
     _model: Model | None = attrs.field(default=None, init=False)
     _loading: bool = attrs.field(default=False, init=False)
     _closed: bool = attrs.field(default=False, init=False)
+    _abandoned: bool = attrs.field(default=False, init=False)  # with a load in it: nobody will close what comes
     _failed_at: float = attrs.field(default=-math.inf, init=False)
     _failure: str = attrs.field(default="", init=False)
     _inside: int = attrs.field(default=0, init=False)
@@ -105,7 +106,7 @@ class Fallback:
 
     def abandon(self) -> None:
         """Give it up with somebody in it. Does not wait."""
-        self._closed = True
+        self._closed = self._abandoned = True
         if (model := self._model) is not None:
             model.abandon()
 
@@ -175,4 +176,8 @@ class Fallback:
             self._model = model
             if model is None:
                 self._failed_at, self._failure = time.monotonic(), failure
+            if self._abandoned:
+                self._model = None
             self._changed.notify_all()
+        if self._abandoned and model is not None:  # nobody closes it any more
+            model.close()

@@ -36,6 +36,7 @@ class Program:
         self.connection, self.parts, self.states = connection, parts, states
         self.asked = []
         self.silent = False
+        self.odd = {}  # paths whose state is of another shape
         self.name = connection.unique_name
 
     async def serve(self, address):
@@ -52,7 +53,10 @@ class Program:
                     answer = new_method_return(message, "s", (address,))
                 case "GetChildren":
                     children = self.parts.get(path, (0, ()))[1]
-                    answer = new_method_return(message, "a(so)", ([(self.name, child) for child in children],))
+                    rows = [(self.name, child) if child else ("", "/org/a11y/atspi/null") for child in children]
+                    answer = new_method_return(message, "a(so)", (rows,))
+                case "GetState" if path in self.odd:
+                    answer = new_method_return(message, self.odd[path], (["odd"],))
                 case "GetState":
                     answer = new_method_return(message, "au", ([self.states.get(path, 0), 0],))
                 case "GetRole" if path in self.parts:
@@ -125,6 +129,20 @@ async def test_a_cursor_that_is_in_one_already_is_found_in_the_active_window_onl
     async with watched(bus, password=FOCUSED, **{"hidden/password": FOCUSED}) as (program, told, _):
         assert told == [True]
         assert ("GetChildren", "/hidden") not in program.asked
+
+
+async def test_parts_that_are_none_and_answers_of_another_shape_do_not_hide_a_password_field(bus):
+    async with watched(bus) as (program, told, _):
+        program.parts["/box"] = (20, ("", "/password"))  # AT-SPI's null reference has no name on the bus
+        program.states["/password"] = FOCUSED
+        program.odd = {"/hidden": "as"}
+        focus = Focus(told.append)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(focus.run)
+            with trio.fail_after(60):
+                await focus.look()
+            assert told == [True]
+            nursery.cancel_scope.cancel()
 
 
 async def test_the_search_has_an_end(bus):

@@ -1,5 +1,6 @@
 """The hand that types by the desktop's leave, and its keys, with a portal that pretends on a real bus."""
 
+import os
 import stat
 from contextlib import asynccontextmanager
 
@@ -77,6 +78,32 @@ async def test_a_permission_that_is_taken_back_is_asked_for_again(bus, tmp_path)
         assert len(portal.options_of("Start")) == 2
 
 
+async def test_a_portal_that_is_restarted_is_asked_anew(bus, tmp_path):
+    async with a_hand(tmp_path) as hand:
+        async with a_portal() as portal:
+            await hand.write("a")
+            await portal.leave()
+        async with a_portal() as portal:
+            await hand.write("b")
+            assert portal.text == "b"
+
+
+async def test_who_presses_again_while_the_dialog_is_open_gets_no_second_one(bus, tmp_path):
+    async with a_portal(answer=1) as portal, a_hand(tmp_path) as hand, trio.open_nursery() as nursery:
+        portal.decided = trio.Event()
+
+        async def refused():
+            with pytest.raises(HandError, match="it was not allowed"):
+                await hand.prepare()
+
+        nursery.start_soon(refused)
+        await until(lambda: portal.calls)
+        with pytest.raises(HandError, match="asks whether sttd may type"):
+            await hand.prepare()
+        portal.decided.set()
+    assert [member for member, _ in portal.calls] == ["CreateSession"]
+
+
 @pytest.mark.parametrize(
     ("answer", "devices", "words"),
     [(1, 1, "it was not allowed"), (2, 1, "the desktop could not do it"), (0, 2, "it gave no keyboard")],
@@ -101,10 +128,11 @@ async def test_a_dialog_stays_open_when_who_asked_has_gone(bus, tmp_path, monkey
     monkeypatch.setattr(leave, "PATIENCE_S", 0.1)
     async with a_portal() as portal, a_hand(tmp_path) as hand, trio.open_nursery() as nursery:
         portal.decided = trio.Event()
-        for _ in range(2):
-            with pytest.raises(AccessError, match="choose"):
-                await leave.allowed(hand.prepare, nursery, asks="choose")
+        with pytest.raises(AccessError, match="choose"):
+            await leave.allowed(hand.prepare, nursery, asks="choose")
         portal.decided.set()
+        await until(lambda: portal.options_of("Start"))
+        await hand.write("a")  # behind the answer
         monkeypatch.setattr(leave, "PATIENCE_S", 60)
         await leave.allowed(hand.prepare, nursery, asks="choose")
         assert len(portal.options_of("Start")) == 1
@@ -167,13 +195,38 @@ async def test_a_release_waits_for_what_its_press_asked_for(bus):
             await begun.wait()
 
     async with bound(obey=obey) as (portal, _, _):
-        await portal.key("hold", down=1)
-        for _ in range(100):  # a key that repeats
-            await portal.key("hold", down=0)
+        for _ in range(100):  # a key that repeats while it is held
+            await portal.key("hold", down=1)
+        await portal.key("hold", down=0)
+        await portal.key("toggle", down=1)
         await until(lambda: obeyed == ["start"])
         begun.set()
-        await until(lambda: len(obeyed) > 1)
-        assert obeyed[1] == "stop"
+        await until(lambda: len(obeyed) == 3)
+        assert obeyed == ["start", "stop", "toggle"]
+
+
+@pytest.mark.parametrize("ends", ["end_session", "leave"])
+async def test_keys_that_go_while_one_is_held_end_the_dictation(bus, ends):
+    async with bound() as (portal, shortcuts, obeyed):
+        await portal.key("hold", down=1)
+        await until(lambda: obeyed == [("start", True)])
+        await getattr(portal, ends)()
+        await until(lambda: shortcuts.keys is None)
+        assert obeyed == [("start", True), ("stop", True)]
+
+
+async def test_a_bus_that_goes_takes_the_keys_and_nothing_else(bus, tmp_path):
+    async with trio.open_nursery() as nursery:
+        address = f"unix:path={tmp_path}/another"
+        process = start_bus(address)
+        os.environ["DBUS_SESSION_BUS_ADDRESS"] = address
+        async with a_portal() as portal:
+            shortcuts = Shortcuts(lambda do, hold: None)
+            await shortcuts.bind(nursery)
+            assert portal.sessions
+            process.kill()
+            process.communicate()
+            await until(lambda: shortcuts.keys is None)
 
 
 async def test_who_wants_none_is_told_so_and_may_ask_again(bus):

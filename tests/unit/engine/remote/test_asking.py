@@ -141,6 +141,8 @@ def test_a_language_that_the_client_did_not_allow_is_asked_for_again_as_one_that
     assert again.language == "en"
     assert wrong_language(again, item(languages=prior).options) is None
     assert wrong_language(heard, item(languages=Prior()).options) is None
+    unnamed = attrs.evolve(heard, language="")  # as servers that answer with the text alone leave it
+    assert wrong_language(unnamed, item(languages=prior).options) is None
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,11 @@ from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Effort, Hypo
 from sttd.engine.contract import Preset
 from sttd.engine.fake import FakeBackend
 from sttd.engine.remote import breaker, fallback
-from sttd.engine.remote.asking import MAX_BODY_BYTES
+from sttd.engine.remote.asking import MAX_BODY_BYTES, Request
 from sttd.engine.remote.backend import RemoteBackend, warnings, with_fallbacks
+from sttd.engine.remote.client import Client, Gone
+from sttd.engine.remote.fallback import Fallback, NoFallbackError
+from sttd.engine.remote.options import RemoteOptions
 from sttd.errors import ConfigError, DecodeError, ModelError
 from tests.unit.engine.remote.servers import PATIENCE_S, Server, drip, hang, heard, raw, reply, reset
 
@@ -315,6 +318,63 @@ def test_a_fallback_that_does_not_load_is_said_and_the_final_waits_for_the_serve
         assert isinstance(failed, DecodeError)
         assert failed.code == "decode_failed"
         assert "there is no memory" in failed.message
+
+
+def test_a_fallback_that_is_given_up_while_it_loads_is_closed_when_it_is_there():
+    closed, loading, goes_on = threading.Event(), threading.Event(), threading.Event()
+
+    class Slow:
+        workers = 1
+
+        def close(self):
+            closed.set()
+
+    def load():
+        loading.set()
+        goes_on.wait(60)
+        return Slow()
+
+    here = Fallback(preset="here", load=load)
+
+    def use():
+        with contextlib.suppress(NoFallbackError, Gone):
+            here.decode(item(), waiters=Waiter(), until=time.monotonic() + 60)
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    assert loading.wait(60)
+    here.abandon()
+    goes_on.set()
+    assert closed.wait(60)
+    thread.join(60)
+    assert here.model is None
+
+
+def test_an_upload_over_tls_that_stands_still_for_a_moment_is_finished():
+    """TLS 1.3 sends tickets behind its handshake: what can be read there is no answer yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(TLS / "one.pem", TLS / "one.key")
+    body, got = bytes(2_000_000), bytearray()
+
+    def serve(sock):
+        with context.wrap_socket(sock, server_side=True) as line:
+            time.sleep(0.5)
+            while len(got) < len(body) and (data := line.recv(1 << 16)):
+                got.extend(data)
+            line.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=lambda: serve(listener.accept()[0]))
+        thread.start()
+        options = RemoteOptions(url=f"https://localhost:{listener.getsockname()[1]}/v1")
+        client = Client(options, ssl.create_default_context(cafile=str(TLS / "one.pem")))
+        answer = client.exchange(
+            Request(method="POST", path="/x", body=body), until=time.monotonic() + 60, gone=lambda: False
+        )
+        client.close()
+        thread.join(60)
+    assert answer.status == 200
+    assert len(got) >= len(body)
 
 
 def test_finals_go_before_files_into_a_fallback_that_has_room_for_one():
