@@ -29,6 +29,10 @@ LISTENS = "document.getElementById('state').textContent.startsWith('Listening')"
 IDLE = "document.getElementById('toggle').textContent === 'Listen' && !document.getElementById('toggle').disabled"
 
 
+class NavigatedError(Exception):
+    """The page went away under a question."""
+
+
 @attrs.define
 class Page:
     """One page of the browser, driven through its debugging protocol."""
@@ -41,6 +45,8 @@ class Page:
         self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
         while (answer := json.loads(self.socket.recv(timeout=PATIENCE_S))).get("id") != number:
             pass
+        if answer.get("error", {}).get("message") == "Inspected target navigated or closed":
+            raise NavigatedError
         assert "error" not in answer, answer
         return answer["result"]
 
@@ -62,10 +68,17 @@ class Page:
                 ".then((all) => { globalThis.of = Object.fromEntries(all); })"
             )
 
+    def _look(self, script):
+        """What an expression is; None while another page takes the place of this one."""
+        try:
+            return self.eval(script)
+        except NavigatedError:
+            return None
+
     def wait_for(self, script, *, timeout_s=PATIENCE_S):
         """Poll an expression until it is true; returns its value."""
         deadline = time.monotonic() + timeout_s
-        while not (value := self.eval(script)):
+        while not (value := self._look(script)):
             assert time.monotonic() < deadline, f"never: {script}; state: {self.eval('document.body.innerText')}"
             time.sleep(0.05)
         return value

@@ -67,10 +67,13 @@ class Control:
         256 events wait at the most. One who does not take them stops the connection, answers to calls included: give
         events a connection of their own where that matters. They end when the daemon goes away.
         """
-        await self.call("subscribe", topics=None if topics is None else list(topics))
+        self._calls.subscribed(+1)
         try:
+            await self.call("subscribe", topics=None if topics is None else list(topics))
             yield Events(self)
         finally:
+            self._calls.subscribed(-1)
+            self._notify()
             if self._calls.lost is None:
                 async with self._loop.farewell(_UNSUBSCRIBE_S):
                     await self.call("unsubscribe")

@@ -131,7 +131,8 @@ class AsyncioTls:
 
     async def _more(self) -> bool:
         """Give OpenSSL what comes next; False: nothing comes any more."""
-        await self._flush()
+        if self._out.pending:  # else there is nothing to wait for, such as a writer whom the kernel holds back
+            await self._flush()
         data = await self._plain.receive()
         self._in.write(data)
         return bool(data)

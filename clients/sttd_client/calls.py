@@ -52,6 +52,7 @@ class Calls:
         self._calls: dict[int, _Call] = {}
         self._last_msgid = 0
         self._events: deque[dict[str, Any]] = deque()
+        self._subscribers = 0
 
     # ---------------------------------------------------------------- calls
 
@@ -78,6 +79,12 @@ class Calls:
         del self._calls[msgid]
 
     # ---------------------------------------------------------------- events
+
+    def subscribed(self, change: int) -> None:
+        """One more subscriber, or one less. Without any, events are nobody's, and hold up no answer."""
+        self._subscribers += change
+        if not self._subscribers:
+            self._events.clear()
 
     @property
     def full(self) -> bool:
@@ -111,7 +118,8 @@ class Calls:
             return
         fields = fields_of(message)
         if message.method == "event":
-            self._events.append(fields)
+            if self._subscribers:
+                self._events.append(fields)
         elif (call := self._calls.get(fields.get("msgid", 0))) and call.on_progress:
             call.on_progress(fields)
 

@@ -202,6 +202,11 @@ class Session:
         return self._resuming.phase is Phase.OPEN or (self._resuming.phase is Phase.AWAY and self._resuming.keeps)
 
     @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now."""
+        return self._resuming.phase is Phase.OPEN
+
+    @property
     def ended(self) -> bool:
         """Whether the session is over and every event was taken."""
         return self._resuming.phase is Phase.OVER and not self._resuming.inbox

@@ -99,8 +99,9 @@ class TranscriptFile:
             self._error = None
 
     def _write(self) -> None:
-        removed = os.fstat(self._descriptor).st_nlink == 0
-        if removed and self._path.exists():
+        own = os.fstat(self._descriptor)
+        removed = own.st_nlink == 0
+        if self._path.exists() and not os.path.samestat(own, self._path.stat()):
             raise FileExistsError(errno.EEXIST, "another program put its own file there")
         if removed or self._keep != self._written:
             self._replace(Change(self._keep, self._unwritten))

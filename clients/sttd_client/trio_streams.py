@@ -31,6 +31,7 @@ class TrioStream:
 
     async def send(self, data: bytes) -> bool:
         """See `async_loop.Stream`. Cancelled, it closes: half of it may be out, and nothing after it would be read."""
+        await trio.lowlevel.checkpoint_if_cancelled()  # nothing of it is out
         try:
             await self.stream.send_all(data)
         except _GONE:

@@ -92,8 +92,8 @@ def webvtt_blocks(cues: Iterable[Cue]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """`&` and `<` are markup in WebVTT."""
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+    """`&` and `<` are markup in WebVTT, and `-->` would end a cue."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("-->", "--&gt;")
 
 
 def _said_by(cue: Cue) -> str:

@@ -208,6 +208,12 @@ def test_a_reload_keeps_settings_and_text_and_asks_first_while_it_listens(page, 
     assert page.eval(WORDS) == words
     page.eval("document.querySelector('.word').click()")
     page.wait_for("document.getElementById('state').textContent.startsWith('The sound of this line is gone')")
+    page.click("#toggle")  # what is said now stands below what was said before the reload
+    page.wait_for("document.querySelectorAll('.final').length === 2")
+    page.click("#toggle")
+    page.wait_for(IDLE)
+    assert page.eval(WORDS)[: len(words)] == words
+    assert len(page.eval(WORDS)) > len(words)
 
 
 def test_a_page_that_is_left_while_it_listens_asks_and_leaves_no_session_behind(page, daemon):

@@ -4,7 +4,8 @@ Rules:
 
 1. A channel that ends does not end the others. Why it ended is its `problem`, which the exit status tells.
 2. Whatever the daemon said before an error is shown before the error.
-3. While there is no session that listens, sound waits in its pipe, which holds as long as another is tried for.
+3. While there is no connection, sound waits in its pipe, which holds as long as another is tried for: what the library
+   keeps for a session that goes on is lost with a daemon that does not know the session any more.
 4. Once the user has ended it, what was recorded by then is still said, and what the daemon makes of it awaited.
 """
 
@@ -57,13 +58,13 @@ class Channel:
 
     def descriptors(self) -> Iterator[int]:
         """What to wait for: sound, and the daemon."""
-        if self._reads:
+        if self._hears and self.session.is_connected:
             yield self.audio.descriptor
         yield self.session.fileno()
 
     def hear(self, now: float, *, is_ready: bool) -> None:
         """Say what there is to be read, or the silence in place of what never came."""
-        if not self._reads:
+        if not (self._hears and self.session.is_connected):
             return
         if not is_ready:
             self.session.offer(bytes(self.clock.silence(now)))

@@ -141,6 +141,8 @@ def _refuse_nonsense(arguments: argparse.Namespace) -> None:
         raise _refused(f"{path} is no file")
     if path.exists() and not arguments.force:
         raise _refused(f"{path} is there already; --force overwrites it")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise _refused(f"{path} may not be written to")
     if not path.parent.is_dir():
         raise _refused(f"there is no directory {path.parent} to write to")
 

@@ -36,6 +36,7 @@ from sttd_client.dictation.leave import allowed
 from sttd_client.dictation.link import Link
 from sttd_client.dictation.page import Page
 from sttd_client.dictation.phrases import Table, default_file, likely_language, read_user, tables
+from sttd_client.dictation.portal_hand import ASKS
 from sttd_client.dictation.requests import Lines, is_mine, read_request, refusal, tell
 from sttd_client.dictation.shortcuts import Shortcuts
 from sttd_client.dictation.typist import Erase, Typist, Write
@@ -195,8 +196,7 @@ class Agent:
 
     async def _start(self, request: Mapping[str, Any], *, now_s: float) -> None:
         """Begin a dictation; returns when the microphone is open. Raises what is against it."""
-        stops = self._stops
-        user = read_user(default_file(self.environ))
+        stops, user = self._stops, read_user(default_file(self.environ))
         wish, known = wish_of(request["wish"], user), tables(user)
         moved = any(self.environ.get(name) != value for name, value in request["display"].items())
         if moved or not (self._seat.x11 or self._seat.wayland):  # one that was late to answer may be there now
@@ -207,9 +207,7 @@ class Agent:
         if refusal := self._desktop.refusal:
             raise AccessError(refusal)
         hand = self._hand_for(wish)
-        await allowed(
-            hand.prepare, self._nursery, asks="the desktop asks whether sttd may type: allow it, and begin again"
-        )
+        await allowed(hand.prepare, self._nursery, asks=ASKS)
         command = await trio.to_thread.run_sync(recorder, wish.device)
         if command is None:
             raise NoMicrophoneError("no program to record with; `sttctl doctor` says what to install")
@@ -223,8 +221,7 @@ class Agent:
             if request["wait"]:  # a key that repeats is to be neither shown nor heard
                 self._queue.append(Show("listening"))
         else:
-            self._wish, self._hand, self._command = wish, hand, command
-            self._note, self._failed = "", EXIT_OK
+            self._wish, self._hand, self._command, self._note, self._failed = wish, hand, command, "", EXIT_OK
             self._link_for(wish)
         self._perform(self._course.start(partial(self._typist, wish, known), once=wish.once, now_s=now_s))
         if self._ear is not None:

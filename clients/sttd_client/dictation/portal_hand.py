@@ -23,6 +23,7 @@ from sttd_client.dictation.bus import ERRORS, BusError
 from sttd_client.dictation.portal import Portal, PortalError, is_end
 from sttd_client.dictation.seat import KEYBOARD, REMOTE_DESKTOP
 
+ASKS: Final = "the desktop asks whether sttd may type: allow it, and begin again"
 _UNTIL_REVOKED: Final = 2  # for how long a permission holds
 _DECIDE_S: Final = 120.0  # chosen: for somebody to read a dialog and decide
 _BATCH: Final = 8  # letters between two answers of the desktop
@@ -44,7 +45,7 @@ class PortalHand:
     async def prepare(self) -> None:
         """Get the desktop's leave. Raises HandError."""
         if self._asks:
-            raise HandError("the desktop asks whether sttd may type: allow it, and begin again")
+            raise HandError(ASKS)
         async with self._keyboard():
             pass
 

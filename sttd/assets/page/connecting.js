@@ -2,7 +2,14 @@
 
 const KEY = "sttd.token";  // for the tab alone
 
-export const token = () => sessionStorage.getItem(KEY);
+const OPEN_MS = 10_000;  // a network that swallows what goes to it says nothing for minutes
+const SENDABLE = /^[\w!#$%&'*+.^`|~-]+$/;  // what a handshake has room for
+
+let told = null;  // where the browser keeps nothing for this page
+
+export const token = () => {
+  try { return sessionStorage.getItem(KEY) ?? told; } catch { return told; }
+};
 
 export const bearer = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
 
@@ -15,8 +22,13 @@ function open(token) {
     // The daemon's `hello` may come in the same turn as the opening: nothing of it is lost.
     const early = [];
     socket.onmessage = (message) => early.push(message);
-    socket.onopen = () => resolve([socket, early]);
-    socket.onerror = () => reject(new Error("The daemon does not answer."));
+    const slow = setTimeout(() => {
+      socket.onopen = socket.onerror = null;
+      socket.close();
+      reject(new Error("The daemon does not answer."));
+    }, OPEN_MS);
+    socket.onopen = () => { clearTimeout(slow); resolve([socket, early]); };
+    socket.onerror = () => { clearTimeout(slow); reject(new Error("The daemon does not answer.")); };
   });
 }
 
@@ -30,8 +42,13 @@ function ask() {
     dialog.onclose = () => {
       asking = null;
       if (dialog.returnValue !== "ok") return reject(new Error("This daemon asks for its token."));
-      sessionStorage.setItem(KEY, field.value.trim());
+      const given = field.value.trim();
       field.value = "";
+      if (!SENDABLE.test(given)) {
+        return reject(new Error("A page cannot send this token: it may have letters, digits and !#$%&'*+-.^_`|~ alone."));
+      }
+      told = given;
+      try { sessionStorage.setItem(KEY, given); } catch { /* for this visit alone */ }
       dispatchEvent(new Event("token"));
       resolve();
     };
@@ -50,7 +67,7 @@ export async function connect({ hear, closed, quietly = false }) {
   try {
     opened = await open(token());
   } catch (failure) {
-    const answer = quietly ? null : await fetch("/ready", { headers: bearer() }).catch(() => null);
+    const answer = quietly ? null : await fetch("/ready", { headers: bearer(), signal: AbortSignal.timeout(OPEN_MS) }).catch(() => null);
     if (!answer || answer.status !== 401) throw failure;
     await ask();
     opened = await open(token());

@@ -24,7 +24,7 @@ export const subrip = (lines) => lines.flatMap(cuesOf).map((cue, index) =>
 export const webvtt = (lines) => ["WEBVTT\n", ...lines.flatMap(cuesOf).map((cue) =>
   `${clock(cue.start_s, ".")} --> ${clock(cue.end_s, ".")}\n${escape(cue.lines.join("\n"))}\n`)].join("\n");
 
-const escape = (shown) => shown.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+const escape = (shown) => shown.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll("-->", "--&gt;");
 
 /** All that is known of a transcript, for programs. */
 export function json(transcript) {

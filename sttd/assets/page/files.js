@@ -56,6 +56,7 @@ export class Work {
     switch (event.type) {
       case "hello":
         this._socket = socket;
+        this._reading = false;  // what an attempt before still reads is not for this one
         models.allow(event.presets);
         socket.send(JSON.stringify({
           op: "start", kind: "file", encoding: "container", words: true, label: "a file of the page",
@@ -104,9 +105,10 @@ export class Work {
         this._set("sending");
       }
     } catch {
-      return this._fail("The file cannot be read. It may have been moved or changed.");
+      if (socket === this._socket) this._fail("The file cannot be read. It may have been moved or changed.");
+      return;
     } finally {
-      this._reading = false;
+      if (socket === this._socket) this._reading = false;  // else it is that of another attempt
     }
     if (this.state !== "sending") return;
     if (this.sent_bytes < this.file.size) setTimeout(() => this._pump(), PUMP_MS);

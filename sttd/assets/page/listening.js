@@ -14,6 +14,7 @@ const LOOK_MS = 500;
 const AHEAD_BYTES = 256 * 1024;  // what the browser may hold unsent: 8 s of sound, while it catches up
 const PIECE = RATE_HZ;  // the longest message: a second
 const PUMP_MS = 50;
+const GIVE_UP_MS = 15_000;  // chosen: the last words take seconds; a daemon that hangs, for ever
 const NEWS_MS = 6000;  // for so long something that happened is said
 
 const TOO_QUIET = "Somebody speaks too quietly to be heard. Come nearer, or turn the microphone up.";
@@ -21,7 +22,7 @@ const TOO_QUIET = "Somebody speaks too quietly to be heard. Come nearer, or turn
 // {source, resuming, socket, recording, state, deaf, news, warned, open, run}, from the press of Listen to the last word.
 export let running = null;
 let view = null;  // {say, lag, level, button, transcript, recording, final}: what shows it
-let runs = 0;
+let runs = Date.now();  // names lines, also beside those of before a reload
 
 export function show(shown) { view = shown; }
 
@@ -161,6 +162,7 @@ function stop() {
     return end(resuming.error.message, "error");
   }
   resuming.stopping = true;
+  running.stoppedAt = performance.now();
   running.deaf = source.deaf;  // before it is closed
   source.close();
   view.level(0);
@@ -237,6 +239,7 @@ function lookAfter() {
     running.news ? running.news :
     { words: resuming.stopping ? "Waiting for the last words" : running.state, kind: "info" };
   if (!running.ended) view.say(words, kind);
+  if (resuming.stopping && now - running.stoppedAt > GIVE_UP_MS) view.button("Give up", true);
   view.lag(away || resuming.phase !== "open" ? "" : lag(now));
   if (!resuming.stopping && source.audio && source.ended) stop();  // it does not come back, and the last words are owed
 }

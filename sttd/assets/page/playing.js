@@ -6,6 +6,7 @@ const MARGIN_S = 0.3;  // chosen: times of words are a little off, and a cut wor
 
 let context = null;  // for live sound; made by the first click, as browsers want it
 let stopPlaying = () => {};
+let turn = 0;  // what is asked for while a browser still begins to play takes its place
 const urls = new WeakMap();  // File -> its address in this page
 
 /**
@@ -21,29 +22,36 @@ export async function play(sound, from_s, to_s, moved) {
 }
 
 /** Stop what plays. */
-export function stop() { stopPlaying(); }
+export function stop() {
+  turn += 1;
+  stopPlaying();
+}
 
-/** Tell the time until it ends, as often as the screen is drawn. */
+/** Tell the time until it ends, as often as the screen is drawn. Returns what ends it. */
 function follow(time_s, to_s, moved, end) {
   let over = false;
   const step = () => {
     if (over) return;
-    if (time_s() >= to_s) return stopPlaying();
+    if (time_s() >= to_s) return finish();
     moved(time_s());
     requestAnimationFrame(step);
   };
-  stopPlaying = () => {
+  const finish = () => {
     if (over) return;
     over = true;
     end();
     moved(null);
   };
+  stopPlaying = finish;
   requestAnimationFrame(step);
+  return finish;
 }
 
 async function playRecording(recording, from_s, to_s, moved) {
+  const own = turn;
   context ??= new AudioContext();
   if (context.state !== "running") await context.resume().catch(() => {});
+  if (own !== turn) return "";
   const begin = Math.max(recording.tail, Math.round((from_s - MARGIN_S) * RATE_HZ));
   const samples = recording.slice(begin, Math.round((to_s + MARGIN_S) * RATE_HZ));
   const buffer = context.createBuffer(1, samples.length, RATE_HZ);
@@ -53,22 +61,24 @@ async function playRecording(recording, from_s, to_s, moved) {
   const offset_s = Math.max(0, from_s - begin / RATE_HZ);
   const started = context.currentTime;
   node.start(0, offset_s);
-  follow(() => from_s + context.currentTime - started, to_s + MARGIN_S, moved, () => node.stop());
-  node.onended = () => stopPlaying();
+  node.onended = follow(() => from_s + context.currentTime - started, to_s + MARGIN_S, moved, () => node.stop());
   return "";
 }
 
 async function playFile(file, from_s, to_s, moved) {
   if (!urls.has(file)) urls.set(file, URL.createObjectURL(file));
-  const audio = new Audio(urls.get(file));
+  const own = turn, audio = new Audio(urls.get(file));
   audio.currentTime = from_s;
   try {
     await audio.play();
   } catch {
     return "This browser cannot play this kind of file.";
   }
-  follow(() => audio.currentTime, to_s + MARGIN_S, moved, () => audio.pause());
-  audio.onended = () => stopPlaying();
+  if (own !== turn) {
+    audio.pause();
+    return "";
+  }
+  audio.onended = follow(() => audio.currentTime, to_s + MARGIN_S, moved, () => audio.pause());
   return "";
 }
 

@@ -13,6 +13,7 @@ from sttd.wire.rpc import Request, RpcDecoder, encode_notification, encode_respo
 @given(st.data())
 def test_every_call_gets_its_own_answer_and_progress_and_events_stay_in_order(data):
     calls, seen = Calls(), {}
+    calls.subscribed(+1)
     msgids = [calls.begin(on_progress=seen.setdefault(n, []).append) for n in range(data.draw(st.integers(1, 5)))]
     parts = [
         part
@@ -45,6 +46,20 @@ def test_none_is_omitted():
     assert request.params == []
 
 
+def test_events_that_nobody_subscribed_to_are_dropped_and_hold_up_no_answer():
+    calls = Calls()
+    events = b"".join(encode_notification("event", params={"seq": seq}) for seq in range(2 * EVENTS))
+    calls.receive(events)
+    assert not calls.full
+    assert not calls.has_event()
+    calls.subscribed(+1)
+    calls.receive(events)
+    assert calls.full
+    calls.subscribed(-1)  # who leaves takes none of them
+    assert not calls.full
+    assert not calls.has_event()
+
+
 def test_an_answer_that_nobody_waits_for_is_skipped():
     calls = Calls()
     calls.end(calls.begin(on_progress=None))
@@ -64,6 +79,7 @@ def test_an_error_is_raised_in_its_class():
 def test_a_stream_that_ended_ends_every_call_and_those_to_come(data, error):
     calls = Calls()
     msgid = calls.begin(on_progress=None)
+    calls.subscribed(+1)
     calls.receive(encode_notification("event", params={"seq": 1}))
     calls.receive(data)
     assert calls.is_over(msgid)
@@ -90,6 +106,7 @@ def test_a_callback_that_fails_is_the_end():
 
 def test_it_is_full_when_as_many_events_wait_as_a_daemon_keeps():
     calls = Calls()
+    calls.subscribed(+1)
     calls.receive(b"".join(encode_notification("event", params={"seq": seq}) for seq in range(EVENTS)))
     assert calls.full
     calls.next_event()

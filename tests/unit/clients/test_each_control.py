@@ -77,6 +77,29 @@ async def test_a_cancelled_call_leaves_the_connection_usable(kind, control_socke
 
 
 @each_loop
+async def test_a_call_that_is_cancelled_before_it_is_sent_ends_nothing(kind, control_socket, fake_control):
+    with fake_control({"status": {"n": 2}}):
+        async with kind.open_control(control_socket) as control:
+            assert await kind.gave_up(control.call, "status", after_s=0)
+            assert await control.call("status") == {"n": 2}
+
+
+@each_loop
+async def test_a_subscription_that_was_full_leaves_the_connection_usable(kind, control_socket, fake_control):
+    def flood(request, send):
+        send(encode_response(request.msgid, result={}))
+        if request.method == "subscribe":
+            for seq in range(2 * EVENTS):
+                send(encode_notification("event", params={"seq": seq}))
+
+    with fake_control(flood):
+        async with kind.open_control(control_socket) as control:
+            async with control.subscribe():
+                await kind.sleep(0.2)
+            assert await control.call("status") == {}
+
+
+@each_loop
 async def test_errors_leave_as_they_are(kind, control_socket, fake_control):
     with fake_control({"config": {"code": "forbidden", "message": "no"}}), pytest.raises(AccessError):
         async with kind.open_control(control_socket) as control:

@@ -172,6 +172,18 @@ def test_a_file_that_somebody_else_put_there_is_left_alone_and_said(new, path, t
     assert path.read_text() == "One.\nTwo.\nThree.\n"
 
 
+def test_an_editor_that_saves_by_renaming_keeps_what_it_saved(new, path, told):
+    file = new()
+    file.add(said("One."))
+    path.rename(f"{path}~")  # its backup
+    path.write_text("One, edited.\n")
+    file.add(said("Two.", 2.0))
+    assert path.read_text() == "One, edited.\n"
+    assert "another program" in told[0]
+    with pytest.raises(FileExistsError):
+        file.close()
+
+
 def test_a_file_that_cannot_be_made_is_an_error_at_once(tmp_path, told):
     file = TranscriptFile(
         tmp_path / "no" / "talk", GrowingTranscript("txt", channels=False), overwrite=False, tell=told.append

@@ -38,6 +38,11 @@ def test_webvtt_has_its_header_and_escapes_markup():
     )
 
 
+def test_an_arrow_in_a_text_does_not_end_its_cue():
+    text = formatted([final("a --> b")], kind="vtt", file="a", audio_s=1.0)
+    assert text.endswith("\na --&gt; b\n")
+
+
 def test_tsv_is_milliseconds_and_one_line_of_text():
     assert formatted(TWO, kind="tsv", file="a", audio_s=1.0) == (
         "start\tend\ttext\n500\t2000\tHello <you> & me.\n3661250\t3662500\tSecond line.\n"
