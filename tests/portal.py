@@ -17,6 +17,7 @@ class PretendedPortal:
 
     def __init__(self, connection, *, answer=0, early=False, devices=1):
         self.connection, self.answer, self.early, self.devices = connection, answer, early, devices
+        self.signature = "ua{sv}" if isinstance(answer, int) else "sa{sv}"
         self.decided = trio.Event()
         self.decided.set()
         self.calls, self.keys, self.sessions = [], [], []
@@ -71,7 +72,7 @@ class PretendedPortal:
             results = {"shortcuts": ("a(sa{sv})", keys)}
         elif member == "Start":
             results = {"devices": ("u", self.devices), "restore_token": ("s", f"token{len(self.calls)}")}
-        response = new_signal(DBusAddress(path, interface=REQUEST), "Response", "ua{sv}", (self.answer, results))
+        response = new_signal(DBusAddress(path, interface=REQUEST), "Response", self.signature, (self.answer, results))
         response.header.fields[HeaderFields.destination] = sender
         if not self.early:
             await self.connection.send(returned)

@@ -94,9 +94,9 @@ def recording(path: str) -> Iterator[LiveAudio]:
     """Play a WAV file into a pipe as fast as it was spoken, in place of a microphone.
 
     Raises:
-        NoMicrophoneError: the file is not 16- or 32-bit PCM.
+        NoMicrophoneError: the file is no WAV file, or not 16- or 32-bit PCM.
     """
-    with closing(wave.open(path)) as file:
+    with closing(_opened(path)) as file:
         encodings: dict[int, StartOptions] = {2: {"encoding": "pcm_s16le"}, 4: {"encoding": "pcm_s32le"}}
         if file.getsampwidth() not in encodings:
             raise NoMicrophoneError(f"{path} is not 16-bit or 32-bit PCM")
@@ -110,6 +110,13 @@ def recording(path: str) -> Iterator[LiveAudio]:
         finally:
             os.close(read_end)  # the player then finds its pipe broken and ends within one chunk
             player.join()
+
+
+def _opened(path: str) -> wave.Wave_read:
+    try:
+        return wave.open(path, "rb")
+    except (wave.Error, EOFError):
+        raise NoMicrophoneError(f"{path} is no WAV file; `sttctl transcribe` reads any other") from None
 
 
 def _play(file: wave.Wave_read, descriptor: int) -> None:

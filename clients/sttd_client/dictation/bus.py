@@ -36,7 +36,8 @@ async def connect(address: str) -> DBusConnection:
         with trio.fail_after(CALL_S):
             return await open_dbus_connection(address)
     except* ERRORS as errors:
-        raise BusError(f"no bus: {errors.exceptions[0]!r}") from None
+        error = errors.exceptions[0]
+        raise BusError(f"no bus: {getattr(error, 'strerror', None) or repr(error)}") from None
 
 
 async def call(

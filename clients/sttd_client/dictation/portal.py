@@ -118,10 +118,12 @@ class Portal:
             raise PortalError("nobody has allowed it") from None
         except ERRORS as error:
             raise BusError(f"the bus went away: {error!r}") from error
-        decision, results = message.body
-        if decision:
-            raise PortalError("it was not allowed" if decision == _NOT_ALLOWED else "the desktop could not do it")
-        return {name: value for name, (_, value) in results.items()}
+        match message.body:
+            case 0, dict(results):
+                return {name: value for name, (_, value) in results.items()}
+            case int(decision), _ if decision == _NOT_ALLOWED:
+                raise PortalError("it was not allowed")
+        raise PortalError("the desktop could not do it")
 
     async def call(
         self, method: str, signature: str, *body: object, on_signal: Callable[[Message], None] | None = None

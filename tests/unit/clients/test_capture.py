@@ -86,6 +86,14 @@ def test_a_recording_can_be_left_early(tmp_path):
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.parametrize("data", [b"", b"fLaC and more of it", b"RIFF"])
+def test_what_is_no_recording_is_refused_with_a_word_on_what_reads_it(tmp_path, data):
+    path = tmp_path / "a.wav"
+    path.write_bytes(data)
+    with pytest.raises(NoMicrophoneError, match="is no WAV file"), recording(str(path)):
+        pass
+
+
 def test_a_recording_of_another_width_is_refused(tmp_path):
     with pytest.raises(NoMicrophoneError, match="16-bit"), recording(str(write_wav(tmp_path / "a.wav", width=1))):
         pass

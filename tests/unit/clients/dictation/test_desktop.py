@@ -1,6 +1,5 @@
 """The desktop's buses, real ones with services that pretend: notifications, a locked screen, a machine that sleeps."""
 
-import pytest
 import trio
 from jeepney import DBusAddress, MessageType, message_bus, new_method_return, new_signal
 from jeepney.io.trio import open_dbus_connection
@@ -9,24 +8,11 @@ from sttd_client.dictation.course import Show
 from sttd_client.dictation.desktop import Desktop
 from sttd_client.dictation.wish import Wish
 
-from tests.logind import MANAGER, Logind, start_bus, until
+from tests.logind import MANAGER, Logind, until
 
 NOTIFICATIONS = "org.freedesktop.Notifications"
 SCREEN_SAVER = DBusAddress("/org/freedesktop/ScreenSaver", interface="org.freedesktop.ScreenSaver")
 SESSION = DBusAddress("/org/freedesktop/login1/session/_31", interface="org.freedesktop.login1.Session")
-
-
-@pytest.fixture
-def bus(tmp_path, monkeypatch):
-    """One bus that is both the session's and the system's."""
-    address = f"unix:path={tmp_path}/bus"
-    process = start_bus(address)
-    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-    yield address
-    process.terminate()
-    process.wait()
-    process.stdout.close()
 
 
 class Notifications:

@@ -2,7 +2,6 @@
 
 from contextlib import asynccontextmanager
 
-import pytest
 import trio
 from jeepney import DBusAddress, MessageType, message_bus, new_error, new_method_return, new_signal
 from jeepney.io.trio import open_dbus_connection
@@ -10,23 +9,11 @@ from jeepney.low_level import HeaderFields
 from sttd_client.dictation import seat
 from sttd_client.dictation.focus import Focus
 
-from tests.logind import start_bus, until
+from tests.logind import until
 
 REGISTRY, EVENTS = "org.a11y.atspi.Registry", "org.a11y.atspi.Event.Object"
 ENTRY, PASSWORD = 61, 40  # roles
 ACTIVE, FOCUSED = 1 << 1, 1 << 12  # states
-
-
-@pytest.fixture
-def bus(tmp_path, monkeypatch):
-    """One bus that is both the session's and the one for accessibility."""
-    address = f"unix:path={tmp_path}/bus"
-    process = start_bus(address)
-    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
-    yield address
-    process.terminate()
-    process.wait()
-    process.stdout.close()
 
 
 class Program:

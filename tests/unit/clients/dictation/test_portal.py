@@ -16,17 +16,6 @@ from tests.logind import start_bus, until
 from tests.portal import a_portal
 
 
-@pytest.fixture
-def bus(tmp_path, monkeypatch):
-    address = f"unix:path={tmp_path}/bus"
-    process = start_bus(address)
-    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", address)
-    yield address
-    process.terminate()
-    process.wait()
-    process.stdout.close()
-
-
 @asynccontextmanager
 async def a_hand(tmp_path):
     hand = PortalHand(environ={"XDG_STATE_HOME": str(tmp_path / "state")})
@@ -116,6 +105,13 @@ async def test_a_refusal_is_said_and_asked_about_at_the_next_time(bus, tmp_path,
         portal.answer, portal.devices = 0, 1
         await hand.write("a")
         assert portal.text == "a"
+
+
+async def test_an_answer_of_another_shape_is_a_failure_that_is_said(bus, tmp_path):
+    async with a_portal(answer="yes") as portal, a_hand(tmp_path) as hand:
+        with pytest.raises(HandError, match="the desktop could not do it"):
+            await hand.write("a")
+        assert portal.keys == []
 
 
 async def test_without_a_portal_it_is_said(bus, tmp_path):
