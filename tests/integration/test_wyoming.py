@@ -6,6 +6,7 @@ The model is `fake`: n seconds are heard as n / 0.3 words, `w1 w2 …`, so that 
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -88,7 +89,7 @@ def shared(tmp_path_factory):
     with running(tmp_path_factory.mktemp("wyoming") / "run") as found:
         yield found
         log = found.daemon.log()
-        assert "w1" not in log
+        assert re.search(r"\bw1\b", log) is None  # as a word: directories in it may be named `gw1`
         assert "Traceback" not in log
 
 
