@@ -32,6 +32,7 @@ from sttd.fields import suggestion
 from sttd.host.rundir import SYSTEM_DIR, runtime_dir
 from sttd.host.systemd import InheritedSocket
 from sttd.host.tls import server_context
+from sttd.wire.access import browsers_can_show
 
 
 @attrs.frozen(kw_only=True)
@@ -146,7 +147,7 @@ def read_token(config: Config) -> str:
     if not config.server.token_file:
         return config.server.token
     try:
-        token = Path(config.server.token_file).read_text(encoding="utf-8-sig").strip()
+        token = Path(os.path.expanduser(config.server.token_file)).read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError) as exc:  # ValueError: no UTF-8, or a path that cannot be one
         raise ConfigError(f"`server.token_file`: {config.server.token_file}: {exc}") from None
     if not token:
@@ -191,6 +192,7 @@ def place(loaded: Loaded, *, environ: Mapping[str, str], inherited: Sequence[Inh
     wyoming = () if wyoming_is_default and (for_all or read_token(loaded.config)) else server.wyoming
     warnings = (
         *_warn_of_open_secrets(loaded.config),
+        *_warn_of_odd_token(read_token(loaded.config)),
         *_warn_of_plain_text(loaded.config, tcp, inherited=inherited),
         *_check_wyoming(loaded.config, wyoming, inherited=inherited, for_all=for_all),
     )
@@ -224,6 +226,15 @@ def _warn_of_open_secrets(config: Config) -> tuple[str, ...]:
     named += [str(table.get("token_file") or "") for table in config.presets.values()]
     files = [os.path.expanduser(name) for name in named if name]
     return tuple(f"{file} can be read by everybody: chmod o-r {file}" for file in files if _is_open(file))
+
+
+def _warn_of_odd_token(token: str) -> tuple[str, ...]:
+    if not token or browsers_can_show(token):
+        return ()
+    return (
+        "a browser cannot show this token, so no page gets in with it; in `server.token_file` put letters and digits "
+        "alone, such as `openssl rand -hex 32` makes",
+    )
 
 
 def _is_open(file: str) -> bool:

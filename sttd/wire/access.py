@@ -62,6 +62,11 @@ def check_token(request: Request, access: AccessRules) -> Denial | None:
     return Denial("unauthorized", "this daemon asks for a token and it is missing or wrong", headers=_CHALLENGE)
 
 
+def browsers_can_show(token: str) -> bool:
+    """Whether a page can offer it: a subprotocol is a token of RFC 9110, 5.6.2, which has no `/`, `=` or space."""
+    return re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", token) is not None
+
+
 def cross_origin(request: Request, access: AccessRules | None) -> tuple[tuple[str, str], ...]:
     """The headers by which a browser lets a page of an allowed origin read the answer; none for any other."""
     if access is None or (origin := _origin(request)) not in _allowed(access):

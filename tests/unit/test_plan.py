@@ -167,6 +167,21 @@ def test_a_token_may_be_written_by_an_editor_that_marks_its_byte_order(tmp_path)
     assert read_token(plan(file).config) == "sesame"
 
 
+def test_a_token_that_no_browser_can_show_is_warned_of(tmp_path):
+    assert wyoming(token="0f3b-Az_9~").warnings == ()
+    for token in ("b64/with=", "two words", "schlüssel"):
+        (warning,) = wyoming(token=token).warnings
+        assert "browser" in warning
+        assert token not in warning
+
+
+def test_a_token_file_may_be_named_from_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "token").write_text("sesame")
+    (tmp_path / "sttd.toml").write_text("[server]\ntoken_file = '~/token'\n")
+    assert read_token(plan(tmp_path / "sttd.toml").config) == "sesame"
+
+
 # ------------------------------------------------------------------ where Wyoming listens
 
 
