@@ -18,24 +18,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-import trio
-from sttd_client import open_session
-from sttd_client.events import as_message
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect, unix_connect
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStart, AudioStop
 
 from benchmarks.wires import wav
-from sttd.errors import SttdError
 from tests.census import NOISE
 from tests.realtime_client import NAMES, check_items
 from tests.running import PATIENCE_S, check_promises
+from tests.soak.checks import FIXED, check, preset_for, refusal
+from tests.soak.library import library, library_asyncio
 from tests.soak.world import DATA, RATE, SILENT_END_WORDS, Manner, Refused, Vanished, World, dial
 from tests.wyoming_client import Client, text_of
 
-# Equal bounds: where an utterance ends must not depend on the text that there is by then, which comes when it comes.
-FIXED = {"silence_ms_min": 600, "silence_ms_max": 600}
 BINARY_HALF = b"\x82\xfe\x40\x00"  # a WebSocket frame of 16 KiB that never comes
 LINE_HALF = b'{"type": "audio-chunk", "payload_le'
 
@@ -45,19 +41,19 @@ LINE_HALF = b'{"type": "audio-chunk", "payload_le'
 
 def websocket(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
     """A stranger's WebSocket on the Unix socket: live, interims, endpoints."""
-    preset = _preset(world, rng)
+    preset = preset_for(world, rng)
     with _socket(lambda: unix_connect(str(world.daemon.audio), "ws://localhost/ws", **_PLAIN)) as client:
         session = _start(client, model=preset, endpointing=FIXED, lang="en", label="soak websocket")
         events: list[dict[str, Any]] = []
         _speak(world, client, manner, world.clips[clip], session, events)
         client.send(json.dumps({"op": "stop"}))
         _to_the_end(client, events)
-    _check(world, events, key=("live", clip), preset=preset)
+    check(world, events, key=("live", clip), preset=preset)
 
 
 def file(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
     """A FLAC file, as a file."""
-    preset = _preset(world, rng)
+    preset = preset_for(world, rng)
     data = (DATA / f"{clip}.flac").read_bytes()
     with _socket(lambda: unix_connect(str(world.daemon.audio), "ws://localhost/ws", **_PLAIN)) as client:
         session = _start(client, kind="file", encoding="container", model=preset, lang="en", label="soak file")
@@ -65,61 +61,7 @@ def file(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
         _speak(world, client, manner, data, session, events)
         client.send(json.dumps({"op": "stop"}))
         _to_the_end(client, events)
-    _check(world, events, key=("file", clip), preset=preset)
-
-
-def library(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
-    """The client library on Trio, which goes on where its connection is cut: whole sessions until then."""
-    preset = _preset(world, rng)
-    # Cut by the proxy, not by itself; and it always reads.
-    manner = Manner(rng, "good", manner.pace)
-
-    async def speak(session: Any) -> None:
-        pcm = world.clips[clip]
-        for at in range(0, len(pcm), RATE // 5):
-            await session.send(pcm[at : at + RATE // 5])
-            if manner.pace:
-                await trio.sleep(0.1 / manner.pace)
-        await session.stop()
-
-    async def run() -> list[list[dict[str, Any]]]:
-        connections: list[list[dict[str, Any]]] = [[]]
-        options = {"model": preset, "endpointing": FIXED, "lang": "en", "label": "soak library"}
-        async with (
-            open_session(
-                socket_path=world.proxy.listening.with_name("control.sock"),
-                reconnect_s=PATIENCE_S,
-                timeout_s=PATIENCE_S,
-                **options,
-            ) as session,
-            trio.open_nursery() as nursery,
-        ):
-            nursery.start_soon(speak, session)
-            async for event in session:
-                match event.type:
-                    case "reconnected":
-                        connections.append([])
-                    case "resumed":  # nothing is missing
-                        world.tally.count("told", "resumed")
-                    case _:
-                        connections[-1].append(as_message(event))
-        return connections
-
-    try:
-        *cut, last = dial(lambda: _unwrapped(run))
-    except SttdError as error:
-        if error.code == "idle_timeout":  # its handshake came too late, on a machine with other work
-            raise Refused(error.message) from error
-        raise _refusal(error.code, error.message) from error
-    for events in cut:
-        check_promises(events, whole=False)
-        world.tell(events)
-    if cut:
-        check_promises(last)
-        world.tell(last)
-        world.tally.count("told", "reconnected", len(cut))
-    else:
-        _check(world, last, key=("live", clip), preset=preset)
+    check(world, events, key=("file", clip), preset=preset)
 
 
 def push_to_talk(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
@@ -164,7 +106,7 @@ def sttctl(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
 def openai(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
     """OpenAI's REST API: an upload, answered whole or as a stream."""
     stream = rng.random() < 0.3
-    preset = _preset(world, rng)
+    preset = preset_for(world, rng)
     body = _form({"model": preset, "language": "en", "stream": str(stream).lower()}, wav(world.clips[clip]))
     http_ = http.client.HTTPConnection("127.0.0.1", world.port, timeout=PATIENCE_S)
     dial(http_.connect)
@@ -183,7 +125,7 @@ def openai(world: World, rng: random.Random, clip: str, manner: Manner) -> None:
     finally:
         http_.close()
     if answer.status in (429, 503):
-        raise _refusal(json.loads(content)["error"]["code"], content.decode())
+        raise refusal(json.loads(content)["error"]["code"], content.decode())
     assert answer.status == 200, content
     if stream:
         events = [json.loads(line[6:]) for line in content.decode().split("\n") if line.startswith("data: ")]
@@ -224,7 +166,7 @@ def realtime(world: World, rng: random.Random, clip: str, manner: Manner) -> Non
             while sum(event["type"] in (f"{NAMES}completed", f"{NAMES}failed") for event in events) < number:
                 events.append(json.loads(client.recv(timeout=PATIENCE_S)))
                 if events[-1]["type"] in ("error", f"{NAMES}failed"):
-                    raise _refusal(events[-1]["error"]["code"], str(events[-1]))
+                    raise refusal(events[-1]["error"]["code"], str(events[-1]))
             world.expect(("realtime", seconds), events[-1]["transcript"])
     check_items(events)
     world.tally.heard(3)
@@ -249,7 +191,7 @@ def wyoming(world: World, rng: random.Random, clip: str, manner: Manner) -> None
                 client.say(AudioStop())
             events = client.told()
             if events[-1].type == "error":
-                raise _refusal(events[-1].data["code"], events[-1].data["text"])
+                raise refusal(events[-1].data["code"], events[-1].data["text"])
             world.expect_about(("wyoming", clip), [text_of(events)], silent_words=SILENT_END_WORDS)
             world.tally.heard(1)
     finally:
@@ -287,7 +229,7 @@ def deepgram(world: World, rng: random.Random, clip: str, manner: Manner) -> Non
 
 KINDS: Mapping[str, Callable[[World, random.Random, str, Manner], None]] = {
     kind.__name__: kind
-    for kind in (library, websocket, push_to_talk, file, openai, realtime, wyoming, deepgram, sttctl)
+    for kind in (library, library_asyncio, websocket, push_to_talk, file, openai, realtime, wyoming, deepgram, sttctl)
 }
 
 
@@ -300,15 +242,6 @@ _PLAIN: dict[str, Any] = {
     "close_timeout": 1,
     "ping_interval": None,
 }
-
-
-def _preset(world: World, rng: random.Random) -> str:
-    """Mostly a fake, of which every word is known; one in ten has a model."""
-    return world.real if world.real is not None and rng.random() < 0.1 else rng.choice(world.fakes)
-
-
-def _refusal(code: str, message: str) -> Exception:
-    return Refused(message) if code == "overloaded" else AssertionError(f"{code}: {message}")
 
 
 @contextmanager
@@ -335,7 +268,7 @@ def _start(client: ClientConnection, **options: Any) -> str:
     client.send(json.dumps({"op": "start", **options}))
     started = json.loads(client.recv(timeout=PATIENCE_S))
     if started["type"] == "error":
-        raise _refusal(started["code"], started["message"])
+        raise refusal(started["code"], started["message"])
     assert started["type"] == "started", started
     return str(started["session"])
 
@@ -368,27 +301,6 @@ def _to_the_end(client: ClientConnection, events: list[dict[str, Any]]) -> int:
             events.append(json.loads(client.recv(timeout=PATIENCE_S)))
         except ConnectionClosed as closed:
             return closed.rcvd.code if closed.rcvd is not None else 1006
-
-
-def _check(world: World, events: list[dict[str, Any]], *, key: tuple[str, str], preset: str) -> None:
-    """The promises of a session that was heard to its end, and its text where that is known."""
-    check_promises(events)
-    world.tell(events)
-    if preset in world.fakes:
-        finals = [event for event in events if event["type"] == "final"]
-        world.expect((*key, "times"), [(final["start_s"], final["end_s"]) for final in finals])
-        world.expect_about(key, [final["text"] for final in finals])
-
-
-def _unwrapped(run: Callable[[], Any]) -> Any:
-    """`trio.run`, and of a group of one error that one."""
-    try:
-        return trio.run(run)
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        raise error from None
 
 
 def _noise(seconds: float) -> bytes:
