@@ -1,0 +1,258 @@
+"""Past one machine: tail latency against replicas, load, batch window, live text and a killed replica, simulated.
+
+`fleet_model.py` has the rules, `fleet_times.json` what was measured (`--measure` with `--model` measures it anew, two
+minutes a model on a quiet machine). `fleet_check` compares the simulation with the daemon.
+
+A *speaker* is an open session that speaks 40 % of the time. *Carried* is the most speakers of whom 99 % of the finals
+come within 1.5 s after the end of speech. Times of a GPU were not measured: they are an assumption, which the table
+names. `--document` writes the tables and the picture into docs/explanation/scale.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from benchmarks import fleet_picture, fleet_times, report
+from benchmarks.fleet_model import Outcome, Scenario, simulate
+from benchmarks.fleet_times import Facts, Straight, Times
+from benchmarks.options import Options
+
+PROMISE_S: Final = 1.5  # as `gpu.LATE_MS`
+LATE_SHARE: Final = 0.01
+UTTERANCES: Final = 1500  # of a simulation, about
+LEAST_S: Final = 100.0  # and as long at least
+WARMUP_S: Final = 20.0
+PER_EDGE: Final = 100  # speakers of an edge in a sweep; chosen
+IN_FLIGHT: Final = 24  # as many as `max_in_flight` may be
+WINDOWS_MS: Final = (0, 50, 200, 400)
+LOADS: Final = (0.5, 0.75, 1.0, 1.25)  # of what is carried
+REPLICAS: Final = (1, 4, 8)
+LIVE: Final = (0.0, 0.5, 1.0)
+KILLED_S: Final = 30.0
+SIZES: Final = (100, 10_000, 1_000_000)
+# Of an edge; `density` measures both. What is chosen: half of its cores, so that a final finds the event loop free.
+SESSION_CORE_SHARE: Final = 0.0042  # of a core, 100 ms messages; figures.md: 236 sessions a core
+EDGE_CORES: Final = 2
+EDGE_LOAD: Final = 0.5
+LINK_LOAD: Final = 0.5  # of 1 Gbit/s; chosen
+MOST: Final = 4096  # speakers of a search
+DOCUMENT: Final = report.ROOT / "docs" / "explanation" / "scale.md"
+
+Row = dict[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+
+@attrs.frozen(kw_only=True)
+class Hardware:
+    """What replicas run on."""
+
+    name: str
+    times: Times
+    max_batch: int
+    replicas: int  # of a sweep
+
+
+def main(options: Options) -> None:
+    """Sweeps, then the sizes."""
+    if options.measure:
+        rows = fleet_times.measure(options.model)
+        report.write("fleet_times", rows, {"what": "calls of the engine, all cores"}, model=options.model.name)
+        return
+    facts = fleet_times.read()
+    kinds = hardware(facts)
+    carried = {kind.name: most_speakers(scenario(facts, kind)) for kind in kinds}
+    rows = [row for kind in kinds for row in sweeps(facts, kind, carried[kind.name])]
+    meta = {
+        "speaker": "an open session that speaks 40 % of the time",
+        "carried": "; ".join(f"{kind.replicas} on {kind.name}: {carried[kind.name]} speakers" for kind in kinds),
+        "assumed": "GPU: 60 ms a call and 20 ms an item, 16 a batch; not measured",
+    }
+    report.write("fleet", rows, meta)
+    sizes = list(size_rows(facts, kinds, carried, rows))
+    report.write("fleet_sizes", sizes, meta)
+    picture = fleet_picture.picture(rows, promise_ms=1000 * PROMISE_S)
+    (report.OUTPUT / "fleet.svg").write_text(picture)
+    if options.document:
+        DOCUMENT.with_suffix(".svg").write_text(picture)
+        document(DOCUMENT, {"sizes": sizes, "sweeps": rows})
+
+
+def hardware(facts: Facts) -> list[Hardware]:
+    """What was measured, and a GPU as it is assumed to be."""
+    measured = [
+        Hardware(name=f"{name}, {facts.machine[name]['cores']} cores", times=times, max_batch=8, replicas=4)
+        for name, times in facts.models.items()
+    ]
+    return [*measured, Hardware(name="GPU", times=Straight(call_s=0.06, item_s=0.02), max_batch=16, replicas=1)]
+
+
+def scenario(facts: Facts, kind: Hardware, **changes: Any) -> Scenario:
+    """The usual one: finals by the replicas, live text by the edges."""
+    usual = Scenario(
+        utterances=facts.utterances,
+        times=kind.times,
+        speakers=1,
+        live=0.0,
+        replicas=kind.replicas,
+        max_batch=kind.max_batch,
+        in_flight=IN_FLIGHT,
+        request_bytes=facts.bytes["request"],
+        promise_s=PROMISE_S,
+    )
+    return attrs.evolve(usual, **changes)
+
+
+def with_speakers(asked: Scenario, speakers: int) -> Scenario:
+    """So many speakers, on as many edges as they need, for long enough that the last per cent is one."""
+    every_s = sum(each.speech_s for each in asked.utterances) / len(asked.utterances) / asked.talk
+    return attrs.evolve(
+        asked,
+        speakers=speakers,
+        edges=math.ceil(speakers / PER_EDGE),
+        duration_s=WARMUP_S + max(LEAST_S, UTTERANCES * every_s / max(1, speakers)),
+        warmup_s=WARMUP_S,
+    )
+
+
+def most_speakers(asked: Scenario, change: Callable[[int], Scenario] | None = None) -> int:
+    """The most whom it carries, within 5 %; `change` puts so many speakers into it."""
+
+    def holds(speakers: int) -> bool:
+        outcome = simulate(change(speakers) if change is not None else with_speakers(asked, speakers))
+        return outcome.late <= LATE_SHARE * len(outcome.finals_s)
+
+    low, high = 0, 4
+    while high < MOST and holds(high):
+        low, high = high, 2 * high
+    while high - low > max(1, 0.05 * low):
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low
+
+
+def sweeps(facts: Facts, kind: Hardware, carried: int) -> Iterator[Row]:
+    """A row for each setting of each sweep, one thing changed at a time."""
+    usual = scenario(facts, kind)
+    at_75 = round(0.75 * carried)
+
+    def rows(name: str, settings: Sequence[Any], change: Callable[[Any], Scenario]) -> Iterator[Row]:
+        for setting in settings:
+            asked = change(setting)
+            yield {"hardware": kind.name, "sweep": name, "setting": str(setting), **row(asked, simulate(asked))}
+
+    yield from rows("load", LOADS, lambda share: with_speakers(usual, round(share * carried)))
+    yield from rows(
+        "replicas",
+        REPLICAS,
+        lambda count: attrs.evolve(with_speakers(usual, round(0.75 * carried * count / kind.replicas)), replicas=count),
+    )
+    yield from rows(
+        "window_ms", WINDOWS_MS, lambda each: attrs.evolve(with_speakers(usual, at_75), window_s=each / 1000)
+    )
+    yield from rows("live", LIVE, lambda share: attrs.evolve(with_speakers(usual, at_75), live=share))
+    yield from rows(
+        "live, no priority",
+        LIVE[1:],
+        lambda share: attrs.evolve(with_speakers(usual, at_75), live=share, priority=False),
+    )
+    four = attrs.evolve(with_speakers(usual, round(0.75 * carried * 4 / kind.replicas)), replicas=4)
+    yield from rows(
+        "killed of 4",
+        (0, 1, 2),
+        lambda count: attrs.evolve(four, killed=(count, 0.4 * four.duration_s, KILLED_S)),
+    )
+
+
+def row(asked: Scenario, outcome: Outcome) -> Row:
+    """What a table says of an outcome."""
+    finals = len(outcome.finals_s)
+    return {
+        "speakers": asked.speakers,
+        "replicas": asked.replicas,
+        "final_p50_ms": round(1000 * outcome.final_s(0.50)),
+        "final_p95_ms": round(1000 * outcome.final_s(0.95)),
+        "final_p99_ms": round(1000 * outcome.final_s(0.99)),
+        "late_pct": round(100 * outcome.late / max(1, finals), 1),
+        "interims_per_s": round(outcome.interims / max(1e-9, outcome.speech_s), 2),
+        "busy_pct": round(100 * outcome.utilisation),
+        "batch_mean": round(outcome.items / max(1, outcome.calls), 1),
+        "longest_queue": outcome.longest_queue,
+        "asked_again": outcome.again,
+        "kbit_per_speaker": round(8e-3 * outcome.sent_bytes / asked.speakers / asked.duration_s, 1),
+    }
+
+
+# ---------------------------------------------------------------- sizes
+
+
+@attrs.frozen(kw_only=True)
+class Edge:
+    """What an edge carries, by each of what it has; speakers."""
+
+    cpu: int
+    link: int
+    in_flight: int
+
+    @property
+    def speakers(self) -> int:
+        """By the first that is used up."""
+        return min(self.cpu, self.link, self.in_flight)
+
+    @property
+    def first(self) -> str:
+        """What that is."""
+        return min(("cpu", "link", "in_flight"), key=lambda name: getattr(self, name))
+
+
+def edge(facts: Facts, asked: Scenario, *, bytes_per_s: float) -> Edge:
+    """One edge in front of `asked`, with more replicas than it can use. `bytes_per_s`: of one speaker, to replicas."""
+    alone = attrs.evolve(asked, replicas=64, edges=1)
+    in_flight = most_speakers(alone, lambda speakers: attrs.evolve(with_speakers(alone, speakers), edges=1))
+    return Edge(
+        cpu=math.floor(EDGE_CORES * EDGE_LOAD / SESSION_CORE_SHARE),
+        link=math.floor(LINK_LOAD * asked.link_bytes_per_s / (facts.bytes["pcm_100ms"] + bytes_per_s)),
+        in_flight=in_flight,
+    )
+
+
+def size_rows(facts: Facts, kinds: Sequence[Hardware], carried: Mapping[str, int], rows: Rows) -> Iterator[Row]:
+    """What so many speakers take, by what replicas run on: arithmetic over what was simulated and measured."""
+    for kind in kinds:
+        usual = next(row for row in rows if (row["hardware"], row["sweep"]) == (kind.name, "load"))
+        bytes_per_s = 125 * usual["kbit_per_speaker"]
+        one = edge(facts, scenario(facts, kind), bytes_per_s=bytes_per_s)
+        for speakers in SIZES:
+            yield {
+                "speakers": speakers,
+                "replicas on": kind.name,
+                "replicas": math.ceil(speakers * kind.replicas / carried[kind.name]),
+                "edges": math.ceil(speakers / one.speakers),
+                "an edge's first limit": f"{one.first}, {one.speakers} speakers",
+                "its next ones": ", ".join(
+                    f"{name} {value}" for name, value in attrs.asdict(one).items() if name != one.first
+                ),
+                "uplink PCM Gbit/s": round(8e-9 * speakers * facts.bytes["pcm_100ms"], 3),
+                "uplink Opus Gbit/s": round(8e-9 * speakers * facts.bytes["opus_24kbit"], 3),
+                "to replicas Gbit/s": round(8e-9 * speakers * bytes_per_s, 3),
+            }
+
+
+def document(path: Path, tables: Mapping[str, Rows]) -> None:
+    """Put the tables between their marks in a page."""
+    text = path.read_text()
+    for name, rows in tables.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"{path.name} has no place for {name}")
+        heads = list(rows[0])
+        lines = [heads, ["---"] * len(heads), *([str(value) for value in row.values()] for row in rows)]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        text = f"{before}{begin}\n{table}\n\n{end}{after}"
+    path.write_text(text)
