@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ import h11
 import trio
 
 from benchmarks import load, report
+from benchmarks.fleet import DOCUMENT, document
 from benchmarks.fleet_model import Outcome, Scenario, simulate
 from benchmarks.fleet_times import Spoken, Straight, spoken_in
 from benchmarks.options import Options
@@ -53,13 +55,15 @@ ARMS: Final = (
 )
 
 
-def main(_: Options) -> None:
+def main(options: Options) -> None:
     """A row for the daemon and one for the simulation, for each arm."""
     pcm = script().pcm
     spoken = spoken_in(pcm)
     rows = []
     for arm in ARMS:
         rows += [{"who": "daemon", **trio.run(_daemon, arm, pcm)}, {"who": "simulation", **_simulated(arm, spoken)}]
+    if options.document:
+        document(DOCUMENT, {"check": rows})
     report.write(
         "fleet_check",
         rows,
@@ -232,7 +236,7 @@ class Replica:
 async def _replica(window_s: float) -> AsyncIterator[Replica]:
     replica = Replica(window_s=window_s)
     async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(trio.serve_tcp, replica.serve, 0, host="127.0.0.1")
+        (listener,) = await nursery.start(partial(trio.serve_tcp, replica.serve, 0, host="127.0.0.1"))
         replica.port = listener.socket.getsockname()[1]
         nursery.start_soon(replica.decode)
         yield replica

@@ -36,6 +36,7 @@ FINALS_S: Final = (2.0, 5.0, 10.0, 20.0)
 INTERIMS_S: Final = (2.0, 6.0, 12.0)
 BATCHES: Final = (1, 4, 8)
 REPEATS: Final = 2
+LONGEST_CLIP_S: Final = 12.0
 TAIL_S: Final = 2.0  # longer than the longest wait for an endpoint
 OPUS_KBIT: Final = (16, 24, 32)
 
@@ -87,7 +88,7 @@ def _between(points: Mapping[Any, float], at: float) -> float:
     """The value at a place, on the straight line between its neighbours; never less than nothing."""
     places = sorted(points)
     if len(places) == 1:
-        return points[places[0]]
+        return float(points[places[0]])
     right = min(max(bisect.bisect_left(places, at), 1), len(places) - 1)
     low, high = places[right - 1], places[right]
     return max(0.0, points[low] + (points[high] - points[low]) * (at - low) / (high - low))
@@ -159,8 +160,8 @@ def read(path: Path = FILE) -> Facts:
 
 def measure(model: Model) -> list[dict[str, object]]:
     """Measure a model, and what does not depend on one; write the file, and return the rows of the calls."""
-    content = json.loads(FILE.read_text()) if FILE.is_file() else {"models": {}}
     calls = _decodes(model)
+    content = json.loads(FILE.read_text()) if FILE.is_file() else {"models": {}}
     content["models"][model.name] = {"machine": report.machine(), "calls": calls}
     content["utterances"] = [attrs.asdict(each) for each in utterances()]
     content["bytes"] = sizes()
@@ -182,13 +183,14 @@ def _decodes(chosen: Model) -> dict[str, dict[float, dict[int, dict[str, float]]
     preset = builtin_presets().get(chosen.preset) or Preset(name=chosen.name, backend="whisper", model=str(chosen.path))
     threads = len(os.sched_getaffinity(0))
     model = backend.load(backend.resolve(preset), cpu_threads=threads, num_workers=1)
-    speech = np.concatenate([clip.samples for clip in english(longest_s=20.0)])
     found: dict[str, dict[float, dict[int, dict[str, float]]]] = {}
     try:
         for effort, lengths in ((Effort.FULL, FINALS_S), (Effort.QUICK, INTERIMS_S)):
             for length_s in lengths:
+                speech = _spoken_for(length_s)
                 for items in BATCHES:
-                    batch = [_item(speech, number, length_s, effort) for number in range(items)]
+                    options = DecodeOptions(effort=effort, language="en")
+                    batch = [DecodeItem(samples=samples, options=options) for samples in speech[:items]]
                     takes = [_take(lambda batch=batch: model.decode(batch)) for _ in range(REPEATS)]
                     best = {key: round(min(take[key] for take in takes), 4) for key in takes[0]}
                     found.setdefault(effort.value, {}).setdefault(length_s, {})[items] = best
@@ -197,10 +199,19 @@ def _decodes(chosen: Model) -> dict[str, dict[float, dict[int, dict[str, float]]
     return found
 
 
-def _item(speech: Samples, number: int, length_s: float, effort: Effort) -> DecodeItem:
+def _spoken_for(length_s: float) -> list[Samples]:
+    """Whole clips of about that length, filled up with a quiet room or cut; long ones are joined of two.
+
+    Pieces out of the middle of a sentence are doubted and decoded again: they would take longer than utterances do.
+    """
+    parts = 1 if length_s <= LONGEST_CLIP_S else 2
+    clips = sorted(english(), key=lambda clip: abs(clip.duration_s - length_s / parts))[: max(BATCHES)]
     size = round(length_s * SAMPLE_RATE)
-    start = number * size % (len(speech) - size)
-    return DecodeItem(samples=speech[start : start + size], options=DecodeOptions(effort=effort, language="en"))
+    found = []
+    for number in range(len(clips)):
+        samples = np.concatenate([clips[(number + part) % len(clips)].samples for part in range(parts)])[:size]
+        found.append(np.concatenate([samples, room_noise(length_s)[: size - len(samples)]]))
+    return found
 
 
 def _take(call: Any) -> dict[str, float]:

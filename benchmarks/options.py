@@ -34,7 +34,7 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "source": ("first_final",),
     "against": ("density",),
     "measure": ("fleet",),
-    "document": ("fleet",),
+    "document": ("fleet", "fleet_check"),
 }
 
 
@@ -148,7 +148,7 @@ def parse(arguments: Sequence[str], known: Mapping[str, str]) -> tuple[list[str]
         "--measure", action="store_const", const=True, help="fleet: measure what it is made of, anew, with --model"
     )
     parser.add_argument(
-        "--document", action="store_const", const=True, help="fleet: put tables and picture into docs/explanation"
+        "--document", action="store_const", const=True, help="fleet, fleet_check: put the tables into docs/explanation"
     )
     parser.add_argument("--source", metavar="NAME", help="first_final: where `sttd pull` gets the model (index)")
     parser.add_argument(
