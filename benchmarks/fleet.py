@@ -4,8 +4,9 @@
 minutes a model on a quiet machine). `fleet_check` compares the simulation with the daemon.
 
 A *speaker* is an open session that speaks 40 % of the time. *Carried* is the most speakers of whom 95 % of the finals
-come within 1.5 s after the end of speech, as `gpu` counts. Times of a GPU were not measured: they are an assumption,
-which is printed with them. `--document` writes the tables and the picture into docs/explanation/scale.md.
+come within 1.5 s after the end of speech, as `gpu` counts; with live text from replicas, also one interim a second.
+Times of a GPU were not measured: they are an assumption, which is printed with them. `--document` writes the tables
+and the picture into docs/explanation/scale.md.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sttd.core.types import Effort
 
 PROMISE_S: Final = 1.5  # as `gpu.LATE_MS`
 LATE_SHARE: Final = 0.05
+LIVELY: Final = 1.0  # interims a second of speech, where replicas make them; as `engine/speed.py` has it
 UTTERANCES: Final = 1500  # of a simulation, about
 LEAST_S: Final = 100.0  # and as long at least
 WARMUP_S: Final = 20.0
@@ -39,7 +41,7 @@ SIZES: Final = (100, 10_000, 1_000_000)
 SESSION_CORE_SHARE: Final = 0.0042  # of a core; `density`, quiet: 236 sessions a core
 EDGE_CORES: Final = 2
 EDGE_LOAD: Final = 0.5  # chosen, so that a final finds the event loop free
-LINK_LOAD: Final = 0.5  # of 1 Gbit/s; chosen
+GBIT_BYTES_PER_S: Final = 125e6
 MOST: Final = 4096  # speakers of a search
 DOCUMENT: Final = report.ROOT / "docs" / "explanation" / "scale.md"
 
@@ -66,10 +68,12 @@ def main(options: Options) -> None:
     facts = fleet_times.read()
     kinds = hardware(facts)
     carried = {kind.name: most_speakers(scenario(facts, kind)) for kind in kinds}
+    lively = {kind.name: most_speakers(scenario(facts, kind, live=1.0)) for kind in kinds}
     rows = [row for kind in kinds for row in sweeps(facts, kind, carried[kind.name])]
     meta = {
         "speaker": "an open session that speaks 40 % of the time",
         "carried": "; ".join(f"{kind.replicas} on {kind.name}: {carried[kind.name]} speakers" for kind in kinds),
+        "carried with live text": "; ".join(f"{kind.name}: {lively[kind.name]} speakers" for kind in kinds),
         "assumed": "GPU: 60 ms a call and 20 ms an item, 16 a batch; not measured",
     }
     report.write("fleet", rows, meta)
@@ -79,7 +83,9 @@ def main(options: Options) -> None:
     (report.OUTPUT / "fleet.svg").write_text(picture)
     if options.document:
         DOCUMENT.with_suffix(".svg").write_text(picture)
-        document(DOCUMENT, {"made of": made_of(facts), "carried": carried_rows(kinds, carried, rows), "sizes": sizes})
+        document(
+            DOCUMENT, {"made of": made_of(facts), "carried": carried_rows(kinds, carried, lively, rows), "sizes": sizes}
+        )
         document(DOCUMENT, {"sweeps": beside_each_other(rows)})
 
 
@@ -110,22 +116,24 @@ def scenario(facts: Facts, kind: Hardware, **changes: Any) -> Scenario:
 
 def with_speakers(asked: Scenario, speakers: int) -> Scenario:
     """So many speakers, on as many edges as they need, for long enough that the last per cent is one."""
-    every_s = sum(each.speech_s for each in asked.utterances) / len(asked.utterances) / asked.talk
     return attrs.evolve(
         asked,
         speakers=speakers,
         edges=math.ceil(speakers / PER_EDGE),
-        duration_s=WARMUP_S + max(LEAST_S, UTTERANCES * every_s / max(1, speakers)),
+        duration_s=WARMUP_S + max(LEAST_S, UTTERANCES * asked.every_s / max(1, speakers)),
         warmup_s=WARMUP_S,
     )
 
 
-def most_speakers(asked: Scenario, change: Callable[[int], Scenario] | None = None) -> int:
-    """The most whom it carries, within 5 %, at least one; `change` puts so many speakers into it."""
+def most_speakers(asked: Scenario) -> int:
+    """The most whom it carries, within 5 %, at least one."""
 
     def holds(speakers: int) -> bool:
-        outcome = simulate(change(speakers) if change is not None else with_speakers(asked, speakers))
-        return outcome.late <= LATE_SHARE * len(outcome.finals_s)
+        whole = with_speakers(asked, speakers)
+        expected = speakers * whole.duration_s / whole.every_s
+        outcome = simulate(attrs.evolve(whole, give_up=2 * LATE_SHARE * expected))
+        lively = not asked.live or outcome.interims >= LIVELY * outcome.speech_s
+        return lively and outcome.late <= LATE_SHARE * len(outcome.finals_s)
 
     low, high = 0, 4
     while high < MOST and holds(high):
@@ -184,6 +192,7 @@ def row(asked: Scenario, outcome: Outcome) -> Row:
         "batch_mean": round(outcome.items / max(1, outcome.calls), 1),
         "longest_queue": outcome.longest_queue,
         "asked_again": outcome.again,
+        "under_way": round(outcome.under_way_s / asked.speakers / asked.duration_s, 4),
         "kbit_per_speaker": round(8e-3 * outcome.sent_bytes / asked.speakers / asked.duration_s, 1),
     }
 
@@ -210,10 +219,9 @@ def made_of(facts: Facts) -> Rows:
     ]
 
 
-def carried_rows(kinds: Sequence[Hardware], carried: Mapping[str, int], rows: Rows) -> Rows:
+def carried_rows(kinds: Sequence[Hardware], carried: Mapping[str, int], lively: Mapping[str, int], rows: Rows) -> Rows:
     """How many speakers a replica carries, and what they send."""
     usual = {row["hardware"]: row for row in rows if row["sweep"] == "load" and row["setting"] == "1.0"}
-    live = {row["hardware"]: row for row in rows if row["sweep"] == "live" and row["setting"] == "1.0"}
     return [
         {
             "replicas": f"{kind.replicas} on {kind.name}",
@@ -222,7 +230,7 @@ def carried_rows(kinds: Sequence[Hardware], carried: Mapping[str, int], rows: Ro
             "final p50 / p95 / p99, ms": _points(usual[kind.name]),
             "busy, %": usual[kind.name]["busy_pct"],
             "kbit/s a speaker to replicas": usual[kind.name]["kbit_per_speaker"],
-            "with live text from there, at 0.75 of them": live[kind.name]["kbit_per_speaker"],
+            "speakers with live text from there, too": lively[kind.name],
         }
         for kind in kinds
     ]
@@ -272,23 +280,23 @@ class Edge:
         return min(("cpu", "link", "in_flight"), key=lambda name: getattr(self, name))
 
 
-def edge(facts: Facts, asked: Scenario, *, bytes_per_s: float) -> Edge:
-    """One edge in front of `asked`, with more replicas than it can use. `bytes_per_s`: of one speaker, to replicas."""
-    alone = attrs.evolve(asked, replicas=64, edges=1)
-    in_flight = most_speakers(alone, lambda speakers: attrs.evolve(with_speakers(alone, speakers), edges=1))
+def edge(facts: Facts, usual: Mapping[str, Any]) -> Edge:
+    """One edge in front of replicas that carry what they can; half of each of its means may be used."""
+    bytes_per_s = facts.bytes["pcm_100ms"] + 125 * usual["kbit_per_speaker"]
     return Edge(
-        cpu=math.floor(EDGE_CORES * EDGE_LOAD / SESSION_CORE_SHARE),
-        link=math.floor(LINK_LOAD * asked.link_bytes_per_s / (facts.bytes["pcm_100ms"] + bytes_per_s)),
-        in_flight=in_flight,
+        cpu=math.floor(EDGE_LOAD * EDGE_CORES / SESSION_CORE_SHARE),
+        link=math.floor(EDGE_LOAD * GBIT_BYTES_PER_S / bytes_per_s),
+        in_flight=math.floor(EDGE_LOAD * IN_FLIGHT / usual["under_way"]),
     )
 
 
 def size_rows(facts: Facts, kinds: Sequence[Hardware], carried: Mapping[str, int], rows: Rows) -> Iterator[Row]:
     """What so many speakers take, by what replicas run on: arithmetic over what was simulated and measured."""
     for kind in kinds:
-        usual = next(row for row in rows if (row["hardware"], row["sweep"]) == (kind.name, "load"))
+        key = kind.name, "load", "1.0"
+        usual = next(row for row in rows if (row["hardware"], row["sweep"], row["setting"]) == key)
         bytes_per_s = 125 * usual["kbit_per_speaker"]
-        one = edge(facts, scenario(facts, kind), bytes_per_s=bytes_per_s)
+        one = edge(facts, usual)
         for speakers in SIZES:
             yield {
                 "speakers": speakers,
@@ -315,7 +323,11 @@ def document(path: Path, tables: Mapping[str, Rows]) -> None:
         if not (found and closed):
             raise ValueError(f"{path.name} has no place for {name}")
         heads = list(rows[0])
-        lines = [heads, ["---"] * len(heads), *([str(value) for value in row.values()] for row in rows)]
+        lines = [
+            heads,
+            ["---"] * len(heads),
+            *(["-" if value is None else str(value) for value in row.values()] for row in rows),
+        ]
         table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         text = f"{before}{begin}\n{table}\n\n{end}{after}"
     path.write_text(text)

@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -70,6 +71,7 @@ class Scenario:
         killed: replicas that are killed, when, and for how long.
         duration_s: until when utterances begin; those of the first `warmup_s` do not count.
         promise_s: a final that comes later than this after the end of speech is late.
+        give_up: end early once so many finals are late: what was asked is answered.
         seed: of all chance.
     """
 
@@ -95,14 +97,22 @@ class Scenario:
     duration_s: float = 120.0
     warmup_s: float = 20.0
     promise_s: float = 1.5
+    give_up: float = math.inf
     seed: int = 0
 
     @property
     def mean_gap_s(self) -> float:
         """Between the end of speech and the next utterance."""
-        if self.gap_s is not None:
-            return self.gap_s
-        return (1 / self.talk - 1) * sum(each.speech_s for each in self.utterances) / len(self.utterances)
+        return self.gap_s if self.gap_s is not None else (1 / self.talk - 1) * self._mean_s
+
+    @property
+    def every_s(self) -> float:
+        """From an utterance of a speaker to the next one."""
+        return self._mean_s + self.mean_gap_s
+
+    @property
+    def _mean_s(self) -> float:
+        return sum(each.speech_s for each in self.utterances) / len(self.utterances)
 
 
 @attrs.define(kw_only=True)
@@ -124,6 +134,7 @@ class Outcome:
     longest_queue: int = 0
     again: int = 0  # requests that a killed replica did not answer
     sent_bytes: float = 0.0  # of edges, all
+    under_way_s: float = 0.0  # of requests, together
     ended_s: float = 0.0  # when the last was done
 
     @property
@@ -233,7 +244,7 @@ class _Fleet:
             for replica in self._replicas[:count]:
                 self._in(at_s, partial(self._kill, replica))
                 self._in(at_s + for_s, partial(self._revive, replica))
-        while self._heap:
+        while self._heap and self.outcome.late <= asked.give_up:
             self.now, _, act = heapq.heappop(self._heap)
             act()
         self.outcome.ended_s = self.now
@@ -367,6 +378,7 @@ class _Fleet:
 
     def _answer(self, request: _Request) -> None:
         edge, seconds = request.edge, self.now - request.batch.started
+        self.outcome.under_way_s += seconds
         edge.policy.complete(request.batch, now=self.now, seconds=seconds)
         for job in request.jobs:
             job.done = True

@@ -91,7 +91,7 @@ def _between(points: Mapping[Any, float], at: float) -> float:
         return float(points[places[0]])
     right = min(max(bisect.bisect_left(places, at), 1), len(places) - 1)
     low, high = places[right - 1], places[right]
-    return max(0.0, points[low] + (points[high] - points[low]) * (at - low) / (high - low))
+    return max(0.0, float(points[low] + (points[high] - points[low]) * (at - low) / (high - low)))
 
 
 @attrs.frozen(kw_only=True)
@@ -229,9 +229,12 @@ def utterances() -> list[Spoken]:
     return [attrs.evolve(each, gap_s=None) for each in found]
 
 
-def spoken_in(data: bytes) -> list[Spoken]:
-    """The utterances of 16 kHz PCM, by the project's own detectors and endpointer, which begins anew behind its end."""
-    ingest = Ingest(message_ms=20)
+def spoken_in(data: bytes, *, message_ms: int = 20) -> list[Spoken]:
+    """The utterances of 16 kHz PCM, by the project's own detectors and endpointer, which begins anew behind its end.
+
+    Nothing is known before the message is there that says it, so waits are longer with long messages.
+    """
+    ingest = Ingest(message_ms=message_ms)
     found: list[Spoken] = []
     bounds: list[tuple[int, int]] = []
     opened: Opened | None = None
@@ -250,7 +253,8 @@ def spoken_in(data: bytes) -> list[Spoken]:
                 case Resumed() if guesses:
                     guesses[-1] = (guesses[-1][0], heard)
                 case Closed() if opened is not None:
-                    found.append(_spoken(opened, guesses, event, covered=covered >= event.end_sample))
+                    whole = covered >= event.end_sample
+                    found.append(_spoken(opened, guesses, event, decided=heard, covered=whole))
                     bounds.append((opened.at_sample, event.end_sample))
                     opened = None
                 case _:
@@ -260,14 +264,16 @@ def spoken_in(data: bytes) -> list[Spoken]:
     return [attrs.evolve(each, gap_s=gap_s) for each, gap_s in zip(found, gaps_s, strict=True)]
 
 
-def _spoken(opened: Opened, guesses: list[tuple[int, int | None]], closed: Closed, *, covered: bool) -> Spoken:
+def _spoken(
+    opened: Opened, guesses: list[tuple[int, int | None]], closed: Closed, *, decided: int, covered: bool
+) -> Spoken:
     def since(sample: int) -> float:
         return round((sample - opened.at_sample) / SAMPLE_RATE, 3)
 
     return Spoken(
         speech_s=since(closed.end_sample),
         lead_s=-since(opened.start_sample),
-        wait_s=round((closed.decided_sample - closed.end_sample) / SAMPLE_RATE, 3),
+        wait_s=round((decided - closed.end_sample) / SAMPLE_RATE, 3),
         guesses=tuple((since(at), None if until is None else since(until)) for at, until in guesses),
         covered=bool(guesses) and covered and guesses[-1][1] is None,
     )
@@ -290,20 +296,20 @@ def sizes() -> dict[str, float]:
     found: dict[str, float] = {"request": len(request.body) - 2 * SAMPLE_RATE + head}
     for message_ms in (20, 100):
         payload = 2 * SAMPLE_RATE * message_ms // 1000
-        found[f"pcm_{message_ms}ms"] = _on_the_wire(payload + 8) * 1000 / message_ms
+        found[f"pcm_{message_ms}ms"] = on_the_wire(payload + 8) * 1000 / message_ms
     speech = np.concatenate([clip.samples for clip in english()])
     for kbit in OPUS_KBIT:
-        found[f"opus_{kbit}kbit"] = _on_the_wire(_opus_bytes(speech, kbit) / len(speech) * SAMPLE_RATE / 10) * 10
+        found[f"opus_{kbit}kbit"] = on_the_wire(len(opus(speech, kbit)) / len(speech) * SAMPLE_RATE / 10) * 10
     return {name: round(value) for name, value in found.items()}
 
 
-def _on_the_wire(message: float) -> float:
+def on_the_wire(message: float) -> float:
     """Bytes of a message with TLS (22) and, for each 1448 of it, the headers of TCP, IP and Ethernet (66)."""
     return message + 22 + 66 * -(-(message + 22) // 1448)
 
 
-def _opus_bytes(samples: Samples, kbit: int) -> int:
-    """Bytes of an Ogg file of it, as a browser or `opusenc` sends one."""
+def opus(samples: Samples, kbit: int) -> bytes:
+    """An Ogg file of it, as a browser or `opusenc` sends one."""
     import av
 
     file = io.BytesIO()
@@ -319,4 +325,4 @@ def _opus_bytes(samples: Samples, kbit: int) -> int:
                 container.mux(packet)
         for packet in stream.encode(None):
             container.mux(packet)
-    return len(file.getvalue())
+    return file.getvalue()

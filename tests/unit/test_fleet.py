@@ -165,6 +165,16 @@ def test_the_most_speakers_are_those_of_whom_nearly_all_finals_are_in_time():
     assert 0.3 < most * per_s * 0.5 < 1.0, "as many as one replica has time for, less what queues"
 
 
+def test_an_edge_carries_what_the_first_of_its_means_allows():
+    facts = fleet_times.read()
+    one = fleet.edge(facts, {"kbit_per_speaker": 200.0, "under_way": 0.01})
+    assert (one.first, one.speakers) == ("cpu", one.cpu)
+    slow = fleet.edge(facts, {"kbit_per_speaker": 200.0, "under_way": 1.0})
+    assert (slow.first, slow.speakers) == ("in_flight", 12)
+    loud = fleet.edge(facts, {"kbit_per_speaker": 100_000.0, "under_way": 0.01})
+    assert loud.first == "link"
+
+
 def test_tables_of_a_page_are_renewed_in_their_places(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("before\n\n<!-- one -->\nold\n<!-- end of one -->\n\nafter\n")
