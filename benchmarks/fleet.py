@@ -42,6 +42,7 @@ SESSION_CORE_SHARE: Final = 0.0042  # of a core; `density`, quiet: 236 sessions 
 EDGE_CORES: Final = 2
 EDGE_LOAD: Final = 0.5  # chosen, so that a final finds the event loop free
 GBIT_BYTES_PER_S: Final = 125e6
+LIVE_MODEL: Final = "tiny.en"  # of edges that make live text
 MOST: Final = 4096  # speakers of a search
 DOCUMENT: Final = report.ROOT / "docs" / "explanation" / "scale.md"
 
@@ -77,7 +78,7 @@ def main(options: Options) -> None:
         "assumed": "GPU: 60 ms a call and 20 ms an item, 16 a batch; not measured",
     }
     report.write("fleet", rows, meta)
-    sizes = list(size_rows(facts, kinds, carried, rows))
+    sizes = list(size_rows(facts, kinds, carried, lively, rows))
     report.write("fleet_sizes", sizes, meta)
     picture = fleet_picture.picture(rows, promise_ms=1000 * PROMISE_S)
     (report.OUTPUT / "fleet.svg").write_text(picture)
@@ -95,7 +96,10 @@ def hardware(facts: Facts) -> list[Hardware]:
         Hardware(name=f"{name}, {facts.machine[name]['cores']} cores", times=times, max_batch=8, replicas=4)
         for name, times in facts.models.items()
     ]
-    return [*measured, Hardware(name="GPU", times=Straight(call_s=0.06, item_s=0.02), max_batch=16, replicas=1)]
+    return [
+        *measured,
+        Hardware(name="GPU, assumed", times=Straight(call_s=0.06, item_s=0.02), max_batch=16, replicas=1),
+    ]
 
 
 def scenario(facts: Facts, kind: Hardware, **changes: Any) -> Scenario:
@@ -274,11 +278,6 @@ class Edge:
         """By the first that is used up."""
         return min(self.cpu, self.link, self.in_flight)
 
-    @property
-    def first(self) -> str:
-        """What that is."""
-        return min(("cpu", "link", "in_flight"), key=lambda name: getattr(self, name))
-
 
 def edge(facts: Facts, usual: Mapping[str, Any]) -> Edge:
     """One edge in front of replicas that carry what they can; half of each of its means may be used."""
@@ -290,8 +289,17 @@ def edge(facts: Facts, usual: Mapping[str, Any]) -> Edge:
     )
 
 
-def size_rows(facts: Facts, kinds: Sequence[Hardware], carried: Mapping[str, int], rows: Rows) -> Iterator[Row]:
+def live_edge(facts: Facts, asked: Scenario) -> int:
+    """The speakers of an edge that makes their live text itself, an interim a second, four in a call."""
+    interim_s = facts.models[LIVE_MODEL](Effort.QUICK, [5.0] * 4) / 4 * facts.machine[LIVE_MODEL]["cores"]
+    return math.floor(EDGE_LOAD * EDGE_CORES / (SESSION_CORE_SHARE + asked.talk * LIVELY * interim_s))
+
+
+def size_rows(
+    facts: Facts, kinds: Sequence[Hardware], carried: Mapping[str, int], lively: Mapping[str, int], rows: Rows
+) -> Iterator[Row]:
     """What so many speakers take, by what replicas run on: arithmetic over what was simulated and measured."""
+    with_live_text = live_edge(facts, scenario(facts, kinds[0]))
     for kind in kinds:
         key = kind.name, "load", "1.0"
         usual = next(row for row in rows if (row["hardware"], row["sweep"], row["setting"]) == key)
@@ -303,14 +311,18 @@ def size_rows(facts: Facts, kinds: Sequence[Hardware], carried: Mapping[str, int
                 "replicas on": kind.name,
                 "replicas": math.ceil(speakers * kind.replicas / carried[kind.name]),
                 "edges": math.ceil(speakers / one.speakers),
-                "an edge's first limit": f"{one.first}, {one.speakers} speakers",
-                "its next ones": ", ".join(
-                    f"{name} {value}" for name, value in attrs.asdict(one).items() if name != one.first
-                ),
+                "an edge's limits": ", ".join(f"{name} {value}" for name, value in ranked(one)),
+                f"live text by edges, {LIVE_MODEL}: edges": math.ceil(speakers / with_live_text),
+                "live text by replicas: replicas": math.ceil(speakers * kind.replicas / lively[kind.name]),
                 "uplink PCM Gbit/s": round(8e-9 * speakers * facts.bytes["pcm_100ms"], 3),
                 "uplink Opus Gbit/s": round(8e-9 * speakers * facts.bytes["opus_24kbit"], 3),
                 "to replicas Gbit/s": round(8e-9 * speakers * bytes_per_s, 3),
             }
+
+
+def ranked(one: Edge) -> list[tuple[str, int]]:
+    """Its limits, the first first."""
+    return sorted(attrs.asdict(one).items(), key=lambda each: each[1])
 
 
 def document(path: Path, tables: Mapping[str, Rows]) -> None:
