@@ -1,8 +1,9 @@
 """How many real-time sessions one core carries when decoding costs nothing; of them some where nobody speaks.
 
-The load comes from this process, the daemon is another; its CPU time is read from the kernel and its event-loop lag
-from `status`. All sessions speak the same real speech, each shifted by its own phase, in messages of 20 ms (as browsers
-and telephones send them) or 100 ms. Who is silent sends a quiet room, and is measured once Silero sleeps.
+The load comes from this process, the daemon is another; its CPU time is read from the kernel, its event-loop lag from
+`status`, and its memory is what it has beyond that without sessions. All sessions speak the same real speech, each
+shifted by its own phase, in messages of 20 ms (as browsers and telephones send them) or 100 ms. Who is silent sends a
+quiet room, and is measured once Silero sleeps.
 
 With `--against DIRECTORY`, another checkout, each row is measured `PAIRS` times with either, in turn, and has the
 medians of both and the ratio: on a busy machine the only comparison that means something.
@@ -93,6 +94,7 @@ async def measure(directory: Path, pid: int, step: Load, speech: bytes) -> dict[
     pcm = room() if step.silent else speech * 2
     frames = load.chunked(pcm, chunk_ms=step.message_ms)
     refused: list[int] = []
+    resident = load.resident_bytes(pid)
 
     async def one(number: int) -> None:
         phase = number * 37 * 100 // step.message_ms % (len(frames) // 2)
@@ -110,6 +112,7 @@ async def measure(directory: Path, pid: int, step: Load, speech: bytes) -> dict[
         await trio.sleep(SECONDS)
         used = (load.tree_cpu_s(pid) - before) / (trio.current_time() - at)
         status = await trio.to_thread.run_sync(load.call, directory, "status")
+        resident = load.resident_bytes(pid) - resident
         nursery.cancel_scope.cancel()
     return {
         "speech": "none" if step.silent else "real",
@@ -119,6 +122,7 @@ async def measure(directory: Path, pid: int, step: Load, speech: bytes) -> dict[
         "refused": len(refused),
         "cpu_cores": round(used, 3),
         "session %": round(100 * used / step.sessions, 3),
+        "session_kb": round(resident / step.sessions / 1000),
         "sessions_per_core": round(step.sessions / used) if used else None,
         "loop_lag_p99_ms": status["health"]["event_loop_lag_ms_p99"],
         "final_p95_ms": status["latency_ms"]["final"]["p95"],

@@ -231,10 +231,11 @@ def _session_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     arguments = [part for each in settings for part in ("--set", each)]
     speech = script()
     for sessions in setting.sessions:
+        step = density.Load(sessions=sessions, message_ms=100)
         keep: dict[str, int] = {}
         with load.daemon("--model", "bench", *arguments, keep=keep) as directory:
             load.call(directory, "load", preset="bench", keep_alive_s=-1)
-            row = trio.run(density.step, directory, keep["pid"], sessions, speech)
+            row = trio.run(density.measure, directory, keep["pid"], step, speech.pcm)
         print(f"  {sessions} sessions done", file=sys.stderr, flush=True)
         yield row
         late = row["final_p95_ms"]

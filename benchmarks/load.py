@@ -152,6 +152,11 @@ def tree_cpu_s(pid: int) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
+def resident_bytes(pid: int) -> int:
+    """Main memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def sample() -> tuple[bytes, Truth]:
     """The bundled sample as 16 kHz PCM, and its utterances."""
     return clip(ASSETS / "sample.flac")

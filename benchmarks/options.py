@@ -33,6 +33,8 @@ USED_BY: Mapping[str, tuple[str, ...]] = {
     "device": ("gpu",),
     "source": ("first_final",),
     "against": ("density",),
+    "measure": ("fleet",),
+    "document": ("fleet", "fleet_check"),
 }
 
 
@@ -66,6 +68,8 @@ class Options:
     device: str = "cuda"
     source: str = "index"
     against: Path | None = None
+    measure: bool = False
+    document: bool = False
 
     @property
     def model(self) -> Model:
@@ -140,6 +144,12 @@ def parse(arguments: Sequence[str], known: Mapping[str, str]) -> tuple[list[str]
     parser.add_argument("--only", type=_peers, metavar="NAME,NAME", help=f"peers: of {', '.join(PEERS)}")
     parser.add_argument("--cycles", type=_count, metavar="N", help="memory: cycles of load, decode and unload (50)")
     parser.add_argument("--device", choices=("cuda", "cpu"), help="gpu: cpu only tries it out")
+    parser.add_argument(
+        "--measure", action="store_const", const=True, help="fleet: measure what it is made of, anew, with --model"
+    )
+    parser.add_argument(
+        "--document", action="store_const", const=True, help="fleet, fleet_check: put the tables into docs/explanation"
+    )
     parser.add_argument("--source", metavar="NAME", help="first_final: where `sttd pull` gets the model (index)")
     parser.add_argument(
         "--against", metavar="DIRECTORY", type=_checkout, help="density: another checkout, to be measured in turn"

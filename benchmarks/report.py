@@ -42,7 +42,7 @@ def write(
         "name": name,
         "model": model,
         "command": _command(),
-        "machine": _machine(),
+        "machine": machine(),
         "meta": dict(meta or {}),
         "rows": [dict(row) for row in rows],
     }
@@ -65,7 +65,7 @@ def _command() -> str:
     return " ".join([program, *sys.argv[1:]])
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
     """What figures depend on besides the code."""
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False

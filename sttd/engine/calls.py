@@ -69,9 +69,11 @@ class TicketHolders:
         """As in `Waiters`."""
         return self.patient_until - time.monotonic()
 
-    def set_back(self) -> None:
+    def set_back(self, waits_for: str | None = None) -> None:
         """As in `Waiters`."""
         self.call.set_back = True
+        for ticket in self.call.tickets:
+            ticket.waits_for = waits_for  # read by the loop: a stale one is said a moment later
 
     def _settle(self, index: int, hypothesis: Hypothesis) -> None:
         self.call.tickets[index].settle(self.call.outcome(index, hypothesis, now=self.clock()))

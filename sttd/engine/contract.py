@@ -155,8 +155,11 @@ class Waiters(Protocol):
     def patience_s(self) -> float:
         """How much longer they wait; then the call is written off. Infinite where nobody looks at a clock."""
 
-    def set_back(self) -> None:
-        """The engine failed under the call and goes on with it: what the call takes says nothing of its speed."""
+    def set_back(self, waits_for: str | None = None) -> None:
+        """The engine failed under the call and goes on with it: what the call takes says nothing of its speed.
+
+        `waits_for`: what it waits for from now on, in words for whoever speaks; None: it does not wait.
+        """
 
 
 @attrs.frozen
@@ -178,7 +181,7 @@ class Nobody:
         """As in `Waiters`: they wait."""
         return math.inf
 
-    def set_back(self) -> None:
+    def set_back(self, waits_for: str | None = None) -> None:
         """As in `Waiters`: they do not count the time."""
 
 
@@ -208,9 +211,9 @@ class SomeWaiters:
         """As in `Waiters`."""
         return self.waiters.patience_s()
 
-    def set_back(self) -> None:
+    def set_back(self, waits_for: str | None = None) -> None:
         """As in `Waiters`."""
-        self.waiters.set_back()
+        self.waiters.set_back(waits_for)
 
 
 class Model(Protocol):

@@ -89,6 +89,7 @@ class Ticket:
     audio_s: float = attrs.field(init=False)  # of the whole job, whatever calls leave of it
     queue_s: float = attrs.field(default=0.0, init=False)  # of the calls before, which left it unfinished
     decode_s: float = attrs.field(default=0.0, init=False)
+    waits_for: str | None = attrs.field(default=None, init=False)  # what keeps its call, in words; None: nothing does
     # Called when a call has left the job unfinished and it waits again: so long its lease can be given back.
     on_left: Callable[[], object] = attrs.field(default=lambda: None, init=False)
     _settled: trio.Event = attrs.field(factory=trio.Event, init=False)

@@ -99,6 +99,14 @@ class Performer:
         ticket = self._tickets.get(self.hearing.live_job or _NO_JOB)
         return ticket is not None and not ticket.started
 
+    @property
+    def kept_waiting(self) -> tuple[JobId, str] | None:
+        """The first job whose decode waits for something, and for what."""
+        for job, ticket in self._tickets.items():
+            if ticket.waits_for is not None:
+                return job, ticket.waits_for
+        return None
+
     def perform(self, actions: Iterable[Action]) -> None:
         """Do what is to be done, in order."""
         self._waiting.extend(actions)

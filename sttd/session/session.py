@@ -42,6 +42,7 @@ from sttd.session.arrivals import Arrivals
 from sttd.session.container import FRAME_BLOCKS, ContainerInfo, container_stage
 from sttd.session.ear import Ear
 from sttd.session.inbox import Dropped, Finalize, Held, Inbox
+from sttd.session.kept_waiting import KeptWaiting
 from sttd.session.outbox import Outbox
 from sttd.session.performer import Decoding, Leasing, Performer
 from sttd.session.rest import Rest
@@ -105,6 +106,7 @@ class Session:
     _final_sent: trio.Event = attrs.field(factory=trio.Event, init=False)
     _unreported: Interim | Final | None = attrs.field(default=None, init=False)
     _warned_at: float = attrs.field(default=-_WARN_EVERY_S, init=False)
+    _kept: KeptWaiting = attrs.field(factory=KeptWaiting, init=False)
     _done_s: float = attrs.field(default=0.0, init=False)
     _total_s: float | None = attrs.field(default=None, init=False)
 
@@ -272,6 +274,7 @@ class Session:
                 else:
                     await self._take(item)
                 self._warn_if_behind()
+                self._warn_if_kept_waiting()
                 await self._wait_until_bearable()
             await self._flush()
         except SttdError as exc:
@@ -348,6 +351,7 @@ class Session:
         while True:
             await trio.sleep(_PROGRESS_EVERY_S)
             self.outbox.put(Progress(done_s=self._done_s, total_s=self._total_s))
+            self._warn_if_kept_waiting()
 
     # ------------------------------------------------------------------ what goes out
 
@@ -368,6 +372,11 @@ class Session:
             self._warned_at = now
             message = f"this session is {lag_s:.1f} s behind; interims are thinned, finals come late"
             self._emit(Warn(code="lagging", message=message, lag_s=round(lag_s, 3)))
+
+    def _warn_if_kept_waiting(self) -> None:
+        warning = self._kept.look(self._performer.kept_waiting, now=self.clock())
+        if warning is not None:
+            self._emit(warning)
 
     def _put_stopped(self) -> None:
         audio_s = seconds(self._hearing.position)

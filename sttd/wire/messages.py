@@ -362,7 +362,8 @@ class Warn(_OfSession):
     type: ClassVar[str] = "warning"
 
     code: str = string(
-        "what it is: `lagging`, finals come late; `too_quiet`, somebody speaks below what can be heard; of containers, "
+        "what it is: `lagging`, finals come late; `too_quiet`, somebody speaks below what can be heard; "
+        "`kept_waiting`, text waits for what the message says, such as a server that does not answer; of containers, "
         "`damaged_audio`: a part was skipped, `other_tracks`: there are more than the one that is heard, `late_text`: "
         "nothing can be read before all has come",
         required=True,

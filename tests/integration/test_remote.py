@@ -209,9 +209,14 @@ def test_without_its_server_and_a_fallback_it_is_not_ready_and_says_why(place):
     file = place / "alone.toml"
     file.write_text(configuration(place, free_port(), fallback=""))
     running = RunningDaemon.start(
-        place / "alone", "--config", str(file), "--tcp", "off", "--set", "scheduler.decode_timeout_s=5"
+        place / "alone", "--config", str(file), "--tcp", "off", "--set", "scheduler.decode_timeout_s=10"
     )
     assert ready(running)[0] == 200, "nobody has asked it yet"
+    script = Path(sys.executable).with_name("sttctl")
+    command = [script, "--socket", running.control, "transcribe", "-q", DATA / "light.flac"]
+    transcribing = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert transcribing.stderr is not None
+    assert "waiting for the server of preset 'cluster': no connection" in transcribing.stderr.readline()
     with running.connect() as socket_:
         start(socket_)
         socket_.send(SPEECH)
@@ -221,6 +226,9 @@ def test_without_its_server_and_a_fallback_it_is_not_ready_and_says_why(place):
     (failure,) = [event for event in events if event["type"] == "error"]
     assert failure["code"] == "decode_failed"
     assert "presets.cluster.fallback" in failure["message"]
+    said = transcribing.communicate(timeout=PATIENCE_S)[1]
+    assert "presets.cluster.fallback" in said
+    assert transcribing.returncode != 0
     status, body = ready(running)
     assert status == 503
     assert b"is away" in body

@@ -223,7 +223,7 @@ class _Line:
         """As in `Waiters`: the daemon looks at the clock."""
         return float("inf")
 
-    def set_back(self) -> None:
+    def set_back(self, waits_for: str | None = None) -> None:
         """As in `Waiters`: the daemon knows."""
 
     def _say(self, message: Sequence[Any]) -> None:

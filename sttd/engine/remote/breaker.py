@@ -7,7 +7,8 @@
 
 Rules:
 
-1. Who wants to ask needs a `Pass`, and reports once what became of it: an answer, a failure, or that it was given up.
+1. Who wants to ask needs a `Pass`, and reports once what became of it: an answer, a failure, that the server is busy
+   and says when to come again, or that it was given up.
 2. **Closed**: everybody gets one. `FAILURES` failures in a row open it; so does a single one that is *decisive*: a
    server that did not answer in time makes everybody wait as long, and one that refuses us refuses the next call, too.
 3. **Open**: nobody gets one before the wait is over. It is `FIRST_WAIT_S`, twice as long after each probe that failed,
@@ -16,6 +17,11 @@ Rules:
    a failure opens it again. A probe that was given up says nothing: the next call is the probe.
 5. Failures of calls that began before it opened, or before it last closed, are no news. An answer is, whenever its call
    began.
+6. **Busy** (429) is no answer and no failure: the server is there, and whoever was told so comes again when it said.
+   Who was told so until he could wait no longer reports that as a failure, too, under the pass that he had last:
+   `FAILURES` finals in a row of that kind open it, as failures do. A probe that is told so has failed. A wait that
+   begins with it is no shorter than the server said, but for `MOST_WAIT_S`.
+7. An open one is **hopeless** once somebody waited for the server as long as he could; until an answer.
 """
 
 from __future__ import annotations
@@ -45,6 +51,7 @@ class Breaker:
 
     since: float  # when it came to be open, or closed
     reason: str | None = attrs.field(default=None, init=False)  # of the last failure that opened it; None: closed
+    hopeless: bool = attrs.field(default=False, init=False)  # rule 7
     _era: int = attrs.field(default=0, init=False)
     _failures: int = attrs.field(default=0, init=False)  # in a row, while closed
     _openings: int = attrs.field(default=0, init=False)  # in a row, without an answer between them
@@ -75,11 +82,14 @@ class Breaker:
         """The server answered somebody. True: it had counted as away."""
         opened = self._until is not None
         self._failures = self._openings = 0
+        self.hopeless = False
         if opened:
             self._change(now, until=None, reason=None)
         return opened
 
-    def failed(self, leave: Pass, *, now: float, reason: str, decisive: bool, chance: float) -> bool:
+    def failed(
+        self, leave: Pass, *, now: float, reason: str, decisive: bool, chance: float, least_s: float = 0.0
+    ) -> bool:
         """A call got no answer that was any use. True: it opened the breaker, which was closed.
 
         Args:
@@ -88,6 +98,7 @@ class Breaker:
             reason: for whoever asks why the server counts as away.
             decisive: as in rule 2.
             chance: from 0 to 1, for rule 3.
+            least_s: how long the server wants to be left alone (rule 6).
         """
         if leave.era != self._era:
             return False
@@ -97,8 +108,18 @@ class Breaker:
             return False
         wait_s = min(MOST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self._openings, 16))
         self._openings += 1
-        self._change(now, until=now + wait_s * (1 - chance / 2), reason=reason)
+        wait_s = max(wait_s * (1 - chance / 2), min(least_s, MOST_WAIT_S))
+        self._change(now, until=now + wait_s, reason=reason)
         return closed
+
+    def busy(self, leave: Pass, *, now: float, reason: str, chance: float, least_s: float) -> None:
+        """The server says when to come again (rule 6). Arguments as of `failed`."""
+        if leave.probe:
+            self.failed(leave, now=now, reason=reason, decisive=False, chance=chance, least_s=least_s)
+
+    def waited_in_vain(self) -> None:
+        """Somebody's patience is over (rule 7)."""
+        self.hopeless = self._until is not None
 
     def given_up(self, leave: Pass) -> None:
         """Whoever had it no longer wanted an answer."""

@@ -83,6 +83,20 @@ class Link:
         with self._lock:
             return self._breaker.ask(time.monotonic())
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether it is away, and somebody waited for it as long as he could."""
+        return self._breaker.hopeless
+
+    def waited_in_vain(self) -> None:
+        """Somebody waited for it as long as he could."""
+        with self._lock:
+            self._breaker.waited_in_vain()
+
+    def unanswered(self, leave: Pass, trouble: Trouble) -> None:
+        """Whoever had leave was told that it is busy for as long as he could wait."""
+        self._failed(leave, trouble)
+
     def wait_s(self) -> float:
         """How long nobody gets leave."""
         with self._lock:
@@ -105,8 +119,10 @@ class Link:
             return hypothesis
         except Trouble as trouble:
             reported = True
-            if trouble.kind in (Kind.BUSY, Kind.ITEM):
+            if trouble.kind is Kind.ITEM:
                 self._answered()
+            elif trouble.kind is Kind.BUSY:
+                self._busy(leave, trouble)
             else:
                 self._failed(leave, trouble)
             raise
@@ -141,6 +157,17 @@ class Link:
         if back:
             log.info("the server is back", preset=self.preset.name)
 
+    def _busy(self, leave: Pass, trouble: Trouble) -> None:
+        with self._lock:
+            self.asked = True
+            self._breaker.busy(
+                leave,
+                now=time.monotonic(),
+                reason=trouble.reason,
+                chance=self.chance(),
+                least_s=trouble.retry_after_s,
+            )
+
     def _failed(self, leave: Pass, trouble: Trouble) -> None:
         with self._lock:
             self.asked = True
@@ -150,6 +177,7 @@ class Link:
                 reason=trouble.reason,
                 decisive=trouble.kind in _DECISIVE,
                 chance=self.chance(),
+                least_s=trouble.retry_after_s,
             )
         if opened:
             log.warning("the server counts as away", preset=self.preset.name, reason=trouble.reason)

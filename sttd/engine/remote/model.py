@@ -12,9 +12,12 @@ Rules:
    decodes, interims too, if it has time for them. It also decodes the finals that the server refuses or answers with
    rubbish.
 4. **Without one**, or if it does not load, finals wait and ask again until nobody would wait any longer; then they
-   fail, with a word on what to do.
-5. Whoever is gone is no longer asked for: his connection is cut.
-6. The fallback is freed once the server has been back for `fallback_keep_s`, behind the call that finds it so.
+   fail, with a word on what to do. Who waits is told what for (`Waiters.set_back`). Windows of files fail at once where
+   somebody waited for the server in vain, until it answers: else a long file would wait anew for each of them.
+5. What was told to come again until its time was over, or for a time behind that, counts against the server: after a
+   few in a row it is away (`breaker`, rule 6), and the fallback decodes at once.
+6. Whoever is gone is no longer asked for: his connection is cut.
+7. The fallback is freed once the server has been back for `fallback_keep_s`, behind the call that finds it so.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ import attrs
 from sttd.core.types import DecodeItem, Effort
 from sttd.engine.contract import NOBODY, Result, SomeWaiters, Waiters
 from sttd.engine.remote.asking import Kind, Trouble
+from sttd.engine.remote.breaker import Pass
 from sttd.engine.remote.client import Client, Gone
 from sttd.engine.remote.fallback import Fallback, NoFallbackError
 from sttd.engine.remote.link import Link
@@ -134,7 +138,7 @@ class RemoteModel:
         self._closed.wait(seconds)
 
     def after_answer(self, tell: Callable[[], None]) -> None:
-        """Rule 6; `tell` lets those who wait have their answer first."""
+        """Rule 7; `tell` lets those who wait have their answer first."""
         fallback, link = self.fallback, self.link
         if fallback is None or fallback.model is None:
             return
@@ -171,7 +175,7 @@ class _Attempt:
                     until = min(self.until, time.monotonic() + self.model.link.options.timeout_s)
                     hypothesis = self.model.link.ask(self.model.client, self.item, leave, until=until, gone=self._gone)
                 except Trouble as trouble:
-                    ended = self._after(trouble)
+                    ended = self._after(trouble, leave)
                 else:
                     self.model.after_answer(functools.partial(self.waiters.tell, 0, hypothesis))
                     return hypothesis
@@ -185,10 +189,10 @@ class _Attempt:
     def _is_interim(self) -> bool:
         return self.item.options.effort is Effort.QUICK
 
-    def _after(self, trouble: Trouble) -> Result | None:
+    def _after(self, trouble: Trouble, leave: Pass) -> Result | None:
         """What becomes of the item after a try without a text; None: it is tried again."""
         self._reason = trouble.reason
-        self.waiters.set_back()
+        self._wait_for_server()
         if self._is_interim:
             return self._failed()
         if trouble.kind in (Kind.ITEM, Kind.BROKEN):
@@ -198,10 +202,12 @@ class _Attempt:
         if trouble.kind is not Kind.BUSY:
             wait_s = min(MOST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(self._tries - 1, 16))
             wait_s *= 1 - self.model.link.chance() / 2
-        if self.model.fallback is not None:
-            away = self.model.link.wait_s() > 0
-            if away or time.monotonic() + wait_s >= self.insists_until:
-                return self._without_server(wait_s=wait_s)
+        insists_until = self.until if self.model.fallback is None else min(self.until, self.insists_until)
+        late = time.monotonic() + wait_s >= insists_until
+        if late and trouble.kind is Kind.BUSY:
+            self.model.link.unanswered(leave, trouble)
+        if self.model.fallback is not None and (late or self.model.link.wait_s() > 0):
+            return self._without_server(wait_s=wait_s)
         return self._pause(wait_s)
 
     def _without_server(self, *, wait_s: float) -> Result | None:
@@ -209,6 +215,7 @@ class _Attempt:
         self.waiters.set_back()
         if (result := self._by_fallback()) is not None:
             return result
+        self._wait_for_server()
         return self._failed() if self._is_interim else self._pause(max(wait_s, FIRST_WAIT_S))
 
     def _by_fallback(self) -> Result | None:
@@ -223,8 +230,11 @@ class _Attempt:
 
     def _pause(self, wait_s: float) -> Result | None:
         """Wait before the next try; a result where there would be none in time. Raises Gone."""
-        again = time.monotonic() + wait_s
+        link, again = self.model.link, time.monotonic() + wait_s
         if again >= self.until:
+            link.waited_in_vain()
+            return self._failed()
+        if link.hopeless and self.item.options.effort is Effort.TIMED:
             return self._failed()
         while (left_s := again - time.monotonic()) > 0:
             if self._gone():
@@ -232,12 +242,18 @@ class _Attempt:
             self.model.wait(min(left_s, _GLANCE_S))
         return None
 
+    def _wait_for_server(self) -> None:
+        self.waiters.set_back(f"waiting for the server of preset {self._name!r}: {self._reason}")
+
+    @property
+    def _name(self) -> str:
+        return self.model.link.preset.name
+
     def _failed(self) -> DecodeError:
-        name = self.model.link.preset.name
         remedy = self._advice or "see `sttctl doctor`"
         if self.model.fallback is None:
-            remedy += f", and give the preset a `fallback` for when its server is away (presets.{name}.fallback)"
-        return DecodeError(f"the server of preset {name!r} decoded nothing: {self._reason}; {remedy}")
+            remedy += f", and give the preset a `fallback` for when its server is away (presets.{self._name}.fallback)"
+        return DecodeError(f"the server of preset {self._name!r} decoded nothing: {self._reason}; {remedy}")
 
 
 def _within(patience_s: float) -> float:

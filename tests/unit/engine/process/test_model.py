@@ -57,7 +57,7 @@ class Waiting:
     def patience_s(self):
         return self.patience
 
-    def set_back(self):
+    def set_back(self, waits_for=None):
         self.setbacks += 1
 
 

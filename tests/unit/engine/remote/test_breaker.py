@@ -59,6 +59,42 @@ def test_each_probe_that_fails_doubles_the_wait_and_it_has_been_away_since_the_f
     assert breaker.since == 0.0
 
 
+def test_a_server_that_is_busy_stays_until_finals_in_a_row_were_told_nothing_else():
+    breaker = Breaker(0.0)
+    for _ in range(FAILURES):
+        for _ in range(5):
+            leave = breaker.ask(0.0)
+            breaker.busy(leave, now=0.0, reason="429", chance=0.0, least_s=1.0)
+            assert breaker.state(0.0) == "closed", "it said when to come again"
+        breaker.failed(leave, now=0.0, reason="429", decisive=False, chance=1.0, least_s=5.0)
+    assert breaker.state(0.0) == "open"
+    assert breaker.wait_s(0.0) == 5.0, "as long as it said, whatever chance says"
+
+
+def test_a_probe_that_finds_it_busy_has_failed_and_a_text_closes_it():
+    breaker = opened()
+    probe = breaker.ask(FIRST_WAIT_S)
+    breaker.busy(probe, now=FIRST_WAIT_S, reason="429", chance=0.0, least_s=1000.0)
+    assert breaker.wait_s(FIRST_WAIT_S) == MOST_WAIT_S
+    assert not breaker.failed(probe, now=FIRST_WAIT_S, reason="429", decisive=False, chance=0.0), "it is told once"
+    assert breaker.ask(FIRST_WAIT_S + MOST_WAIT_S).probe
+    assert breaker.answered(FIRST_WAIT_S + MOST_WAIT_S)
+
+
+def test_it_is_hopeless_from_the_first_who_waited_in_vain_until_it_answers():
+    breaker = Breaker(0.0)
+    breaker.waited_in_vain()
+    assert not breaker.hopeless, "it is there"
+    breaker = opened()
+    assert not breaker.hopeless
+    breaker.waited_in_vain()
+    assert breaker.hopeless
+    breaker.failed(breaker.ask(FIRST_WAIT_S), now=FIRST_WAIT_S, reason="still", decisive=False, chance=0.0)
+    assert breaker.hopeless
+    breaker.answered(100.0)
+    assert not breaker.hopeless
+
+
 @given(st.floats(0, 1))
 def test_chance_takes_half_of_the_wait_at_most(chance):
     assert FIRST_WAIT_S / 2 <= opened(chance=chance).wait_s(0.0) <= FIRST_WAIT_S
@@ -108,6 +144,18 @@ class Machine(RuleBasedStateMachine):
             assert self.breaker.since == self.now
 
     @precondition(lambda self: self.out)
+    @rule(data=st.data(), least_s=st.floats(0, 100), over=st.booleans())
+    def one_finds_it_busy(self, data, least_s, over):
+        leave = data.draw(st.sampled_from(self.out))
+        self.out.remove(leave)
+        before = self.breaker.state(self.now)
+        self.breaker.busy(leave, now=self.now, reason="429", chance=0.0, least_s=least_s)
+        assert before != "closed" or self.breaker.state(self.now) == "closed"
+        if over:
+            self.breaker.failed(leave, now=self.now, reason="429", decisive=False, chance=0.0, least_s=least_s)
+            self.breaker.waited_in_vain()
+
+    @precondition(lambda self: self.out)
     @rule(data=st.data())
     def one_is_given_up(self, data):
         leave = data.draw(st.sampled_from(self.out))
@@ -122,6 +170,7 @@ class Machine(RuleBasedStateMachine):
         assert probing is None or probing in self.out, "whoever has the probe will report"
         assert 0 <= self.breaker.wait_s(self.now) <= MOST_WAIT_S
         assert (self.breaker.reason is None) == (self.breaker.state(self.now) == "closed")
+        assert not self.breaker.hopeless or self.breaker.state(self.now) != "closed"
 
 
 TestMachine = Machine.TestCase

@@ -37,6 +37,7 @@ class Waiter:
     left: threading.Event = attrs.field(factory=threading.Event)
     told: list[Hypothesis] = attrs.field(factory=list)
     set_backs: int = 0
+    waits_for: list[str | None] = attrs.field(factory=list)
 
     def tell(self, index, hypothesis):
         self.told.append(hypothesis)
@@ -50,8 +51,9 @@ class Waiter:
     def patience_s(self):
         return self.patience
 
-    def set_back(self):
+    def set_back(self, waits_for=None):
         self.set_backs += 1
+        self.waits_for.append(waits_for)
 
 
 def item(effort=Effort.FULL, **options):
@@ -218,6 +220,36 @@ def test_with_a_fallback_nobody_waits_for_a_busy_server_longer_than_for_a_slow_o
         assert decode(model).text == LOCAL
 
 
+def test_a_server_that_is_busy_for_ever_is_away_after_a_few_finals_and_one_at_a_time_looks_whether_it_still_is():
+    busy = reply({}, 429, retry_after="30")
+    with Server(otherwise=busy) as server, loaded(server, fallback="here", timeout_s=5) as model:
+        for count in range(1, breaker.FAILURES + 1):
+            assert state(model)[0] is not False
+            assert decode(model).text == LOCAL
+            assert len(server.asked) == count
+        assert state(model) == (False, "it answers 429")
+        for _ in range(3):
+            assert decode(model).text == LOCAL
+        assert len(server.asked) == breaker.FAILURES, "it is left alone for as long as it said"
+
+
+def test_a_server_that_is_busy_now_and_then_is_there():
+    with Server() as server, loaded(server, fallback="here", timeout_s=20) as model:
+        server.steps = deque([reply({}, 429, retry_after="0.01"), heard()] * (2 * breaker.FAILURES))
+        for _ in range(2 * breaker.FAILURES):
+            assert decode(model).text == "hello"
+            assert state(model) == (True, None)
+
+
+def test_a_server_that_is_busy_for_ever_fails_finals_without_a_fallback_with_its_word():
+    with Server(otherwise=reply({}, 429, retry_after="30")) as server, loaded(server) as model:
+        waiter = Waiter(patience=1.0)
+        failed = decode(model, waiter=waiter)
+        assert isinstance(failed, DecodeError)
+        assert "429" in failed.message
+        assert waiter.waits_for == ["waiting for the server of preset 'cluster': it answers 429"]
+
+
 def test_whoever_hangs_is_given_up_and_the_next_final_does_not_wait_for_it():
     released = threading.Event()
     with Server(otherwise=hang(released)) as server, loaded(server, fallback="here", timeout_s=0.5) as model:
@@ -299,6 +331,25 @@ def test_the_fallback_decodes_until_the_server_is_back_and_is_freed_after_that()
         decode(model, waiter=waiter)
         assert model.fallback.model is None
         assert [hypothesis.text for hypothesis in waiter.told] in (["hello"], [])
+
+
+def test_once_somebody_waited_in_vain_windows_of_files_fail_at_once_and_speech_still_waits():
+    with loaded(nobody()) as model:
+        waiter = Waiter(patience=1.0)
+        assert isinstance(decode(model, item(Effort.TIMED), waiter), DecodeError)
+        assert "waiting for the server of preset 'cluster': no connection" in waiter.waits_for[0]
+        for _ in range(3):
+            failed = decode(model, item(Effort.TIMED))  # with the patience of the tests, which this does not use up
+            assert isinstance(failed, DecodeError)
+            assert "presets.cluster.fallback" in failed.message
+        results, patient = [], Waiter()
+        thread = threading.Thread(target=lambda: results.append(decode(model, waiter=patient)))
+        thread.start()
+        while len(patient.waits_for) < 2:
+            time.sleep(0.01)
+        assert not results
+        patient.left.set()
+        thread.join(PATIENCE_S)
 
 
 def test_nobody_there_is_found_out_at_once():

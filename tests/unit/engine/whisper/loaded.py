@@ -57,5 +57,5 @@ class Waiters:
     def patience_s(self):
         return math.inf
 
-    def set_back(self):
+    def set_back(self, waits_for=None):
         self.calls.append("set back")
