@@ -116,6 +116,7 @@ class Status:
     server: ServerStatus
     models: ModelsStatus
     sessions: SessionsStatus
+    admission: float  # see `sttd/admission.py`
     scheduler: SchedulerStatus
     latency_ms: LatencyStatus
     quotas: Mapping[str, QuotaRow]
@@ -129,6 +130,7 @@ def compose_status(
     workers: int,
     scheduler: DispatcherStatistics,
     registry: Registry,
+    admission: float,
     final_ms: Sequence[float | None],
     interim_ms: Sequence[float | None],
     quotas: Mapping[str, QuotaRow],
@@ -139,6 +141,7 @@ def compose_status(
         server=server,
         models=models,
         sessions=SessionsStatus(active=len(registry), peak=registry.peak, limit=registry.limit, total=registry.total),
+        admission=admission,
         scheduler=SchedulerStatus(
             queued=scheduler.queued,
             in_flight=scheduler.in_flight,

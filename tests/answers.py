@@ -53,6 +53,7 @@ STATUS = Status(
         remotes=(),
     ),
     sessions=SessionsStatus(active=2, peak=3, limit=64, total=9),
+    admission=0.25,
     scheduler=SchedulerStatus(
         queued={"final": 1, "file": 0},
         in_flight=0,

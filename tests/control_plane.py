@@ -59,6 +59,20 @@ class FakeService:
     def status(self):
         return STATUS
 
+    @property
+    def admission(self):
+        return self
+
+    @property
+    def registry(self):
+        return ("s1", "s2")
+
+    def drain(self, *, uid):
+        self.calls.append(("drain", uid))
+
+    def undrain(self, *, uid):
+        self.calls.append(("undrain", uid))
+
     def models(self):
         return MODELS
 

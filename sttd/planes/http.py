@@ -16,6 +16,7 @@ import trio
 
 from sttd.admission import Peer
 from sttd.answers import as_map
+from sttd.errors import SttdError
 from sttd.host.sockets import Listener
 from sttd.host.tls import Cipher
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
@@ -170,7 +171,10 @@ class _Plane:
     ) -> None:
         """Serve what lasts longer than an answer from memory."""
         match decision:
-            case Connect(socket="audio", upgrade=upgrade):
+            case Connect(socket="audio", upgrade=upgrade, request=request):
+                if request.says("start") and (refused := self._refusal(peer)):
+                    await self._respond(stream, refused)
+                    return
                 await serve_audio(
                     stream,
                     upgrade,
@@ -240,6 +244,14 @@ class _Plane:
             return Denial("overloaded", f"user {peer.uid} has {own} connections, as many as one user may")
         return None
 
+    def _refusal(self, peer: Peer) -> Response | None:
+        """The answer to a client that is going to `start` where that would be refused; None: it would not."""
+        try:
+            self.service.check(self.service.defaults(), peer=peer)
+        except SttdError as error:
+            return refusal(Denial.of(error))
+        return None
+
     async def _respond(self, stream: trio.SocketStream, answer: Response, *, with_body: bool = True) -> None:
         self.service.meters.count_response(answer.status)
         with trio.move_on_after(self.limits.answer_s):
@@ -267,7 +279,11 @@ class _Plane:
         match route:
             case "ready":
                 ready, reason = self.service.readiness()
-                content = {"status": "ok" if ready else "unavailable", "reason": reason}
+                content = {
+                    "status": "ok" if ready else "unavailable",
+                    "reason": reason,
+                    "admission": self.service.admission.usual(self.service.defaults()),
+                }
                 return json_response(content, status=200 if ready else 503)
             case "status":
                 return json_response(as_map(self.service.status()))

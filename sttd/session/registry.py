@@ -48,15 +48,18 @@ class Registry:
         waiting = [session.rest.kept_bytes for session in self._sessions.values() if session.rest.asleep]
         return len(waiting), sum(waiting)
 
-    def check_room(self, uid: int) -> None:
-        """Raises OverloadedError where one more session of this user is one too many."""
+    def taken(self, uid: int) -> float:
+        """How much of the room for sessions of this user is taken; from 1 on one more is one too many."""
+        return max(len(self._sessions) / self.limit, self._per_uid[uid] / self.limit_per_uid)
+
+    def refusal(self, uid: int) -> OverloadedError:
+        """What is said to this user then."""
         retry = {"retry_after_s": _RETRY_AFTER_S}
         if len(self._sessions) >= self.limit:
-            raise OverloadedError(f"all {self.limit} sessions are taken; come again later", data=retry)
-        if self._per_uid[uid] >= self.limit_per_uid:
-            raise OverloadedError(
-                f"user {uid} has {self._per_uid[uid]} sessions, and one user may have {self.limit_per_uid}", data=retry
-            )
+            return OverloadedError(f"all {self.limit} sessions are taken; come again later", data=retry)
+        return OverloadedError(
+            f"user {uid} has {self._per_uid[uid]} sessions, and one user may have {self.limit_per_uid}", data=retry
+        )
 
     def new_id(self) -> str:
         """An id that no session of this daemon has had."""

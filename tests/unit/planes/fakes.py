@@ -142,6 +142,8 @@ class FakeService:
     breaks: bool = False  # where a session is left
     staying: bool = False  # its sessions do not end at a `stop`
     opened: trio.Event = attrs.field(factory=trio.Event)
+    unwanted: list = attrs.field(factory=list)  # raised in turn where it is asked whether a session would be opened
+    taken: float = 0.0
     beginning: Beginning = attrs.field(factory=lambda: Beginning(pcm=bytes(6400), duration_s=0.1, whole=True))
     uploads: Uploads = attrs.field(init=False)
     quotas: Quotas = attrs.field(factory=Quotas)
@@ -152,6 +154,17 @@ class FakeService:
     @property
     def desk(self):
         return self
+
+    @property
+    def admission(self):
+        return self
+
+    def usual(self, defaults):
+        return self.taken
+
+    def check(self, options, *, peer=None, uid=None):
+        if self.unwanted:
+            raise self.unwanted.pop(0)
 
     def pace(self, uid):
         return Paces(0).of(uid)

@@ -26,18 +26,7 @@ SECOND = bytes(48_000)
 
 @attrs.define(eq=False)
 class Service(FakeService):
-    """With an admission that refuses in turn, too."""
-
-    unwanted: list = attrs.field(factory=list)
-    draining: bool = False
-
-    @property
-    def admission(self):
-        return self
-
-    def check(self, options, *, uid):
-        if self.unwanted:
-            raise self.unwanted.pop(0)
+    """With a model that is not there."""
 
     def check_model(self, name):
         if name == "absent":
@@ -231,7 +220,7 @@ async def test_a_handshake_that_nothing_could_follow_is_refused(path, refusal, s
 
 
 async def test_while_the_daemon_stops_nobody_is_upgraded():
-    async with open_plane(service=Service(draining=True)) as plane:
+    async with open_plane(service=Service(unwanted=[SessionError("stopping", code="shutting_down")])) as plane:
         upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         status, _, body = await plane.get(
             "/v1/realtime", headers=f"{upgrade}Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"

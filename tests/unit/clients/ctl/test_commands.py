@@ -8,6 +8,7 @@ from sttd_client.ctl.models import live
 from sttd_client.ctl.status import lines_of
 
 from sttd.errors import CODES
+from sttd.wire.rpc import encode_notification, encode_response
 
 
 def test_status_is_readable(sttctl, fake_control, status_report):
@@ -94,6 +95,7 @@ def test_a_model_is_live_slow_or_not_measured():
         (["close", "s1"], "close_session", [{"session": "s1"}]),
         (["close", "s1", "--no-drain"], "close_session", [{"session": "s1", "drain": False}]),
         (["reload"], "reload", []),
+        (["undrain"], "undrain", []),
         (["sessions", "--limit", "3"], "sessions", [{"limit": 3}]),
     ],
 )
@@ -127,9 +129,33 @@ def test_results_are_said_in_words(sttctl, fake_control):
             assert isinstance(json.loads(sttctl(*command, "--json")[1]), dict)
 
 
-def test_sessions_are_listed_over_all_pages(sttctl, fake_control):
-    from sttd.wire.rpc import encode_response
+@pytest.mark.parametrize(
+    ("arguments", "left", "status", "says"),
+    [
+        ([], [2], 0, "2 sessions run"),
+        (["--wait"], [2, 1, 0], 0, "no session runs"),
+        (["--wait", "--timeout", "0"], [1, 1], 6, "1 session runs"),
+    ],
+)
+def test_a_drain_waits_for_the_last_session_or_until_its_time_is_over(
+    sttctl, fake_control, monkeypatch, arguments, left, status, says
+):
+    monkeypatch.setattr("sttd_client.ctl.draining._EVERY_S", 0.01)
+    counts = iter(left)
 
+    def count(request, send):
+        number = next(counts)
+        result = {"sessions": number if request.method == "drain" else {"active": number}}
+        send(encode_response(request.msgid, result=result))
+
+    with fake_control(count):
+        assert sttctl("drain", *arguments) == (status, f"no new sessions are taken; {says}\n", "")
+    counts = iter(left)
+    with fake_control(count):
+        assert json.loads(sttctl("drain", "--json", *arguments)[1]).keys() == {"sessions"}
+
+
+def test_sessions_are_listed_over_all_pages(sttctl, fake_control):
     row = {"uid": 1000, "label": "", "kind": "live", "state": "open", "model": "base", "lang": "en"}
     row |= {"audio_s": 61.5, "utterances": 7, "lag_s": 0.0}
 
@@ -162,8 +188,6 @@ def test_config_shows_all_or_a_part(sttctl, fake_control):
 
 
 def test_watch_prints_events_until_the_daemon_leaves(sttctl, fake_control):
-    from sttd.wire.rpc import encode_notification, encode_response
-
     events = [
         {"seq": 1, "topic": "transcripts", "event": "final", "session": "s1", "utterance": 2, "text": "hello"},
         {"seq": 2, "topic": "models", "event": "loaded", "preset": "base", "device": "cpu"},
