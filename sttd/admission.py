@@ -33,8 +33,9 @@ from sttd.engine.engine import Engine
 from sttd.engine.presets import not_found
 from sttd.errors import AccessError, OverloadedError, SessionError, SttdError
 from sttd.host import logs
+from sttd.metrics import Metrics
 from sttd.options import SessionOptions
-from sttd.session.registry import Registry
+from sttd.session.registry import Place, Registry
 
 log = logs.get("admission")
 
@@ -73,6 +74,7 @@ class Admission:
     presets: Mapping[str, Preset]
     engine: Engine
     registry: Registry
+    meters: Metrics
     network: bool  # the daemon may get a model itself
     available_bytes: Callable[[], int] = memory.available_bytes
     state: Literal["open", "draining", "stopping"] = attrs.field(default="open", init=False)  # rule 0
@@ -99,10 +101,29 @@ class Admission:
         allowed = self.config.models.selectable
         return [name for name in self.presets if "*" in allowed or name in allowed]
 
-    def check(self, options: SessionOptions, *, uid: int) -> None:
+    def expect(self, defaults: SessionOptions, *, uid: int) -> Place:
+        """Keep a place for who is going to start a session, and has not said which. Raises what `admit` raises."""
+        self.admit(defaults, uid=uid)
+        return self.registry.expect(uid)
+
+    def admit(self, options: SessionOptions, *, uid: int, place: Place | None = None) -> None:
+        """`check` for a session that is about to be opened, in the place that is kept for it; refusals are counted.
+
+        Who was promised a place before a drain gets it.
+        """
+        if place is not None:
+            place.leave()
+        try:
+            self.check(options, uid=uid, expected=place is not None)
+        except OverloadedError:
+            self.registry.refused += 1
+            self.meters.count_refused_session(options.kind)
+            raise
+
+    def check(self, options: SessionOptions, *, uid: int, expected: bool = False) -> None:
         """Raises ModelError (`model_not_found`, `model_not_local`), OverloadedError with `retry_after_s`, or
         SessionError: `shutting_down`."""
-        if (why := self.closed()) is not None:
+        if (why := self.closed()) is not None and not (expected and self.state == "draining"):
             raise SessionError(why, code="shutting_down")
         models = _models_of(options)
         for name in models:

@@ -42,7 +42,7 @@ from sttd.engine.pool import ModelPool
 from sttd.engine.silero_batch import SharedSilero
 from sttd.engine.stock import Stock
 from sttd.engine.store.models import ModelStore
-from sttd.errors import OverloadedError, SttdError
+from sttd.errors import SttdError
 from sttd.host import logs
 from sttd.host.looplag import LoopWatch
 from sttd.host.pace import Pace, Paces
@@ -52,7 +52,7 @@ from sttd.options import Api, SessionChanges, SessionOptions
 from sttd.quotas import Quotas, quotas_of
 from sttd.session.fitting import fit_changes, fit_options
 from sttd.session.inbox import Held
-from sttd.session.registry import Registry, running
+from sttd.session.registry import Place, Registry, running
 from sttd.session.session import Session
 from sttd.session.turns import Turns
 from sttd.uploads import Uploads, uploads_of
@@ -102,6 +102,7 @@ class Service:
             presets=self.preset_table,
             engine=self.engine,
             registry=self.registry,
+            meters=self.meters,
             network=self.store.network,
         )
         self.desk = ModelDesk(admission=self.admission, pool=self.pool, store=self.store)
@@ -215,7 +216,13 @@ class Service:
 
     @asynccontextmanager
     async def open_session(
-        self, options: SessionOptions, *, peer: Peer, api: Api = "sttd", whole: bool = False
+        self,
+        options: SessionOptions,
+        *,
+        peer: Peer,
+        api: Api = "sttd",
+        whole: bool = False,
+        place: Place | None = None,
     ) -> AsyncIterator[Session]:
         """A session for as long as the block runs.
 
@@ -224,6 +231,7 @@ class Service:
             peer: who the client is.
             api: the wire by which it came.
             whole: all of the audio is here, so no pause in it is worth a guess at how it goes on.
+            place: what was kept for it.
 
         Leaving the block without `stop` is a dropped connection: the finals still owed are made and go to
         subscribers before the block is left. Cancellation ends the session at once.
@@ -235,7 +243,7 @@ class Service:
         """
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
         silero = await self._voice_network()  # first: nothing may come between the admission and the list of sessions
-        self.check(options, peer=peer)
+        self.admission.admit(options, uid=peer.uid, place=place)
         window_s = self.preset_table[options.model].max_window_s
         options = fit_options(options, self.stock.shelf, window_s=window_s, selectable=self.presets())
         session = self._new_session(options, peer, api, silero=silero, whole=whole)
@@ -250,15 +258,6 @@ class Service:
             self.dispatcher.forget(session.id)
             self.audio_dropped_s += session.dropped_s
             self._tell_session("closed", session)
-
-    def check(self, options: SessionOptions, *, peer: Peer) -> None:
-        """Raises what such a session would be refused with now, as `open_session` does; counts it."""
-        try:
-            self.admission.check(options, uid=peer.uid)
-        except OverloadedError:
-            self.registry.refused += 1
-            self.meters.count_refused_session(options.kind)
-            raise
 
     def fit_changes(self, changes: SessionChanges, *, options: SessionOptions) -> SessionChanges:
         """What `configure` may change in a session with these options. Raises ProtocolError, as `open_session`."""

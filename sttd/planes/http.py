@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import attrs
@@ -31,6 +32,7 @@ from sttd.planes.peers import unix_peer
 from sttd.planes.streams import RECEIVE_BYTES, bound_inflow, linger, widen_outflow
 from sttd.planes.supervise import Supervisor, counted
 from sttd.service import Service
+from sttd.session.registry import Place
 from sttd.wire.access import AccessRules
 from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Denial, HeadReader, Request, Response, json_response, refusal
@@ -172,19 +174,22 @@ class _Plane:
         """Serve what lasts longer than an answer from memory."""
         match decision:
             case Connect(socket="audio", upgrade=upgrade, request=request):
-                if request.says("start") and (refused := self._refusal(peer)):
-                    await self._respond(stream, refused)
+                place = self._place(request, peer)
+                if isinstance(place, Response):
+                    await self._respond(stream, place)
                     return
-                await serve_audio(
-                    stream,
-                    upgrade,
-                    service=self.service,
-                    lasting=self.lasting,
-                    peer=peer,
-                    drain=self.drain,
-                    limits=self.limits.audio,
-                    on_freed=self.on_freed,
-                )
+                with place or nullcontext():
+                    await serve_audio(
+                        stream,
+                        upgrade,
+                        service=self.service,
+                        lasting=self.lasting,
+                        peer=peer,
+                        place=place,
+                        drain=self.drain,
+                        limits=self.limits.audio,
+                        on_freed=self.on_freed,
+                    )
             case Connect(socket="listen"):
                 refused = await serve_deepgram(
                     stream,
@@ -244,13 +249,14 @@ class _Plane:
             return Denial("overloaded", f"user {peer.uid} has {own} connections, as many as one user may")
         return None
 
-    def _refusal(self, peer: Peer) -> Response | None:
-        """The answer to a client that is going to `start` where that would be refused; None: it would not."""
+    def _place(self, request: Request, peer: Peer) -> Place | Response | None:
+        """What is kept for a client that says that it will `start`, or its refusal; None: it does not say so."""
+        if not request.says("start"):
+            return None
         try:
-            self.service.check(self.service.defaults(), peer=peer)
+            return self.service.admission.expect(self.service.defaults(), uid=peer.uid)
         except SttdError as error:
             return refusal(Denial.of(error))
-        return None
 
     async def _respond(self, stream: trio.SocketStream, answer: Response, *, with_body: bool = True) -> None:
         self.service.meters.count_response(answer.status)

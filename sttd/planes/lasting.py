@@ -29,6 +29,7 @@ from sttd.host import logs
 from sttd.options import SAMPLE_BYTES, Endpointing, SessionOptions
 from sttd.planes import live
 from sttd.service import Service
+from sttd.session.registry import Place
 from sttd.wire.messages import Audio, Stop
 from sttd.wire.resuming import Resuming, State, digest, unknown_token
 from sttd.wire.talk import Answer
@@ -210,10 +211,12 @@ class Lasting:
 
     # ------------------------------------------------------------------ what a connection asks for
 
-    async def open(self, options: SessionOptions, *, peer: Peer, leave: Callable[[], None]) -> Seat:
+    async def open(
+        self, options: SessionOptions, *, peer: Peer, place: Place | None = None, leave: Callable[[], None]
+    ) -> Seat:
         """A new session, and the first seat of it. Raises what `Service.open_session` raises."""
         assert self._nursery is not None, "sessions are kept while `run` runs"
-        kept: Kept = await self._nursery.start(self._keep, options, peer)
+        kept: Kept = await self._nursery.start(self._keep, options, peer, place)
         return self._seat(kept, shown=None, leave=leave)
 
     async def resume(self, token: str, last_seq: int, *, peer: Peer, leave: Callable[[], None]) -> Seat:
@@ -258,10 +261,12 @@ class Lasting:
 
     # ------------------------------------------------------------------ the keeper of one session
 
-    async def _keep(self, options: SessionOptions, peer: Peer, *, task_status: trio.TaskStatus[Kept]) -> None:
+    async def _keep(
+        self, options: SessionOptions, peer: Peer, place: Place | None, *, task_status: trio.TaskStatus[Kept]
+    ) -> None:
         kept: Kept | None = None
         try:
-            async with self.service.open_session(options, peer=peer) as session:
+            async with self.service.open_session(options, peer=peer, place=place) as session:
                 kept = self._new(session, peer)
                 task_status.started(kept)
                 async with trio.open_nursery() as nursery:

@@ -17,6 +17,27 @@ _RETRY_AFTER_S = 5.0
 
 
 @attrs.define(eq=False)
+class Place:
+    """Room that is kept for one session of a user, until its block is left or the session takes it."""
+
+    _registry: Registry
+    _uid: int
+    _kept: bool = attrs.field(default=True, init=False)
+
+    def leave(self) -> None:
+        """Give it back. Idempotent."""
+        if self._kept:
+            self._kept = False
+            self._registry.expected -= Counter((self._uid,))
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
+
+
+@attrs.define(eq=False)
 class Registry:
     """Live sessions by id, in the order in which they were opened. Ids sort in that order too."""
 
@@ -24,12 +45,19 @@ class Registry:
     limit_per_uid: int
     peak: int = attrs.field(default=0, init=False)
     total: int = attrs.field(default=0, init=False)
+    expected: Counter[int] = attrs.field(factory=Counter, init=False)  # places that are kept, by user
     refused: int = attrs.field(default=0, init=False)  # sessions that were not admitted, for want of room
     _sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
     _per_uid: Counter[int] = attrs.field(factory=Counter, init=False)
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        """With those that are expected."""
+        return len(self._sessions) + self.expected.total()
+
+    def expect(self, uid: int) -> Place:
+        """Keep a place for a session of this user."""
+        self.expected[uid] += 1
+        return Place(self, uid)
 
     def all(self) -> tuple[Session, ...]:
         """A copy: sessions come and go while the caller walks it."""
@@ -37,7 +65,7 @@ class Registry:
 
     def by_user(self) -> dict[int, float]:
         """How many sessions each user has."""
-        return dict(self._per_uid)
+        return dict(self._per_uid + self.expected)
 
     def apis(self) -> dict[str, int]:
         """How many sessions there are of each wire that one came by."""
@@ -50,16 +78,19 @@ class Registry:
 
     def taken(self, uid: int) -> float:
         """How much of the room for sessions of this user is taken; from 1 on one more is one too many."""
-        return max(len(self._sessions) / self.limit, self._per_uid[uid] / self.limit_per_uid)
+        return max(len(self) / self.limit, self._of(uid) / self.limit_per_uid)
 
     def refusal(self, uid: int) -> OverloadedError:
         """What is said to this user then."""
         retry = {"retry_after_s": _RETRY_AFTER_S}
-        if len(self._sessions) >= self.limit:
+        if len(self) >= self.limit:
             return OverloadedError(f"all {self.limit} sessions are taken; come again later", data=retry)
         return OverloadedError(
-            f"user {uid} has {self._per_uid[uid]} sessions, and one user may have {self.limit_per_uid}", data=retry
+            f"user {uid} has {self._of(uid)} sessions, and one user may have {self.limit_per_uid}", data=retry
         )
+
+    def _of(self, uid: int) -> int:
+        return self._per_uid[uid] + self.expected[uid]
 
     def new_id(self) -> str:
         """An id that no session of this daemon has had."""

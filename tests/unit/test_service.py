@@ -268,6 +268,29 @@ async def test_who_is_drained_serves_those_who_are_there_and_nobody_else_until_i
             pass
 
 
+async def test_a_place_that_is_kept_counts_and_is_good_for_a_start_whatever_comes_between():
+    async with serving(sessions=2) as service:
+        admission, defaults = service.admission, service.defaults()
+        with admission.expect(defaults, uid=ANN.uid) as place, admission.expect(defaults, uid=ANN.uid):
+            assert service.status().sessions.active == 2
+            assert service.quotas.rows()["sessions"].most == 2
+            assert await refusal(service, peer=BOB) == "overloaded"
+            admission.drain(uid=0)
+            assert await refusal(service, peer=BOB) == "shutting_down"
+            async with service.open_session(asked(service), peer=ANN, place=place):
+                assert len(service.registry) == 2
+            with pytest.raises(SessionError, match="drained"):
+                admission.expect(defaults, uid=ANN.uid)
+        assert len(service.registry) == 0
+        admission.undrain(uid=0)
+        with admission.expect(defaults, uid=ANN.uid) as place:
+            service.begin_drain()
+            with pytest.raises(SessionError, match="stopping"):
+                async with service.open_session(asked(service), peer=ANN, place=place):
+                    pass
+        assert len(service.registry) == 0
+
+
 # ------------------------------------------------------------------ the number
 
 

@@ -1,6 +1,7 @@
 """The sans-IO connection, against wsproto's server side."""
 
 import json
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
@@ -40,6 +41,15 @@ class Server:
         return list(self.ws.events())
 
 
+def upgrade(*cookies, **more):
+    """A connection whose upgrade set these, and what the next one asks for."""
+    first, second = AudioConnection(), AudioConnection(token="t")
+    server = Server(first)
+    headers = [(b"X-Other", b"1"), *((b"Set-Cookie", cookie) for cookie in cookies)]
+    assert first.receive(server.ws.send(ws.AcceptConnection(extra_headers=headers))) == []
+    return Server(SimpleNamespace(open=lambda: second.open(cookies=first.cookies, **more))).request
+
+
 def opened():
     connection = AudioConnection()
     server = Server(connection)
@@ -53,6 +63,19 @@ def test_the_upgrade_names_host_and_token():
     assert server.request.target == "/ws"
     assert server.request.host == "[::1]:7788"
     assert (b"authorization", b"Bearer t") in server.request.extra_headers
+
+
+def test_who_resumes_says_so_and_shows_the_cookies_by_which_a_proxy_finds_the_daemon():
+    asked = upgrade(b"sttd=b; path=/; HttpOnly; Secure", b"other=x y", resume=True)
+    assert asked.target == "/ws?resume"
+    headers = dict(asked.extra_headers)
+    assert (headers[b"cookie"], headers[b"authorization"]) == (b"sttd=b; other=x y", b"Bearer t")
+
+
+def test_no_cookie_is_shown_for_another_session_nor_one_that_is_no_place():
+    assert b"cookie" not in dict(upgrade(b"sttd=b").extra_headers)
+    assert b"cookie" not in dict(upgrade(b"a=" + b"x" * 5000, resume=True).extra_headers)
+    assert b"cookie" not in dict(upgrade(resume=True).extra_headers)
 
 
 @given(st.data())

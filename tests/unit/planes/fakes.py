@@ -19,6 +19,7 @@ from sttd.planes.lasting import Lasting
 from sttd.quotas import Quotas
 from sttd.session.beginning import Beginning
 from sttd.session.inbox import Inbox
+from sttd.session.registry import Registry
 from sttd.session.rest import Rest
 from sttd.uploads import Uploads
 from sttd.wire.access import AccessRules
@@ -144,6 +145,7 @@ class FakeService:
     opened: trio.Event = attrs.field(factory=trio.Event)
     unwanted: list = attrs.field(factory=list)  # raised in turn where it is asked whether a session would be opened
     taken: float = 0.0
+    places: Registry = attrs.field(factory=lambda: Registry(10, 10))
     beginning: Beginning = attrs.field(factory=lambda: Beginning(pcm=bytes(6400), duration_s=0.1, whole=True))
     uploads: Uploads = attrs.field(init=False)
     quotas: Quotas = attrs.field(factory=Quotas)
@@ -162,9 +164,13 @@ class FakeService:
     def usual(self, defaults):
         return self.taken
 
-    def check(self, options, *, peer=None, uid=None):
+    def check(self, options, *, uid):
         if self.unwanted:
             raise self.unwanted.pop(0)
+
+    def expect(self, defaults, *, uid):
+        self.check(defaults, uid=uid)
+        return self.places.expect(uid)
 
     def pace(self, uid):
         return Paces(0).of(uid)
@@ -185,7 +191,7 @@ class FakeService:
         return changes
 
     @asynccontextmanager
-    async def open_session(self, options, *, peer, api="sttd", whole=False):
+    async def open_session(self, options, *, peer, api="sttd", whole=False, place=None):
         await trio.lowlevel.checkpoint()
         if self.refusals:
             raise self.refusals.pop(0)

@@ -66,6 +66,20 @@ async def test_who_says_that_he_will_start_is_refused_before_the_upgrade(refusal
         assert error["data"] == ({"retry_after_s": 4.2} if code == "overloaded" else {})
 
 
+async def test_a_place_is_kept_for_who_says_that_he_will_start_until_he_leaves():
+    service = FakeService()
+    async with open_plane(service=service) as plane:
+        async with await plane.connect() as stream:
+            await stream.send_all(HANDSHAKE.replace(b"/ws", b"/ws?start") + b"\r\n")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+            assert len(service.places) == 1
+        for _ in range(6000):
+            if not len(service.places):
+                break
+            await trio.sleep(0.01)
+        assert len(service.places) == 0
+
+
 async def test_who_does_not_say_so_is_upgraded_and_refused_at_his_start():
     service = FakeService(unwanted=[OverloadedError("all are taken")])
     async with open_plane(service=service) as plane:
