@@ -1,4 +1,5 @@
-"""Several daemons behind HAProxy, with the files of deploy/haproxy as they are shipped but for ports and paths."""
+"""Several daemons behind HAProxy, and behind nginx, with the files of deploy as they are shipped but for ports and
+paths."""
 
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="haproxy
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy" / "haproxy"
+NGINX = ROOT / "deploy" / "nginx.conf"
 CERTIFICATE = ROOT / "tests" / "data" / "tls" / "one.pem"
 TOKEN = "correct-horse-battery"
 NAMES = ("a", "b", "c")
@@ -382,3 +384,66 @@ async def test_a_proxy_that_dies_under_a_hundred_live_sessions_loses_none_for_ea
     assert (tally.sessions, tally.lost, tally.twice) == (LIVE, 0, 0)
     assert edges.daemons["a"].call("status")["server"]["state"] == "draining"
     edges.daemons["a"].call("undrain")
+
+
+# ------------------------------------------------------------------ nginx
+
+
+@contextmanager
+def running_nginx(edges, port):
+    """It, from the shipped file, before the same daemons."""
+    place = edges.directory / "nginx"
+    place.mkdir(exist_ok=True)
+    config = replaced(
+        NGINX.read_text(),
+        ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
+        ("/etc/nginx/sttd.pem", str(CERTIFICATE)),
+        ("/etc/nginx/sttd.key", str(CERTIFICATE.with_suffix(".key"))),
+        *((f"127.0.0.1:780{number}", f"127.0.0.1:{edges.ports[name]}") for number, name in enumerate(NAMES, 1)),
+    )
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{kind}_temp_path {place}/{kind};" for kind in kinds)
+    (place / "nginx.conf").write_text(
+        f"daemon off; pid {place}/pid; error_log {place}/log warn; worker_processes 2;"
+        f"events {{}} http {{ access_log off; {temporary}\n{config}\n}}"
+    )
+    process = subprocess.Popen(["nginx", "-c", str(place / "nginx.conf"), "-p", str(place)])
+    try:
+        yield
+    finally:
+        process.terminate()  # at once: a graceful end would be SIGQUIT
+        assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is not installed")
+async def test_behind_nginx_sessions_spread_avoid_who_is_drained_and_are_resumed_where_they_are(edges):
+    port = free_port()
+    address = attrs.evolve(edges.address, port=port)
+
+    def open_there():
+        return open_session(tcp=address, timeout_s=PATIENCE_S, endpointing=False, interim=False)
+
+    async with AsyncExitStack() as stack:
+        with running_nginx(edges, port):
+            await soon(lambda: listens(port))
+            sessions = [await stack.enter_async_context(open_there()) for _ in range(9)]
+            assert edges.active() == {"a": 3, "b": 3, "c": 3}
+            edges.daemons["a"].call("drain")
+            sessions += [await stack.enter_async_context(open_there()) for _ in range(4)]
+            assert edges.active() == {"a": 3, "b": 5, "c": 5}
+        with running_nginx(edges, port):
+            for session in sessions:
+                await session.send(NOISE[: 2 * RATE])
+                await session.stop()
+                events = [event async for event in session]
+                assert [event.text for event in events if isinstance(event, Final)] == ["w1 w2 w3"]
+                assert any(isinstance(event, Resumed) for event in events)
+    edges.daemons["a"].call("undrain")
+
+
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
+    except OSError:
+        return False
+    return True
