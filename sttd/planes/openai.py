@@ -164,7 +164,7 @@ class _Exchange:
 
     async def _transcribe(self) -> None:
         head = form_head(self.call.request, most_bytes=self.limits.body_bytes)
-        if self.drain.started.is_set():
+        if self.drain.started.is_set() or self.service.admission.closed() is not None:
             raise _stopping()
         self.service.uploads.room.check(head.length or 0, uid=self.peer.uid)
         async with self.service.uploads.receive(self.peer.uid) as spool:

@@ -4,16 +4,18 @@ paths."""
 from __future__ import annotations
 
 import csv
+import http.client
 import io
 import itertools
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
 
 import attrs
@@ -127,10 +129,10 @@ class Edges:
         return {name: daemon.call("status")["sessions"]["active"] for name, daemon in self.daemons.items()}
 
     def stop(self):
+        for daemon in self.daemons.values():
+            daemon.stop()  # first: it hears the last goodbyes through the proxy
         if self.haproxy is not None:
             self.kill_haproxy()
-        for name in list(self.daemons):
-            self.daemons.pop(name).stop()
 
 
 @contextmanager
@@ -220,6 +222,29 @@ async def test_a_drained_daemon_gets_nobody_else_and_keeps_those_that_it_has(edg
         assert [event.text async for event in session if isinstance(event, Final)] == ["w1 w2 w3"]
         edges.daemons[name].call("undrain")
         await soon(lambda: edges.see(ALL_UP))
+
+
+def test_what_is_for_who_runs_it_is_not_let_through(edges):
+    context = ssl.create_default_context(cafile=CERTIFICATE)
+    told = {}
+    for path in ("/status", "/metrics", "/ready", "/models", "/"):
+        connection = http.client.HTTPSConnection("localhost", edges.port, timeout=PATIENCE_S, context=context)
+        with closing(connection):
+            connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
+            told[path] = connection.getresponse().status
+    assert told == {"/status": 403, "/metrics": 403, "/ready": 200, "/models": 200, "/": 200}
+
+
+async def test_a_restart_that_would_cut_sessions_is_not_made_and_the_daemon_opened_again(edges):
+    async with edges.open():
+        (name,) = [name for name, count in edges.active().items() if count]
+        before = edges.daemons[name].call("status")["server"]
+        done = await rolling_restart(edges, name, PATIENCE_S="0")
+        assert (done.returncode, b"was not restarted" in done.stderr) == (6, True)
+        after = edges.daemons[name].call("status")["server"]
+        assert (after["pid"], after["state"]) == (before["pid"], "ready")
+        assert edges.active()[name] == 1
+    await soon(lambda: edges.see(ALL_UP))
 
 
 # ------------------------------------------------------------------ a hundred live sessions
@@ -313,6 +338,17 @@ esac
     return script
 
 
+async def rolling_restart(edges, *names, **environ):
+    """Run the script, and return how it ended."""
+    return await trio.run_process(
+        [str(DEPLOY / "rolling-restart"), *names],
+        env={**os.environ, "ON": str(script_of(edges)), "SETTLE_S": "1", "PATIENCE_S": str(PATIENCE_S), **environ},
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+
+
 async def restart_when_asked(edges):
     """What systemd does: SIGTERM, and once it has gone another one."""
     for name in itertools.cycle(NAMES):
@@ -326,8 +362,6 @@ async def restart_when_asked(edges):
 async def test_a_rolling_restart_under_a_hundred_live_sessions_loses_none(edges):
     tally, over = Tally(), trio.Event()
     before = {name: daemon.call("status")["server"]["pid"] for name, daemon in edges.daemons.items()}
-    command = [str(DEPLOY / "rolling-restart"), *NAMES]
-    environ = {**os.environ, "ON": str(script_of(edges)), "SETTLE_S": "1", "PATIENCE_S": str(PATIENCE_S)}
 
     async def people(number):
         """One person after the other, until the restarts are over."""
@@ -345,7 +379,7 @@ async def test_a_rolling_restart_under_a_hundred_live_sessions_loses_none(edges)
         nursery.start_soon(restart_when_asked, edges)
         await soon(lambda: sum(edges.active().values()) == LIVE)
         began = time.monotonic()
-        done = await trio.run_process(command, env=environ, capture_stdout=True, capture_stderr=True, check=False)
+        done = await rolling_restart(edges, *NAMES)
         took_s = time.monotonic() - began
         assert done.returncode == 0, (done.stdout, done.stderr)
         over.set()
@@ -438,6 +472,7 @@ async def test_behind_nginx_sessions_spread_avoid_who_is_drained_and_are_resumed
                 events = [event async for event in session]
                 assert [event.text for event in events if isinstance(event, Final)] == ["w1 w2 w3"]
                 assert any(isinstance(event, Resumed) for event in events)
+            await soon(lambda: not sum(edges.active().values()))
     edges.daemons["a"].call("undrain")
 
 

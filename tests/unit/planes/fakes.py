@@ -164,6 +164,9 @@ class FakeService:
     def usual(self, defaults):
         return self.taken
 
+    def closed(self):
+        return None
+
     def check(self, options, *, uid):
         if self.unwanted:
             raise self.unwanted.pop(0)

@@ -230,6 +230,14 @@ async def test_an_upload_that_is_still_coming_is_refused_when_the_daemon_stops()
         assert (status, json.loads(body)["error"]["code"]) == (503, "shutting_down")
 
 
+async def test_an_upload_is_refused_before_it_comes_while_the_daemon_is_drained(monkeypatch):
+    async with open_api() as plane, await plane.connect() as stream:
+        monkeypatch.setattr(type(plane.service), "closed", lambda self: "drained")
+        await stream.send_all(request(b"", length=500))
+        status, _, body = await read_all(stream)
+    assert (status, json.loads(body)["error"]["code"]) == (503, "shutting_down")
+
+
 async def test_a_client_that_waits_for_the_go_ahead_gets_it_or_a_refusal():
     async with open_api(body_bytes=1000) as plane:
         body = form()
