@@ -20,6 +20,7 @@ Rules 2 to 5 measure each how much of what they allow is taken. From 1 on they r
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Final, Literal, TypeAlias
@@ -33,9 +34,8 @@ from sttd.engine.engine import Engine
 from sttd.engine.presets import not_found
 from sttd.errors import AccessError, OverloadedError, SessionError, SttdError
 from sttd.host import logs
-from sttd.metrics import Metrics
 from sttd.options import SessionOptions
-from sttd.session.registry import Place, Registry
+from sttd.session.registry import Registry
 
 log = logs.get("admission")
 
@@ -66,6 +66,30 @@ class Peer:
         return None if self.privileged else self.uid
 
 
+@attrs.define(eq=False)
+class Place:
+    """Room that is kept for one session of a user, until its block is left or the session takes it."""
+
+    _registry: Registry
+    _uid: int
+    _kept: bool = attrs.field(default=True, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._registry.expected[self._uid] += 1
+
+    def leave(self) -> None:
+        """Give it back. Idempotent."""
+        if self._kept:
+            self._kept = False
+            self._registry.expected -= Counter((self._uid,))
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.leave()
+
+
 @attrs.define(eq=False, kw_only=True)
 class Admission:
     """The rules above. A reload changes `config` and `presets`."""
@@ -74,7 +98,7 @@ class Admission:
     presets: Mapping[str, Preset]
     engine: Engine
     registry: Registry
-    meters: Metrics
+    on_refused: Callable[[Literal["live", "file"]], None]  # is told the kind of each session for which there is no room
     network: bool  # the daemon may get a model itself
     available_bytes: Callable[[], int] = memory.available_bytes
     state: Literal["open", "draining", "stopping"] = attrs.field(default="open", init=False)  # rule 0
@@ -104,7 +128,7 @@ class Admission:
     def expect(self, defaults: SessionOptions, *, uid: int) -> Place:
         """Keep a place for who is going to start a session, and has not said which. Raises what `admit` raises."""
         self.admit(defaults, uid=uid)
-        return self.registry.expect(uid)
+        return Place(self.registry, uid)
 
     def admit(self, options: SessionOptions, *, uid: int, place: Place | None = None) -> None:
         """`check` for a session that is about to be opened, in the place that is kept for it; refusals are counted.
@@ -117,7 +141,7 @@ class Admission:
             self.check(options, uid=uid, expected=place is not None)
         except OverloadedError:
             self.registry.refused += 1
-            self.meters.count_refused_session(options.kind)
+            self.on_refused(options.kind)
             raise
 
     def check(self, options: SessionOptions, *, uid: int, expected: bool = False) -> None:

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 import sttd
-from sttd.admission import Admission, Peer
+from sttd.admission import Admission, Peer, Place
 from sttd.answers import (
     ConfigValues,
     HealthStatus,
@@ -52,7 +52,7 @@ from sttd.options import Api, SessionChanges, SessionOptions
 from sttd.quotas import Quotas, quotas_of
 from sttd.session.fitting import fit_changes, fit_options
 from sttd.session.inbox import Held
-from sttd.session.registry import Place, Registry, running
+from sttd.session.registry import Registry, running
 from sttd.session.session import Session
 from sttd.session.turns import Turns
 from sttd.uploads import Uploads, uploads_of
@@ -102,7 +102,7 @@ class Service:
             presets=self.preset_table,
             engine=self.engine,
             registry=self.registry,
-            meters=self.meters,
+            on_refused=self.meters.count_refused_session,
             network=self.store.network,
         )
         self.desk = ModelDesk(admission=self.admission, pool=self.pool, store=self.store)

@@ -33,7 +33,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 import sttd
-from sttd.admission import Peer
+from sttd.admission import Peer, Place
 from sttd.core.types import Stopped
 from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import ENCODINGS, Endpointing
@@ -46,7 +46,6 @@ from sttd.planes.speaker import Speaker
 from sttd.planes.streams import UpgradedStream
 from sttd.planes.websocket import serve_socket
 from sttd.service import Service
-from sttd.session.registry import Place
 from sttd.wire.common import PROTOCOL
 from sttd.wire.http import Upgrade
 from sttd.wire.messages import Audio, Configure, Finalize, Resume, Start, Stop

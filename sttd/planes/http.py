@@ -15,7 +15,7 @@ from functools import partial
 import attrs
 import trio
 
-from sttd.admission import Peer
+from sttd.admission import Peer, Place
 from sttd.answers import as_map
 from sttd.errors import SttdError
 from sttd.host.sockets import Listener
@@ -32,7 +32,6 @@ from sttd.planes.peers import unix_peer
 from sttd.planes.streams import RECEIVE_BYTES, bound_inflow, linger, widen_outflow
 from sttd.planes.supervise import Supervisor, counted
 from sttd.service import Service
-from sttd.session.registry import Place
 from sttd.wire.access import AccessRules
 from sttd.wire.frames import LargeMessages
 from sttd.wire.http import Denial, HeadReader, Request, Response, json_response, refusal

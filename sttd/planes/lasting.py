@@ -23,13 +23,12 @@ import attrs
 import trio
 from trio_websocket import CloseReason
 
-from sttd.admission import Peer
+from sttd.admission import Peer, Place
 from sttd.errors import SttdError
 from sttd.host import logs
 from sttd.options import SAMPLE_BYTES, Endpointing, SessionOptions
 from sttd.planes import live
 from sttd.service import Service
-from sttd.session.registry import Place
 from sttd.wire.messages import Audio, Stop
 from sttd.wire.resuming import Resuming, State, digest, unknown_token
 from sttd.wire.talk import Answer

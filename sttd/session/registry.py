@@ -17,27 +17,6 @@ _RETRY_AFTER_S = 5.0
 
 
 @attrs.define(eq=False)
-class Place:
-    """Room that is kept for one session of a user, until its block is left or the session takes it."""
-
-    _registry: Registry
-    _uid: int
-    _kept: bool = attrs.field(default=True, init=False)
-
-    def leave(self) -> None:
-        """Give it back. Idempotent."""
-        if self._kept:
-            self._kept = False
-            self._registry.expected -= Counter((self._uid,))
-
-    def __enter__(self) -> Place:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.leave()
-
-
-@attrs.define(eq=False)
 class Registry:
     """Live sessions by id, in the order in which they were opened. Ids sort in that order too."""
 
@@ -53,11 +32,6 @@ class Registry:
     def __len__(self) -> int:
         """With those that are expected."""
         return len(self._sessions) + self.expected.total()
-
-    def expect(self, uid: int) -> Place:
-        """Keep a place for a session of this user."""
-        self.expected[uid] += 1
-        return Place(self, uid)
 
     def all(self) -> tuple[Session, ...]:
         """A copy: sessions come and go while the caller walks it."""

@@ -6,6 +6,7 @@ from functools import partial
 import attrs
 import trio
 
+from sttd.admission import Place
 from sttd.config.tree import Config
 from sttd.core.types import Stopped
 from sttd.host.pace import Paces
@@ -173,7 +174,7 @@ class FakeService:
 
     def expect(self, defaults, *, uid):
         self.check(defaults, uid=uid)
-        return self.places.expect(uid)
+        return Place(self.places, uid)
 
     def pace(self, uid):
         return Paces(0).of(uid)
