@@ -22,6 +22,7 @@ def test_status_is_readable(sttctl, fake_control, status_report):
     assert (status, err) == (0, "")
     assert "sttd 0.1.0  ready  pid 42, up 1 h 6 min" in out
     assert "2 active of 64, peak 5, 12 since the start" in out
+    assert "25% taken\n" in out
     assert "by 2 realtime, 1 sttd" in out
     assert "0 final, 0 speculative, 1 interim, 3 file; 1 decoding on 1 workers" in out
     assert "p50 310 ms, p95 520 ms after the last speech" in out
