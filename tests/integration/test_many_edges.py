@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import trio
 from sttd_client import Final, Reconnected, Resumed, TcpAddress, open_session
+from websockets.sync.client import connect
 
 from sttd.errors import OverloadedError
 from tests.running import PATIENCE_S, RunningDaemon, eventually, free_port
@@ -69,6 +70,16 @@ class Edges:
     def open(self, **options):
         options = {"endpointing": False, "interim": False, **options}
         return open_session(tcp=self.address, timeout_s=PATIENCE_S, **options)
+
+    def connect(self, path):
+        """A WebSocket of another API."""
+        return connect(
+            f"wss://localhost:{self.port}{path}",
+            ssl=ssl.create_default_context(cafile=CERTIFICATE),
+            additional_headers={"Authorization": f"Token {TOKEN}"},
+            open_timeout=PATIENCE_S,
+            ping_interval=None,
+        )
 
     def start_daemon(self, name):
         place = self.directory / name
@@ -215,7 +226,10 @@ async def test_a_drained_daemon_gets_nobody_else_and_keeps_those_that_it_has(edg
         async with AsyncExitStack() as stack:
             for _ in range(4):  # the first of them before HAProxy knows
                 await stack.enter_async_context(edges.open())
+                for path in ("/v1/listen?encoding=linear16&sample_rate=16000", "/v1/realtime?intent=transcription"):
+                    stack.enter_context(edges.connect(path))
             assert edges.active()[name] == 1
+            assert sum(edges.active().values()) >= 9  # those of Deepgram begin with the connection
             await soon(lambda: edges.see({name: "NOLB"}))
         await session.send(NOISE[: 2 * RATE])
         await session.stop()
