@@ -68,20 +68,25 @@ class Peer:
 
 @attrs.define(eq=False)
 class Place:
-    """Room that is kept for one session of a user, until its block is left or the session takes it."""
+    """What one session of a user is let in by, until its block is left or the session takes it.
 
-    _registry: Registry
+    `_counts` has those of each user: `Registry.expected`, which take room, or `Registry.promised`, which do not.
+    """
+
+    _counts: Counter[int]
     _uid: int
     _kept: bool = attrs.field(default=True, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._registry.expected[self._uid] += 1
+        self._counts[self._uid] += 1
 
     def leave(self) -> None:
         """Give it back. Idempotent."""
         if self._kept:
             self._kept = False
-            self._registry.expected -= Counter((self._uid,))
+            self._counts[self._uid] -= 1
+            if not self._counts[self._uid]:
+                del self._counts[self._uid]
 
     def __enter__(self) -> Place:
         return self
@@ -128,7 +133,16 @@ class Admission:
     def expect(self, defaults: SessionOptions, *, uid: int) -> Place:
         """Keep a place for who is going to start a session, and has not said which. Raises what `admit` raises."""
         self.admit(defaults, uid=uid)
-        return Place(self.registry, uid)
+        return Place(self.registry.expected, uid)
+
+    def promise(self, *, uid: int) -> Place:
+        """For who has begun what a session follows, and is not to be refused because of a drain that comes between.
+
+        Raises SessionError: `shutting_down`.
+        """
+        if (why := self.closed()) is not None:
+            raise SessionError(why, code="shutting_down")
+        return Place(self.registry.promised, uid)
 
     def admit(self, options: SessionOptions, *, uid: int, place: Place | None = None) -> None:
         """`check` for a session that is about to be opened, in the place that is kept for it; refusals are counted.

@@ -46,6 +46,7 @@ class SessionsStatus:
     peak: int
     limit: int
     total: int
+    uploads: int  # recordings that are still coming, each of which a session follows
 
 
 @attrs.frozen(kw_only=True)
@@ -140,7 +141,13 @@ def compose_status(
     return Status(
         server=server,
         models=models,
-        sessions=SessionsStatus(active=len(registry), peak=registry.peak, limit=registry.limit, total=registry.total),
+        sessions=SessionsStatus(
+            active=len(registry),
+            peak=registry.peak,
+            limit=registry.limit,
+            total=registry.total,
+            uploads=registry.promised.total(),
+        ),
         admission=admission,
         scheduler=SchedulerStatus(
             queued=scheduler.queued,

@@ -322,8 +322,9 @@ class Service:
 
     @property
     def in_use(self) -> bool:
-        """Whether anybody would miss the daemon now: a session or an upload is open, or a model is being downloaded."""
-        return bool(len(self.registry) or self.uploads.active or self.desk.pulls)
+        """Whether anybody would miss the daemon now: a session or an upload is open, a model is being downloaded, or it
+        is drained: the next one would take sessions again."""
+        return bool(len(self.registry) or self.uploads.active or self.desk.pulls or self.admission.closed())
 
     # ------------------------------------------------------------------ the daemon itself
 

@@ -216,6 +216,8 @@ class _Connection:
         return session
 
     async def _resume(self, asked: Resume, stack: AsyncExitStack) -> Session:
+        if self.place is not None:
+            self.place.leave()  # this session has its own
         seat = await self.lasting.resume(asked.token, asked.last_seq, peer=self.peer, leave=self._leave)
         self._missed_from = asked.last_seq
         return self._take(seat, stack)

@@ -136,7 +136,8 @@ async def _unsubscribe(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
 
 async def _drain(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
     call.service.admission.drain(uid=call.peer.uid)
-    return {"sessions": len(call.service.registry)}
+    registry = call.service.registry
+    return {"sessions": len(registry) + registry.promised.total()}
 
 
 async def _undrain(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:

@@ -25,6 +25,7 @@ class Registry:
     peak: int = attrs.field(default=0, init=False)
     total: int = attrs.field(default=0, init=False)
     expected: Counter[int] = attrs.field(factory=Counter, init=False)  # places that are kept, by user
+    promised: Counter[int] = attrs.field(factory=Counter, init=False)  # those that no room is kept for, by user
     refused: int = attrs.field(default=0, init=False)  # sessions that were not admitted, for want of room
     _sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
     _per_uid: Counter[int] = attrs.field(factory=Counter, init=False)

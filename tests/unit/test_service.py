@@ -153,6 +153,7 @@ async def test_a_session_is_opened_counted_told_and_closed():
                 "peak": 1,
                 "limit": 10,
                 "total": 1,
+                "uploads": 0,
             }
             session.feed(NOISE)
             session.stop()
@@ -289,6 +290,26 @@ async def test_a_place_that_is_kept_counts_and_is_good_for_a_start_whatever_come
                 async with service.open_session(asked(service), peer=ANN, place=place):
                     pass
         assert len(service.registry) == 0
+
+
+async def test_who_was_promised_a_session_before_a_drain_takes_no_room_before_it_and_gets_it_then():
+    async with serving(sessions=1) as service:
+        with service.admission.promise(uid=ANN.uid) as place:
+            async with service.open_session(asked(service), peer=BOB):
+                assert (service.status().sessions.active, service.status().sessions.uploads) == (1, 1)
+            service.admission.drain(uid=0)
+            with pytest.raises(SessionError, match="drained"):
+                service.admission.promise(uid=ANN.uid)
+            async with service.open_session(asked(service), peer=ANN, place=place):
+                assert (service.status().sessions.active, service.status().sessions.uploads) == (1, 0)
+
+
+async def test_a_drained_daemon_does_not_leave_by_itself_for_the_next_one_would_not_know_that_it_is():
+    async with serving() as service:
+        service.admission.drain(uid=0)
+        assert service.in_use
+        service.admission.undrain(uid=0)
+        assert not service.in_use
 
 
 # ------------------------------------------------------------------ the number

@@ -146,7 +146,8 @@ class FakeService:
     opened: trio.Event = attrs.field(factory=trio.Event)
     unwanted: list = attrs.field(factory=list)  # raised in turn where it is asked whether a session would be opened
     taken: float = 0.0
-    places: Registry = attrs.field(factory=lambda: Registry(10, 10))
+    registry: Registry = attrs.field(factory=lambda: Registry(10, 10))
+    places: list = attrs.field(factory=list)  # what each session was opened with
     beginning: Beginning = attrs.field(factory=lambda: Beginning(pcm=bytes(6400), duration_s=0.1, whole=True))
     uploads: Uploads = attrs.field(init=False)
     quotas: Quotas = attrs.field(factory=Quotas)
@@ -165,16 +166,17 @@ class FakeService:
     def usual(self, defaults):
         return self.taken
 
-    def closed(self):
-        return None
-
     def check(self, options, *, uid):
         if self.unwanted:
             raise self.unwanted.pop(0)
 
     def expect(self, defaults, *, uid):
         self.check(defaults, uid=uid)
-        return Place(self.places, uid)
+        return Place(self.registry.expected, uid)
+
+    def promise(self, *, uid):
+        self.check(None, uid=uid)
+        return Place(self.registry.promised, uid)
 
     def pace(self, uid):
         return Paces(0).of(uid)
@@ -199,6 +201,9 @@ class FakeService:
         await trio.lowlevel.checkpoint()
         if self.refusals:
             raise self.refusals.pop(0)
+        self.places.append(place)
+        if place is not None:
+            place.leave()
         session = FakeSession(options, stays=self.staying)
         self.sessions.append(session)
         self.peers.append(peer)

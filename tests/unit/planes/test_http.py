@@ -72,12 +72,12 @@ async def test_a_place_is_kept_for_who_says_that_he_will_start_until_he_leaves()
         async with await plane.connect() as stream:
             await stream.send_all(HANDSHAKE.replace(b"/ws", b"/ws?start") + b"\r\n")
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
-            assert len(service.places) == 1
+            assert len(service.registry) == 1
         for _ in range(6000):
-            if not len(service.places):
+            if not len(service.registry):
                 break
             await trio.sleep(0.01)
-        assert len(service.places) == 0
+        assert len(service.registry) == 0
 
 
 async def test_who_does_not_say_so_is_upgraded_and_refused_at_his_start():

@@ -183,6 +183,8 @@ async def test_what_a_session_cannot_change_is_for_the_next_one_whose_events_wai
     assert [name for name, _ in old.calls] == ["feed", "feed", "finalize", "stop"]
     assert [name for name, _ in new.calls] == ["feed", "finalize"]
     assert (old.options.words, new.options.words) == (False, True)
+    assert [place is not None for place in plane.service.places] == [False, True]  # a drain does not cut it in two
+    assert plane.service.registry.promised.total() == 0
 
 
 async def test_an_update_that_no_model_here_can_do_is_refused_whole():
