@@ -21,6 +21,7 @@ What becomes of the session when its connection ends is decided in `resuming.py`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from wsproto import ConnectionType, WSConnection
@@ -37,6 +38,7 @@ AUDIO_MESSAGE_BYTES = 1 << 16  # a daemon that is behind holds a client back by 
 LOST = 1006  # RFC 6455: the code of a connection that ended without a close frame
 _SHUTTING_DOWN = 1001
 _COOKIE_BYTES = 4096  # as much as browsers keep of one; a daemon reads a head of 16 KiB
+_COOKIE = re.compile(rb"([!-<>-~]+)=[ -~]+")
 _RETRYABLE_CLOSES = (_SHUTTING_DOWN, LOST, 1011, 1012, 1013)
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # a restarted daemon listens again within about a second
 
@@ -190,9 +192,13 @@ class AudioConnection:
 
 
 def _cookies(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """What the `Set-Cookie` among them set, as a `Cookie` shows it; nothing where that is too much to be the place."""
+    """What the `Set-Cookie` among them set, as a `Cookie` shows it; nothing where that is too much to be the place.
+
+    The last one of a name counts, as in browsers. One without a value, which takes it back, and what is no cookie are
+    left out.
+    """
     told = [value.partition(b";")[0].strip() for name, value in headers if name.lower() == b"set-cookie"]
-    shown = b"; ".join(told)
+    shown = b"; ".join({found[1]: found[0] for found in map(_COOKIE.fullmatch, told) if found}.values())
     return shown if len(shown) <= _COOKIE_BYTES else b""
 
 

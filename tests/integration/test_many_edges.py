@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import http.client
+import http.server
 import io
 import itertools
 import os
@@ -13,6 +14,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, closing, contextmanager
@@ -23,6 +25,7 @@ import numpy as np
 import pytest
 import trio
 from sttd_client import Final, Reconnected, Resumed, TcpAddress, open_session
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from sttd.errors import OverloadedError
@@ -71,12 +74,12 @@ class Edges:
         options = {"endpointing": False, "interim": False, **options}
         return open_session(tcp=self.address, timeout_s=PATIENCE_S, **options)
 
-    def connect(self, path):
-        """A WebSocket of another API."""
+    def connect(self, path, **headers):
+        """A WebSocket, as a client of another API or of nobody's opens it."""
         return connect(
             f"wss://localhost:{self.port}{path}",
             ssl=ssl.create_default_context(cafile=CERTIFICATE),
-            additional_headers={"Authorization": f"Token {TOKEN}"},
+            additional_headers={"Authorization": f"Token {TOKEN}", **headers},
             open_timeout=PATIENCE_S,
             ping_interval=None,
         )
@@ -245,7 +248,9 @@ def test_what_is_for_who_runs_it_is_not_let_through(edges):
         connection = http.client.HTTPSConnection("localhost", edges.port, timeout=PATIENCE_S, context=context)
         with closing(connection):
             connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
-            told[path] = connection.getresponse().status
+            answer = connection.getresponse()
+            told[path] = answer.status
+            assert answer.getheader("Set-Cookie") is None, "it is not of the daemon that has the page's session"
     assert told == {"/status": 403, "/metrics": 403, "/ready": 200, "/models": 200, "/": 200}
 
 
@@ -258,6 +263,37 @@ async def test_a_restart_that_would_cut_sessions_is_not_made_and_the_daemon_open
         after = edges.daemons[name].call("status")["server"]
         assert (after["pid"], after["state"]) == (before["pid"], "ready")
         assert edges.active()[name] == 1
+    await soon(lambda: edges.see(ALL_UP))
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    """A daemon that has no connection left for anybody."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.send_response(503, "full")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+async def test_who_resumes_is_not_led_to_others_where_his_own_daemon_refuses_him_for_now(edges):
+    """They would say `not_found`, which is for good."""
+    edges.daemons.pop("a").stop()
+    stand_in = http.server.ThreadingHTTPServer(("127.0.0.1", edges.ports["a"]), Refusing)
+    threading.Thread(target=stand_in.serve_forever).start()
+    try:
+        await soon(lambda: edges.see({"a": "NOLB"}))
+        with pytest.raises(InvalidStatus) as caught:
+            await trio.to_thread.run_sync(lambda: edges.connect("/ws?resume", Cookie="sttd=a"))
+        assert (caught.value.response.status_code, caught.value.response.reason_phrase) == (503, "full")
+    finally:
+        stand_in.shutdown()
+        stand_in.server_close()
+        await trio.to_thread.run_sync(edges.start_daemon, "a")
     await soon(lambda: edges.see(ALL_UP))
 
 

@@ -38,9 +38,13 @@ def undrain(arguments: argparse.Namespace) -> None:
 
 
 def _until_empty(control: Control, left: int, *, within_s: float | None) -> int:
-    """Wait until no session runs, for so long at most (None: as long as it takes); returns how many still do."""
+    """Wait until no session runs and no upload comes, for so long at most (None: as long as it takes); returns how many
+    still do. Raises OSError: somebody has opened the daemon meanwhile, or it has gone."""
     deadline = None if within_s is None else time.monotonic() + within_s
     while left and (deadline is None or time.monotonic() < deadline):
         time.sleep(_EVERY_S)
-        left = int(control.call("status", timeout_s=TIMEOUT_S)["sessions"]["active"])
+        report = control.call("status", timeout_s=TIMEOUT_S)
+        if report["server"]["state"] != "draining":
+            raise OSError("somebody has said `undrain`: the daemon takes new sessions again, so waiting has no end")
+        left = int(report["sessions"]["active"] + report["sessions"]["uploads"])
     return left

@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 from sttd_client.addresses import ConnectionLostError
-from sttd_client.connection import LOST, AudioConnection, retry_delay_s
+from sttd_client.connection import LOST, AudioConnection, _cookies, retry_delay_s
 from sttd_client.events import Failure, Final, Hello, Stopped
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
@@ -76,6 +76,19 @@ def test_no_cookie_is_shown_for_another_session_nor_one_that_is_no_place():
     assert b"cookie" not in dict(upgrade(b"sttd=b").extra_headers)
     assert b"cookie" not in dict(upgrade(b"a=" + b"x" * 5000, resume=True).extra_headers)
     assert b"cookie" not in dict(upgrade(resume=True).extra_headers)
+
+
+def test_of_cookies_the_last_of_a_name_counts_and_what_is_none_is_not_shown():
+    asked = upgrade(b"sttd=a", b"gone=; Max-Age=0", b";;", b"", b"word", b"odd=\x01", b"sttd=b=c ; Path=/", resume=True)
+    assert dict(asked.extra_headers)[b"cookie"] == b"sttd=b=c"
+    assert b"cookie" not in dict(upgrade(b";", b";", b"gone=", resume=True).extra_headers)
+
+
+@given(st.lists(st.binary(max_size=12)))
+def test_whatever_is_set_can_be_shown(cookies):
+    """The upgrade would raise where it is no header."""
+    shown = _cookies([(b"Set-Cookie", cookie) for cookie in cookies])
+    assert b"HTTP/1.1\r\n" in AudioConnection().open(resume=True, cookies=shown)
 
 
 @given(st.data())

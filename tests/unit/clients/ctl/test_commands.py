@@ -7,7 +7,7 @@ import pytest
 from sttd_client.ctl.models import live
 from sttd_client.ctl.status import lines_of
 
-from sttd.errors import CODES
+from sttd.errors import CODES, EXIT_FAILED
 from sttd.wire.rpc import encode_notification, encode_response
 
 
@@ -146,7 +146,8 @@ def test_a_drain_waits_for_the_last_session_or_until_its_time_is_over(
 
     def count(request, send):
         number = next(counts)
-        result = {"sessions": number if request.method == "drain" else {"active": number}}
+        status = {"server": {"state": "draining"}, "sessions": {"active": number // 2, "uploads": number - number // 2}}
+        result = {"sessions": number} if request.method == "drain" else status
         send(encode_response(request.msgid, result=result))
 
     with fake_control(count):
@@ -154,6 +155,33 @@ def test_a_drain_waits_for_the_last_session_or_until_its_time_is_over(
     counts = iter(left)
     with fake_control(count):
         assert json.loads(sttctl("drain", "--json", *arguments)[1]).keys() == {"sessions"}
+
+
+def test_a_drain_that_somebody_takes_back_is_not_waited_for_and_has_not_succeeded(sttctl, fake_control, monkeypatch):
+    monkeypatch.setattr("sttd_client.ctl.draining._EVERY_S", 0.01)
+
+    def undrained(request, send):
+        status = {"server": {"state": "ready"}, "sessions": {"active": 0, "uploads": 0}}
+        send(encode_response(request.msgid, result={"sessions": 1} if request.method == "drain" else status))
+
+    with fake_control(undrained):
+        status, said, trouble = sttctl("drain", "--wait")
+    assert (status, said) == (EXIT_FAILED, "")
+    assert "`undrain`" in trouble
+
+
+def test_a_drain_whose_daemon_dies_has_not_succeeded(sttctl, fake_control, monkeypatch):
+    monkeypatch.setattr("sttd_client.ctl.draining._EVERY_S", 0.01)
+
+    def dies(request, send):
+        if request.method == "status":
+            raise OSError
+        send(encode_response(request.msgid, result={"sessions": 1}))
+
+    with fake_control(dies):
+        status, said, trouble = sttctl("drain", "--wait")
+    assert (status, said) == (EXIT_FAILED, "")
+    assert trouble
 
 
 def test_sessions_are_listed_over_all_pages(sttctl, fake_control):
