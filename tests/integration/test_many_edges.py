@@ -103,6 +103,7 @@ class Edges:
         pem.write_text(CERTIFICATE.read_text() + CERTIFICATE.with_suffix(".key").read_text())
         config = replaced(
             (DEPLOY / "haproxy.cfg").read_text(),
+            ("    user haproxy\n    group haproxy\n", ""),
             ("/run/haproxy/sttd.sock", str(self.directory / "haproxy.sock")),
             ("/etc/haproxy/sttd.pem", str(pem)),
             ("bind :443 ", f"bind 127.0.0.1:{self.port} "),

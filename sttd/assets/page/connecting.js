@@ -57,6 +57,14 @@ function ask() {
   return asking;
 }
 
+/** Why the daemon, or a proxy before several, takes nobody new; null where /ready knows of nothing. */
+async function refusal(answer) {
+  const said = await answer.json().catch(() => ({}));
+  if (answer.ok) return said.admission >= 1 ? new Error("No place is free. Try again later.") : null;
+  const why = said.error?.message ?? said.reason;
+  return why ? new Error(`Nobody new is taken: ${why}.`) : null;
+}
+
 /**
  * An open WebSocket whose messages go to `hear`, parsed; `closed` gets its close event. `quietly`: no person is asked.
  * `resume`: it is for a session that there is.
@@ -69,7 +77,7 @@ export async function connect({ hear, closed, quietly = false, resume = false })
     opened = await open(token(), resume);
   } catch (failure) {
     const answer = quietly ? null : await fetch("/ready", { headers: bearer(), signal: AbortSignal.timeout(OPEN_MS) }).catch(() => null);
-    if (!answer || answer.status !== 401) throw failure;
+    if (answer?.status !== 401) throw (answer && await refusal(answer)) ?? failure;
     await ask();
     opened = await open(token(), resume);
   }
