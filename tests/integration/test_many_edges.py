@@ -242,16 +242,18 @@ async def test_a_drained_daemon_gets_nobody_else_and_keeps_those_that_it_has(edg
         await soon(lambda: edges.see(ALL_UP))
 
 
-def test_what_is_for_who_runs_it_is_not_let_through(edges):
+def status_of(port, path):
+    """That of a plain request, which sets no cookie: it would not be of the daemon that has the session of a page."""
     context = ssl.create_default_context(cafile=CERTIFICATE)
-    told = {}
-    for path in ("/status", "/metrics", "/ready", "/models", "/"):
-        connection = http.client.HTTPSConnection("localhost", edges.port, timeout=PATIENCE_S, context=context)
-        with closing(connection):
-            connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
-            answer = connection.getresponse()
-            told[path] = answer.status
-            assert answer.getheader("Set-Cookie") is None, "it is not of the daemon that has the page's session"
+    with closing(http.client.HTTPSConnection("localhost", port, timeout=PATIENCE_S, context=context)) as connection:
+        connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
+        answer = connection.getresponse()
+        assert answer.getheader("Set-Cookie") is None
+        return answer.status
+
+
+def test_what_is_for_who_runs_it_is_not_let_through(edges):
+    told = {path: status_of(edges.port, path) for path in ("/status", "/metrics", "/ready", "/models", "/")}
     assert told == {"/status": 403, "/metrics": 403, "/ready": 200, "/models": 200, "/": 200}
 
 
@@ -511,6 +513,9 @@ async def test_behind_nginx_sessions_spread_avoid_who_is_drained_and_are_resumed
     async with AsyncExitStack() as stack:
         with running_nginx(edges, port):
             await soon(lambda: listens(port))
+            told = [status_of(port, path) for path in ("/status", "/ready", "/ws")]
+            assert told[:2] == [403, 200]
+            assert told[2] >= 400
             sessions = [await stack.enter_async_context(open_there()) for _ in range(9)]
             assert edges.active() == {"a": 3, "b": 3, "c": 3}
             edges.daemons["a"].call("drain")
