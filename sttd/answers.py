@@ -46,6 +46,7 @@ class SessionsStatus:
     peak: int
     limit: int
     total: int
+    uploads: int  # recordings that are still coming, each of which a session follows
 
 
 @attrs.frozen(kw_only=True)
@@ -116,6 +117,7 @@ class Status:
     server: ServerStatus
     models: ModelsStatus
     sessions: SessionsStatus
+    admission: float  # see `sttd/admission.py`
     scheduler: SchedulerStatus
     latency_ms: LatencyStatus
     quotas: Mapping[str, QuotaRow]
@@ -129,6 +131,7 @@ def compose_status(
     workers: int,
     scheduler: DispatcherStatistics,
     registry: Registry,
+    admission: float,
     final_ms: Sequence[float | None],
     interim_ms: Sequence[float | None],
     quotas: Mapping[str, QuotaRow],
@@ -138,7 +141,14 @@ def compose_status(
     return Status(
         server=server,
         models=models,
-        sessions=SessionsStatus(active=len(registry), peak=registry.peak, limit=registry.limit, total=registry.total),
+        sessions=SessionsStatus(
+            active=len(registry),
+            peak=registry.peak,
+            limit=registry.limit,
+            total=registry.total,
+            uploads=registry.promised.total(),
+        ),
+        admission=admission,
         scheduler=SchedulerStatus(
             queued=scheduler.queued,
             in_flight=scheduler.in_flight,

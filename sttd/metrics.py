@@ -29,6 +29,11 @@ _GAUGES: tuple[tuple[str, str, _Value], ...] = (
     ("sttd_sessions_active", "Sessions open now.", lambda status: status.sessions.active),
     ("sttd_sessions_peak", "Most sessions open at the same time.", lambda status: status.sessions.peak),
     ("sttd_sessions_limit", "Sessions that may be open at the same time.", lambda status: status.sessions.limit),
+    (
+        "sttd_admission",
+        "How near one more session is to being refused; 1: it would be.",
+        lambda status: status.admission,
+    ),
     ("sttd_models_loaded", "Models in memory.", lambda status: status.models.loaded),
     ("sttd_models_max_loaded", "Models that may be in memory.", lambda status: status.models.max_loaded),
     ("sttd_process_resident_bytes", "Main memory of the daemon.", lambda status: status.models.process_rss_bytes),

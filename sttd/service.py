@@ -15,7 +15,7 @@ import attrs
 import trio
 
 import sttd
-from sttd.admission import Admission, Peer
+from sttd.admission import Admission, Peer, Place
 from sttd.answers import (
     ConfigValues,
     HealthStatus,
@@ -42,7 +42,7 @@ from sttd.engine.pool import ModelPool
 from sttd.engine.silero_batch import SharedSilero
 from sttd.engine.stock import Stock
 from sttd.engine.store.models import ModelStore
-from sttd.errors import OverloadedError, SessionError, SttdError
+from sttd.errors import SttdError
 from sttd.host import logs
 from sttd.host.looplag import LoopWatch
 from sttd.host.pace import Pace, Paces
@@ -58,8 +58,6 @@ from sttd.session.turns import Turns
 from sttd.uploads import Uploads, uploads_of
 
 log = logs.get("service")
-
-State = Literal["starting", "ready", "draining"]
 
 _HEALTH_EVERY_S = 2.0
 _LATENCY_S = 300.0  # latencies in `status` are of the last 5 minutes
@@ -80,10 +78,10 @@ class Service:
     on_reload: Callable[[], Awaitable[Reloaded]]
     on_shutdown: Callable[[float | None], None]
     clock: Callable[[], float] = trio.current_time
-    state: State = "starting"
     listeners: tuple[str, ...] = ()
     last_error: str | None = None
     audio_dropped_s: float = 0.0
+    _opened: bool = attrs.field(default=False, init=False)
     _held: Held = attrs.field(factory=Held, init=False)
     _turns: Turns = attrs.field(factory=Turns, init=False)
     _started_at: float = attrs.field(init=False)
@@ -104,6 +102,7 @@ class Service:
             presets=self.preset_table,
             engine=self.engine,
             registry=self.registry,
+            on_refused=self.meters.count_refused_session,
             network=self.store.network,
         )
         self.desk = ModelDesk(admission=self.admission, pool=self.pool, store=self.store)
@@ -124,9 +123,9 @@ class Service:
         return self.loaded.config
 
     @property
-    def draining(self) -> bool:
-        """Whether the daemon is on its way out."""
-        return self.state == "draining"
+    def state(self) -> Literal["starting", "ready", "draining"]:
+        """As `status` tells it."""
+        return "draining" if self.admission.closed() else "ready" if self._opened else "starting"
 
     @property
     def pool(self) -> ModelPool:
@@ -147,7 +146,7 @@ class Service:
 
     def open(self) -> None:
         """Everything listens: the daemon is ready."""
-        self.state = "ready"
+        self._opened = True
 
     def apply(
         self, loaded: Loaded, *, presets: Mapping[str, Preset], limits: PoolLimits, options: PolicyOptions
@@ -170,8 +169,8 @@ class Service:
         return self._paces.of(uid)
 
     def begin_drain(self) -> int:
-        """Take no more sessions. Returns how many are to be ended."""
-        self.state = "draining"
+        """Take no more sessions, for the daemon stops. Returns how many are to be ended."""
+        self.admission.state = "stopping"
         return len(self.registry)
 
     async def drain(self, *, deadline: float) -> None:
@@ -202,7 +201,8 @@ class Service:
         statistics = self.dispatcher.statistics()
         waiting = sum(statistics.queued.values())
         models = ", ".join(entry.preset for entry in self.stock.status().entries) or "no model loaded"
-        return f"{len(self.registry)} session(s); {models}; {waiting} waiting, {statistics.in_flight} decoding"
+        what = f"{'draining; ' if self.admission.closed() else ''}{len(self.registry)} session(s)"
+        return f"{what}; {models}; {waiting} waiting, {statistics.in_flight} decoding"
 
     # ------------------------------------------------------------------ sessions
 
@@ -216,7 +216,13 @@ class Service:
 
     @asynccontextmanager
     async def open_session(
-        self, options: SessionOptions, *, peer: Peer, api: Api = "sttd", whole: bool = False
+        self,
+        options: SessionOptions,
+        *,
+        peer: Peer,
+        api: Api = "sttd",
+        whole: bool = False,
+        place: Place | None = None,
     ) -> AsyncIterator[Session]:
         """A session for as long as the block runs.
 
@@ -225,6 +231,7 @@ class Service:
             peer: who the client is.
             api: the wire by which it came.
             whole: all of the audio is here, so no pause in it is worth a guess at how it goes on.
+            place: what was kept for it.
 
         Leaving the block without `stop` is a dropped connection: the finals still owed are made and go to
         subscribers before the block is left. Cancellation ends the session at once.
@@ -236,14 +243,7 @@ class Service:
         """
         options = attrs.evolve(options, interim_model=options.interim_model or options.model)
         silero = await self._voice_network()  # first: nothing may come between the admission and the list of sessions
-        try:
-            if self.draining:
-                raise SessionError("the daemon is stopping", code="shutting_down")
-            self.admission.check(options, uid=peer.uid)
-        except OverloadedError:
-            self.registry.refused += 1
-            self.meters.count_refused_session(options.kind)
-            raise
+        self.admission.admit(options, uid=peer.uid, place=place)
         window_s = self.preset_table[options.model].max_window_s
         options = fit_options(options, self.stock.shelf, window_s=window_s, selectable=self.presets())
         session = self._new_session(options, peer, api, silero=silero, whole=whole)
@@ -322,8 +322,9 @@ class Service:
 
     @property
     def in_use(self) -> bool:
-        """Whether anybody would miss the daemon now: a session or an upload is open, or a model is being downloaded."""
-        return bool(len(self.registry) or self.uploads.active or self.desk.pulls)
+        """Whether anybody would miss the daemon now: a session or an upload is open, a model is being downloaded, or it
+        is drained: the next one would take sessions again."""
+        return bool(len(self.registry) or self.uploads.active or self.desk.pulls or self.admission.closed())
 
     # ------------------------------------------------------------------ the daemon itself
 
@@ -344,9 +345,7 @@ class Service:
 
     def readiness(self) -> tuple[bool, str]:
         """Whether the default preset could serve a session now, and why not."""
-        if self.draining:
-            return False, "the daemon is stopping"
-        reason = self.desk.missing()
+        reason = self.admission.closed() or self.desk.missing()
         return reason is None, reason or "ok"
 
     def status(self) -> Status:
@@ -365,6 +364,7 @@ class Service:
             workers=self.stock.workers,
             scheduler=self.dispatcher.statistics(),
             registry=self.registry,
+            admission=self.admission.usual(self.defaults()),
             final_ms=self._latency_ms["final"].percentiles((0.5, 0.95, 0.99), now=now),
             interim_ms=self._latency_ms["interim"].percentiles((0.5, 0.95), now=now),
             quotas=self.quotas.rows(),

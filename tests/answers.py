@@ -52,7 +52,8 @@ STATUS = Status(
         process_rss_bytes=1,
         remotes=(),
     ),
-    sessions=SessionsStatus(active=2, peak=3, limit=64, total=9),
+    sessions=SessionsStatus(active=2, peak=3, limit=64, total=9, uploads=1),
+    admission=0.25,
     scheduler=SchedulerStatus(
         queued={"final": 1, "file": 0},
         in_flight=0,

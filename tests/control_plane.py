@@ -22,6 +22,7 @@ from sttd.hub import Hub
 from sttd.planes.control import ControlLimits, serve_control
 from sttd.planes.drain import Drain
 from sttd.quotas import Quotas
+from sttd.session.registry import Registry
 from sttd.session.row import SessionRow
 from tests.answers import ENTRY, MODELS, STATUS
 
@@ -58,6 +59,22 @@ class FakeService:
 
     def status(self):
         return STATUS
+
+    @property
+    def admission(self):
+        return self
+
+    @property
+    def registry(self):
+        registry = Registry(10, 10)
+        registry.expected[0], registry.promised[0] = 2, 1
+        return registry
+
+    def drain(self, *, uid):
+        self.calls.append(("drain", uid))
+
+    def undrain(self, *, uid):
+        self.calls.append(("undrain", uid))
 
     def models(self):
         return MODELS

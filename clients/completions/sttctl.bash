@@ -4,7 +4,7 @@ _sttctl() {
     COMPREPLY=()
     for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
         case $word in
-            status|models|load|unload|pull|sessions|close|config|reload|watch|transcribe|listen|dictate|doctor|raw|completion) command=$word; break ;;
+            status|models|load|unload|pull|sessions|close|drain|undrain|config|reload|watch|transcribe|listen|dictate|doctor|raw|completion) command=$word; break ;;
         esac
     done
     case "$command $prev" in
@@ -16,6 +16,7 @@ _sttctl() {
         "pull --revision") COMPREPLY=(); return ;;
         "pull --source") COMPREPLY=(); return ;;
         "sessions --limit") COMPREPLY=(); return ;;
+        "drain --timeout") COMPREPLY=(); return ;;
         "transcribe --format"|"transcribe -f") COMPREPLY=($(compgen -W "txt srt vtt json jsonl tsv" -- "$cur")); return ;;
         "transcribe --output"|"transcribe -o") COMPREPLY=($(compgen -f -- "$cur")); return ;;
         "transcribe --language"|"transcribe -l") COMPREPLY=($(compgen -W "auto af am ar as az ba be bg bn bo br bs ca cs cy da de el en es et eu fa fi fo fr gl gu ha haw he hi hr ht hu hy id is it ja jw ka kk km kn ko la lb ln lo lt lv mg mi mk ml mn mr ms mt my ne nl nn no oc pa pl ps pt ro ru sa sd si sk sl sn so sq sr su sv sw ta te tg th tk tl tr tt uk ur uz vi yi yo yue zh" -- "$cur")); return ;;
@@ -44,7 +45,7 @@ _sttctl() {
         "dictate --device") COMPREPLY=(); return ;;
     esac
     case $command in
-        "") COMPREPLY=($(compgen -W "status models load unload pull sessions close config reload watch transcribe listen dictate doctor raw completion --json --socket --help --version" -- "$cur")) ;;
+        "") COMPREPLY=($(compgen -W "status models load unload pull sessions close drain undrain config reload watch transcribe listen dictate doctor raw completion --json --socket --help --version" -- "$cur")) ;;
         status)
             if [[ $cur == -* ]]; then
                 COMPREPLY=($(compgen -W "--watch -w --interval --json --socket --help" -- "$cur"))
@@ -80,6 +81,14 @@ _sttctl() {
                 COMPREPLY=($(compgen -W "--no-drain --json --socket --help" -- "$cur"))
             else
                 COMPREPLY=($(compgen -W "$(sttctl --json sessions 2>/dev/null | grep -o '"session": *"[^"]*"' | cut -d '"' -f 4)" -- "$cur"))
+            fi ;;
+        drain)
+            if [[ $cur == -* ]]; then
+                COMPREPLY=($(compgen -W "--wait --timeout --json --socket --help" -- "$cur"))
+            fi ;;
+        undrain)
+            if [[ $cur == -* ]]; then
+                COMPREPLY=($(compgen -W "--json --socket --help" -- "$cur"))
             fi ;;
         config)
             if [[ $cur == -* ]]; then
@@ -121,7 +130,7 @@ _sttctl() {
             if [[ $cur == -* ]]; then
                 COMPREPLY=($(compgen -W "--json --socket --help" -- "$cur"))
             else
-                COMPREPLY=($(compgen -W "hello ping status models load unload pull sessions close_session config reload subscribe unsubscribe shutdown describe" -- "$cur"))
+                COMPREPLY=($(compgen -W "hello ping status models load unload pull sessions close_session config reload subscribe unsubscribe drain undrain shutdown describe" -- "$cur"))
             fi ;;
         completion)
             if [[ $cur == -* ]]; then

@@ -8,6 +8,8 @@
 
 Rules:
 
+- Where several daemons stand behind one address, only one of them has the session that is to be resumed. Proxies tell
+  which by a cookie in their answer: it goes back with a `resume`, which the URL names too, and with nothing else.
 - Nothing but `open` is sent before the daemon's `Hello`; `receive` raises the daemon's refusal as the error it is.
 - After the end (`closed`) nothing is sent, and `receive` returns nothing more. How it ended stays readable:
   `close_code` (1006: the stream ended without a close frame), `failure` (the fatal error), `stopped`.
@@ -19,7 +21,8 @@ What becomes of the session when its connection ends is decided in `resuming.py`
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
@@ -34,6 +37,8 @@ from sttd_client.inert import inert, inert_json
 AUDIO_MESSAGE_BYTES = 1 << 16  # a daemon that is behind holds a client back by the message: small ones let it
 LOST = 1006  # RFC 6455: the code of a connection that ended without a close frame
 _SHUTTING_DOWN = 1001
+_COOKIE_BYTES = 4096  # as much as browsers keep of one; a daemon reads a head of 16 KiB
+_COOKIE = re.compile(rb"([!-<>-~]+)=[ -~]+")
 _RETRYABLE_CLOSES = (_SHUTTING_DOWN, LOST, 1011, 1012, 1013)
 _RETRY_DELAYS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # a restarted daemon listens again within about a second
 
@@ -57,6 +62,7 @@ class AudioConnection:
         self._ws = WSConnection(ConnectionType.CLIENT)
         self._host = host
         self._headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
+        self.cookies = b""  # those that the answer to the upgrade set, as they are shown
         self._out = b""
         self._text: list[str] = []
         self._refused_with = 0
@@ -68,9 +74,12 @@ class AudioConnection:
 
     # ---------------------------------------------------------------- out
 
-    def open(self) -> bytes:
-        """The upgrade request."""
-        return self._ws.send(ws.Request(host=self._host, target="/ws", extra_headers=self._headers))
+    def open(self, *, resume: bool = False, cookies: bytes = b"") -> bytes:
+        """The upgrade request; to `resume`, with the `cookies` of the connection before."""
+        if not resume:
+            return self._ws.send(ws.Request(host=self._host, target="/ws", extra_headers=self._headers))
+        shown = [*self._headers, (b"cookie", cookies)] if cookies else self._headers
+        return self._ws.send(ws.Request(host=self._host, target="/ws?resume", extra_headers=shown))
 
     def op(self, op: Op) -> bytes:
         """One op as a text message."""
@@ -156,6 +165,8 @@ class AudioConnection:
                 if event.code != LOST:  # wsproto makes a 1006 of a bare end of stream, which nobody can answer
                     self._out += self.close(event.code)
                 self._end(event.code)
+            elif isinstance(event, ws.AcceptConnection):
+                self.cookies = _cookies(event.extra_headers)
             elif isinstance(event, ws.RejectConnection):
                 self._refused_with = event.status_code
             elif isinstance(event, ws.RejectData):
@@ -178,6 +189,17 @@ class AudioConnection:
         if not self.closed:
             self.closed = True
             self.close_code = code
+
+
+def _cookies(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """What the `Set-Cookie` among them set, as a `Cookie` shows it; nothing where that is too much to be the place.
+
+    The last one of a name counts, as in browsers. One without a value, which takes it back, and what is no cookie are
+    left out.
+    """
+    told = [value.partition(b";")[0].strip() for name, value in headers if name.lower() == b"set-cookie"]
+    shown = b"; ".join({found[1]: found[0] for found in map(_COOKIE.fullmatch, told) if found}.values())
+    return shown if len(shown) <= _COOKIE_BYTES else b""
 
 
 def failure_error(failure: Failure) -> SttdError:

@@ -38,17 +38,18 @@ from sttd_client.resuming import Phase, Resuming
 class Opening:
     """The first exchanges on a new connection; `Talk.opening` makes it."""
 
-    def __init__(self, connection: AudioConnection, resuming: Resuming) -> None:
+    def __init__(self, connection: AudioConnection, resuming: Resuming, cookies: bytes = b"") -> None:
         self.connection = connection
         self.done = False
         self.hello: Hello | None = None
         self.started: Started | None = None  # stays None where a session was resumed
         self.early: list[messages.Event] = []  # what came behind the answer
         self._resuming = resuming
+        self._cookies = cookies  # of the connection before
 
     def begin(self) -> bytes:
         """The first bytes to send."""
-        return self.connection.open()
+        return self.connection.open(resume=self._resuming.keeps, cookies=self._cookies)
 
     def receive(self, data: bytes, now: float) -> bytes:
         """What to send next; nothing once it is done.
@@ -91,12 +92,13 @@ class Talk:
     def __init__(self, start: Start, *, reconnect_s: float, chance: Callable[[], float]) -> None:
         self.resuming = Resuming(start, reconnect_s=reconnect_s, chance=chance)
         self._connection: AudioConnection  # as soon as one was opened
+        self._cookies = b""  # of the newest one that set any
 
     # ---------------------------------------------------------------- the connection
 
     def opening(self, connection: AudioConnection) -> Opening:
         """Begin with a new connection; the former one is not touched before `opened`."""
-        return Opening(connection, self.resuming)
+        return Opening(connection, self.resuming, self._cookies)
 
     def opened(self, opening: Opening, now: float) -> None:
         """The new connection is the session's."""
@@ -104,6 +106,7 @@ class Talk:
         self.hello = opening.hello
         self.started = opening.started or self.started
         self._connection = opening.connection
+        self._cookies = opening.connection.cookies or self._cookies
         self._hear(opening.early, now)
 
     def receive(self, data: bytes, now: float) -> None:

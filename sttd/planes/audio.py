@@ -33,7 +33,7 @@ import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
 import sttd
-from sttd.admission import Peer
+from sttd.admission import Peer, Place
 from sttd.core.types import Stopped
 from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import ENCODINGS, Endpointing
@@ -71,13 +71,14 @@ async def serve_audio(
     service: Service,
     lasting: Lasting,
     peer: Peer,
+    place: Place | None,
     drain: Drain,
     limits: AudioLimits,
     on_freed: Callable[[int], None],
 ) -> None:
     """Serve a WebSocket whose handshake was read and allowed, until it is closed. The caller closes the socket.
 
-    `on_freed` is told at the end how many bytes the client had sent.
+    `place` is kept for its session. `on_freed` is told at the end how many bytes the client had sent.
 
     Raises whatever goes wrong, after telling the client where that is still possible. Cancellation cuts the connection
     and ends its session at once.
@@ -93,6 +94,7 @@ async def serve_audio(
             service=service,
             lasting=lasting,
             peer=peer,
+            place=place,
             drain=drain,
             limits=limits,
         )
@@ -116,6 +118,7 @@ class _Connection:
     service: Service
     lasting: Lasting
     peer: Peer
+    place: Place | None  # for the first session that it asks for
     drain: Drain
     limits: AudioLimits
     _seat: Seat | None = attrs.field(default=None, init=False)  # where the session is resumable
@@ -203,13 +206,18 @@ class _Connection:
     async def _start(self, asked: Start, stack: AsyncExitStack) -> Session:
         defaults = self.service.defaults(kind="file" if asked.kind == "file" else "live")
         options = mapping.session_options(asked, defaults=defaults)
+        place, self.place = self.place, None
         if options.resumable:
-            return self._take(await self.lasting.open(options, peer=self.peer, leave=self._leave), stack)
-        session: Session = await stack.enter_async_context(self.service.open_session(options, peer=self.peer))
+            seat = await self.lasting.open(options, peer=self.peer, place=place, leave=self._leave)
+            return self._take(seat, stack)
+        opening = self.service.open_session(options, peer=self.peer, place=place)
+        session: Session = await stack.enter_async_context(opening)
         self._endpointing = session.options.endpointing
         return session
 
     async def _resume(self, asked: Resume, stack: AsyncExitStack) -> Session:
+        if self.place is not None:
+            self.place.leave()  # this session has its own
         seat = await self.lasting.resume(asked.token, asked.last_seq, peer=self.peer, leave=self._leave)
         self._missed_from = asked.last_seq
         return self._take(seat, stack)

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 
 import attrs
 import trio
 
-from sttd.admission import Peer
+from sttd.admission import Peer, Place
 from sttd.answers import as_map
+from sttd.errors import SttdError
 from sttd.host.sockets import Listener
 from sttd.host.tls import Cipher
 from sttd.metrics import CONTENT_TYPE as METRICS_TYPE
@@ -170,17 +172,23 @@ class _Plane:
     ) -> None:
         """Serve what lasts longer than an answer from memory."""
         match decision:
-            case Connect(socket="audio", upgrade=upgrade):
-                await serve_audio(
-                    stream,
-                    upgrade,
-                    service=self.service,
-                    lasting=self.lasting,
-                    peer=peer,
-                    drain=self.drain,
-                    limits=self.limits.audio,
-                    on_freed=self.on_freed,
-                )
+            case Connect(socket="audio", upgrade=upgrade, request=request):
+                place = self._place(request, peer)
+                if isinstance(place, Response):
+                    await self._respond(stream, place)
+                    return
+                with place or nullcontext():
+                    await serve_audio(
+                        stream,
+                        upgrade,
+                        service=self.service,
+                        lasting=self.lasting,
+                        peer=peer,
+                        place=place,
+                        drain=self.drain,
+                        limits=self.limits.audio,
+                        on_freed=self.on_freed,
+                    )
             case Connect(socket="listen"):
                 refused = await serve_deepgram(
                     stream,
@@ -240,6 +248,15 @@ class _Plane:
             return Denial("overloaded", f"user {peer.uid} has {own} connections, as many as one user may")
         return None
 
+    def _place(self, request: Request, peer: Peer) -> Place | Response | None:
+        """What is kept for a client that says that it will `start`, or its refusal; None: it does not say so."""
+        if not request.says("start"):
+            return None
+        try:
+            return self.service.admission.expect(self.service.defaults(), uid=peer.uid)
+        except SttdError as error:
+            return refusal(Denial.of(error))
+
     async def _respond(self, stream: trio.SocketStream, answer: Response, *, with_body: bool = True) -> None:
         self.service.meters.count_response(answer.status)
         with trio.move_on_after(self.limits.answer_s):
@@ -267,7 +284,11 @@ class _Plane:
         match route:
             case "ready":
                 ready, reason = self.service.readiness()
-                content = {"status": "ok" if ready else "unavailable", "reason": reason}
+                content = {
+                    "status": "ok" if ready else "unavailable",
+                    "reason": reason,
+                    "admission": self.service.admission.usual(self.service.defaults()),
+                }
                 return json_response(content, status=200 if ready else 503)
             case "status":
                 return json_response(as_map(self.service.status()))

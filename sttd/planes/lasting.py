@@ -23,7 +23,7 @@ import attrs
 import trio
 from trio_websocket import CloseReason
 
-from sttd.admission import Peer
+from sttd.admission import Peer, Place
 from sttd.errors import SttdError
 from sttd.host import logs
 from sttd.options import SAMPLE_BYTES, Endpointing, SessionOptions
@@ -210,10 +210,12 @@ class Lasting:
 
     # ------------------------------------------------------------------ what a connection asks for
 
-    async def open(self, options: SessionOptions, *, peer: Peer, leave: Callable[[], None]) -> Seat:
+    async def open(
+        self, options: SessionOptions, *, peer: Peer, place: Place | None = None, leave: Callable[[], None]
+    ) -> Seat:
         """A new session, and the first seat of it. Raises what `Service.open_session` raises."""
         assert self._nursery is not None, "sessions are kept while `run` runs"
-        kept: Kept = await self._nursery.start(self._keep, options, peer)
+        kept: Kept = await self._nursery.start(self._keep, options, peer, place)
         return self._seat(kept, shown=None, leave=leave)
 
     async def resume(self, token: str, last_seq: int, *, peer: Peer, leave: Callable[[], None]) -> Seat:
@@ -258,10 +260,12 @@ class Lasting:
 
     # ------------------------------------------------------------------ the keeper of one session
 
-    async def _keep(self, options: SessionOptions, peer: Peer, *, task_status: trio.TaskStatus[Kept]) -> None:
+    async def _keep(
+        self, options: SessionOptions, peer: Peer, place: Place | None, *, task_status: trio.TaskStatus[Kept]
+    ) -> None:
         kept: Kept | None = None
         try:
-            async with self.service.open_session(options, peer=peer) as session:
+            async with self.service.open_session(options, peer=peer, place=place) as session:
                 kept = self._new(session, peer)
                 task_status.started(kept)
                 async with trio.open_nursery() as nursery:

@@ -134,6 +134,17 @@ async def _unsubscribe(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
     return {}
 
 
+async def _drain(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
+    call.service.admission.drain(uid=call.peer.uid)
+    registry = call.service.registry
+    return {"sessions": len(registry) + registry.promised.total()}
+
+
+async def _undrain(call: Call, params: verbs.NoParams) -> Mapping[str, Any]:
+    call.service.admission.undrain(uid=call.peer.uid)
+    return {}
+
+
 async def _shutdown(call: Call, params: verbs.ShutdownParams) -> Mapping[str, Any]:
     async def stop() -> None:
         call.service.shutdown(peer=call.peer, drain_s=params.drain_s)
@@ -159,6 +170,8 @@ METHODS: Mapping[str, Method] = {
     "reload": _reload,
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
+    "drain": _drain,
+    "undrain": _undrain,
     "shutdown": _shutdown,
     "describe": _describe,
 }

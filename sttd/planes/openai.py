@@ -23,12 +23,12 @@ from urllib.parse import unquote
 import attrs
 import trio
 
-from sttd.admission import Peer
+from sttd.admission import Peer, Place
 from sttd.core.types import SAMPLE_RATE, Progress, SessionEvent
 from sttd.core.types import Final as FinalText
 from sttd.errors import InternalError, OverloadedError, SessionError, SttdError
 from sttd.host.spool import PIECE_BYTES, RETRY_S, Spool
-from sttd.options import SessionOptions
+from sttd.options import SessionOptions, Task
 from sttd.planes.asking import Asked, agent_of, nameable, selectable, session_options
 from sttd.planes.drain import Drain
 from sttd.planes.outcome import Done, Outcome, Step
@@ -164,19 +164,19 @@ class _Exchange:
 
     async def _transcribe(self) -> None:
         head = form_head(self.call.request, most_bytes=self.limits.body_bytes)
-        if self.drain.started.is_set():
-            raise _stopping()
-        self.service.uploads.room.check(head.length or 0, uid=self.peer.uid)
-        async with self.service.uploads.receive(self.peer.uid) as spool:
-            form = FormReader(head.boundary)
-            await self._receive(form, spool)
-            translate = self.call.endpoint == "translations"
-            request = read_request(form.fields, has_file=form.has_file, task="translate" if translate else "transcribe")
-            self._options(request)  # what is wrong with them is said before anything is decoded
-            with trio.CancelScope() as self._work:
-                await beside(self._heed_hanging_up, partial(self._decode, request, spool))
-            if self._work.cancelled_caught:
-                raise trio.BrokenResourceError("the client is gone")
+        with self.service.admission.promise(uid=self.peer.uid) as place:  # a body is not sent to another daemon
+            self.service.uploads.room.check(head.length or 0, uid=self.peer.uid)
+            async with self.service.uploads.receive(self.peer.uid) as spool:
+                form = FormReader(head.boundary)
+                await self._receive(form, spool)
+                translate = self.call.endpoint == "translations"
+                task: Task = "translate" if translate else "transcribe"
+                request = read_request(form.fields, has_file=form.has_file, task=task)
+                self._options(request)  # what is wrong with them is said before anything is decoded
+                with trio.CancelScope() as self._work:
+                    await beside(self._heed_hanging_up, partial(self._decode, request, spool, place))
+                if self._work.cancelled_caught:
+                    raise trio.BrokenResourceError("the client is gone")
 
     async def _receive(self, form: FormReader, spool: Spool) -> None:
         """The body, its file into the spool. Raises Refused, SttdError; BrokenResourceError: the client is gone."""
@@ -186,7 +186,7 @@ class _Exchange:
             await beside(self._heed_drain, partial(self._take_all, form, spool))
         if self._work.cancelled_caught:
             if self.drain.started.is_set():
-                raise _stopping()
+                raise SessionError("the daemon is stopping", code="shutting_down")
             raise form.trouble or SessionError(f"nothing more came for {self.limits.stall_s:g} s")
         form.finish()
 
@@ -254,7 +254,7 @@ class _Exchange:
         )
         return attrs.evolve(options, interim_model=options.model)  # there are no interims
 
-    async def _decode(self, request: TranscriptionRequest, spool: Spool) -> None:
+    async def _decode(self, request: TranscriptionRequest, spool: Spool, place: Place) -> None:
         """Raises SttdError, Refused."""
         beginning = await self.service.uploads.decode_beginning(
             spool.pieces(), most_s=max(self.limits.final_s, _SHORTEST_S), uid=self.peer.uid
@@ -271,7 +271,8 @@ class _Exchange:
                 options = self._options(request, kind="file", **(_RAW if beginning.whole else _CONTAINER))
             pieces: AsyncIterable[bytes] = _Cut(beginning.pcm) if beginning.whole else spool.pieces()
             duration_s = beginning.duration_s if beginning.whole else None
-            async with self.service.open_session(options, peer=self.peer, api="openai", whole=True) as opened:
+            opening = self.service.open_session(options, peer=self.peer, api="openai", whole=True, place=place)
+            async with opening as opened:
                 session: Session = opened
                 self._request_id = session.id
                 try:
@@ -394,7 +395,3 @@ class _Cut:
         self._at += len(piece)
         await trio.lowlevel.checkpoint()
         return piece
-
-
-def _stopping() -> SessionError:
-    return SessionError("the daemon is stopping", code="shutting_down")

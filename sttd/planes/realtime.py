@@ -28,7 +28,7 @@ import attrs
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
-from sttd.admission import Peer
+from sttd.admission import Peer, Place
 from sttd.core import types as core
 from sttd.errors import InternalError, SessionError, SttdError
 from sttd.options import SessionOptions
@@ -319,8 +319,10 @@ class _Connection:
         task_status: trio.TaskStatus[_Stage],
     ) -> None:
         """Open a session, and write its events once those of the session before it are written."""
+        place = Place(self.service.registry.promised, self.peer.uid) if self._stages else None  # it goes on
         try:
-            async with self.service.open_session(options, peer=self.peer, api="realtime") as session:
+            opening = self.service.open_session(options, peer=self.peer, api="realtime", place=place)
+            async with opening as session:
                 stage = _Stage(session, options, trio.CancelScope())
                 self._stages.append(stage)
                 task_status.started(stage)
@@ -330,6 +332,8 @@ class _Connection:
                     await self._ended(stage)
         finally:
             said.set()
+            if place is not None:
+                place.leave()
 
     async def _ended(self, stage: _Stage) -> None:
         """A session has said its last."""

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 import attrs
 
 from sttd.admission import Peer
-from sttd.errors import OverloadedError, SessionError, SttdError
+from sttd.errors import OverloadedError, SttdError
 from sttd.fields import rules_of
 from sttd.options import SessionChanges, SessionOptions
 from sttd.planes.asking import Asked, session_options
@@ -27,8 +27,6 @@ def check(request: Request, *, service: Service, peer: Peer) -> Response | None:
     """The refusal of a handshake where nothing could be transcribed as it asks now."""
     try:
         options = options_of(first_settings(request), service=service, agent="")
-        if service.draining:
-            raise SessionError("the daemon is stopping", code="shutting_down")
         service.admission.check(options, uid=peer.uid)
     except SttdError as error:
         status = 503 if isinstance(error, OverloadedError) else None  # some clients give up for good on 4xx

@@ -24,12 +24,15 @@ class Registry:
     limit_per_uid: int
     peak: int = attrs.field(default=0, init=False)
     total: int = attrs.field(default=0, init=False)
+    expected: Counter[int] = attrs.field(factory=Counter, init=False)  # places that are kept, by user
+    promised: Counter[int] = attrs.field(factory=Counter, init=False)  # those that no room is kept for, by user
     refused: int = attrs.field(default=0, init=False)  # sessions that were not admitted, for want of room
     _sessions: dict[str, Session] = attrs.field(factory=dict, init=False)
     _per_uid: Counter[int] = attrs.field(factory=Counter, init=False)
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        """With those that are expected."""
+        return len(self._sessions) + self.expected.total()
 
     def all(self) -> tuple[Session, ...]:
         """A copy: sessions come and go while the caller walks it."""
@@ -37,7 +40,7 @@ class Registry:
 
     def by_user(self) -> dict[int, float]:
         """How many sessions each user has."""
-        return dict(self._per_uid)
+        return dict(self._per_uid + self.expected)
 
     def apis(self) -> dict[str, int]:
         """How many sessions there are of each wire that one came by."""
@@ -48,15 +51,21 @@ class Registry:
         waiting = [session.rest.kept_bytes for session in self._sessions.values() if session.rest.asleep]
         return len(waiting), sum(waiting)
 
-    def check_room(self, uid: int) -> None:
-        """Raises OverloadedError where one more session of this user is one too many."""
+    def taken(self, uid: int) -> float:
+        """How much of the room for sessions of this user is taken; from 1 on one more is one too many."""
+        return max(len(self) / self.limit, self._of(uid) / self.limit_per_uid)
+
+    def refusal(self, uid: int) -> OverloadedError:
+        """What is said to this user then."""
         retry = {"retry_after_s": _RETRY_AFTER_S}
-        if len(self._sessions) >= self.limit:
-            raise OverloadedError(f"all {self.limit} sessions are taken; come again later", data=retry)
-        if self._per_uid[uid] >= self.limit_per_uid:
-            raise OverloadedError(
-                f"user {uid} has {self._per_uid[uid]} sessions, and one user may have {self.limit_per_uid}", data=retry
-            )
+        if len(self) >= self.limit:
+            return OverloadedError(f"all {self.limit} sessions are taken; come again later", data=retry)
+        return OverloadedError(
+            f"user {uid} has {self._of(uid)} sessions, and one user may have {self.limit_per_uid}", data=retry
+        )
+
+    def _of(self, uid: int) -> int:
+        return self._per_uid[uid] + self.expected[uid]
 
     def new_id(self) -> str:
         """An id that no session of this daemon has had."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import binascii
 import json
+import math
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -49,6 +50,10 @@ class Request:
     def values(self, name: bytes) -> list[bytes]:
         """All values of a header, in order."""
         return [value for key, value in self.headers if key == name]
+
+    def says(self, word: str) -> bool:
+        """Whether the query has this word, by itself."""
+        return word in self.query.split("&")
 
     def words(self, name: bytes) -> list[bytes]:
         """The comma-separated parts of all values of a header."""
@@ -208,9 +213,12 @@ def json_response(content: Any, *, status: int = 200) -> Response:
 def refusal(denial: Denial) -> Response:
     """The answer that says no, in sttd's own form."""
     row = CODES[denial.code]
-    error = {"code": denial.code, "message": denial.message, "retryable": row.retryable, "data": {}}
+    wait_s = denial.retry_after_s
+    data = {} if wait_s is None else {"retry_after_s": wait_s}
+    error = {"code": denial.code, "message": denial.message, "retryable": row.retryable, "data": data}
     answer = json_response({"error": error}, status=denial.status or row.http_status)
-    return attrs.evolve(answer, headers=answer.headers + denial.headers)
+    wait = () if wait_s is None else (("Retry-After", str(math.ceil(wait_s))),)
+    return attrs.evolve(answer, headers=(*answer.headers, *wait, *denial.headers))
 
 
 # ---------------------------------------------------------------- the handshake

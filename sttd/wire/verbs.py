@@ -166,7 +166,10 @@ VERBS: Mapping[str, Verb] = {
                 "models": "loaded, max_loaded, entries, hits, misses, load_failures, idle_ttl_seconds, "
                 "process_rss_bytes; entries are least recently used first; remotes (the servers of remote presets: "
                 "preset, url, reachable (null: nobody has asked it yet), since_s, reason, fallback, fallback_loaded)",
-                "sessions": "active, peak, limit, total",
+                "sessions": "active (with places that are kept), peak, limit, total; uploads: recordings that are "
+                "still coming",
+                "admission": "how near the daemon is to refusing one more live session of its own user that names no "
+                "model: 0 to 1; 1: it would be refused now",
                 "scheduler": "queued (final, speculative, interim, file), in_flight, workers, batches, "
                 "batch_size_mean, queue_wait_ms, coalesced, rejected (sessions and jobs), realtime_factor",
                 "latency_ms": "final (p50, p95, p99) and interim (p50, p95) of the last 5 minutes: arrival of the "
@@ -269,6 +272,20 @@ VERBS: Mapping[str, Verb] = {
             result={},
         ),
         Verb(name="unsubscribe", summary="Ends the events.", params=NoParams, result={}),
+        Verb(
+            name="drain",
+            summary="Takes no new sessions, until `undrain` or a restart; those that run go on to their end.",
+            params=NoParams,
+            result={"sessions": "how many run, with the uploads that are still coming"},
+            permission="privileged",
+        ),
+        Verb(
+            name="undrain",
+            summary="Takes new sessions again.",
+            params=NoParams,
+            result={},
+            permission="privileged",
+        ),
         Verb(
             name="shutdown",
             summary="Stops the daemon, after the finals of running sessions.",

@@ -289,6 +289,30 @@ def test_tries_come_later_and_later_and_end(page):
     assert answers[3] == ["over", "lost"]
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "says"),
+    [
+        (200, {"status": "ok", "reason": "ok", "admission": 0.4}, "The daemon does not answer."),
+        (200, {"status": "ok", "reason": "ok", "admission": 1.0}, "No place is free. Try again later."),
+        (503, {"reason": "somebody has drained it", "admission": 1.0}, "Nobody new is taken: somebody has drained it."),
+        (503, {"error": {"message": "come again later"}}, "Nobody new is taken: come again later."),
+        (502, "no JSON", "The daemon does not answer."),
+    ],
+)
+def test_a_handshake_that_a_proxy_refuses_is_explained(page, status, body, says):
+    told = page.eval(
+        f"""(async () => {{
+            const kept = [WebSocket, fetch];
+            WebSocket = class {{ constructor() {{ setTimeout(() => this.onerror()); }} }};
+            fetch = async () => new Response({json.dumps(json.dumps(body))}, {{ status: {status} }});
+            try {{ await of.connecting.connect({{}}); }}
+            catch (failure) {{ return failure.message; }}
+            finally {{ [WebSocket, fetch] = kept; }}
+        }})()"""
+    )
+    assert told == says
+
+
 def test_stop_is_said_again_where_the_daemon_did_not_count_it_and_what_is_fatal_is_not_tried_again(page):
     answers = resuming(
         page,

@@ -31,7 +31,7 @@ SECOND = np.random.default_rng(1).integers(-3000, 3000, 16_000).astype("<i2").to
 
 METHODS = {
     "hello", "ping", "status", "models", "load", "unload", "pull", "sessions", "close_session", "config", "reload",
-    "subscribe", "unsubscribe", "shutdown", "describe",
+    "subscribe", "unsubscribe", "drain", "undrain", "shutdown", "describe",
 }  # fmt: skip
 CODES = {
     "bad_request", "unknown_method", "unknown_op", "bad_option", "bad_audio", "not_started", "already_started",
@@ -289,6 +289,8 @@ def test_describe_has_every_method_with_parameters_types_permission_and_since(li
         "pull",
         "reload",
         "config",
+        "drain",
+        "undrain",
         "shutdown",
     }
     load = json.dumps(methods["load"]["params"])
@@ -319,6 +321,7 @@ SESSION_ROW = {
 def test_status_of_a_daemon_without_a_past(serve):
     daemon = serve("--tcp", "off", "--model", "fake")
     status = daemon.call("status")
+    assert 0 <= status.pop("admission") < 1
     assert {part: set(status[part]) for part in status} == {part: set(keys.split()) for part, keys in STATUS.items()}
     assert status["scheduler"]["queued"] == {"final": 0, "speculative": 0, "interim": 0, "file": 0}
     assert status["scheduler"]["queue_wait_ms"].keys() >= {"final", "interim"}
@@ -652,6 +655,25 @@ def test_reload_takes_a_good_file_and_no_bad_one(serve, tmp_path):
     assert daemon.call("config")["values"]["models.model_idle_ttl_seconds"]["value"] == 30
     file.write_text('[models]\nmodel = "fake"\nmax_loaded_models = 1\n')
     assert daemon.call("reload")["changed"] == ["models.max_loaded_models", "models.model_idle_ttl_seconds"]
+
+
+def test_a_drained_daemon_finishes_what_runs_takes_nothing_new_and_opens_again(serve):
+    daemon = serve("--tcp", "off", "--model", "fake")
+    with daemon.connect() as client, daemon.connect() as late:
+        start(client, endpointing=False, interim=False)
+        assert daemon.call("drain") == {"sessions": 1}
+        status = daemon.call("status")
+        assert (status["server"]["state"], status["admission"]) == ("draining", 1.0)
+        assert json.loads(late.recv(timeout=PATIENCE_S))["type"] == "hello"
+        say(late, "start")
+        refused = read_to_end(late)[-1]
+        assert (refused["code"], refused["retryable"], late.close_code) == ("shutting_down", True, 1001)
+        client.send(SECOND)
+        say(client, "stop")
+        assert [event["text"] for event in read_to_end(client) if event["type"] == "final"] == ["w1 w2 w3"]
+    assert daemon.call("undrain") == {}
+    assert transcribe(daemon, SECOND, endpointing=False)
+    assert daemon.call("status")["server"]["state"] == "ready"
 
 
 def test_shutdown_drains_sessions(serve):

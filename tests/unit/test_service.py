@@ -1,8 +1,9 @@
 """The service behind all planes: who is admitted, who sees what, and how sessions are left. The pool and the dispatcher
 are real, the recogniser is the fake one."""
 
+import os
 import threading
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import attrs
@@ -14,7 +15,7 @@ from sttd.config.reader import Loaded
 from sttd.config.tree import Config
 from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
-from sttd.core.types import Final
+from sttd.core.types import Final, Stopped
 from sttd.engine.contract import NOBODY, Preset
 from sttd.engine.engine import build_engine, open_engine
 from sttd.engine.fake import FakeBackend, FakeModel
@@ -152,6 +153,7 @@ async def test_a_session_is_opened_counted_told_and_closed():
                 "peak": 1,
                 "limit": 10,
                 "total": 1,
+                "uploads": 0,
             }
             session.feed(NOISE)
             session.stop()
@@ -241,10 +243,131 @@ async def test_no_session_beyond_the_limits_or_while_stopping():
             async with service.open_session(asked(service), peer=BOB):
                 assert await refusal(service, peer=ROOT) == "overloaded"
         async with service.open_session(asked(service), peer=ANN):
-            service.state = "draining"
-            assert service.draining
+            assert service.begin_drain() == 1
+            assert service.state == "draining"
             assert service.readiness() == (False, "the daemon is stopping")
             assert await refusal(service, peer=BOB) == "shutting_down"
+            with pytest.raises(SessionError, match="stopping"):
+                service.admission.undrain(uid=0)
+
+
+async def test_who_is_drained_serves_those_who_are_there_and_nobody_else_until_it_is_taken_back():
+    async with serving() as service:
+        async with service.open_session(asked(service), peer=ANN) as session:
+            for _ in range(2):
+                service.admission.drain(uid=0)
+            assert (service.state, service.status().admission) == ("draining", 1.0)
+            assert service.summary().startswith("draining; 1 session(s)")
+            assert "drained" in service.readiness()[1]
+            assert await refusal(service, peer=BOB) == "shutting_down"
+            session.feed(NOISE)
+            session.stop()
+            assert isinstance((await read_all(session))[-1], Stopped)
+            service.admission.undrain(uid=0)
+        assert (service.state, service.readiness()) == ("ready", (True, "ok"))
+        async with service.open_session(asked(service), peer=BOB):
+            pass
+
+
+async def test_a_place_that_is_kept_counts_and_is_good_for_a_start_whatever_comes_between():
+    async with serving(sessions=2) as service:
+        admission, defaults = service.admission, service.defaults()
+        with admission.expect(defaults, uid=ANN.uid) as place, admission.expect(defaults, uid=ANN.uid):
+            assert service.status().sessions.active == 2
+            assert service.quotas.rows()["sessions"].most == 2
+            assert await refusal(service, peer=BOB) == "overloaded"
+            admission.drain(uid=0)
+            assert await refusal(service, peer=BOB) == "shutting_down"
+            async with service.open_session(asked(service), peer=ANN, place=place):
+                assert len(service.registry) == 2
+            with pytest.raises(SessionError, match="drained"):
+                admission.expect(defaults, uid=ANN.uid)
+        assert len(service.registry) == 0
+        admission.undrain(uid=0)
+        with admission.expect(defaults, uid=ANN.uid) as place:
+            service.begin_drain()
+            with pytest.raises(SessionError, match="stopping"):
+                async with service.open_session(asked(service), peer=ANN, place=place):
+                    pass
+        assert len(service.registry) == 0
+
+
+async def test_who_was_promised_a_session_before_a_drain_takes_no_room_before_it_and_gets_it_then():
+    async with serving(sessions=1) as service:
+        with service.admission.promise(uid=ANN.uid) as place:
+            async with service.open_session(asked(service), peer=BOB):
+                assert (service.status().sessions.active, service.status().sessions.uploads) == (1, 1)
+            service.admission.drain(uid=0)
+            with pytest.raises(SessionError, match="drained"):
+                service.admission.promise(uid=ANN.uid)
+            async with service.open_session(asked(service), peer=ANN, place=place):
+                assert (service.status().sessions.active, service.status().sessions.uploads) == (1, 0)
+
+
+async def test_a_drained_daemon_does_not_leave_by_itself_for_the_next_one_would_not_know_that_it_is():
+    async with serving() as service:
+        service.admission.drain(uid=0)
+        assert service.in_use
+        service.admission.undrain(uid=0)
+        assert not service.in_use
+
+
+# ------------------------------------------------------------------ the number
+
+
+class Load:
+    """How much of what each rule allows is taken, as a test says."""
+
+    def __init__(self, service, monkeypatch):
+        self.service, self.wait_s, self.free_bytes = service, 0.0, 1 << 40
+        monkeypatch.setattr(type(service.dispatcher), "queue_wait_s", lambda dispatcher, preset: self.wait_s)
+        service.admission.available_bytes = lambda: self.free_bytes
+
+    def refuses(self):
+        try:
+            self.service.admission.check(self.service.defaults(), uid=os.geteuid())
+        except OverloadedError:
+            return True
+        return False
+
+
+@pytest.mark.parametrize("rule", ["wait", "memory"])
+async def test_admission_rises_with_what_is_taken_and_is_one_exactly_where_the_next_session_is_refused(
+    monkeypatch, rule
+):
+    async with serving() as service:
+        load, told = Load(service, monkeypatch), []
+        reserve, bound_s = service.settings.limits.memory_reserve_bytes, service.settings.scheduler.admission_wait_s
+        for part in (0.001, 0.2, 0.5, 0.9, 0.9996, 0.99999, 1.0, 1.5, 40.0):
+            if rule == "wait":
+                load.wait_s = part * bound_s
+            else:
+                load.free_bytes = round(reserve / part)
+            told.append(service.status().admission)
+            assert (told[-1] == 1.0) == load.refuses() == (part >= 1), part
+        assert told == sorted(told)
+        assert told[:3] == [0.001, 0.2, 0.5]
+
+
+async def test_admission_counts_the_sessions_of_all_and_of_the_daemons_own_user():
+    own, other = Peer(uid=os.geteuid(), privileged=True), Peer(uid=os.geteuid() + 1, privileged=False)
+    async with serving(sessions=4, per_uid=2) as service, AsyncExitStack() as stack:
+        service.admission.available_bytes = lambda: 1 << 50
+        told = [service.status().admission]
+        for peer in (other, own, own):
+            await stack.enter_async_context(service.open_session(asked(service), peer=peer))
+            told.append(service.status().admission)
+        assert told == [0.0, 0.25, 0.5, 1.0]
+        assert service.readiness() == (True, "ok")  # a full daemon is well
+        assert await refusal(service, peer=own) == "overloaded"
+
+
+async def test_admission_is_one_where_the_model_is_not_there():
+    async with serving() as service:
+        config = attrs.evolve(service.settings, models=attrs.evolve(service.settings.models, model="away"))
+        loaded = attrs.evolve(service.loaded, config=config)
+        service.apply(loaded, presets=PRESETS, limits=PoolLimits(), options=PolicyOptions())
+        assert service.status().admission == 1.0
 
 
 async def test_a_live_session_whose_finals_would_be_late_is_refused_and_a_file_is_not(monkeypatch):

@@ -165,6 +165,23 @@ COMMANDS: Mapping[str, Command] = {
             arguments=lambda: from_verb("close_session", positional="session"),
         ),
         Command(
+            name="drain",
+            summary="Take no new sessions; those that run go on to their end.",
+            run="draining:drain",
+            arguments=lambda: (
+                Argument(names=("--wait",), kind="flag", summary="return when the last session has ended"),
+                Argument(
+                    names=("--timeout",),
+                    kind="float",
+                    metavar="SECONDS",
+                    summary="with --wait: wait no longer than this (default: as long as it takes)",
+                ),
+            ),
+            details="`/ready` answers 503 from then on, so a load balancer sends nobody else. Exit status 6: the time "
+            "is over and sessions still run; nothing was done to them. A restart or `undrain` ends it.",
+        ),
+        Command(name="undrain", summary="Take new sessions again.", run="draining:undrain"),
+        Command(
             name="config",
             summary="Show the configuration in effect, and where each value comes from.",
             run="configuration:config",

@@ -70,6 +70,8 @@ def _work(report: Report, apis: Mapping[str, int], asleep: int) -> Iterator[str]
         f"{'sessions':12}{sessions.get('active', '-')} active of {sessions.get('limit', '-')}, "
         f"peak {sessions.get('peak', '-')}, {sessions.get('total', '-')} since the start"
     )
+    if (taken := report.get("admission")) is not None:
+        yield f"{'admission':12}{taken:.0%} taken" + (": the next session is refused" if taken >= 1 else "")
     if apis:
         waiting = f"; {asleep} asleep, until their clients come back" if asleep else ""
         yield f"{'':12}by {', '.join(f'{count} {name}' for name, count in sorted(apis.items()))}{waiting}"

@@ -13,8 +13,8 @@ export const token = () => {
 
 export const bearer = () => (token() ? { Authorization: `Bearer ${token()}` } : {});
 
-function open(token) {
-  const url = new URL("/ws", location.href);
+function open(token, resume) {
+  const url = new URL(resume ? "/ws?resume" : "/ws", location.href);  // by which a proxy knows that its cookie counts
   url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
   return new Promise((resolve, reject) => {
     const socket = token ? new WebSocket(url, [`sttd.token.${token}`]) : new WebSocket(url);
@@ -57,20 +57,29 @@ function ask() {
   return asking;
 }
 
+/** Why the daemon, or a proxy before several, takes nobody new; null where /ready knows of nothing. */
+async function refusal(answer) {
+  const said = await answer.json().catch(() => ({}));
+  if (answer.ok) return said.admission >= 1 ? new Error("No place is free. Try again later.") : null;
+  const why = said.error?.message ?? said.reason;
+  return why ? new Error(`Nobody new is taken: ${why}.`) : null;
+}
+
 /**
  * An open WebSocket whose messages go to `hear`, parsed; `closed` gets its close event. `quietly`: no person is asked.
+ * `resume`: it is for a session that there is.
  *
  * A refused handshake looks like any failure to a page, so it asks over plain HTTP what the matter is.
  */
-export async function connect({ hear, closed, quietly = false }) {
+export async function connect({ hear, closed, quietly = false, resume = false }) {
   let opened;
   try {
-    opened = await open(token());
+    opened = await open(token(), resume);
   } catch (failure) {
     const answer = quietly ? null : await fetch("/ready", { headers: bearer(), signal: AbortSignal.timeout(OPEN_MS) }).catch(() => null);
-    if (!answer || answer.status !== 401) throw failure;
+    if (answer?.status !== 401) throw (answer && await refusal(answer)) ?? failure;
     await ask();
-    opened = await open(token());
+    opened = await open(token(), resume);
   }
   const [socket, early] = opened;
   const take = (message) => hear(JSON.parse(message.data), socket);

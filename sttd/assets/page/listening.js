@@ -62,6 +62,7 @@ async function start() {
 
 const ways = (own, quietly = false) => ({
   quietly,
+  resume: own.resuming.keeps,
   hear: (event, socket) => { if (running === own) hear(event, socket); else socket.close(1000); },
   closed: (close, socket) => { if (running === own && (socket === own.socket || !own.socket)) closed(close); },
 });

@@ -43,6 +43,9 @@ export class Resuming {
     return { ...this._options, resumable: true, ...(this._begun ? { overflow: "wait" } : {}) };
   }
 
+  /** Whether that is to resume a session. */
+  get keeps() { return Boolean(this._token); }
+
   sampleOf(seconds) { return this.base + Math.round(seconds * RATE_HZ); }
 
   /** Seconds of the recording, from those of the session. */

@@ -1,12 +1,13 @@
 """The sans-IO connection, against wsproto's server side."""
 
 import json
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 from sttd_client.addresses import ConnectionLostError
-from sttd_client.connection import LOST, AudioConnection, retry_delay_s
+from sttd_client.connection import LOST, AudioConnection, _cookies, retry_delay_s
 from sttd_client.events import Failure, Final, Hello, Stopped
 from wsproto import ConnectionType, WSConnection
 from wsproto import events as ws
@@ -40,6 +41,15 @@ class Server:
         return list(self.ws.events())
 
 
+def upgrade(*cookies, **more):
+    """A connection whose upgrade set these, and what the next one asks for."""
+    first, second = AudioConnection(), AudioConnection(token="t")
+    server = Server(first)
+    headers = [(b"X-Other", b"1"), *((b"Set-Cookie", cookie) for cookie in cookies)]
+    assert first.receive(server.ws.send(ws.AcceptConnection(extra_headers=headers))) == []
+    return Server(SimpleNamespace(open=lambda: second.open(cookies=first.cookies, **more))).request
+
+
 def opened():
     connection = AudioConnection()
     server = Server(connection)
@@ -53,6 +63,32 @@ def test_the_upgrade_names_host_and_token():
     assert server.request.target == "/ws"
     assert server.request.host == "[::1]:7788"
     assert (b"authorization", b"Bearer t") in server.request.extra_headers
+
+
+def test_who_resumes_says_so_and_shows_the_cookies_by_which_a_proxy_finds_the_daemon():
+    asked = upgrade(b"sttd=b; path=/; HttpOnly; Secure", b"other=x y", resume=True)
+    assert asked.target == "/ws?resume"
+    headers = dict(asked.extra_headers)
+    assert (headers[b"cookie"], headers[b"authorization"]) == (b"sttd=b; other=x y", b"Bearer t")
+
+
+def test_no_cookie_is_shown_for_another_session_nor_one_that_is_no_place():
+    assert b"cookie" not in dict(upgrade(b"sttd=b").extra_headers)
+    assert b"cookie" not in dict(upgrade(b"a=" + b"x" * 5000, resume=True).extra_headers)
+    assert b"cookie" not in dict(upgrade(resume=True).extra_headers)
+
+
+def test_of_cookies_the_last_of_a_name_counts_and_what_is_none_is_not_shown():
+    asked = upgrade(b"sttd=a", b"gone=; Max-Age=0", b";;", b"", b"word", b"odd=\x01", b"sttd=b=c ; Path=/", resume=True)
+    assert dict(asked.extra_headers)[b"cookie"] == b"sttd=b=c"
+    assert b"cookie" not in dict(upgrade(b";", b";", b"gone=", resume=True).extra_headers)
+
+
+@given(st.lists(st.binary(max_size=12)))
+def test_whatever_is_set_can_be_shown(cookies):
+    """The upgrade would raise where it is no header."""
+    shown = _cookies([(b"Set-Cookie", cookie) for cookie in cookies])
+    assert b"HTTP/1.1\r\n" in AudioConnection().open(resume=True, cookies=shown)
 
 
 @given(st.data())

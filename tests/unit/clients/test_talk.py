@@ -51,6 +51,16 @@ class Meeting:
             self.note(message)
 
 
+def test_a_lost_connection_is_followed_by_one_that_names_its_place():
+    one = Meeting()
+    assert one.server.request.target == "/ws"
+    one.upgrade = one.upgrade.replace(b"\r\n\r\n", b"\r\nSet-Cookie: sttd=b; path=/\r\n\r\n")
+    one.open(one.server.text(HELLO), one.server.text(STARTED))
+    one.talk.receive(b"", 1.0)
+    again = Server(SimpleNamespace(open=one.talk.opening(AudioConnection()).begin)).request
+    assert (again.target, dict(again.extra_headers)[b"cookie"]) == ("/ws?resume", b"sttd=b")
+
+
 def test_one_thing_is_said_after_the_other():
     one = Meeting(lang="en")
     one.open(one.server.text(HELLO))

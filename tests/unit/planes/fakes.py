@@ -6,6 +6,7 @@ from functools import partial
 import attrs
 import trio
 
+from sttd.admission import Place
 from sttd.config.tree import Config
 from sttd.core.types import Stopped
 from sttd.host.pace import Paces
@@ -19,6 +20,7 @@ from sttd.planes.lasting import Lasting
 from sttd.quotas import Quotas
 from sttd.session.beginning import Beginning
 from sttd.session.inbox import Inbox
+from sttd.session.registry import Registry
 from sttd.session.rest import Rest
 from sttd.uploads import Uploads
 from sttd.wire.access import AccessRules
@@ -142,6 +144,10 @@ class FakeService:
     breaks: bool = False  # where a session is left
     staying: bool = False  # its sessions do not end at a `stop`
     opened: trio.Event = attrs.field(factory=trio.Event)
+    unwanted: list = attrs.field(factory=list)  # raised in turn where it is asked whether a session would be opened
+    taken: float = 0.0
+    registry: Registry = attrs.field(factory=lambda: Registry(10, 10))
+    places: list = attrs.field(factory=list)  # what each session was opened with
     beginning: Beginning = attrs.field(factory=lambda: Beginning(pcm=bytes(6400), duration_s=0.1, whole=True))
     uploads: Uploads = attrs.field(init=False)
     quotas: Quotas = attrs.field(factory=Quotas)
@@ -152,6 +158,25 @@ class FakeService:
     @property
     def desk(self):
         return self
+
+    @property
+    def admission(self):
+        return self
+
+    def usual(self, defaults):
+        return self.taken
+
+    def check(self, options, *, uid):
+        if self.unwanted:
+            raise self.unwanted.pop(0)
+
+    def expect(self, defaults, *, uid):
+        self.check(defaults, uid=uid)
+        return Place(self.registry.expected, uid)
+
+    def promise(self, *, uid):
+        self.check(None, uid=uid)
+        return Place(self.registry.promised, uid)
 
     def pace(self, uid):
         return Paces(0).of(uid)
@@ -172,10 +197,13 @@ class FakeService:
         return changes
 
     @asynccontextmanager
-    async def open_session(self, options, *, peer, api="sttd", whole=False):
+    async def open_session(self, options, *, peer, api="sttd", whole=False, place=None):
         await trio.lowlevel.checkpoint()
         if self.refusals:
             raise self.refusals.pop(0)
+        self.places.append(place)
+        if place is not None:
+            place.leave()
         session = FakeSession(options, stays=self.staying)
         self.sessions.append(session)
         self.peers.append(peer)

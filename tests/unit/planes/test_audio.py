@@ -65,9 +65,9 @@ class Client:
 
 
 @asynccontextmanager
-async def open_client(plane, **options):
+async def open_client(plane, path="/ws", **options):
     async with await plane.connect() as stream, trio.open_nursery() as nursery:
-        socket = await trio_websocket.wrap_client_stream(nursery, stream, "localhost", "/ws", **options)
+        socket = await trio_websocket.wrap_client_stream(nursery, stream, "localhost", path, **options)
         yield Client(socket)
         with trio.move_on_after(1):
             await socket.aclose()

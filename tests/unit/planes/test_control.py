@@ -57,6 +57,8 @@ async def test_the_simple_methods_answer(peer):
     page = await peer.call("sessions", limit=1, cursor="s1")
     assert ([row["uid"] for row in page["sessions"]], page["next"]) == ([os.getuid()], "s1")
     assert (await peer.call("unload", wait=False))["unloaded"] == 0
+    assert await peer.call("drain") == {"sessions": 3}
+    assert await peer.call("undrain") == {}
     assert (await peer.call("config"))["values"]["models.model"]["origin"] == "default"
     assert await peer.call("reload") == {"changed": [], "needs_restart": []}
     assert set((await peer.call("describe"))["methods"]) == set(VERBS)
@@ -121,7 +123,7 @@ async def test_what_is_privileged_is_refused_to_others(plane, peer, monkeypatch)
     monkeypatch.setattr(control, "unix_peer", stranger)
     async with plane.connect() as other:
         assert (await other.call("hello"))["uid"] == 12345
-        for method in ("pull", "reload", "config", "shutdown"):
+        for method in ("pull", "reload", "config", "drain", "undrain", "shutdown"):
             with pytest.raises(Refused) as caught:
                 await other.call(method)
             assert caught.value.code == "forbidden"

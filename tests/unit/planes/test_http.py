@@ -15,6 +15,7 @@ import trio
 
 from sttd.admission import Peer
 from sttd.config.tree import Config, LimitsConfig
+from sttd.errors import OverloadedError, SessionError
 from sttd.planes import http
 from sttd.planes.http import HttpLimits
 from sttd.planes.page import page_files
@@ -31,12 +32,62 @@ HANDSHAKE = (
 async def test_readiness_is_a_status_code_and_a_reason():
     async with open_plane() as plane:
         status, head, body = await plane.get("/ready")
-        assert (status, json.loads(body)["status"]) == (200, "ok")
+        assert (status, json.loads(body)) == (200, {"status": "ok", "reason": "ok", "admission": 0.0})
         assert "Connection: close" in head
         plane.service.ready = (False, "the model `base` is not on disk")
         status, _, body = await plane.get("/ready")
         assert status == 503
         assert json.loads(body)["reason"] == "the model `base` is not on disk"
+
+
+async def test_a_full_daemon_is_ready_and_says_that_it_is_full():
+    async with open_plane(service=FakeService(taken=1.0)) as plane:
+        status, _, body = await plane.get("/ready")
+    assert status == 200
+    assert b'"admission": 1' in body  # as deploy/haproxy/haproxy.cfg looks for it
+
+
+@pytest.mark.parametrize(
+    ("refusal", "code"),
+    [
+        (OverloadedError("all are taken", data={"retry_after_s": 4.2}), "overloaded"),
+        (SessionError("the daemon is stopping", code="shutting_down"), "shutting_down"),
+    ],
+)
+async def test_who_says_that_he_will_start_is_refused_before_the_upgrade(refusal, code):
+    service = FakeService(unwanted=[refusal])
+    async with open_plane(service=service) as plane:
+        answer = await plane.ask(HANDSHAKE.replace(b"/ws", b"/ws?start") + b"\r\n")
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert (b"Retry-After: 5" in head) == (code == "overloaded")
+        error = json.loads(body)["error"]
+        assert (error["code"], error["retryable"]) == (code, True)
+        assert error["data"] == ({"retry_after_s": 4.2} if code == "overloaded" else {})
+
+
+async def test_a_place_is_kept_for_who_says_that_he_will_start_until_he_leaves():
+    service = FakeService()
+    async with open_plane(service=service) as plane:
+        async with await plane.connect() as stream:
+            await stream.send_all(HANDSHAKE.replace(b"/ws", b"/ws?start") + b"\r\n")
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+            assert len(service.registry) == 1
+        for _ in range(6000):
+            if not len(service.registry):
+                break
+            await trio.sleep(0.01)
+        assert len(service.registry) == 0
+
+
+async def test_who_does_not_say_so_is_upgraded_and_refused_at_his_start():
+    service = FakeService(unwanted=[OverloadedError("all are taken")])
+    async with open_plane(service=service) as plane:
+        for path in (b"/ws", b"/ws?resume", b"/ws?starts=1"):
+            async with await plane.connect() as stream:
+                await stream.send_all(HANDSHAKE.replace(b"/ws", path) + b"\r\n")
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+    assert service.unwanted
 
 
 async def test_status_and_metrics_come_from_the_service():

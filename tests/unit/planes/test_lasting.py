@@ -185,6 +185,19 @@ async def test_events_said_while_nobody_listens_are_told_afterwards():
     assert len(plane.service.sessions) == 1
 
 
+async def test_who_says_that_he_will_start_and_resumes_gives_his_place_back():
+    """A proxy says `?start` for clients that do not know the word."""
+    async with open_plane() as plane:
+        async with open_client(plane) as client:
+            token = await begin(client)
+            await drop(client)
+        await until(lambda: plane.service.sessions[0].rest.asleep)
+        async with open_client(plane, "/ws?start") as client:
+            assert len(plane.service.registry) == 1
+            assert (await resume(client, token))["type"] == "resumed"
+            assert len(plane.service.registry) == 0
+
+
 async def test_while_a_client_has_the_session_the_token_that_it_used_is_good_for_nobody(mock_clock):
     """It has said nothing yet, but it answers a ping: time stands still here, so nobody's patience ends."""
     async with open_plane() as plane, open_client(plane) as first, open_client(plane) as second:

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from sttd.core.types import Failure, Progress, Stopped
-from sttd.errors import DecodeError, OverloadedError, ProtocolError
+from sttd.errors import DecodeError, OverloadedError, ProtocolError, SessionError
 from sttd.planes.http import HttpLimits
 from sttd.planes.openai import UploadLimits
 from sttd.session.beginning import Beginning
@@ -228,6 +228,26 @@ async def test_an_upload_that_is_still_coming_is_refused_when_the_daemon_stops()
         plane.drain.stop_accepting()
         status, _, body = await read_all(stream)
         assert (status, json.loads(body)["error"]["code"]) == (503, "shutting_down")
+
+
+async def test_an_upload_that_has_begun_counts_until_it_is_there_and_is_decoded_in_spite_of_a_drain():
+    async with open_api() as plane, await plane.connect() as stream:
+        body = form()
+        await stream.send_all(request(body[:-5], length=len(body)))
+        await until(lambda: plane.service.registry.promised.total() == 1)
+        assert len(plane.service.registry) == 0  # it takes no room from those who speak
+        await stream.send_all(body[-5:])
+        assert (await read_all(stream))[0] == 200
+        assert [place is not None for place in plane.service.places] == [True]
+        assert plane.service.registry.promised.total() == 0
+
+
+async def test_an_upload_is_refused_before_it_comes_while_the_daemon_is_drained():
+    async with open_api() as plane, await plane.connect() as stream:
+        plane.service.unwanted.append(SessionError("drained", code="shutting_down"))
+        await stream.send_all(request(b"", length=500))
+        status, _, body = await read_all(stream)
+    assert (status, json.loads(body)["error"]["code"]) == (503, "shutting_down")
 
 
 async def test_a_client_that_waits_for_the_go_ahead_gets_it_or_a_refusal():

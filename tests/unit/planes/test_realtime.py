@@ -26,18 +26,7 @@ SECOND = bytes(48_000)
 
 @attrs.define(eq=False)
 class Service(FakeService):
-    """With an admission that refuses in turn, too."""
-
-    unwanted: list = attrs.field(factory=list)
-    draining: bool = False
-
-    @property
-    def admission(self):
-        return self
-
-    def check(self, options, *, uid):
-        if self.unwanted:
-            raise self.unwanted.pop(0)
+    """With a model that is not there."""
 
     def check_model(self, name):
         if name == "absent":
@@ -194,6 +183,8 @@ async def test_what_a_session_cannot_change_is_for_the_next_one_whose_events_wai
     assert [name for name, _ in old.calls] == ["feed", "feed", "finalize", "stop"]
     assert [name for name, _ in new.calls] == ["feed", "finalize"]
     assert (old.options.words, new.options.words) == (False, True)
+    assert [place is not None for place in plane.service.places] == [False, True]  # a drain does not cut it in two
+    assert plane.service.registry.promised.total() == 0
 
 
 async def test_an_update_that_no_model_here_can_do_is_refused_whole():
@@ -231,7 +222,7 @@ async def test_a_handshake_that_nothing_could_follow_is_refused(path, refusal, s
 
 
 async def test_while_the_daemon_stops_nobody_is_upgraded():
-    async with open_plane(service=Service(draining=True)) as plane:
+    async with open_plane(service=Service(unwanted=[SessionError("stopping", code="shutting_down")])) as plane:
         upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
         status, _, body = await plane.get(
             "/v1/realtime", headers=f"{upgrade}Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sttd.errors import NotFoundError, OverloadedError, ProtocolError
+from sttd.errors import NotFoundError, ProtocolError
 from sttd.session.registry import Registry
 from sttd.session.rest import Rest
 
@@ -28,16 +28,17 @@ def test_ids_are_never_given_twice_and_sort_by_age():
 def test_all_and_each_user_may_have_so_many():
     registry = Registry(3, 2)
     sessions = fill(registry, 1, 1)
-    registry.check_room(2)
-    with pytest.raises(OverloadedError, match="user 1 has 2") as caught:
-        registry.check_room(1)
-    assert caught.value.data["retry_after_s"] > 0
+    assert registry.taken(2) == 2 / 3
+    assert registry.taken(1) == 1
+    refusal = registry.refusal(1)
+    assert "user 1 has 2" in refusal.message
+    assert refusal.data["retry_after_s"] > 0
     sessions += fill(registry, 2)
-    with pytest.raises(OverloadedError, match="all 3"):
-        registry.check_room(3)
+    assert registry.taken(3) == 1
+    assert "all 3" in registry.refusal(3).message
     registry.remove(sessions[0])
     registry.remove(sessions[0])  # once is enough
-    registry.check_room(1)
+    assert registry.taken(1) == 2 / 3
 
 
 def test_pages_follow_each_other_while_sessions_come_and_go():

@@ -22,6 +22,8 @@ CONTRACT = {
     "reload": set(),
     "subscribe": {"topics"},
     "unsubscribe": set(),
+    "drain": set(),
+    "undrain": set(),
     "shutdown": {"drain_s"},
     "describe": set(),
 }
@@ -31,7 +33,7 @@ def test_the_verbs_are_those_of_the_contract():
     described = verbs.describe_verbs()["methods"]
     assert {name: set(verb["params"]) for name, verb in described.items()} == CONTRACT
     privileged = {name for name, verb in VERBS.items() if verb.permission == "privileged"}
-    assert privileged == {"pull", "reload", "config", "shutdown"}
+    assert privileged == {"pull", "reload", "config", "drain", "undrain", "shutdown"}
 
 
 def test_the_description_is_plain_data():

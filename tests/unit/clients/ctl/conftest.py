@@ -38,6 +38,7 @@ STATUS = {
         ],
     },
     "sessions": {"active": 2, "peak": 5, "limit": 64, "total": 12},
+    "admission": 0.25,
     "scheduler": {
         "queued": {"final": 0, "speculative": 0, "interim": 1, "file": 3},
         "in_flight": 1,

@@ -7,7 +7,8 @@ import pytest
 from sttd_client.ctl.models import live
 from sttd_client.ctl.status import lines_of
 
-from sttd.errors import CODES
+from sttd.errors import CODES, EXIT_FAILED
+from sttd.wire.rpc import encode_notification, encode_response
 
 
 def test_status_is_readable(sttctl, fake_control, status_report):
@@ -21,6 +22,7 @@ def test_status_is_readable(sttctl, fake_control, status_report):
     assert (status, err) == (0, "")
     assert "sttd 0.1.0  ready  pid 42, up 1 h 6 min" in out
     assert "2 active of 64, peak 5, 12 since the start" in out
+    assert "25% taken\n" in out
     assert "by 2 realtime, 1 sttd" in out
     assert "0 final, 0 speculative, 1 interim, 3 file; 1 decoding on 1 workers" in out
     assert "p50 310 ms, p95 520 ms after the last speech" in out
@@ -94,6 +96,7 @@ def test_a_model_is_live_slow_or_not_measured():
         (["close", "s1"], "close_session", [{"session": "s1"}]),
         (["close", "s1", "--no-drain"], "close_session", [{"session": "s1", "drain": False}]),
         (["reload"], "reload", []),
+        (["undrain"], "undrain", []),
         (["sessions", "--limit", "3"], "sessions", [{"limit": 3}]),
     ],
 )
@@ -127,9 +130,61 @@ def test_results_are_said_in_words(sttctl, fake_control):
             assert isinstance(json.loads(sttctl(*command, "--json")[1]), dict)
 
 
-def test_sessions_are_listed_over_all_pages(sttctl, fake_control):
-    from sttd.wire.rpc import encode_response
+@pytest.mark.parametrize(
+    ("arguments", "left", "status", "says"),
+    [
+        ([], [2], 0, "2 sessions run"),
+        (["--wait"], [2, 1, 0], 0, "no session runs"),
+        (["--wait", "--timeout", "0"], [1, 1], 6, "1 session runs"),
+    ],
+)
+def test_a_drain_waits_for_the_last_session_or_until_its_time_is_over(
+    sttctl, fake_control, monkeypatch, arguments, left, status, says
+):
+    monkeypatch.setattr("sttd_client.ctl.draining._EVERY_S", 0.01)
+    counts = iter(left)
 
+    def count(request, send):
+        number = next(counts)
+        status = {"server": {"state": "draining"}, "sessions": {"active": number // 2, "uploads": number - number // 2}}
+        result = {"sessions": number} if request.method == "drain" else status
+        send(encode_response(request.msgid, result=result))
+
+    with fake_control(count):
+        assert sttctl("drain", *arguments) == (status, f"no new sessions are taken; {says}\n", "")
+    counts = iter(left)
+    with fake_control(count):
+        assert json.loads(sttctl("drain", "--json", *arguments)[1]).keys() == {"sessions"}
+
+
+def test_a_drain_that_somebody_takes_back_is_not_waited_for_and_has_not_succeeded(sttctl, fake_control, monkeypatch):
+    monkeypatch.setattr("sttd_client.ctl.draining._EVERY_S", 0.01)
+
+    def undrained(request, send):
+        status = {"server": {"state": "ready"}, "sessions": {"active": 0, "uploads": 0}}
+        send(encode_response(request.msgid, result={"sessions": 1} if request.method == "drain" else status))
+
+    with fake_control(undrained):
+        status, said, trouble = sttctl("drain", "--wait")
+    assert (status, said) == (EXIT_FAILED, "")
+    assert "`undrain`" in trouble
+
+
+def test_a_drain_whose_daemon_dies_has_not_succeeded(sttctl, fake_control, monkeypatch):
+    monkeypatch.setattr("sttd_client.ctl.draining._EVERY_S", 0.01)
+
+    def dies(request, send):
+        if request.method == "status":
+            raise OSError
+        send(encode_response(request.msgid, result={"sessions": 1}))
+
+    with fake_control(dies):
+        status, said, trouble = sttctl("drain", "--wait")
+    assert (status, said) == (EXIT_FAILED, "")
+    assert trouble
+
+
+def test_sessions_are_listed_over_all_pages(sttctl, fake_control):
     row = {"uid": 1000, "label": "", "kind": "live", "state": "open", "model": "base", "lang": "en"}
     row |= {"audio_s": 61.5, "utterances": 7, "lag_s": 0.0}
 
@@ -162,8 +217,6 @@ def test_config_shows_all_or_a_part(sttctl, fake_control):
 
 
 def test_watch_prints_events_until_the_daemon_leaves(sttctl, fake_control):
-    from sttd.wire.rpc import encode_notification, encode_response
-
     events = [
         {"seq": 1, "topic": "transcripts", "event": "final", "session": "s1", "utterance": 2, "text": "hello"},
         {"seq": 2, "topic": "models", "event": "loaded", "preset": "base", "device": "cpu"},
