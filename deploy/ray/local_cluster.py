@@ -8,6 +8,8 @@ a line each; each is answered by a line of JSON on standard output. What Ray its
 
     ["replicas"]          → {"finals": [pid, …], …}: those that run
     ["kill", "finals"]    → SIGKILL for the process of one of them; its pid
+    ["processes"]         → [pid, …]: all that belong to the cluster
+    ["deploy", CONFIG]    → the application as configured so runs; null
     ["leave"]             → the whole cluster ends; null
     ["come"]              → it is there again, with the application; null
 
@@ -82,8 +84,13 @@ class LocalCluster:
         options = {"proxy_location": self._config.get("proxy_location", "HeadOnly")}
         with contextlib.suppress(TimeoutError):  # it waits for a minute; what runs by then is asked below
             serve.start(http_options=HTTPOptions(**self._config["http_options"]), **options)
-        _get_global_client().deploy_apps(ServeDeploySchema.parse_obj(self._config), _blocking=False)
-        _until(_is_running)
+        self.deploy(self._config)
+
+    def deploy(self, config: dict[str, Any]) -> None:
+        """Deploy the application as it is configured there; where HTTP is answered stays. Returns when it runs."""
+        self._config = config
+        _get_global_client().deploy_apps(ServeDeploySchema.model_validate(config), _blocking=False)
+        _until(self._runs)
         _until(self._answers)
 
     def leave(self) -> None:
@@ -95,6 +102,21 @@ class LocalCluster:
         self._cluster = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _runs(self) -> bool:
+        """Whether all of it is as configured, with as many replicas as were asked for."""
+        applications = _applications()
+        for application in applications.values():
+            if application["status"] == "DEPLOY_FAILED":
+                raise RuntimeError(application["message"])
+        wanted = [
+            (each["name"], each["num_replicas"])
+            for each in self._config["applications"][0]["deployments"]
+            if "num_replicas" in each
+        ]
+        return all(application["status"] == "RUNNING" for application in applications.values()) and all(
+            len(self.replicas().get(name, ())) == count for name, count in wanted
+        )
 
     def _answers(self) -> bool:
         http = self._config["http_options"]
@@ -115,6 +137,10 @@ class LocalCluster:
             for name, deployment in application["deployments"].items()
         }
 
+    def processes(self) -> list[int]:
+        """All that were started for the cluster and have not ended."""
+        return sorted(_descendants())
+
     def kill(self, deployment: str) -> int:
         """SIGKILL for one of them; which it was."""
         pid = self.replicas()[deployment][0]
@@ -126,13 +152,6 @@ def _applications() -> dict[str, Any]:
     details = _get_global_client().get_serve_details()
     applications: dict[str, Any] = details["applications"]
     return applications
-
-
-def _is_running() -> bool:
-    for application in _applications().values():
-        if application["status"] == "DEPLOY_FAILED":
-            raise RuntimeError(application["message"])
-    return all(application["status"] == "RUNNING" for application in _applications().values())
 
 
 def _until(condition: Any) -> None:
@@ -194,7 +213,7 @@ def main() -> None:
         print(json.dumps("ready"), file=answers)
         for line in sys.stdin:
             name, *arguments = json.loads(line)
-            if name not in ("come", "leave", "replicas", "kill"):
+            if name not in ("come", "deploy", "leave", "replicas", "processes", "kill"):
                 raise ValueError(f"there is no command {name!r}")
             print(json.dumps(getattr(cluster, name)(*arguments)), file=answers)
     finally:

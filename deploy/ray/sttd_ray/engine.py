@@ -27,7 +27,8 @@ from sttd.core.pooling import PoolLimits
 from sttd.core.scheduling import PolicyOptions
 from sttd.core.types import DecodeItem, Hypothesis, JobClass
 from sttd.engine.contract import Backend, EngineLostError, IsolableBackend, Lease, Preset
-from sttd.engine.engine import Engine, build_engine, open_engine
+from sttd.engine.dispatcher import Dispatcher
+from sttd.engine.engine import build_engine, open_engine
 from sttd.engine.fake import FakeBackend
 from sttd.engine.process.backend import IsolatedBackend
 from sttd.engine.process.crew import Crew
@@ -83,9 +84,10 @@ class EngineThread:
     crew: Crew
     decode_timeout_s: float
     lost: str | None = attrs.field(default=None, init=False)  # why it decodes nothing any more
+    dispatcher: Dispatcher = attrs.field(init=False)
     _ids: Iterator[int] = attrs.field(factory=itertools.count, init=False)
     _thread: threading.Thread = attrs.field(init=False)
-    _token: trio.lowlevel.TrioToken = attrs.field(init=False)
+    token: trio.lowlevel.TrioToken = attrs.field(init=False)
     _spawn: Callable[[_Claim], object] = attrs.field(init=False)
     _stop: trio.Event = attrs.field(init=False)
 
@@ -99,7 +101,7 @@ class EngineThread:
     def stop(self, *, wait_s: float) -> None:
         """Drop what waits, and free the model. Waits for the decode that runs, so long at most."""
         try:
-            self._token.run_sync_soon(self._stop.set)
+            self.token.run_sync_soon(self._stop.set)
         except trio.RunFinishedError:
             return
         self._thread.join(wait_s)
@@ -114,7 +116,7 @@ class EngineThread:
         """
         claim = _Claim(item=item, job_class=job_class, wait_s=wait_s, future=concurrent.futures.Future())
         try:
-            self._token.run_sync_soon(functools.partial(self._spawn, claim))
+            self.token.run_sync_soon(functools.partial(self._spawn, claim))
         except trio.RunFinishedError:
             raise DecodeError("the engine of this replica has ended", code="decode_failed") from None
         try:
@@ -127,7 +129,7 @@ class EngineThread:
 
     def _tell(self, what: Callable[[], object]) -> None:
         try:
-            self._token.run_sync_soon(what)
+            self.token.run_sync_soon(what)
         except trio.RunFinishedError:
             log.debug("the engine has ended already")
 
@@ -152,13 +154,14 @@ class EngineThread:
             call_timeout_s=self.decode_timeout_s,
             crew=self.crew,
         )
-        engine.dispatcher.on_hang = self._hang
+        self.dispatcher = engine.dispatcher
+        self.dispatcher.on_hang = self._hang
         async with open_engine(engine):
             lease = await engine.pool.lease(self.preset.name)
             try:
                 async with trio.open_nursery() as nursery:
-                    self._token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
-                    self._spawn = lambda claim: nursery.start_soon(self._settle, engine, lease, claim)
+                    self.token, self._stop = trio.lowlevel.current_trio_token(), trio.Event()
+                    self._spawn = lambda claim: nursery.start_soon(self._settle, lease, claim)
                     ready.set_result(None)
                     await self._stop.wait()
                     nursery.cancel_scope.cancel()
@@ -168,14 +171,14 @@ class EngineThread:
     def _hang(self, lease: Lease) -> None:
         self.lost = "a decode hangs"
 
-    async def _settle(self, engine: Engine, lease: Lease, claim: _Claim) -> None:
+    async def _settle(self, lease: Lease, claim: _Claim) -> None:
         """Decode one item, and tell. Whatever is wrong with it is told, too: others have this thread as well."""
         if not claim.future.set_running_or_notify_cancel():
             return
         claim.scope.deadline = trio.current_time() + claim.wait_s
         try:
             with claim.scope:
-                ticket = engine.dispatcher.submit(
+                ticket = self.dispatcher.submit(
                     Job(
                         item=claim.item,
                         job_class=claim.job_class,
