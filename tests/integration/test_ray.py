@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import statistics
+import subprocess
 import threading
 import time
 
 import pytest
 
-from benchmarks import ray_cluster
+from benchmarks import ray_cluster, report
 from sttd.engine.remote.asking import wav
 from tests.running import PATIENCE_S, RunningDaemon, eventually, free_port
 from tests.speakers import LOCAL_WORD_MS, Speaker, remote
@@ -88,6 +90,33 @@ word_ms = {LOCAL_WORD_MS}
     running = RunningDaemon.start(place / "here", "--config", f"{place}/sttd.toml", "--tcp", "off")
     yield running
     assert running.stop() == 0
+
+
+LOOK = """
+import sys, yaml
+from ray.serve.schema import ServeDeploySchema
+from sttd_ray.app import build
+config = yaml.safe_load(open(sys.argv[1]))
+config = yaml.safe_load(config["spec"]["serveConfigV2"]) if "spec" in config else config
+known = ServeDeploySchema.model_validate(config)
+for application in known.applications:
+    build(application.args)
+print([each.name for each in known.applications[0].deployments])
+"""
+
+
+@pytest.mark.parametrize("name", ["serve.yaml", "rayservice.yaml"])
+def test_the_configurations_are_what_ray_serve_takes(name):
+    folder = report.ROOT / "deploy" / "ray"
+    ran = subprocess.run(
+        [ray_cluster.PYTHON, "-c", LOOK, folder / name],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        env={**os.environ, "PYTHONPATH": f"{folder}:{report.ROOT}", "RAY_USAGE_STATS_ENABLED": "0"},
+        check=False,
+    )
+    assert ran.stdout.strip() == "['ingress', 'finals', 'bulk']", ran.stderr[-2000:]
 
 
 def form(audio, **fields):
@@ -183,7 +212,7 @@ def test_a_replica_is_killed_while_people_speak_and_no_final_is_lost(cluster, da
     finals = [final for speaker in speakers for final in speaker.finals]
     by = [whom for _, whom, _ in finals]
     assert by.count("nobody") == 0, "no final is empty"
-    report(capsys, "a replica was killed", finals, since=killed)
+    tell(capsys, "a replica was killed", finals, since=killed)
 
 
 def test_the_cluster_goes_and_comes_and_sessions_go_on(cluster, daemon, port, capsys):
@@ -207,10 +236,10 @@ def test_the_cluster_goes_and_comes_and_sessions_go_on(cluster, daemon, port, ca
     [speaker.finish() for speaker in speakers]
     finals = [final for speaker in speakers for final in speaker.finals]
     assert "nobody" not in {whom for _, whom, _ in finals}, "no final is empty"
-    report(capsys, "the cluster was gone", finals, since=gone)
+    tell(capsys, "the cluster was gone", finals, since=gone)
 
 
-def report(capsys, what, finals, *, since):
+def tell(capsys, what, finals, *, since):
     took = sorted(seconds for at, _, seconds in finals if at >= since)
     p99 = statistics.quantiles(took, n=100)[98] if len(took) > 1 else took[0]
     by = [whom for at, whom, _ in finals if at >= since]

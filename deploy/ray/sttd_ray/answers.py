@@ -69,7 +69,6 @@ def _verbose(hypothesis: Hypothesis, request: TranscriptionRequest, duration_s: 
         content["words"] = [_word(word) for word in hypothesis.words]
     certainties = hypothesis.certainties
     content["sttd"] = {
-        "language_probability": round(hypothesis.language_probability, _DIGITS),
         "certainties": None
         if certainties is None
         else [[each.word, round(each.least, _DIGITS)] for each in certainties],

@@ -50,6 +50,15 @@ def test_the_numbers_of_the_engine_reach_the_daemon_that_judges_by_them():
     assert read.language == "en"
 
 
+def test_how_sure_the_engine_was_of_each_word_makes_live_text_stable_there():
+    read = as_read(answer(HEARD, attrs.evolve(VERBOSE, words=False), duration_s=1.0))
+    assert (read.certainties, read.ending) == (HEARD.certainties, 0.5)
+
+    unknown = attrs.evolve(HEARD, certainties=None, ending=None)
+    read = as_read(answer(unknown, VERBOSE, duration_s=1.0))
+    assert (read.certainties, read.ending) == (None, None)
+
+
 def test_nothing_that_was_heard_is_an_answer_too():
     read = as_read(answer(Hypothesis(text="", language="en"), VERBOSE, duration_s=1.0), words=True)
     assert (read.text, read.segments) == ("", ())
