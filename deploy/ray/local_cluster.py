@@ -130,8 +130,8 @@ class LocalCluster:
             connection.close()
 
     def replicas(self) -> dict[str, list[int]]:
-        """The processes of the replicas that run."""
-        (application,) = _applications().values()
+        """The processes of the replicas of the first application that run."""
+        application = _applications()[self._config["applications"][0]["name"]]
         return {
             name: [replica["pid"] for replica in deployment["replicas"] if replica["state"] == "RUNNING"]
             for name, deployment in application["deployments"].items()

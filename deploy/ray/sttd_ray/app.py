@@ -120,7 +120,9 @@ class Ingress:
 
     async def _answer(self, asked: ServeRequest, began: float) -> Response:
         """Raises Refused, SttdError."""
-        head = Request(method=asked.method, path=asked.scope["path"], headers=tuple(map(tuple, asked.scope["headers"])))
+        # `root_path` is the route prefix of an application that has one.
+        path = asked.scope["path"].removeprefix(asked.scope.get("root_path", ""))
+        head = Request(method=asked.method, path=path, headers=tuple(map(tuple, asked.scope["headers"])))
         options = self._options
         caller = receive_head(head, token=self._token, body_bytes=options.body_bytes)
         if caller.endpoint == "models":
@@ -200,7 +202,7 @@ def build(args: Mapping[str, Any]) -> serve.Application:
     finals = serve.deployment(Decoder, name="finals", **decoder)
     bulk = serve.deployment(Decoder, name="bulk", **decoder)
     ingress = serve.deployment(
-        Ingress, name="ingress", num_replicas=1, max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0}
+        Ingress, name="ingress", num_replicas=1, max_ongoing_requests=500, ray_actor_options={"num_cpus": 0}
     )
     return ingress.bind(options, finals.bind(options), bulk.bind(options))
 

@@ -32,8 +32,8 @@ class AppOptions:
         default="",
     )
     body_bytes: int = integer(
-        "longest body of a request", minimum=1024, maximum=256 * 1024**2, default=16 * 1024**2, unit="bytes"
-    )  # chosen: 30 s of float samples, 48 kHz in two channels, have 11.5 MB
+        "longest body of a request", minimum=1024, maximum=256 * 1024**2, default=6 * 1024**2, unit="bytes"
+    )  # chosen: 30 s of 48 kHz in two channels have 5.8 MB; what a daemon sends has 1 MB
     audio_s: float = number(
         "longest recording that is taken", minimum=0.1, maximum=MAX_AUDIO_S, default=MAX_AUDIO_S, unit="s"
     )
