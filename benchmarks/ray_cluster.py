@@ -44,6 +44,17 @@ def replicas(count: int, *, ongoing: int = 16, waiting: int = 256, cpus: float =
     }
 
 
+def scaled(*, most: int, ongoing: int, waiting: int) -> dict[str, Any]:
+    """Options of a deployment that has one replica, and gets up to so many as soon as requests wait."""
+    quickly = {"upscale_delay_s": 1, "metrics_interval_s": 1, "look_back_period_s": 2, "downscale_delay_s": 600}
+    return {
+        "autoscaling_config": {"min_replicas": 1, "max_replicas": most, "target_ongoing_requests": 1, **quickly},
+        "max_ongoing_requests": ongoing,
+        "max_queued_requests": waiting,
+        "ray_actor_options": {"num_cpus": 1},
+    }
+
+
 class RayCluster:
     """The cluster; a context manager, at whose end no process of it is left.
 

@@ -31,6 +31,7 @@ pytestmark = [
 TOKEN = "correct-horse-battery"
 WORD_MS = 100  # of `fake` on the cluster: so it is heard who decoded
 DECODE_MS = 100
+FAULT_S = 20  # longer audio is what the engine fails on
 SESSIONS = 4
 PATH = "/v1/audio/transcriptions"
 
@@ -55,12 +56,12 @@ def cluster(place, port):
         args={
             "model": "fake",
             "token_file": str(place / "token"),
-            "preset": {"decode_ms": DECODE_MS, "word_ms": WORD_MS},
+            "preset": {"decode_ms": DECODE_MS, "word_ms": WORD_MS, "fault": "raise", "fault_s": FAULT_S},
             "body_bytes": 1024 * 1024,
         },
         ingress={"num_replicas": 1},
         finals=ray_cluster.replicas(2),
-        bulk=ray_cluster.replicas(1, waiting=2, ongoing=1),
+        bulk=ray_cluster.scaled(most=2, ongoing=1, waiting=2),
     )
     with ray_cluster.RayCluster(config, place / "cluster", nodes=3, cpus=2) as running:
         yield running
@@ -156,6 +157,7 @@ def test_it_answers_the_api_and_refuses_as_the_api_does(cluster, port):
     assert refusal(path="/v1/nothing") == (404, "not_found")
     assert refusal(body=form(wav(silence(1)), model="other")) == (404, "model_not_found")
     assert refusal(body=form(b"no audio", model="fake")) == (400, "invalid_audio")
+    assert refusal(seconds=FAULT_S + 1) == (500, "decode_failed")
     assert refusal(seconds=30.5) == (413, "audio_too_long")
     assert refusal(body=form(bytes(2 * 1024 * 1024))) == (413, "too_large")
     assert refusal(X_Sttd_Deadline_Ms=1) == (504, "overloaded")
@@ -180,8 +182,25 @@ def test_too_much_of_live_text_is_refused_for_a_moment_and_costs_no_final(cluste
     assert {status for status, _, _ in answers} == {200, 429}
 
 
-def test_who_hangs_up_is_not_decoded(cluster, port):
-    """Work that nobody waits for would be in front of the one who asks last."""
+def test_where_requests_wait_a_replica_is_added(cluster, port):
+    done = threading.Event()
+
+    def interims():
+        while not done.is_set():
+            assert ask(port, X_Sttd_Class="interim")[0] in (200, 429)
+
+    threads = [threading.Thread(target=interims) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        eventually(lambda: len(cluster.order("replicas")["bulk"]) == 2, otherwise=lambda: cluster.order("replicas"))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+
+
+def test_after_many_who_hung_up_the_next_is_answered(cluster, port):
     body = form(wav(silence(1)), model="fake")
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nX-Sttd-Class: final\r\n"

@@ -34,6 +34,7 @@ from starlette.requests import Request as ServeRequest
 from starlette.responses import Response as ServeResponse
 
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
+from sttd.engine.contract import EngineLostError
 from sttd.engine.process.crew import Crew
 from sttd.engine.whisper import libraries
 from sttd.errors import InternalError, OverloadedError, SttdError
@@ -153,32 +154,34 @@ class Ingress:
         return answer(hypothesis, order.request, duration_s=seconds(len(samples)))
 
     async def _decode(self, item: DecodeItem, job_class: JobClass, until: float) -> Hypothesis:
-        """Rules 2 and 3. Raises Refused, SttdError."""
-        for left in reversed(range(self._options.tries)):
-            pending = self._handles[job_class].decode.remote(item, job_class, until - time.monotonic())
-            try:
-                result = await pending
-            except asyncio.CancelledError:
-                pending.cancel()
-                raise
-            except BackPressureError:
-                message = "too many requests wait already; come again later"
-                raise Refused.of(OverloadedError(message, data={"retry_after_s": _RETRY_S})) from None
-            except (RayActorError, DeploymentUnavailableError) as error:
-                log.warning("a replica is gone", kind=type(error).__name__, tries_left=left)
-                if not left:
-                    message = "the replicas that were to decode this are gone"
-                    raise Refused(Denial("model_load_failed", message)) from None
-                continue
-            except (RequestCancelledError, TaskCancelledError):
-                raise _too_late() from None
-            if result is None:
-                raise _too_late()
-            if isinstance(result, SttdError):
+        """Rule 2. Raises Refused, SttdError."""
+        for _ in range(self._options.tries):
+            result = await self._by_replica(item, job_class, until)
+            if isinstance(result, Hypothesis):
+                return result
+            if not isinstance(result, EngineLostError):
                 raise result
-            found: Hypothesis = result
-            return found
-        raise AssertionError("there is one try at least")
+            log.warning("a replica is gone", reason=result.message)
+        raise Refused(Denial("model_load_failed", "the replicas that were to decode this are gone"))
+
+    async def _by_replica(self, item: DecodeItem, job_class: JobClass, until: float) -> Hypothesis | SttdError:
+        """What some replica made of an item; EngineLostError: it is gone. Raises Refused."""
+        pending = self._handles[job_class].decode.remote(item, job_class, until - time.monotonic())
+        try:
+            result: Hypothesis | SttdError | None = await pending
+        except asyncio.CancelledError:
+            pending.cancel()
+            raise
+        except BackPressureError:
+            message = "too many requests wait already; come again later"
+            raise Refused.of(OverloadedError(message, data={"retry_after_s": _RETRY_S})) from None
+        except (RayActorError, DeploymentUnavailableError) as error:
+            return EngineLostError(type(error).__name__)
+        except (RequestCancelledError, TaskCancelledError):
+            raise _too_late() from None
+        if result is None:
+            raise _too_late()
+        return result
 
 
 def _too_late() -> Refused:

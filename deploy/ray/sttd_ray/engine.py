@@ -36,11 +36,12 @@ from sttd.engine.store.ledger import Ledger
 from sttd.engine.store.models import ModelStore, default_own_dir
 from sttd.engine.tickets import Job, JobDropped
 from sttd.engine.whisper.backend import WhisperBackend
-from sttd.errors import DecodeError, InternalError, SttdError
+from sttd.errors import InternalError, SttdError
 from sttd.host import logs
 
 log = logs.get(__name__)
 
+_ENDED: Final = "the engine of this replica has ended"
 _UID: Final = 0  # all requests are one user's: whose they are, the edge knows
 
 
@@ -110,6 +111,7 @@ class EngineThread:
         """Decode an item, on asyncio. Cancelled, it is not begun, or nobody hears of it.
 
         Raises:
+            EngineLostError: this engine decodes nothing any more; another one may.
             DecodeError: the engine failed on this item.
             OverloadedError: there is too much of this class already; has `retry_after_s`.
             TooLateError: `wait_s` is over.
@@ -118,7 +120,7 @@ class EngineThread:
         try:
             self.token.run_sync_soon(functools.partial(self._spawn, claim))
         except trio.RunFinishedError:
-            raise DecodeError("the engine of this replica has ended", code="decode_failed") from None
+            raise EngineLostError(_ENDED) from None
         try:
             return await asyncio.wrap_future(claim.future)
         except asyncio.CancelledError:
@@ -192,7 +194,9 @@ class EngineThread:
                 claim.future.set_result(outcome.hypothesis)
                 return
             claim.future.set_exception(TooLateError())
-        except (SttdError, JobDropped) as error:
+        except JobDropped:
+            claim.future.set_exception(EngineLostError(_ENDED))
+        except SttdError as error:
             if isinstance(error, EngineLostError):
                 self.lost = error.message
             claim.future.set_exception(error)
@@ -201,4 +205,4 @@ class EngineThread:
             claim.future.set_exception(InternalError("a bug in sttd; the log has the traceback"))
         finally:
             if not claim.future.done():  # the thread ends
-                claim.future.set_exception(DecodeError("the engine of this replica has ended"))
+                claim.future.set_exception(EngineLostError(_ENDED))

@@ -99,8 +99,11 @@ class Order:
     options: DecodeOptions
 
     def item(self, samples: Samples) -> DecodeItem:
-        """The item for the engine; `samples` are what is in the file."""
-        return DecodeItem(samples=samples, options=self.options, complete=True)
+        """The item for the engine; `samples` are what is in the file.
+
+        A final may end as close behind its last word as a key that is let go: who sends it does not say.
+        """
+        return DecodeItem(samples=samples, options=self.options, complete=self.options.effort is Effort.FULL)
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -198,7 +198,7 @@ def test_after_its_end_nothing_is_waited_for():
         pass
 
     async def ask():
-        with pytest.raises(DecodeError):
+        with pytest.raises(EngineLostError):
             await decode(engine, 1)
 
     asyncio.run(ask())

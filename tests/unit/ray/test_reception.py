@@ -61,6 +61,7 @@ def test_what_a_daemon_sends_is_what_is_decoded(effort, urgency, job_class):
     order = body.finish(model="tiny.en", repository="")
     assert order.options == DecodeOptions(effort=effort, language="de", prompt="Good day", words=True)
     assert order.audio.startswith(b"RIFF")
+    assert order.item(np.zeros(10, np.float32)).complete is (effort is Effort.FULL)
     assert order.request.format == "verbose_json"
 
 
