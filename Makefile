@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test check lock audit run bench fuzz soak programs demo-model deb client clean setup
+.PHONY: help demo test check lock audit run bench fuzz soak programs ray demo-model deb client clean setup
 .DEFAULT_GOAL := help
 
 help:            ## say what can be made
@@ -55,6 +55,9 @@ soak: $(VENV)/.dev  ## half an hour of everything while things go wrong (MINUTES
 
 programs:        ## pipecat and LiveKit, half a gigabyte, so that `make test` runs them against sttd, too
 	@scripts/make-venv "$(PYTHON)" build/programs '.[programs]'
+
+ray:             ## Ray Serve, a quarter of a gigabyte, so that `make test` runs deploy/ray on a cluster of this machine
+	@scripts/make-venv "$(PYTHON)" build/ray '.[ray]'
 
 demo-model:      ## train the embedded model anew, up to 90 minutes (wants espeak-ng, flite, festival)
 	@scripts/make-venv "$(PYTHON)" build/training-venv '.[training]'

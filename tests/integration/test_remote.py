@@ -8,30 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
-import attrs
 import pytest
 
-from tests.running import (
-    PATIENCE_S,
-    RunningDaemon,
-    check_promises,
-    eventually,
-    free_port,
-    read_pcm,
-    read_to_end,
-    read_until,
-    say,
-    start,
-)
+from tests.running import RunningDaemon, check_promises, eventually, free_port, read_to_end, say, start
+from tests.speakers import LOCAL_WORD_MS, SPEECH, Speaker, remote
 
 DATA = Path(__file__).parents[1] / "data"
-SPEECH = read_pcm(DATA / "light.flac")[: 2 * 32_000]
 TOKEN = "correct-horse-battery"
-WORD_MS, LOCAL_WORD_MS = 100, 400  # of `fake`, at the server and as the fallback: so it is heard who decoded
+WORD_MS = 100  # of `fake`, at the server; the fallback has another, so it is heard who decoded
 SESSIONS = 3
 
 
@@ -86,55 +73,6 @@ def daemon(place, port):
     running = RunningDaemon.start(place / "here", "--config", f"{place}/sttd.toml", "--tcp", "off")
     yield running
     assert running.stop() == 0
-
-
-@attrs.define
-class Speaker:
-    """A session that speaks, finalizes and waits for its final, again and again."""
-
-    daemon: RunningDaemon
-    done: threading.Event = attrs.field(factory=threading.Event)
-    events: list[dict] = attrs.field(factory=list)
-    finals: list[tuple[float, str, float]] = attrs.field(factory=list)  # when, who decoded, seconds that it took
-    thread: threading.Thread = attrs.field(init=False)
-
-    def __attrs_post_init__(self):
-        self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
-
-    def _run(self):
-        with self.daemon.connect() as socket_:
-            start(socket_, endpointing={"silence_ms_min": 3000, "silence_ms_max": 4000})
-            while not self.done.is_set():
-                socket_.send(SPEECH)
-                asked = time.monotonic()
-                say(socket_, "finalize")
-                self.events += read_until(socket_, "final")
-                now, final = time.monotonic(), self.events[-1]
-                self.finals.append((now, who(final), now - asked))
-            say(socket_, "stop")
-            self.events += read_to_end(socket_)
-
-    def since(self, when, whom):
-        return [took for at, by, took in list(self.finals) if at >= when and by == whom]
-
-    def finish(self):
-        self.done.set()
-        self.thread.join(PATIENCE_S)
-        assert not self.thread.is_alive()
-        check_promises(self.events)
-        return sum(event["type"] == "final" for event in self.events)
-
-
-def who(final):
-    """Who decoded it, by how many words were heard."""
-    words, duration_s = len(final["text"].split()), final["end_s"] - final["start_s"]
-    return "nobody" if not words else "server" if words > 2 * 1000 * duration_s / LOCAL_WORD_MS else "fallback"
-
-
-def remote(daemon):
-    (state,) = daemon.call("status")["models"]["remotes"]
-    return state
 
 
 def sttctl(daemon, *arguments):

@@ -13,7 +13,8 @@ Rules:
    breaks that is `Trouble.BROKEN`, but for times and probabilities, which are set right: a text with a time too much
    is worth more than none.
 4. Words have times only where the session asked for words and the server has them. A word without a probability has
-   that of its segment. The engine does not say how sure it is of single pieces (`certainties` is None).
+   that of its segment. Servers do not say how sure they are of single pieces; sttd's own engine on Ray does, in a field
+   `sttd` (`deploy/ray`), which counts where its pieces are the text.
 5. What a status means: 429, and 503 with a time, *wait*; 408, 502, 503 and 504 *try again*; 400, 413, 415 and 422:
    *this item* is refused; 401, 403, 404, 405 and redirections: *we* are; everything else is broken. Of an error's text
    nothing is kept, since it may say what was said: its code alone, where that is a word.
@@ -32,7 +33,18 @@ from typing import Any, Final
 import attrs
 import numpy as np
 
-from sttd.core.types import SAMPLE_RATE, DecodeItem, DecodeOptions, Effort, Hypothesis, Samples, Segment, Word, seconds
+from sttd.core.types import (
+    SAMPLE_RATE,
+    Certainty,
+    DecodeItem,
+    DecodeOptions,
+    Effort,
+    Hypothesis,
+    Samples,
+    Segment,
+    Word,
+    seconds,
+)
 from sttd.language_names import language_code
 
 MAX_BODY_BYTES: Final = 2 * 1024 * 1024  # chosen: 30 s of speech with its words take 20 kB, with token ids 60 kB
@@ -203,6 +215,7 @@ def read_answer(answer: Answer, item: DecodeItem, *, language: str | None = None
     text = _text(content.get("text"))
     segments = _segments(content, text=text, audio_s=audio_s, words=options.words)
     code, probability, heard = _language(content, options, asked=language)
+    certainties, ending = _certainties(content.get("sttd"), text)
     weights = [len(segment.text) or 1 for segment in segments]
     total = sum(weights) or 1
 
@@ -219,6 +232,8 @@ def read_answer(answer: Answer, item: DecodeItem, *, language: str | None = None
         avg_logprob=mean(lambda segment: segment.avg_logprob, 0.0),
         no_speech_prob=mean(lambda segment: segment.no_speech_prob, 0.0),
         compression_ratio=max((segment.compression_ratio for segment in segments), default=1.0),
+        certainties=certainties,
+        ending=ending,
     )
 
 
@@ -310,6 +325,22 @@ def _with_words(segments: Sequence[Segment], content: Mapping[str, Any], *, audi
         if word:
             mine[at].append(Word(word=word, start_s=start_s, end_s=end_s, probability=probability))
     return tuple(attrs.evolve(segment, words=tuple(own)) for segment, own in zip(segments, mine, strict=True))
+
+
+def _certainties(said: Any, text: str) -> tuple[tuple[Certainty, ...] | None, float | None]:
+    """How sure the engine was of each piece of the text, and of the mark at its end (rule 4); None: it does not say."""
+    rows = said.get("certainties") if isinstance(said, dict) else None
+    if not isinstance(rows, list) or len(rows) > _MAX_PARTS:
+        return None, None
+    found = list[Certainty]()
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 2 or not isinstance(row[0], str):
+            return None, None
+        found.append(Certainty(word=row[0], least=_number(row[1], 0.0, low=0.0, high=1.0)))
+    if "".join(piece.word for piece in found).split() != text.split():
+        return None, None
+    ending = said.get("ending")
+    return tuple(found), None if ending is None else _number(ending, 0.0, low=0.0, high=1.0)
 
 
 def _language(

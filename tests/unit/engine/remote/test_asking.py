@@ -174,7 +174,12 @@ ROW = st.fixed_dictionaries(
 @given(
     st.fixed_dictionaries(
         {"text": st.text(max_size=30)},
-        optional={"language": JSON, "segments": st.lists(ROW, max_size=4) | JSON, "words": st.lists(ROW, max_size=6)},
+        optional={
+            "language": JSON,
+            "segments": st.lists(ROW, max_size=4) | JSON,
+            "words": st.lists(ROW, max_size=6),
+            "sttd": JSON | st.dictionaries(st.sampled_from(["certainties", "ending"]), JSON),
+        },
     ),
     st.booleans(),
 )
@@ -190,6 +195,25 @@ def test_whatever_is_answered_the_numbers_are_numbers_and_the_times_lie_inside(c
         assert all(0 <= time <= 2.0 for time in times)
     assert all(0 <= word.probability <= 1 for word in found.words)
     assert found.avg_logprob <= 0
+    assert all(0 <= piece.least <= 1 for piece in found.certainties or ())
+
+
+@pytest.mark.parametrize(
+    ("said", "certainties", "ending"),
+    [
+        ([["Guten", 0.9], [" Tag.", 0.5], [" Danke.", 7]], [0.9, 0.5, 1.0], 0.25),
+        ([["Guten", 0.9], [" Tag.", None], [" Danke.", 0.5]], [0.9, 0.0, 0.5], 0.25),
+        ([["Guten", 0.9], [" Abend.", 0.5], [" Danke.", 0.5]], None, None),
+        ([["Guten", 0.9]], None, None),
+        ([["Guten Tag. Danke."]], None, None),
+        ("sure", None, None),
+        (None, None, None),
+    ],
+)
+def test_how_sure_the_engine_was_counts_where_its_pieces_are_the_text(said, certainties, ending):
+    found = read_answer(answer({**VERBOSE, "sttd": {"certainties": said, "ending": 0.25}}), item())
+    sure = None if found.certainties is None else [piece.least for piece in found.certainties]
+    assert (sure, found.ending) == (certainties, ending)
 
 
 @pytest.mark.parametrize(
