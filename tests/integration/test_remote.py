@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import RunningDaemon, check_promises, eventually, free_port, read_to_end, say, start
+from tests.running import PATIENCE_S, RunningDaemon, check_promises, eventually, free_port, read_to_end, say, start
 from tests.speakers import LOCAL_WORD_MS, SPEECH, Speaker, remote
 
 DATA = Path(__file__).parents[1] / "data"
