@@ -89,7 +89,10 @@ def settle_preset(preset: Preset, backends: Mapping[str, Backend], *, cpus: floa
 def read_token(options: AppOptions, environ: Mapping[str, str]) -> str:
     """The token that requests show, or "". Raises ConfigError, which does not say what is in the file."""
     if not options.token_file:
-        return environ.get(TOKEN_VARIABLE, "").strip()
+        token = environ.get(TOKEN_VARIABLE)
+        if token is not None and not token.strip():  # `"$(cat FILE)"` of a file that cannot be read
+            raise ConfigError(f"${TOKEN_VARIABLE} is empty: unset it if no token is to be asked for")
+        return (token or "").strip()
     try:
         token = Path(os.path.expanduser(options.token_file)).read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError) as error:
