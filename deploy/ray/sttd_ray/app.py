@@ -42,7 +42,6 @@ from starlette.responses import Response as ServeResponse
 from sttd.core.types import DecodeItem, Hypothesis, JobClass, seconds
 from sttd.engine.contract import EngineLostError
 from sttd.engine.process.crew import Crew
-from sttd.engine.whisper import libraries
 from sttd.errors import InternalError, OverloadedError, SttdError
 from sttd.host import logs
 from sttd.wire.http import Denial, Request, Response
@@ -67,7 +66,6 @@ class Decoder:
     def __init__(self, options: AppOptions) -> None:
         """Load the model. Blocks; raises SttdError, and Ray Serve says so and tries again."""
         logs.configure()
-        libraries.spin_briefly(os.environ)  # for the process of the model, which inherits it
         crew = Crew()
         backends = find_backends(crew, models_dir=options.models_dir)
         cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
