@@ -47,6 +47,9 @@ class Pending:
 
     def __await__(self):
         yield from asyncio.sleep(0).__await__()
+        if isinstance(self.outcome, asyncio.Event):
+            yield from self.outcome.wait().__await__()
+            return HEARD
         if isinstance(self.outcome, Exception) and not isinstance(self.outcome, EngineLostError):
             raise self.outcome
         return self.outcome
@@ -96,6 +99,7 @@ async def answered(*outcomes, messages=None, room=None):
         "again": headers.get("retry-after"),
         "code": content.get("error", {}).get("code"),
         "asked": handle.asked,
+        "ids": "x-request-id" in headers,
         "held": ingress._room.taken_bytes,
         "log": log.getvalue(),
     }
@@ -126,6 +130,23 @@ async def of_engine(lost):
     decoder.check_health()
     app.os = os
     return {"by_decode": by_decode, "in_all": ends}
+
+
+async def files():
+    """What becomes of a file and of live text while there are as many files as may be, and of a file behind them."""
+    done = asyncio.Event()
+    handle = Handle([done, HEARD, HEARD])
+    ingress = app.Ingress(AppOptions(model="demo", files=1), handle, handle)
+
+    async def ask(kind):
+        return (await ingress(request(None, **{"x-sttd-class": kind}))).status_code
+
+    first = asyncio.create_task(ask("file"))
+    while not handle.asked:
+        await asyncio.sleep(0.01)
+    found = [await ask("file"), await ask("interim")]
+    done.set()
+    return [*found, await first, await ask("file")]
 
 
 def unloadable():
@@ -168,6 +189,7 @@ async def main():
         "no room": await answered(room=full),
         "engine lost": await of_engine("a decode hangs"),
         "engine well": await of_engine(None),
+        "files": await files(),
         "not loaded": unloadable(),
     }
     json.dump(found, sys.stdout)

@@ -14,15 +14,17 @@ Rules of the ingress, besides those of `reception.py`:
 2. A piece whose replica died is given to another one, `tries` times in all. To decode twice does no harm. A replica
    whose engine is lost ends by itself: it answers at once, and would be given most of what comes.
 3. When too many requests wait (`max_queued_requests`) the answer is 429, and says when to come again. A daemon does.
+   Of files there are at most `files`: they come many at a time, and live text waits in the same queue.
 4. What was said is in no log. Who hangs up is no error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import ray
@@ -110,6 +112,7 @@ class Ingress:
         self._repository = str(options.preset.get("model") or "")
         self._handles = {JobClass.FINAL: finals, JobClass.INTERIM: bulk, JobClass.FILE: bulk}
         self._room = Room()
+        self._files = 0
 
     async def __call__(self, request: ServeRequest) -> ServeResponse:
         """Answer one request. Ray Serve cancels this when the client hangs up."""
@@ -126,8 +129,10 @@ class Ingress:
             log.error("a request could not be answered", kind=type(error).__name__, exc_info=error)
             found = Refused.of(InternalError("a bug in sttd; the log of the replica has the traceback")).answer
         found = marked(found, request_id=new_id(), processing_ms=1000 * (time.monotonic() - began))
+        # Ray's proxy adds an `x-request-id`, which its log has as well: one of our own would be a second.
+        headers = {name: value for name, value in found.headers if name != "x-request-id"}
         return ServeResponse(
-            content=found.body, status_code=found.status, media_type=found.content_type, headers=dict(found.headers)
+            content=found.body, status_code=found.status, media_type=found.content_type, headers=headers
         )
 
     async def _answer(self, asked: ServeRequest, began: float) -> Response:
@@ -145,10 +150,23 @@ class Ingress:
             return model_answer(name)
         until = began + (options.patience_s if caller.wait_s is None else caller.wait_s)
         try:
-            async with asyncio.timeout(until - time.monotonic()):
-                return await self._transcribe(asked, caller, until)
+            with self._admitted(caller):
+                async with asyncio.timeout(until - time.monotonic()):
+                    return await self._transcribe(asked, caller, until)
         except TimeoutError:
             raise _too_late() from None
+
+    @contextlib.contextmanager
+    def _admitted(self, caller: Caller) -> Iterator[None]:
+        """Rule 3, of files. Raises Refused."""
+        count = caller.job_class is JobClass.FILE
+        if count and self._files >= self._options.files:
+            raise _too_many()
+        self._files += count
+        try:
+            yield
+        finally:
+            self._files -= count
 
     async def _transcribe(self, asked: ServeRequest, caller: Caller, until: float) -> Response:
         body = Body(caller=caller, most_bytes=self._options.body_bytes, room=self._room)
@@ -183,8 +201,7 @@ class Ingress:
             pending.cancel()
             raise
         except BackPressureError:
-            message = "too many requests wait already; come again later"
-            raise Refused.of(OverloadedError(message, data={"retry_after_s": _RETRY_S})) from None
+            raise _too_many() from None
         except (RequestCancelledError, TaskCancelledError):
             raise _too_late() from None
         except RayTaskError:  # our own bug, in the replica
@@ -209,6 +226,11 @@ async def _receive(asked: ServeRequest, body: Body) -> None:
         raise asyncio.CancelledError from None
     except TimeoutError:
         raise too_slow() from None
+
+
+def _too_many() -> Refused:
+    message = "too many requests wait already; come again later"
+    return Refused.of(OverloadedError(message, data={"retry_after_s": _RETRY_S}))
 
 
 def _too_late() -> Refused:

@@ -43,6 +43,12 @@ class AppOptions:
     tries: int = integer(
         "how often a piece is given to a replica, where replicas die with it", minimum=1, maximum=10, default=3
     )
+    files: int = integer(
+        "requests of files that an ingress has at a time; beyond, 429: live text has the same replicas",
+        minimum=1,
+        maximum=10_000,
+        default=32,
+    )  # chosen: half of what may wait there (`max_queued_requests`)
     decode_timeout_s: float = number(
         "a decode that takes longer hangs: its replica is replaced", minimum=1, maximum=3600, default=120.0, unit="s"
     )
