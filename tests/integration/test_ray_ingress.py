@@ -55,8 +55,12 @@ def test_an_ingress_holds_so_many_bodies_and_no_more(found):
 
 
 def test_a_replica_whose_engine_is_lost_ends_before_it_is_given_more(found):
-    assert found["engine lost"] == {"by_decode": [1], "in_all": [1, 1]}
-    assert found["engine well"] == {"by_decode": [], "in_all": []}
+    assert found["engine lost"] == ["ended", "ended", "ended"]
+    assert found["engine well"] == ["odd audio", "odd audio", "well"]
+
+
+def test_audio_that_hangs_costs_one_replica_and_not_one_after_the_other(found):
+    assert found["engine hangs"] == ["it hangs", "ended", "ended"], "the answer of the first is not to be tried again"
 
 
 def test_of_a_model_that_does_not_load_the_reason_is_said_and_nothing_else(found):

@@ -22,6 +22,7 @@ from sttd_ray.reception import Room
 from sttd.core.types import DecodeItem, DecodeOptions, Hypothesis, JobClass
 from sttd.engine.contract import EngineLostError
 from sttd.engine.remote.asking import request_for
+from sttd.errors import DecodeError
 from sttd.host import logs
 
 ITEM = DecodeItem(samples=np.zeros(16_000, np.float32), options=DecodeOptions())
@@ -105,31 +106,51 @@ async def answered(*outcomes, messages=None, room=None):
     }
 
 
-async def of_engine(lost):
-    """How the process of a replica ends whose engine fails; None: it does not."""
+class Ended(BaseException):
+    """A process has ended."""
 
-    @attrs.define
-    class Failing:
-        lost: str | None
 
-        async def decode(self, item, *, job_class, wait_s):
-            raise EngineLostError("no")
+@attrs.define
+class Failing:
+    """The engine of a replica."""
 
-        def look_after(self):
-            """All is well."""
+    error: Exception
+    lost: str | None = None
 
-        def stop(self, *, wait_s):
-            """Nothing runs."""
+    async def decode(self, item, *, job_class, wait_s):
+        if isinstance(self.error, DecodeError) and self.error.message == "it hangs":
+            self.lost = "a decode hangs"
+        raise self.error
 
-    ends = []
-    app.os = type("Os", (), {"_exit": staticmethod(ends.append), "environ": os.environ})
+    def look_after(self):
+        """All is well."""
+
+    def stop(self, *, wait_s):
+        """Nothing runs."""
+
+
+async def of_engine(engine):
+    """What a replica with this engine does when it is asked, asked again, and asked after its health."""
+
+    def end(status):
+        raise Ended
+
+    app.os = type("Os", (), {"_exit": staticmethod(end), "environ": os.environ})
     decoder = object.__new__(app.Decoder)
-    decoder._engine = Failing(lost)
-    await decoder.decode(ITEM, JobClass.FINAL, 1.0)
-    by_decode = list(ends)
-    decoder.check_health()
+    decoder._engine = engine
+    found = []
+    for _ in range(2):
+        try:
+            found.append((await decoder.decode(ITEM, JobClass.FINAL, 1.0)).message)
+        except Ended:
+            found.append("ended")
+    try:
+        decoder.check_health()
+        found.append("well")
+    except Ended:
+        found.append("ended")
     app.os = os
-    return {"by_decode": by_decode, "in_all": ends}
+    return found
 
 
 async def files():
@@ -187,8 +208,9 @@ async def main():
         "disconnected": await answered(messages=[begun, {"type": "http.disconnect"}]),
         "slow": slow,
         "no room": await answered(room=full),
-        "engine lost": await of_engine("a decode hangs"),
-        "engine well": await of_engine(None),
+        "engine lost": await of_engine(Failing(EngineLostError("no"), lost="the GPU is gone")),
+        "engine hangs": await of_engine(Failing(DecodeError("it hangs"))),
+        "engine well": await of_engine(Failing(DecodeError("odd audio"))),
         "files": await files(),
         "not loaded": unloadable(),
     }

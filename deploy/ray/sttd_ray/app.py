@@ -78,10 +78,13 @@ class Decoder:
 
     async def decode(self, item: DecodeItem, job_class: JobClass, wait_s: float) -> Hypothesis | SttdError | None:
         """What was heard, or why nothing was. None: the deadline is over."""
+        self._leave_if_lost()
         try:
             return await self._engine.decode(item, job_class=job_class, wait_s=wait_s)
-        except SttdError as error:
+        except EngineLostError as error:
             self._leave_if_lost()
+            return error
+        except SttdError as error:  # also of the item that an engine was lost over: no other replica is to have it
             return error
         except TooLateError:
             return None
