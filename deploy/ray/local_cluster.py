@@ -72,6 +72,9 @@ class LocalCluster:
     def come(self) -> None:
         """Start the nodes and deploy the application. Returns when it answers."""
         self._folder = tempfile.mkdtemp(prefix="sttd-ray-", dir="/tmp")  # a Unix socket has 107 bytes for its path
+        # Ray notes there which cluster is this machine's: `serve run` of somebody else must not join this one.
+        os.environ["RAY_TMPDIR"] = self._folder
+        Path(self._folder, "ray").mkdir()
         self._cluster = Cluster(
             initialize_head=True,
             head_node_args={"num_cpus": self._cpus, "temp_dir": self._folder, **_NODE},

@@ -6,6 +6,7 @@ that takes the most time of all.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -63,8 +64,9 @@ def cluster(place, port):
         finals=ray_cluster.replicas(2),
         bulk=ray_cluster.scaled(most=2, ongoing=1, waiting=2),
     )
-    with ray_cluster.RayCluster(config, place / "cluster", nodes=3, cpus=2) as running:
-        yield running
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.setenv("RAY_TMPDIR", str(place / "others"))  # where Ray notes which cluster is this machine's
+        yield stack.enter_context(ray_cluster.RayCluster(config, place / "cluster", nodes=3, cpus=2))
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +270,10 @@ def tell(capsys, what, finals, *, since):
             f"{by.count('fallback')} of the fallback, none lost; p50 {statistics.median(took):.2f} s, "
             f"p99 {p99:.2f} s, at most {took[-1]:.2f} s"
         )
+
+
+def test_others_on_this_machine_do_not_join_it(cluster, place):
+    assert not (place / "others").exists()
 
 
 def test_when_it_ends_no_process_is_left(cluster):

@@ -11,23 +11,31 @@ Rules of the ingress, besides those of `reception.py`:
 
 1. A deadline begins with the head. When it is over, or when the client has hung up, the request is cancelled wherever
    it is: what waits is not decoded.
-2. A piece whose replica died is given to another one, `tries` times in all. To decode twice does no harm.
+2. A piece whose replica died is given to another one, `tries` times in all. To decode twice does no harm. A replica
+   whose engine is lost ends by itself: it answers at once, and would be given most of what comes.
 3. When too many requests wait (`max_queued_requests`) the answer is 429, and says when to come again. A daemon does.
-4. What was said is in no log.
+   Of files there are at most `files`: they come many at a time, and live text waits in the same queue.
+4. What was said is in no log. Who hangs up is no error.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import ray
 from ray import serve
-from ray.exceptions import RayActorError, TaskCancelledError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError
+from ray.serve.exceptions import (
+    BackPressureError,
+    DeploymentUnavailableError,
+    ReplicaUnavailableError,
+    RequestCancelledError,
+)
 from ray.serve.handle import DeploymentHandle
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as ServeRequest
@@ -45,7 +53,7 @@ from sttd_ray.answers import answer
 from sttd_ray.audio import read_audio
 from sttd_ray.engine import EngineThread, TooLateError, find_backends
 from sttd_ray.options import AppOptions, read_options, read_preset, read_token, settle_preset
-from sttd_ray.reception import Body, Caller, check_model, named_model, receive_head
+from sttd_ray.reception import BODY_S, Body, Caller, Room, check_model, named_model, receive_head, too_slow
 
 log = logs.get(__name__)
 
@@ -64,24 +72,33 @@ class Decoder:
         backends = find_backends(crew, models_dir=options.models_dir)
         cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 0)
         preset = settle_preset(read_preset(options, backends), backends, cpus=cpus)
-        self._engine = EngineThread(
-            preset=preset, backends=backends, crew=crew, decode_timeout_s=options.decode_timeout_s
-        )
-        self._engine.start()
+        engine = EngineThread(preset=preset, backends=backends, crew=crew, decode_timeout_s=options.decode_timeout_s)
+        engine.start()
+        self._engine = engine  # once it runs: what did not start is not stopped
 
     async def decode(self, item: DecodeItem, job_class: JobClass, wait_s: float) -> Hypothesis | SttdError | None:
         """What was heard, or why nothing was. None: the deadline is over."""
+        self._leave_if_lost()
         try:
             return await self._engine.decode(item, job_class=job_class, wait_s=wait_s)
-        except SttdError as error:
+        except EngineLostError as error:
+            self._leave_if_lost()
+            return error
+        except SttdError as error:  # also of the item that an engine was lost over: no other replica is to have it
             return error
         except TooLateError:
             return None
 
     def check_health(self) -> None:
-        """Ray Serve asks now and then, and replaces a replica that raises."""
+        """Ray Serve asks now and then. It replaces a replica that raises, but only at the third time."""
+        self._engine.look_after()
+        self._leave_if_lost()
+
+    def _leave_if_lost(self) -> None:
+        """Rule 2. Ray Serve starts another replica, and whoever asked this one hears that it died."""
         if self._engine.lost is not None:
-            raise RuntimeError(self._engine.lost)
+            log.error("this replica decodes nothing any more, and ends", reason=self._engine.lost)
+            os._exit(1)
 
     def __del__(self) -> None:
         if (engine := getattr(self, "_engine", None)) is not None:
@@ -97,6 +114,8 @@ class Ingress:
         self._token = read_token(options, os.environ)
         self._repository = str(options.preset.get("model") or "")
         self._handles = {JobClass.FINAL: finals, JobClass.INTERIM: bulk, JobClass.FILE: bulk}
+        self._room = Room()
+        self._files = 0
 
     async def __call__(self, request: ServeRequest) -> ServeResponse:
         """Answer one request. Ray Serve cancels this when the client hangs up."""
@@ -113,8 +132,10 @@ class Ingress:
             log.error("a request could not be answered", kind=type(error).__name__, exc_info=error)
             found = Refused.of(InternalError("a bug in sttd; the log of the replica has the traceback")).answer
         found = marked(found, request_id=new_id(), processing_ms=1000 * (time.monotonic() - began))
+        # Ray's proxy adds an `x-request-id`, which its log has as well: one of our own would be a second.
+        headers = {name: value for name, value in found.headers if name != "x-request-id"}
         return ServeResponse(
-            content=found.body, status_code=found.status, media_type=found.content_type, headers=dict(found.headers)
+            content=found.body, status_code=found.status, media_type=found.content_type, headers=headers
         )
 
     async def _answer(self, asked: ServeRequest, began: float) -> Response:
@@ -132,24 +153,36 @@ class Ingress:
             return model_answer(name)
         until = began + (options.patience_s if caller.wait_s is None else caller.wait_s)
         try:
-            async with asyncio.timeout(until - time.monotonic()):
-                return await self._transcribe(asked, caller, until)
+            with self._admitted(caller):
+                async with asyncio.timeout(until - time.monotonic()):
+                    return await self._transcribe(asked, caller, until)
         except TimeoutError:
             raise _too_late() from None
 
-    async def _transcribe(self, asked: ServeRequest, caller: Caller, until: float) -> Response:
-        body = Body(caller=caller, most_bytes=self._options.body_bytes)
+    @contextlib.contextmanager
+    def _admitted(self, caller: Caller) -> Iterator[None]:
+        """Rule 3, of files. Raises Refused."""
+        count = caller.job_class is JobClass.FILE
+        if count and self._files >= self._options.files:
+            raise _too_many()
+        self._files += count
         try:
-            async for data in asked.stream():
-                for at in range(0, len(data), _STEP_BYTES):
-                    body.feed(data[at : at + _STEP_BYTES])
-                    await asyncio.sleep(0)
-        except ClientDisconnect:
-            raise asyncio.CancelledError from None
-        order = body.finish(model=self._options.model, repository=self._repository)
-        samples = await asyncio.to_thread(read_audio, order.audio, most_s=self._options.audio_s)
-        hypothesis = await self._decode(order.item(samples), caller.job_class, until)
-        return answer(hypothesis, order.request, duration_s=seconds(len(samples)))
+            yield
+        finally:
+            self._files -= count
+
+    async def _transcribe(self, asked: ServeRequest, caller: Caller, until: float) -> Response:
+        body = Body(caller=caller, most_bytes=self._options.body_bytes, room=self._room)
+        try:
+            await _receive(asked, body)
+            order = body.finish(model=self._options.model, repository=self._repository)
+            samples = await asyncio.to_thread(read_audio, order.audio, most_s=self._options.audio_s)
+        finally:
+            body.close()
+        item, request = order.item(samples), order.request
+        del order  # it has the file, and waits with the request otherwise
+        hypothesis = await self._decode(item, caller.job_class, until)
+        return answer(hypothesis, request, duration_s=seconds(len(samples)))
 
     async def _decode(self, item: DecodeItem, job_class: JobClass, until: float) -> Hypothesis:
         """Rule 2. Raises Refused, SttdError."""
@@ -171,15 +204,36 @@ class Ingress:
             pending.cancel()
             raise
         except BackPressureError:
-            message = "too many requests wait already; come again later"
-            raise Refused.of(OverloadedError(message, data={"retry_after_s": _RETRY_S})) from None
-        except (RayActorError, DeploymentUnavailableError) as error:
-            return EngineLostError(type(error).__name__)
+            raise _too_many() from None
         except (RequestCancelledError, TaskCancelledError):
             raise _too_late() from None
+        except RayTaskError:  # our own bug, in the replica
+            raise
+        except (RayError, DeploymentUnavailableError, ReplicaUnavailableError) as error:
+            # Not only RayActorError: the end of one that Ray's memory monitor has killed is an OutOfMemoryError.
+            return EngineLostError(type(error).__name__)
         if result is None:
             raise _too_late()
         return result
+
+
+async def _receive(asked: ServeRequest, body: Body) -> None:
+    """Feed a body as it comes. Raises Refused, and CancelledError where the client, or the proxy, has gone."""
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for data in asked.stream():
+                for at in range(0, len(data), _STEP_BYTES):
+                    body.feed(data[at : at + _STEP_BYTES])
+                    await asyncio.sleep(0)
+    except (ClientDisconnect, RayError):  # Ray says it in both ways, depending on who notices first
+        raise asyncio.CancelledError from None
+    except TimeoutError:
+        raise too_slow() from None
+
+
+def _too_many() -> Refused:
+    message = "too many requests wait already; come again later"
+    return Refused.of(OverloadedError(message, data={"retry_after_s": _RETRY_S}))
 
 
 def _too_late() -> Refused:

@@ -16,6 +16,7 @@ import concurrent.futures
 import functools
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -42,6 +43,8 @@ from sttd.host import logs
 log = logs.get(__name__)
 
 _ENDED: Final = "the engine of this replica has ended"
+_AWAY_S: Final = 120.0  # chosen: large-v3 from a slow disk takes about a minute
+_FREE_S: Final = 5.0  # chosen: for the process of the model to end
 _UID: Final = 0  # all requests are one user's: whose they are, the edge knows
 
 
@@ -78,15 +81,18 @@ class EngineThread:
         backends: by their names.
         crew: the processes of the backends.
         decode_timeout_s: a decode that takes longer hangs.
+        away_s: for how long the process of the model may be gone before the engine counts as lost.
     """
 
     preset: Preset
     backends: dict[str, Backend]
     crew: Crew
     decode_timeout_s: float
+    away_s: float = _AWAY_S
     lost: str | None = attrs.field(default=None, init=False)  # why it decodes nothing any more
     dispatcher: Dispatcher = attrs.field(init=False)
     _ids: Iterator[int] = attrs.field(factory=itertools.count, init=False)
+    _seen: float | None = attrs.field(default=None, init=False)  # when the model had a process; None: it never had
     _thread: threading.Thread = attrs.field(init=False)
     token: trio.lowlevel.TrioToken = attrs.field(init=False)
     _spawn: Callable[[_Claim], object] = attrs.field(init=False)
@@ -126,6 +132,13 @@ class EngineThread:
         except asyncio.CancelledError:
             self._tell(claim.scope.cancel)
             raise
+
+    def look_after(self) -> None:
+        """Look whether the model has a process, now and then. One that does not come back makes the engine lost."""
+        if self.crew.pids():
+            self._seen = time.monotonic()
+        elif self._seen is not None and time.monotonic() - self._seen > self.away_s:
+            self.lost = "the process of the model does not come back"
 
     # ------------------------------------------------------------------ in its thread
 
@@ -169,6 +182,7 @@ class EngineThread:
                     nursery.cancel_scope.cancel()
             finally:
                 lease.release()
+            await engine.finish(patience_s=_FREE_S)
 
     def _hang(self, lease: Lease) -> None:
         self.lost = "a decode hangs"

@@ -43,6 +43,12 @@ class AppOptions:
     tries: int = integer(
         "how often a piece is given to a replica, where replicas die with it", minimum=1, maximum=10, default=3
     )
+    files: int = integer(
+        "requests of files that an ingress has at a time; beyond, 429: live text has the same replicas",
+        minimum=1,
+        maximum=10_000,
+        default=32,
+    )  # chosen: half of what may wait there (`max_queued_requests`)
     decode_timeout_s: float = number(
         "a decode that takes longer hangs: its replica is replaced", minimum=1, maximum=3600, default=120.0, unit="s"
     )
@@ -89,7 +95,10 @@ def settle_preset(preset: Preset, backends: Mapping[str, Backend], *, cpus: floa
 def read_token(options: AppOptions, environ: Mapping[str, str]) -> str:
     """The token that requests show, or "". Raises ConfigError, which does not say what is in the file."""
     if not options.token_file:
-        return environ.get(TOKEN_VARIABLE, "").strip()
+        token = environ.get(TOKEN_VARIABLE)
+        if token is not None and not token.strip():  # `"$(cat FILE)"` of a file that cannot be read
+            raise ConfigError(f"${TOKEN_VARIABLE} is empty: unset it if no token is to be asked for")
+        return (token or "").strip()
     try:
         token = Path(os.path.expanduser(options.token_file)).read_text(encoding="utf-8-sig").strip()
     except (OSError, ValueError) as error:

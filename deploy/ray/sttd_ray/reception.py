@@ -9,7 +9,9 @@ Rules:
    nobody. Who does not say it sends a final, as to sttd itself. Finals have replicas of their own.
 4. `X-Sttd-Deadline-Ms` says for how long an answer is wanted, from the moment on at which the head was there. It is at
    most `MAX_WAIT_S`.
-5. One model is served. It has its own name, the usual ones of its Whisper, and those that mean what is configured
+5. A body is there within `BODY_S` of its head, whatever the deadline: of those who send nothing an ingress would soon
+   have as many as it can. All bodies that it has not unpacked have `ROOM_BYTES` together; beyond, 429.
+6. One model is served. It has its own name, the usual ones of its Whisper, and those that mean what is configured
    (`sttd/wire/names.py`).
 """
 
@@ -23,10 +25,11 @@ import attrs
 
 from sttd.core.languages import Prior
 from sttd.core.types import DecodeItem, DecodeOptions, Effort, JobClass, Samples
+from sttd.errors import OverloadedError
 from sttd.options import Task
 from sttd.wire.access import AccessRules, check_token
 from sttd.wire.http import Denial, Request
-from sttd.wire.multipart import STEP_BYTES, FormReader, form_head, too_large
+from sttd.wire.multipart import STEP_BYTES, FormReader, form_head
 from sttd.wire.names import find_language, find_preset
 from sttd.wire.openai_answers import Refused, wrong_value
 from sttd.wire.openai_request import TranscriptionRequest, read_request
@@ -35,6 +38,10 @@ Endpoint = Literal["transcriptions", "translations", "models", "model"]
 Urgency = Literal["final", "interim", "file"]
 
 MAX_WAIT_S: Final = 3600.0  # chosen: nobody waits for an hour
+BODY_S: Final = 60.0  # chosen: 6 MiB at 0.8 Mbit/s, and what a daemon sends at a sixth of that
+# chosen: 256 finals of 30 s. It is of the whole process: 60 bodies of 6 MiB took it about three times that (measured).
+ROOM_BYTES: Final = 256 * 1024**2
+_RETRY_S: Final = 1.0  # chosen: bodies come and go quickly
 _MODEL: Final = "/v1/models/"  # and the name of one
 _ENDPOINTS: Final[dict[str, tuple[Endpoint, str]]] = {
     "/v1/audio/transcriptions": ("transcriptions", "POST"),
@@ -76,12 +83,21 @@ def receive_head(request: Request, *, token: str, body_bytes: int) -> Caller:
         endpoint=endpoint,
         urgency=_urgency(request),
         wait_s=_wait_s(request),
-        boundary=form_head(request, most_bytes=body_bytes).boundary,
+        boundary=_boundary(request, body_bytes),
     )
 
 
+def _boundary(request: Request, body_bytes: int) -> bytes:
+    try:
+        return form_head(request, most_bytes=body_bytes).boundary
+    except Refused as refused:
+        if refused.denial.code == "too_large":
+            raise _too_large(body_bytes) from None  # the option has another name here
+        raise
+
+
 def check_model(asked: str | None, *, model: str, repository: str) -> None:
-    """Rule 5. Raises ModelError."""
+    """Rule 6. Raises ModelError."""
     find_preset(asked, {model: repository or None})
 
 
@@ -107,16 +123,34 @@ class Order:
 
 
 @attrs.define(eq=False, kw_only=True)
+class Room:
+    """What all bodies of an ingress may have together (rule 5)."""
+
+    most_bytes: int = ROOM_BYTES
+    taken_bytes: int = attrs.field(default=0, init=False)
+
+    def take(self, count: int) -> None:
+        """Raises Refused where there is no room."""
+        if self.taken_bytes + count > self.most_bytes:
+            message = "too much is being sent already; come again later"
+            raise Refused.of(OverloadedError(message, data={"retry_after_s": _RETRY_S}))
+        self.taken_bytes += count
+
+
+@attrs.define(eq=False, kw_only=True)
 class Body:
-    """The body of a request, as it comes.
+    """The body of a request, as it comes. Whoever made it closes it.
 
     Args:
         caller: what its head said.
         most_bytes: of all of it.
+        room: of all bodies together; one of its own where none is given.
     """
 
     caller: Caller
     most_bytes: int
+    room: Room = attrs.field(factory=Room)
+    _taken: int = attrs.field(default=0, init=False)
     _form: FormReader = attrs.field(init=False)
     _audio: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _received: int = attrs.field(default=0, init=False)
@@ -128,7 +162,9 @@ class Body:
         """Take what came. Raises Refused as soon as there is too much of it."""
         self._received += len(data)
         if self._received > self.most_bytes:
-            raise too_large(self.most_bytes)
+            raise _too_large(self.most_bytes)
+        self.room.take(len(data))
+        self._taken += len(data)
         for at in range(0, len(data), STEP_BYTES):
             self._audio += self._form.feed(data[at : at + STEP_BYTES])
 
@@ -139,6 +175,21 @@ class Body:
         request = read_request(self._form.fields, has_file=self._form.has_file, task=task)
         check_model(request.model, model=model, repository=repository)
         return Order(request=request, audio=bytes(self._audio), options=_options(request, self.caller.urgency))
+
+    def close(self) -> None:
+        """It is not needed any more."""
+        self._audio, taken, self._taken = bytearray(), self._taken, 0
+        self.room.taken_bytes -= taken
+
+
+def too_slow() -> Refused:
+    """The body does not come (rule 5)."""
+    return Refused(Denial("idle_timeout", f"the body did not come within {BODY_S:g} s"))
+
+
+def _too_large(most_bytes: int) -> Refused:
+    message = f"a body may have {most_bytes} bytes at most; see `body_bytes` of the application"
+    return Refused(Denial("too_large", message))
 
 
 def _options(request: TranscriptionRequest, urgency: Urgency) -> DecodeOptions:

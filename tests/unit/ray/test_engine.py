@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import threading
 
 import pytest
@@ -11,9 +13,10 @@ from sttd_ray.engine import EngineThread, TooLateError
 from sttd.core.types import DecodeItem, DecodeOptions, JobClass
 from sttd.engine.contract import EngineLostError, Preset
 from sttd.engine.fake import FakeBackend, FakeModel, FakeOptions
+from sttd.engine.process.backend import IsolatedBackend
 from sttd.engine.process.crew import Crew
 from sttd.errors import DecodeError, ModelError
-from tests.running import PATIENCE_S
+from tests.running import PATIENCE_S, eventually
 from tests.unit.ray.recordings import silence
 
 PRESET = Preset(name="fake", backend="fake", cpu_threads=1, num_workers=1)
@@ -202,3 +205,43 @@ def test_after_its_end_nothing_is_waited_for():
             await decode(engine, 1)
 
     asyncio.run(ask())
+
+
+def test_a_process_that_does_not_come_back_makes_the_engine_lost():
+    crew = Crew()
+    engine = EngineThread(
+        preset=PRESET,
+        backends={"fake": IsolatedBackend(inner=FakeBackend(), crew=crew, isolation="process")},
+        crew=crew,
+        decode_timeout_s=PATIENCE_S,
+        away_s=0.05,
+    )
+    engine.start()
+
+    def is_lost():
+        engine.look_after()
+        return engine.lost
+
+    try:
+        assert is_lost() is None
+        crew.start = nothing_starts
+        (pid,) = crew.pids()
+        os.kill(pid, signal.SIGKILL)
+        assert "does not come back" in eventually(is_lost)
+    finally:
+        engine.stop(wait_s=PATIENCE_S)
+
+
+def test_at_its_end_the_process_of_the_model_has_ended():
+    crew = Crew()
+    backend = IsolatedBackend(inner=FakeBackend(), crew=crew, isolation="process")
+    engine = EngineThread(preset=PRESET, backends={"fake": backend}, crew=crew, decode_timeout_s=PATIENCE_S)
+    engine.start()
+    (pid,) = crew.pids()
+    engine.stop(wait_s=PATIENCE_S)
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def nothing_starts(*args, **options):
+    raise OSError("no process")

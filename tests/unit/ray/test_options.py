@@ -54,3 +54,9 @@ def test_the_token_is_that_of_the_file_or_else_of_the_environment(tmp_path):
     for path in (file, tmp_path / "none"):
         with pytest.raises(ConfigError):
             read_token(AppOptions(token_file=str(path)), environ)
+
+
+@pytest.mark.parametrize("value", ["", " \n"])
+def test_a_variable_with_nothing_in_it_does_not_open_the_cluster_to_everybody(value):
+    with pytest.raises(ConfigError, match="STTD_RAY_TOKEN"):
+        read_token(AppOptions(), {"STTD_RAY_TOKEN": value})

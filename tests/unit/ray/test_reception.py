@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sttd_ray.reception import MAX_WAIT_S, Body, Caller, check_model, named_model, receive_head
+from sttd_ray.reception import MAX_WAIT_S, Body, Caller, Room, check_model, named_model, receive_head
 
 from sttd.core.types import DecodeItem, DecodeOptions, Effort, JobClass
 from sttd.engine.remote.asking import request_for
@@ -146,6 +146,36 @@ def test_no_more_of_a_body_is_kept_than_it_may_have(pieces, most_bytes):
     with pytest.raises(Refused) as caught:  # none of this is a form
         body.finish(model="base", repository="")
     assert caught.value.answer.status == 400
+
+
+@given(st.lists(st.lists(st.integers(1, 500), max_size=5), max_size=8))
+def test_all_bodies_have_so_much_room_together_and_give_it_back(bodies):
+    room = Room(most_bytes=1000)
+    opened = []
+    for lengths in bodies:
+        opened.append(Body(caller=Caller(endpoint="transcriptions", boundary=b"xyz"), most_bytes=BOUND, room=room))
+        for length in lengths:
+            if (before := room.taken_bytes) + length > 1000:
+                with pytest.raises(Refused) as caught:
+                    opened[-1].feed(bytes(length))
+                assert caught.value.answer.status == 429
+                assert "retry-after" in dict(caught.value.answer.headers)
+                assert room.taken_bytes == before
+            else:
+                opened[-1].feed(bytes(length))
+                assert room.taken_bytes == before + length
+    for body in opened:
+        body.close()
+        body.close()
+    assert room.taken_bytes == 0
+
+
+def test_what_is_too_long_names_the_option_of_the_application():
+    with pytest.raises(Refused, match="body_bytes"):
+        received(length=BOUND + 1)
+    body = Body(caller=received(), most_bytes=BOUND)
+    with pytest.raises(Refused, match="body_bytes"):
+        body.feed(bytes(BOUND + 1))
 
 
 @given(st.lists(st.integers(1, 9000), min_size=1, max_size=20))
