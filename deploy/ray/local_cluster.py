@@ -98,13 +98,13 @@ class LocalCluster:
 
     def leave(self) -> None:
         """End all of it at once, as when the power fails: what is under way is not waited for."""
-        if self._cluster is None:
-            return
-        _kill_descendants()
-        ray.shutdown()
-        self._cluster = None
+        if self._cluster is not None:
+            _kill_descendants()
+            ray.shutdown()
+            self._cluster = None
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def _runs(self) -> bool:
         """Whether all of it is as configured, with as many replicas as were asked for."""

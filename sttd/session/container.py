@@ -14,7 +14,8 @@ container too to it, and would have the daemon read other files, or listen on po
 Most formats are read strictly forwards. MP4 and QuickTime often keep their index at the end, CAF its table of packets,
 so a stream that begins like one is spooled (in memory, beyond 8 MiB in an unnamed file) and may be sought in. How much
 that may be, `room` says. To seek means to wait for the end: a live MP4 that has its index in front, as recorders in
-browsers write it, is read forwards, too; one that has not is told that its text comes late.
+browsers write it, is read forwards, too; one that has not is told that its text comes late. What the index of an MP4
+says is looked at before FFmpeg sees it (`iso_index.py`).
 
 An Ogg file is read link by link (`links.py`).
 
@@ -38,6 +39,7 @@ from sttd.core.types import FRAME_SAMPLES, Warn
 from sttd.errors import OverloadedError, ProtocolError, SttdError
 from sttd.host.spool import RETRY_S, Room, directory
 from sttd.session.formats import open_options
+from sttd.session.iso_index import IsoIndex, index_place, is_iso, may_be_iso
 from sttd.session.links import MAX_LINKS, OggLinks
 from sttd.session.unpacking import Unpacker, mixed
 
@@ -53,7 +55,6 @@ _BLOCK_FRAMES = 25  # 0.5 s: what one hop from the thread to the loop carries at
 # for: a session that could not say why it stands still would be worse than one that is refused.
 _threads = trio.CapacityLimiter(256)
 
-_ISO_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 _LIVE_HEAD_BYTES = 1 << 16  # in which a live MP4 has begun its index or its audio
 
 
@@ -84,21 +85,23 @@ class _Source(io.RawIOBase):
     head: bytes
     forward: Callable[[Any], Awaitable[None]]  # for what is no bytes
     uid: int
+    index: IsoIndex | None  # of an MP4
     interrupted: BaseException | None = attrs.field(default=None, init=False)
     received: int = attrs.field(default=0, init=False)  # bytes, the head included
     _at: int = attrs.field(default=0, init=False)
     _size: int = attrs.field(default=0, init=False)
     _ended: bool = attrs.field(default=False, init=False)
-    _pending: bytes = attrs.field(default=b"", init=False)
+    _pending: bytearray = attrs.field(factory=bytearray, init=False, repr=False)
     _spool: Any = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.received = len(self.head)
+        self._look_at(self.head)
         if self.seekable_:
             self._spool = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=directory())  # noqa: SIM115 (closed in close)
             self._store(self.head)
         else:
-            self._pending = self.head
+            self._pending += self.head
 
     def readable(self) -> bool:
         return True
@@ -112,9 +115,10 @@ class _Source(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         if self.seekable_:
             return self._read_spooled(size)
-        if not self._pending and not self._ended:
-            self._pending = self._more()
-        piece, self._pending = self._pending[:size], self._pending[size:]
+        while not self._may_read(self._at + len(self._pending)) and not self._ended:
+            self._pending += self._more()
+        piece = bytes(self._pending[: min(size, self._may_read(self._at + len(self._pending)))])
+        del self._pending[: len(piece)]
         self._at += len(piece)
         return piece
 
@@ -138,12 +142,26 @@ class _Source(io.RawIOBase):
         super().close()
 
     def _read_spooled(self, size: int) -> bytes:
-        while self._size < self._at + size and not self._ended:
+        while self._may_read(self._size) < size and not self._ended:
             self._store(self._more())
         self._spool.seek(self._at)
-        piece: bytes = self._spool.read(size)
+        piece: bytes = self._spool.read(max(0, min(size, self._may_read(self._size))))
         self._at += len(piece)
         return piece
+
+    def _may_read(self, received: int) -> int:
+        """How many bytes FFmpeg may have from where it is, of so many that came."""
+        return (received if self.index is None else min(received, self.index.ready)) - self._at
+
+    def _look_at(self, data: bytes) -> bool:
+        """Whether the file, whose next bytes these are, may go on; none: it has ended."""
+        try:
+            if self.index is not None:
+                self.index.feed(data) if data else self.index.end()
+        except ProtocolError as exc:
+            self._ended, self.interrupted = True, exc
+            return False
+        return True
 
     def _store(self, data: bytes) -> None:
         try:
@@ -180,6 +198,8 @@ class _Source(io.RawIOBase):
             self.interrupted = ProtocolError(message, code="too_large")
         self._ended = not data
         self.received += len(data)
+        if self.interrupted is None and not self._look_at(data):
+            return b""
         return data
 
 
@@ -254,7 +274,7 @@ async def decode_container(
 async def _head(receive: Receiver, send: trio.MemorySendChannel[Any], *, live: bool) -> bytes:
     """Enough bytes to tell what must be sought in from the rest."""
     head = b""
-    while len(head) < 12 or (live and _is_iso(head) and not _index_place(head) and len(head) < _LIVE_HEAD_BYTES):
+    while len(head) < 12 or (live and is_iso(head) and not index_place(head) and len(head) < _LIVE_HEAD_BYTES):
         try:
             item = await receive.receive()
         except trio.EndOfChannel:
@@ -264,24 +284,6 @@ async def _head(receive: Receiver, send: trio.MemorySendChannel[Any], *, live: b
         else:
             await _send_on(send, item)
     return head
-
-
-def _is_iso(head: bytes) -> bool:
-    """MP4, M4A, 3GP, QuickTime."""
-    return head[4:8] in _ISO_BOXES
-
-
-def _index_place(head: bytes) -> str:
-    """Where the index of an MP4 is: "front", "behind" the audio, or "" if the head does not say yet."""
-    at = 0
-    while at + 16 <= len(head):
-        size, kind = int.from_bytes(head[at : at + 4], "big"), head[at + 4 : at + 8]
-        if kind in (b"moov", b"moof"):
-            return "front"
-        if kind == b"mdat" or size == 0:
-            return "behind"
-        at += int.from_bytes(head[at + 8 : at + 16], "big") if size == 1 else max(size, 8)
-    return ""
 
 
 def _pull(
@@ -296,8 +298,9 @@ def _pull(
     """The thread: open, demux, decode, resample, hand over."""
     import av
 
-    seekable = head.startswith(b"caff") or (_is_iso(head) and not (live and _index_place(head) == "front"))
-    source = _Source(receive=receive, seekable_=seekable, head=head, forward=send.send, uid=uid)
+    seekable = head.startswith(b"caff") or (is_iso(head) and not (live and index_place(head) == "front"))
+    index = IsoIndex(waits=seekable) if may_be_iso(head) else None
+    source = _Source(receive=receive, seekable_=seekable, head=head, forward=send.send, uid=uid, index=index)
     # A live stream must not wait for five seconds of itself before its first sample is decoded.
     quick = {"formatprobesize": "65536", "probesize": "65536", "analyzeduration": "0"} if live else {}
     # Tags that are not UTF-8 are nobody's concern here. PyAV 19 takes them as they are and has no such option.
@@ -308,7 +311,7 @@ def _pull(
 
     def read(file: io.RawIOBase, *, before: int) -> int:
         """Decode all of a container. Returns how many samples there are with those before."""
-        with av.open(file, mode="r", options={**open_options(), **quick}, **tolerant) as container:
+        with av.open(file, mode="r", options={**open_options(iso=index is not None), **quick}, **tolerant) as container:
             if not container.streams.audio:
                 raise ProtocolError("the file has no audio stream", code="bad_audio")
             stream = container.streams.best("audio") or container.streams.audio[0]

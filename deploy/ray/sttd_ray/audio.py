@@ -6,7 +6,6 @@ The rules are those of `sttd/session/unpacking.py`: of what a file says of itsel
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -14,19 +13,13 @@ import numpy as np
 from sttd.core.types import SAMPLE_RATE, Samples, seconds
 from sttd.errors import ProtocolError, SttdError
 from sttd.session.formats import open_options
+from sttd.session.iso_index import IsoIndex, may_be_iso
 from sttd.session.unpacking import Unpacker, mixed
 from sttd.wire.http import Denial
 from sttd.wire.openai_answers import Refused
 
 SHORTEST_S: Final = 0.1  # as sttd itself
 _SLACK_S: Final = 0.1  # chosen: MP3 and AAC add up to that at the ends
-# Boxes of MP4 with a number of samples, and how far behind the name it stands.
-_COUNTS: Final = ((b"stsz", 12), (b"stz2", 12), (b"trun", 8))
-_CHUNKS: Final = ((b"stco", 8), (b"co64", 8))
-_MAX_TRACKS: Final = 64  # chosen
-_MAX_BOXES: Final = 10_000  # chosen: of a name; 30 s in fragments of 20 ms have 1,500
-_SAMPLES_A_BYTE: Final = 64  # chosen: the densest sound there has 5, and chunks differ in length
-_MP4: Final = frozenset({"mov", "mp4", "m4a", "3gp", "3g2", "mj2"})  # to FFmpeg they are one
 
 
 def read_audio(data: bytes, *, most_s: float) -> Samples:
@@ -68,62 +61,10 @@ def read_audio(data: bytes, *, most_s: float) -> Samples:
 
 
 def _options(data: bytes) -> dict[str, str]:
-    """What FFmpeg may do with it: MP4 is read only where its index is one of this file.
-
-    FFmpeg makes room for every sample that the index counts before it reads one: 60 million, in a file of 2.5 kB, took
-    2.1 GB and 17 s (measured). In other formats such bytes mean nothing, so those are still read.
-    """
-    options = open_options()
-    if not _index_is_too_long(data):
-        return options
-    formats = [name for name in options["format_whitelist"].split(",") if name not in _MP4]
-    return {**options, "format_whitelist": ",".join(formats)}
-
-
-def _index_is_too_long(data: bytes) -> bool:
-    index = _without_sound(data)
-    if b"cmov" in index:  # an index that is compressed, of QuickTime 3; nobody writes it
-        return True
-    if any(index.count(name) > _MAX_BOXES for name, _ in (*_COUNTS, *_CHUNKS)):
-        return True
-    if index.count(b"stsc") > _MAX_TRACKS:  # each may say that it has all the bytes behind it
-        return True
-    if sum(_numbers(index, _COUNTS)) > len(data):  # a sample has a byte at least, whatever track it is of
-        return True
-    chunks = max(_numbers(index, _CHUNKS), default=0)
-    most = max((_chunk_samples(index, at) for at in _places(index, b"stsc")), default=0)
-    return most * min(chunks, len(data)) > _SAMPLES_A_BYTE * len(data)
-
-
-def _without_sound(data: bytes) -> bytes:
-    """All but the insides of `mdat`, where any bytes may be, as long as one box follows the other."""
-    parts, at = list[bytes](), 0
-    while at + 8 <= len(data) and len(parts) < _MAX_BOXES:
-        size = int.from_bytes(data[at : at + 4], "big")
-        if not 8 <= size <= len(data) - at:
-            break
-        if data[at + 4 : at + 8] != b"mdat":
-            parts.append(data[at : at + size])
-        at += size
-    return b"".join([*parts, data[at:]])
-
-
-def _places(data: bytes, name: bytes) -> Iterator[int]:
-    at = data.find(name)
-    while at >= 0:
-        yield at
-        at = data.find(name, at + 1)
-
-
-def _numbers(data: bytes, tables: Sequence[tuple[bytes, int]]) -> Iterator[int]:
-    for name, behind in tables:
-        for at in _places(data, name):
-            yield int.from_bytes(data[at + behind : at + behind + 4], "big")
-
-
-def _chunk_samples(data: bytes, at: int) -> int:
-    """How many samples a chunk has at most by such a box, as far as there are bytes of it."""
-    count = int.from_bytes(data[at + 8 : at + 12], "big")
-    known = data[at + 12 : at + 12 + 12 * count]
-    rows = np.frombuffer(known[: len(known) // 12 * 12], ">u4").reshape(-1, 3)
-    return int(rows[:, 1].max(initial=0))
+    """What FFmpeg may do with it. Raises ProtocolError where the index of an MP4 cannot be."""
+    iso = may_be_iso(data)
+    if iso:
+        index = IsoIndex(waits=True)
+        index.feed(data)
+        index.end()
+    return open_options(iso=iso)

@@ -15,6 +15,7 @@ from sttd.host import spool
 from sttd.session import container
 from sttd.session.container import container_stage, decode_container
 from sttd.session.formats import open_options
+from tests.iso import bomb
 
 
 def encoded(form, codec, *, seconds=2.0, rate=16_000, levels=(0.3,), **options):
@@ -208,13 +209,46 @@ async def test_no_picture_is_decoded_to_see_what_is_beside_the_sound():
     import av
 
     data = video_beside_sound()
-    for options, known in (({}, True), (open_options(), False)):
+    for options, known in (({}, True), (open_options(iso=True), False)):
         with av.open(io.BytesIO(data), options=options) as opened:
             assert (opened.streams.video[0].codec_context.pix_fmt is not None) is known
     frames, error = await decode(data)
     assert error is None
     assert len(frames) == 50
-    assert "flac" in open_options()["codec_whitelist"].split(",")
+    assert "flac" in open_options(iso=True)["codec_whitelist"].split(",")
+
+
+@pytest.mark.parametrize("live", [False, True])
+@pytest.mark.parametrize("chunk", [100, 10**9])
+async def test_an_index_that_counts_more_than_there_is_never_comes_to_ffmpeg(monkeypatch, live, chunk):
+    """2.5 kB took 2.1 GB and 17 s."""
+    import av
+
+    read = []
+
+    class Seen:
+        def __init__(self, file):
+            self.file = file
+            if file.seekable():
+                self.seek, self.tell = file.seek, file.tell
+
+        def read(self, size):
+            read.append(self.file.read(size))
+            return read[-1]
+
+    plain = av.open
+    monkeypatch.setattr(av, "open", lambda file, **options: plain(Seen(file), **options))
+    frames, error = await decode(bomb(), live=live, chunk=chunk)
+    assert error.code == "bad_audio"
+    assert "counts more samples" in error.message
+    assert len(frames) == 0
+    assert b"stsz" not in b"".join(read)
+    assert len(b"".join(read)) < 100
+
+
+async def test_an_mp4_that_does_not_begin_like_one_is_not_read_as_one():
+    _, error = await decode(bytes(4) + b"abcd" + bomb())
+    assert error.code == "bad_audio"
 
 
 async def stage(items, *, live=True):
