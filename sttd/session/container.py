@@ -47,6 +47,8 @@ Frames = npt.NDArray[np.float32]
 
 MAX_CONTAINER_BYTES = 2 << 30
 _SPOOL_BYTES = 8 << 20
+# Before the sound: lists of Matroska and CAF take up to 29 times their bytes (measured). Chosen: above covers and fonts.
+MAX_HEAD_BYTES = 32 << 20
 room = Room(total_bytes=2 * MAX_CONTAINER_BYTES, uid_bytes=MAX_CONTAINER_BYTES)  # of all that are spooled
 FRAME_BLOCKS = 4  # in the channel behind the stage
 _BLOCK_FRAMES = 25  # 0.5 s: what one hop from the thread to the loop carries at most
@@ -88,6 +90,8 @@ class _Source(io.RawIOBase):
     index: IsoIndex | None  # of an MP4
     interrupted: BaseException | None = attrs.field(default=None, init=False)
     received: int = attrs.field(default=0, init=False)  # bytes, the head included
+    opened: bool = attrs.field(default=False, init=False)  # FFmpeg has read what is before the sound
+    _read: int = attrs.field(default=0, init=False)  # bytes, until then
     _at: int = attrs.field(default=0, init=False)
     _size: int = attrs.field(default=0, init=False)
     _ended: bool = attrs.field(default=False, init=False)
@@ -113,8 +117,16 @@ class _Source(io.RawIOBase):
         return self._at
 
     def read(self, size: int = -1) -> bytes:
-        if self.seekable_:
-            return self._read_spooled(size)
+        if not self.opened and self._read > MAX_HEAD_BYTES and self.interrupted is None:
+            message = f"the audio cannot be decoded: the file has more than {MAX_HEAD_BYTES >> 20} MiB before its sound"
+            self._ended, self.interrupted = True, ProtocolError(message, code="bad_audio")
+        if self.interrupted is not None:
+            return b""
+        piece = self._read_spooled(size) if self.seekable_ else self._read_on(size)
+        self._read += len(piece)
+        return piece
+
+    def _read_on(self, size: int) -> bytes:
         while not self._may_read(self._at + len(self._pending)) and not self._ended:
             self._pending += self._more()
         piece = bytes(self._pending[: min(size, self._may_read(self._at + len(self._pending)))])
@@ -312,6 +324,7 @@ def _pull(
     def read(file: io.RawIOBase, *, before: int) -> int:
         """Decode all of a container. Returns how many samples there are with those before."""
         with av.open(file, mode="r", options={**open_options(iso=index is not None), **quick}, **tolerant) as container:
+            source.opened = True
             if not container.streams.audio:
                 raise ProtocolError("the file has no audio stream", code="bad_audio")
             stream = container.streams.best("audio") or container.streams.audio[0]

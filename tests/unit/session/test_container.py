@@ -246,6 +246,21 @@ async def test_an_index_that_counts_more_than_there_is_never_comes_to_ffmpeg(mon
     assert len(b"".join(read)) < 100
 
 
+@pytest.mark.parametrize("form", [("matroska", "flac"), ("mov", "pcm_s16le")])
+async def test_what_lies_before_the_sound_is_bounded_and_the_sound_is_not(monkeypatch, form):
+    monkeypatch.setattr(container, "MAX_HEAD_BYTES", 70_000)
+    data = encoded(*form, seconds=30)
+    assert len(data) > 100_000
+    frames, error = await decode(data)
+    assert error is None
+    assert len(frames) == 1500
+    monkeypatch.setattr(container, "MAX_HEAD_BYTES", 0)
+    frames, error = await decode(data)
+    assert len(frames) == 0
+    assert error.code == "bad_audio"
+    assert "before its sound" in error.message
+
+
 async def test_an_mp4_that_does_not_begin_like_one_is_not_read_as_one():
     _, error = await decode(bytes(4) + b"abcd" + bomb())
     assert error.code == "bad_audio"
