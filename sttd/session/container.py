@@ -47,7 +47,7 @@ Frames = npt.NDArray[np.float32]
 
 MAX_CONTAINER_BYTES = 2 << 30
 _SPOOL_BYTES = 8 << 20
-# Before the sound: lists of Matroska and CAF take up to 29 times their bytes (measured). Chosen: above covers and fonts.
+# Before the sound: lists of Matroska and CAF take up to 29 times their bytes (measured). Chosen: above covers, fonts.
 MAX_HEAD_BYTES = 32 << 20
 room = Room(total_bytes=2 * MAX_CONTAINER_BYTES, uid_bytes=MAX_CONTAINER_BYTES)  # of all that are spooled
 FRAME_BLOCKS = 4  # in the channel behind the stage
