@@ -301,7 +301,7 @@ def test_describe_has_every_method_with_parameters_types_permission_and_since(li
 STATUS = {
     "server": "version pid uptime_s state listeners config_path",
     "models": "loaded max_loaded entries hits misses load_failures idle_ttl_seconds process_rss_bytes remotes",
-    "sessions": "active peak limit total",
+    "sessions": "active peak limit total uploads",
     "scheduler": "queued in_flight workers batches batch_size_mean queue_wait_ms coalesced rejected realtime_factor",
     "latency_ms": "final interim",
     "quotas": "sessions waiting_jobs held_bytes upload_bytes container_bytes bytes_per_s connections_control requests"
