@@ -156,7 +156,7 @@ class IsoIndex:
         if box.count(b"stsc") > _MAX_TRACKS or box.count(b"trak") > _MAX_TRACKS:
             self._refuse("has too many tracks")
         pictures, pcm = _known(box)
-        edits = 1 + max((count for _, count in _numbers(box, _EDITS, pictures)), default=0)
+        edits = max((1, *(count for _, count in _numbers(box, _EDITS, pictures))))
         for at, count in _numbers(box, _COUNTS, pictures):
             self._samples += math.ceil(count / _PCM_COST) if at in pcm else count
         if self._samples * edits > MAX_SAMPLES:

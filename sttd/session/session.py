@@ -273,8 +273,7 @@ class Session:
                         await self._take(item)
                 else:
                     await self._take(item)
-                self._warn_if_behind()
-                self._warn_if_kept_waiting()
+                self._warn()
                 await self._wait_until_bearable()
             await self._flush()
         except SttdError as exc:
@@ -351,7 +350,7 @@ class Session:
         while True:
             await trio.sleep(_PROGRESS_EVERY_S)
             self.outbox.put(Progress(done_s=self._done_s, total_s=self._total_s))
-            self._warn_if_kept_waiting()
+            self._warn()
 
     # ------------------------------------------------------------------ what goes out
 
@@ -363,8 +362,10 @@ class Session:
             self.on_final(self, event)
             self._final_sent.set()
 
-    def _warn_if_behind(self) -> None:
+    def _warn(self) -> None:
         now = self.clock()
+        if warning := self._kept.look(self._performer.kept_waiting, now=now):
+            self._emit(warning)
         if self.options.kind == "file" or now - self._warned_at < _WARN_EVERY_S:
             return
         lag_s = self._hearing.lag_s(now)
@@ -372,11 +373,6 @@ class Session:
             self._warned_at = now
             message = f"this session is {lag_s:.1f} s behind; interims are thinned, finals come late"
             self._emit(Warn(code="lagging", message=message, lag_s=round(lag_s, 3)))
-
-    def _warn_if_kept_waiting(self) -> None:
-        warning = self._kept.look(self._performer.kept_waiting, now=self.clock())
-        if warning is not None:
-            self._emit(warning)
 
     def _put_stopped(self) -> None:
         audio_s = seconds(self._hearing.position)

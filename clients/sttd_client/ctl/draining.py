@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from sttd.errors import EXIT_BUSY, EXIT_OK
+from sttd.errors import EXIT_BUSY, EXIT_OK, ProtocolError
 from sttd_client.control import Control, open_control
 from sttd_client.ctl.status import TIMEOUT_S
 from sttd_client.ctl.terminal import print_json
@@ -15,6 +15,8 @@ _EVERY_S = 0.5  # chosen: who waits for people to finish speaking does not notic
 
 def drain(arguments: argparse.Namespace) -> int:
     """Close the daemon to new sessions; with --wait, return when the last one has ended."""
+    if arguments.timeout is not None and not arguments.wait:
+        raise ProtocolError("--timeout goes with --wait", code="bad_option")
     with open_control(arguments.socket) as control:
         left = int(control.call("drain", timeout_s=TIMEOUT_S)["sessions"])
         if arguments.wait:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.errors import ProtocolError
-from sttd.session.iso_index import ALLOWED, MAX_BOX_BYTES, IsoIndex, may_be_iso
+from sttd.session.iso_index import ALLOWED, MAX_BOX_BYTES, MAX_SAMPLES, IsoIndex, may_be_iso
 from tests.iso import MANY, bomb, box, mp4, recorded, table, tables
 
 SOUND = np.sin(np.arange(5 * 16_000, dtype=np.float32) / 20) / 2
@@ -108,6 +108,15 @@ def test_hours_of_pcm_go_by_however_they_are_counted():
     index.feed(struct.pack(">I4sQ", 1, b"mdat", 16 + 2 * frames))
     for _ in range(5):
         index.feed(bytes(1 << 20))
+    assert index.ready == index.received
+
+
+def test_a_long_book_goes_by_with_the_edit_that_every_file_has():
+    count = MAX_SAMPLES * 3 // 4
+    book = mp4(*tables(count), edits=box(b"edts", table(b"elst", 1, 1000, 0, 1 << 16)))
+    index = IsoIndex(waits=True)
+    index.feed(book[:-2008])
+    index.feed(struct.pack(">I4s", 8 + count, b"mdat") + bytes(count))
     assert index.ready == index.received
 
 

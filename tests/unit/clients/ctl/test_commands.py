@@ -7,7 +7,7 @@ import pytest
 from sttd_client.ctl.models import live
 from sttd_client.ctl.status import lines_of
 
-from sttd.errors import CODES, EXIT_FAILED
+from sttd.errors import CODES, EXIT_FAILED, EXIT_USAGE
 from sttd.wire.rpc import encode_notification, encode_response
 
 
@@ -155,6 +155,12 @@ def test_a_drain_waits_for_the_last_session_or_until_its_time_is_over(
     counts = iter(left)
     with fake_control(count):
         assert json.loads(sttctl("drain", "--json", *arguments)[1]).keys() == {"sessions"}
+
+
+def test_a_drain_that_does_not_wait_has_no_time_to_wait(sttctl):
+    status, said, trouble = sttctl("drain", "--timeout", "5")
+    assert (status, said) == (EXIT_USAGE, "")
+    assert "--wait" in trouble
 
 
 def test_a_drain_that_somebody_takes_back_is_not_waited_for_and_has_not_succeeded(sttctl, fake_control, monkeypatch):
