@@ -75,7 +75,7 @@ class Session:
 
         Returns when the kernel has taken it: this is how the daemon holds back a client that is too fast for it.
         While a lost connection is made anew it returns at once, and waits once no more audio can be kept. Where the
-        session cannot be resumed, audio of that time is dropped; `Reconnected` counts it among what was lost.
+        session cannot be resumed, the newest 4 MiB are kept for the next one; `Reconnected` counts the rest as lost.
 
         Cancellation: some of the audio may have been taken, all of it once it has begun to wait for the kernel.
 
@@ -95,12 +95,12 @@ class Session:
     async def finalize(self) -> None:
         """End the current utterance now; its `Final` follows (of text "" where none was open).
 
-        One that goes down with a session is said again in the next: its `Final` comes after `Reconnected`.
+        One that goes down with a session is said again in the next, at its place.
         """
         await self._say(Finalize())
 
     async def configure(self, **changes: Unpack[ConfigureOptions]) -> None:
-        """Change options from the next utterance on; they survive a reconnect only if `start` named them too."""
+        """Change options from the next utterance on; a session in place of a lost one begins with them."""
         await self._say(parse(Configure, changes))
 
     async def stop(self) -> None:

@@ -88,7 +88,8 @@ def line_of(event: Event, *, times: bool) -> Text | None:
         case Warn() | Failure():
             return Text(f"[{event.message}]", style="red" if isinstance(event, Failure) else "yellow")
         case Reconnected():
-            return Text("[the connection was lost and made anew]", style="yellow")
+            missing = "" if event.lost_bytes else "; nothing is missing"
+            return Text(f"[the session was lost and begun anew{missing}]", style="yellow")
     return None
 
 

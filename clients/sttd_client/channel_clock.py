@@ -10,8 +10,8 @@ Rules:
    and is owed less silence next time.
 3. **A bound**: of a long gap (a program that was stopped and went on) `SILENCE_S` are said, and the rest is left out of
    the session. What comes after it is moved on the clock instead.
-4. **A new session** in place of one that was lost counts from zero again: what it says lies behind all that was said
-   before it. (A piece that was on its way then may be in either: an eighth of a second.)
+4. **A new session** in place of one that was lost counts from zero again, where what it is told again began. (What is
+   said before that is known moves it: an eighth of a second.)
 5. A recording in place of a microphone has a clock of its own; nothing is added to it.
 6. The machine's sleep is no time: nobody spoke. (The clock is the monotonic one, which stands still then.)
 """
@@ -80,9 +80,9 @@ class ChannelClock:
             self._moved.append((self.position_s, self._moved[-1][1] + behind_s - silence_s))
         return count
 
-    def begin_anew(self) -> None:
-        """Another session hears what is said from now on."""
-        self._before_s = self.position_s
+    def begin_anew(self, again_bytes: int) -> None:
+        """Another session hears so much of what was said, and what is said from now on."""
+        self._before_s = self.position_s - again_bytes / self.bytes_per_s
 
     def on_epoch(self, at_s: float) -> float:
         """A time on the audio clock of the channel's session as a time on the clock of all."""

@@ -56,16 +56,18 @@ __all__ = [
 
 @attrs.frozen(kw_only=True)
 class Reconnected:
-    """The connection was lost and a new session began; its utterances count from 1 again.
+    """The connection was lost and a new session began; its utterances count from 1 again, and its audio from 0.
 
-    `lost_bytes` of the audio given to `send` are gone: no final covers them and none will. An utterance that was open
-    gets none either; a `finalize` that nothing had answered gets one of text "" from the new session.
+    It begins with the last `again_bytes` of the audio given to `send` before, which no final covers: an utterance that
+    was open is heard once more, from its beginning. `lost_bytes` before those are gone, and nothing will cover them.
+    A `finalize` that nothing had answered is said again at its place, and gets its final from the new session.
     """
 
     type: ClassVar[str] = "reconnected"
 
     session: str
     lost_bytes: int
+    again_bytes: int = 0
 
 
 @attrs.frozen(kw_only=True)

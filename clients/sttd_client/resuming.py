@@ -14,8 +14,8 @@ Rules:
    the newest token. The log is turned back to the sample and the op that `resumed` names, and goes on from there.
 3. **Once.** An event whose `event_seq` was heard before is not heard again.
 4. **Gone.** A daemon that refuses the token for good no longer has the session. With `reconnect_s` a new one is begun:
-   what was owed is lost and counted (`owed.py`), `Reconnected` says so. Without, the session ends with the error of the
-   connection that it lost.
+   it is told all that was changed by `configure`, and again what is owed a final (`owed.py`). `Reconnected` says how
+   much that is, and what is lost. Without, the session ends with the error of the connection that it lost.
 5. **Tries.** The first one at once, the next ones later and later, each by a chance of its own, so that a thousand
    clients of a proxy that comes back do not come together. They end `RESUME_S` after the connection went, or
    `reconnect_s` where that is longer. A connection that brought nothing and did not last does not begin the count
@@ -38,6 +38,7 @@ from collections.abc import Callable, Iterable, Iterator
 import attrs
 
 from sttd.errors import ProtocolError, SttdError
+from sttd.fields import FieldError
 from sttd.wire import messages
 from sttd.wire.messages import Ack, Configure, Failure, Finalize, Op, Resume, Start, Started, Stop
 from sttd_client.addresses import ConnectionLostError
@@ -97,7 +98,8 @@ class Resuming:
         self._room = max(KEPT_BYTES, round(KEPT_S * self._rate * self._frame_bytes))
         self._reconnect_s = reconnect_s
         self._chance = chance
-        self._owed = Owed(start)
+        self._owed = Owed(start, room_bytes=self._room if reconnect_s > 0 else 0)
+        self._changes = Configure()  # all that was said
         self._written: deque[_Piece | _Said] = deque()  # given out, and perhaps wanted again
         self._unwritten: deque[_Piece | _Said] = deque()
         self._said_bytes = self._said_ops = 0  # in this session
@@ -121,7 +123,7 @@ class Resuming:
 
     @property
     def keeps(self) -> bool:
-        """Whether what is said while AWAY will be heard; otherwise it is lost, and counted."""
+        """Whether what is said while AWAY goes on in this session; otherwise it is owed (rule 4)."""
         return self._token is not None
 
     @property
@@ -131,16 +133,16 @@ class Resuming:
 
     def audio(self, data: bytes) -> None:
         """A piece of audio, no longer than one message."""
-        self._owed.audio(len(data))
-        if self.phase is Phase.AWAY and not self.keeps:
-            return
-        self._unwritten.append(_Piece(data, self._said_bytes))
-        self._said_bytes += len(data)
+        self._owed.audio(data)
+        if self.phase is not Phase.AWAY or self.keeps:
+            self._log_audio(data)
 
     def say(self, op: Configure | Finalize | Stop) -> None:
         """An op."""
         if isinstance(op, Finalize):
             self._owed.finalize()
+        elif isinstance(op, Configure):
+            self._changes = _merged(self._changes, op)
         self._stopping = self._stopping or isinstance(op, Stop)
         self._log_op(op)
         if self._said_ops - self._acked_ops > KEPT_OPS:
@@ -213,7 +215,8 @@ class Resuming:
         self._cause = connection.error()
         if not connection.broke_off or self.inbox.full:
             self._token = None
-        self._may_begin_anew = self._reconnect_s > 0 and not self._stopping and connection.worth_retrying
+        is_wanted = connection.broke_off or not self._stopping  # who said `stop` still wants what is owed
+        self._may_begin_anew = self._reconnect_s > 0 and is_wanted and connection.worth_retrying
         if not self.keeps and not self._may_begin_anew:
             self._end(self._cause)
             return
@@ -243,6 +246,10 @@ class Resuming:
             self._end(error)
 
     # ---------------------------------------------------------------- helpers
+
+    def _log_audio(self, data: bytes) -> None:
+        self._unwritten.append(_Piece(data, self._said_bytes))
+        self._said_bytes += len(data)
 
     def _log_op(self, op: Op) -> None:
         self._unwritten.append(_Said(op, self._said_ops, self._said_bytes))
@@ -275,16 +282,17 @@ class Resuming:
         self._last_seq = 0
         if self.phase is Phase.OPENING:
             return
-        lost_bytes, finalizes = self._owed.begin_anew()
-        said = [entry.op for entry in self._log() if isinstance(entry, _Said)]
-        unsaid = [op for op in said if isinstance(op, Configure)]
+        anew = self._owed.begin_anew()
         self._written.clear()
         self._unwritten.clear()
         self._said_bytes = self._said_ops = self._acked_bytes = self._acked_ops = 0
-        again: list[Op] = [*unsaid, *(Finalize() for _ in range(finalizes)), *([Stop()] if self._stopping else [])]
-        for op in again:
-            self._log_op(op)
-        self.inbox.put(Reconnected(session=started.session, lost_bytes=lost_bytes))
+        changes = [self._changes] if self._changes != Configure() else []
+        for said in [*changes, *anew.again, *([Stop()] if self._stopping else [])]:
+            if isinstance(said, bytes):
+                self._log_audio(said)
+            else:
+                self._log_op(said)
+        self.inbox.put(Reconnected(session=started.session, lost_bytes=anew.lost_bytes, again_bytes=anew.again_bytes))
 
     def _go_on(self, resumed: messages.Resumed, now: float) -> None:
         """Turn the log back to where the daemon has got to."""
@@ -326,6 +334,15 @@ def _behind(log: Iterable[_Piece | _Said], position: int, ops: int = 0) -> Itera
             yield entry
         elif entry.end > position:
             yield _Piece(entry.data[position - entry.at :], position)
+
+
+def _merged(before: Configure, after: Configure) -> Configure:
+    """One that changes what both do."""
+    changes = {name: value for name, value in attrs.asdict(after, recurse=False).items() if value is not None}
+    try:
+        return attrs.evolve(before, **changes)
+    except FieldError:  # `lang` and `languages` of the two do not go together: the later ones stand
+        return attrs.evolve(before, **{"lang": None, "languages": None, **changes})
 
 
 def _is_about(failure: Failure, option: str) -> bool:

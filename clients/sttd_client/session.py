@@ -65,7 +65,7 @@ def open_session(
         socket_path: the control socket of the daemon that is meant (`audio.sock` lies beside it); None looks for one.
         tcp: go over TCP instead.
         reconnect_s: how long to try for a new session after one was lost; 0 does not try. A daemon that is restarted
-            still sends finals and `Stopped`; then comes `Reconnected`.
+            still sends finals and `Stopped`; then comes `Reconnected`, and what no final covers is said again.
         timeout_s: for the daemon's answer to the start.
         options: those of `start`. `resumable` left out means: where the daemon can. Then a connection that is lost is
             made anew within 30 s, nothing is missing, and `Resumed` says so; no more than about 4 MiB of audio are kept
@@ -126,8 +126,8 @@ class Session:
     def offer(self, data: bytes | bytearray | memoryview) -> None:
         """Send as `send` does, for a program that holds its audio back while nobody `listens`.
 
-        It does not wait for a new session in place of one that was lost: what was on its way then is lost, and counted.
-        It raises nothing; `poll` and `receive` do, after what the daemon had said.
+        It does not wait for a new session in place of one that was lost, and takes nothing meanwhile. It raises
+        nothing; `poll` and `receive` do, after what the daemon had said.
         """
         for piece in pieces(data):
             while self.listens and not self._resuming.has_room:
@@ -140,13 +140,13 @@ class Session:
     def finalize(self) -> None:
         """End the current utterance now; its `Final` follows (of text "" where none was open).
 
-        One that goes down with a session is said again in the next: its `Final` comes after `Reconnected`.
+        One that goes down with a session is said again in the next, at its place.
         """
         self._resuming.say(Finalize())
         self._flush()
 
     def configure(self, **changes: Unpack[ConfigureOptions]) -> None:
-        """Change options from the next utterance on; they survive a reconnect only if `start` named them too."""
+        """Change options from the next utterance on; a session in place of a lost one begins with them."""
         self._resuming.say(parse(Configure, changes))
         self._flush()
 

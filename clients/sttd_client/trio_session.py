@@ -41,7 +41,7 @@ async def open_session(
         socket_path: the control socket of the daemon that is meant (`audio.sock` lies beside it); None looks for one.
         tcp: go over TCP instead.
         reconnect_s: how long to try for a new session after one was lost; 0 does not try. A daemon that is restarted
-            still sends finals and `Stopped`; then comes `Reconnected`.
+            still sends finals and `Stopped`; then comes `Reconnected`, and what no final covers is said again.
         timeout_s: for the daemon's answer to the start.
         options: those of `start`. `resumable` left out means: where the daemon can. Then a connection that is lost is
             made anew within 30 s, nothing is missing, and `Resumed` says so; no more than about 4 MiB of audio are kept

@@ -16,8 +16,8 @@ async def send_audio(session: Session) -> None:
 
 
 async def main() -> None:
-    # A lost connection is made anew by itself. `reconnect_s`: captions survive a restart of the daemon, too; audio of
-    # the time between is lost, and said to be.
+    # A lost connection is made anew by itself. `reconnect_s`: captions survive a restart of the daemon, too, which is
+    # told again what it had no time to answer.
     async with open_session(sample_rate=16000, reconnect_s=30) as session, trio.open_nursery() as nursery:
         nursery.start_soon(send_audio, session)
         async for event in session:

@@ -4,8 +4,7 @@ Rules:
 
 1. A channel that ends does not end the others. Why it ended is its `problem`, which the exit status tells.
 2. Whatever the daemon said before an error is shown before the error.
-3. While there is no connection, sound waits in its pipe, which holds as long as another is tried for: what the library
-   keeps for a session that goes on is lost with a daemon that does not know the session any more.
+3. While there is no connection, sound waits in its pipe, which holds as long as another is tried for.
 4. Once the user has ended it, what was recorded by then is still said, and what the daemon makes of it awaited.
 """
 
@@ -117,7 +116,7 @@ class Channel:
 
     def _on_epoch(self, event: Event) -> Event:
         if isinstance(event, Reconnected):
-            self.clock.begin_anew()
+            self.clock.begin_anew(event.again_bytes)
             self.failures = Failures()
         at = self.clock.on_epoch
         changes: dict[str, Any] = {name: at(getattr(event, name)) for name in _TIMES if hasattr(event, name)}

@@ -4,8 +4,9 @@ Rules:
 
 1. Utterances are written in the order of their numbers; live text of a later one waits for the finals before it.
 2. **Without `revise` nothing is taken back**: of live text only the stable beginning is written, the session has
-   `lock_stable`, so that the final begins with it. A final that does not (no daemon sends one) adds nothing. The one
-   exception is what the speaker asks for: "scratch that".
+   `lock_stable`, so that the final begins with it. A final that does not (no daemon sends one) adds nothing. The two
+   exceptions are what the speaker asks for ("scratch that"), and the final of an utterance that was heard anew, by
+   another daemon.
 3. **With `revise`** all of the live text is written, and what changed is taken back and written anew, but never across
    a new line; new lines and commands are obeyed only where the text is stable or final.
 4. What each utterance becomes, `page` says. Its table is that of the language as it is known when the utterance begins,
@@ -70,6 +71,7 @@ class Typist:
     _waiting: dict[int, Interim] = attrs.field(factory=dict, init=False)
     _spoken: str | None = attrs.field(init=False)  # the language of the last final
     _scratches: int = attrs.field(init=False)  # that were obeyed
+    _anew: bool = attrs.field(default=False, init=False)  # the utterance is heard again, in a new session
     _halted: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -93,7 +95,7 @@ class Typist:
             case Final() if event.utterance >= self.next_utterance:
                 return self._final(event, now_s=now_s)
             case Reconnected():
-                return self._reconnected()
+                return self._reconnected(event)
         return []
 
     def tick(self, now_s: float) -> list[Action]:
@@ -126,16 +128,21 @@ class Typist:
     def _final(self, final: Final, *, now_s: float) -> list[Action]:
         written = self._page.text != self._base.text
         self._compose(final.text, self._spoken if written else final.language or self._spoken, done=True, certain=None)
-        actions = self._show()
+        actions = self._show(mend=self._anew)
+        self._anew = False
         self._spoken = final.language or self._spoken
         self._next(final.utterance + 1)
         self.due_at_s = now_s + HOLD_S if self._page.tail else None
         waiting = self._waiting.pop(self.next_utterance, None)
         return actions + (self._live(waiting) if waiting else [])
 
-    def _reconnected(self) -> list[Action]:
+    def _reconnected(self, lost: Reconnected) -> list[Action]:
+        """The utterance that was open is heard again, in place of what was written of it, unless it is lost."""
         self._waiting.clear()
-        self._next(1)
+        self.next_utterance = 1
+        self._anew = lost.again_bytes > 0 and not lost.lost_bytes
+        if not self._anew:
+            self._next(1)
         return []
 
     def _next(self, utterance: int) -> None:
@@ -152,7 +159,7 @@ class Typist:
         spaced = language not in SPACELESS_LANGUAGES
         self._page.write(heard, table=table, spaced=spaced, done=done, certain=certain)
 
-    def _show(self) -> list[Action]:
+    def _show(self, *, mend: bool = False) -> list[Action]:
         """What makes the screen show the page; without the right to, the page is what the screen shows."""
         if self._halted:
             return []
@@ -160,7 +167,7 @@ class Typist:
         actions: list[Action] = []
         if page.text.startswith(shown):
             actions = [Write(page.text[len(shown) :])] if page.text != shown else []
-        elif self.revise or page.scratches > self._scratches:
+        elif self.revise or mend or page.scratches > self._scratches:
             actions, page.text = _mended(shown, page.text)
         else:  # rule 2
             page.text, page.tail = shown, ""

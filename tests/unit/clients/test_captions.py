@@ -73,7 +73,7 @@ def test_what_goes_wrong_is_shown_and_silence_is_not(shown):
         "[1.5 s of audio lost: overload]",
         "[2 s behind]",
         "[a bug]",
-        "[the connection was lost and made anew]",
+        "[the session was lost and begun anew; nothing is missing]",
     ]
 
 

@@ -79,12 +79,22 @@ def test_whatever_comes_when_the_clock_is_never_far_behind_and_never_goes_back(s
         assert places[-1] >= now - GAP_S - 0.01
 
 
+def test_what_a_new_session_is_told_again_lies_where_it_was_said():
+    one = clock()
+    one.said(RATE, 1.0)
+    one.said(RATE, 2.0)
+    one.begin_anew(RATE // 2)
+    assert one.on_epoch(0.25) == 1.75
+    one.said(RATE, 3.0)
+    assert one.on_epoch(0.5 + 0.25) == 2.25
+
+
 def test_what_a_new_session_says_lies_behind_all_that_was_said_to_the_one_before():
     one = clock()
     one.said(RATE, 1.0)
     one.said(RATE, 2.0)
     assert one.on_epoch(0.5) == 0.5
-    one.begin_anew()
+    one.begin_anew(0)
     assert one.on_epoch(0.5) == 2.5
     assert one.silence(60.0) == SILENCE_S * RATE  # a gap behind it moves what is behind the gap
     assert one.on_epoch(1.0) == 3.0

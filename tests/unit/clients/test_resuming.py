@@ -377,20 +377,61 @@ def test_a_token_that_is_gone_begins_a_new_session_where_that_was_asked_for():
     assert (machine.phase, machine.due_s(0.0)) == (Phase.AWAY, 0.0)
     assert machine.greeting() == Start(resumable=True)
     machine.answered(Started(session="s2", resume_token="u"), 1.0)
-    assert machine.inbox.take_all() == [Reconnected(session="s2", lost_bytes=3840)]
-    assert [machine.take() for _ in range(4)] == [Configure(prompt="names"), Finalize(), Stop(), None]
+    assert machine.inbox.take_all() == [Reconnected(session="s2", lost_bytes=0, again_bytes=3840)]
+    said = [Configure(prompt="names"), bytes(3200), Finalize(), bytes(640), Stop(), None]
+    assert [machine.take() for _ in range(6)] == said
     machine.heard(Final(utterance=1, text="", start_s=0.0, end_s=0.0, reason="finalize", event_seq=1))  # counts anew
     assert len(machine.inbox) == 1
 
 
-def test_audio_that_nobody_will_hear_is_counted_and_not_kept():
+def test_of_what_is_said_to_nobody_the_newest_is_kept_and_the_rest_counted():
     machine = opened(token=None, reconnect_s=60.0)
     machine.lost(Ended(), 0.0)
     for _ in range(3):
         machine.audio(bytes(KEPT_BYTES))
     assert machine.has_room
     machine.answered(Started(session="s2"), 1.0)
-    assert machine.inbox.get() == Reconnected(session="s2", lost_bytes=3 * KEPT_BYTES)
+    assert machine.inbox.get() == Reconnected(session="s2", lost_bytes=2 * KEPT_BYTES, again_bytes=KEPT_BYTES)
+    assert machine.take() == bytes(KEPT_BYTES)
+
+
+def test_without_another_session_nothing_is_kept_for_one():
+    machine = opened(reconnect_s=0.0)
+    machine.audio(bytes(640))
+    machine.take()
+    machine.heard(Ack(position_s=1.0, ops=0))
+    assert not machine._owed._kept
+
+
+def test_what_configure_changed_is_said_to_a_new_session_too():
+    machine = opened(reconnect_s=60.0)
+    machine.say(Configure(prompt="names", languages=("de", "en")))
+    machine.say(Configure(lang="fr", interim=False))
+    machine.say(Configure(prompt="places"))
+    for _ in range(3):
+        machine.take()
+    machine.heard(Ack(position_s=0.0, ops=3))  # which is all that a session that is resumed needs
+    machine.lost(Ended(), 0.0)
+    machine.failed(NotFoundError("no such session"), 0.0)
+    machine.answered(Started(session="s2", resume_token="u"), 1.0)
+    assert machine.take() == Configure(prompt="places", lang="fr", interim=False)
+    assert machine.take() is None
+
+
+@pytest.mark.parametrize("broke_off", [True, False])
+def test_who_has_said_stop_still_gets_what_is_owed_unless_the_daemon_ended_in_good_order(broke_off):
+    machine = opened(reconnect_s=60.0)
+    machine.audio(b"abcd")
+    machine.say(Stop())
+    for _ in range(2):
+        machine.take()
+    machine.lost(Ended(broke_off=broke_off), 0.0)
+    if not broke_off:
+        assert machine.phase is Phase.OVER
+        return
+    machine.failed(NotFoundError("no such session"), 0.0)
+    machine.answered(Started(session="s2", resume_token="u"), 1.0)
+    assert [machine.take() for _ in range(3)] == [b"abcd", Stop(), None]
 
 
 # ---------------------------------------------------------------- older daemons

@@ -178,6 +178,26 @@ def test_after_a_reconnect_utterances_count_from_one_again():
     assert screen.end() == "First. Second. lost words Third."
 
 
+def test_an_utterance_that_a_new_session_hears_again_is_written_once():
+    screen = Screen()
+    screen.hear(final("First.", 1), interim("Second ten", 10, utterance=2))
+    screen.hear(Reconnected(session="s2", lost_bytes=0, again_bytes=640))
+    screen.hear(interim("Second", 6))
+    assert screen.text == "First. Second ten"  # it stands while it is heard again
+    screen.hear(interim("Second ten words", 16), final("Second ten words.", 1), final("Third.", 2))
+    assert screen.end() == "First. Second ten words. Third."
+    assert not screen.erased
+
+
+def test_what_a_new_session_hears_otherwise_is_mended_once_its_final_is_there():
+    screen = Screen()
+    screen.hear(final("First.", 1), interim("Second ten", 10, utterance=2))
+    screen.hear(Reconnected(session="s2", lost_bytes=0, again_bytes=640), interim("Second hen runs", 15))
+    assert screen.text == "First. Second ten"
+    screen.hear(final("Second hen runs.", 1), interim("Third", 5, utterance=2), final("Not third.", 2))
+    assert screen.end() == "First. Second hen runs. Third"  # and nothing is taken back after that
+
+
 def test_stop_dictation_halts_and_nothing_is_typed_after_it():
     screen = Screen()
     screen.hear(final("That is it. Stop dictation. And more.", 1), final("More.", 2))
