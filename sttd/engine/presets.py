@@ -20,7 +20,6 @@ import attrs
 from sttd.engine.contract import Preset
 from sttd.engine.store.catalogue import PUBLISHED, pull_unit
 from sttd.errors import ConfigError, ModelError
-from sttd.live_text import LiveText
 from sttd.options import MAX_WORKERS
 
 CORES_PER_WORKER: Final = 4
@@ -42,12 +41,6 @@ class Machine:
 
     cores: int
     gpu_bytes: tuple[int, ...] = ()  # total memory of each usable GPU; 0 where it cannot be read
-
-
-# With the defaults tiny.en takes next to nothing back and shows its first words late. Measured, with an interim every
-# 0.4 s (`benchmarks live_text`): erasure 0.03 -> 0.14, first text 1.5 -> 0.8 s after the onset. base would take back
-# more than is wanted: 0.17 -> 0.25 with one every 0.8 s.
-LIVE_TEXT: Final[Mapping[str, LiveText]] = {"tiny.en": LiveText(show_from=0.5, show_after_s=0.3)}
 
 
 def builtin_presets() -> dict[str, Preset]:
@@ -78,7 +71,6 @@ def builtin_presets() -> dict[str, Preset]:
             model=model.name,
             smaller=model.smaller,
             summary=f"Whisper {model.name}, {'English' if model.english else 'many languages'}",
-            **attrs.asdict(LIVE_TEXT.get(model.name, LiveText())),
         )
         for model in PUBLISHED.values()
     ]

@@ -26,14 +26,17 @@ def parts(shown):
     return shown.text[: shown.stable_chars], shown.text[shown.stable_chars :]
 
 
-def push_all(hypotheses, *, rules=TWICE):
-    """The stable part and the rest after each hypothesis: a text, or a text and how sure of each word."""
+def push_all(hypotheses, *, rules=TWICE, before_s=0.0):
+    """The stable part and the rest after each hypothesis: a text, or a text and how sure of each word.
+
+    Each is of 0.4 s more audio than the one before, the first of that and `before_s`.
+    """
     stabiliser = Stabiliser(rules=rules)
     shown = []
     for number, hypothesis in enumerate(hypotheses, start=1):
         text, least = hypothesis if isinstance(hypothesis, tuple) else (hypothesis, 1.0)
         certainties = sure(tidy(text), least)
-        shown.append(parts(stabiliser.push(text, certainties=certainties, audio_s=0.4 * number)))
+        shown.append(parts(stabiliser.push(text, certainties=certainties, audio_s=before_s + 0.4 * number)))
     return shown
 
 
@@ -241,12 +244,14 @@ def test_doubtful_words_are_stable_when_they_were_heard_for_long():
     said = "so we go home"
     shown = push_all([(said, 0.6)] * 4, rules=RULES)
     assert [stable for stable, _ in shown] == ["", "", "", "so we go"]
-    assert push_all([(said, 0.4)] * 20, rules=RULES)[-1][0] == ""
+    shown = push_all([(said, 0.3)] * 6, rules=RULES)
+    assert [stable for stable, _ in shown] == ["", "", "", "", "", "so we go"]
+    assert push_all([(said, 0.1)] * 20, rules=RULES)[-1][0] == ""
 
 
 def test_no_word_is_stable_behind_one_that_is_not():
     said = "so Wye goes home"
-    assert push_all([(said, [0.9, 0.3, 0.9, 0.9])] * 9, rules=RULES)[-1][0] == "so"
+    assert push_all([(said, [0.9, 0.1, 0.9, 0.9])] * 9, rules=RULES)[-1][0] == "so"
 
 
 def test_a_word_is_as_sure_as_its_least_sure_piece_without_its_punctuation():
@@ -277,22 +282,24 @@ def test_certainties_of_another_text_are_not_used():
 
 
 def test_a_new_word_is_shown_when_it_is_sure_or_was_heard_for_long():
-    assert push_all([("so we", [0.9, 0.5]), ("so we", [0.9, 0.5]), ("so we", [0.9, 0.5])], rules=RULES) == [
-        ("", "so"),
-        ("so", ""),
-        ("so", " we"),
-    ]
+    said = [("so we", [0.9, 0.5])] * 3
+    assert push_all(said, rules=RULES, before_s=1.0) == [("", "so"), ("so", ""), ("so", " we")]
     assert push_all([("eh so", [0.5, 0.9])], rules=RULES) == [("", "")]
 
 
+def test_in_the_beginning_less_is_long():
+    said = [("so we", [0.9, 0.5])] * 2
+    assert push_all(said, rules=RULES, before_s=0.5) == [("", "so"), ("so", " we")]  # 0.4 s of 1.3
+
+
 def test_a_shown_word_gives_way_to_one_that_is_sure_or_was_heard_twice():
-    shown = [("a cat sat", [0.45, 0.9, 0.9])] * 3
-    doubtful = ("a dog sat", [0.45, 0.5, 0.9])
+    shown = [("a cat sat", [0.15, 0.9, 0.9])] * 3
+    doubtful = ("a dog sat", [0.15, 0.5, 0.9])
     assert push_all(shown, rules=RULES)[-1] == ("", "a cat sat")
     assert push_all([*shown, doubtful], rules=RULES)[-1] == ("", "a cat sat")
     assert push_all([*shown, doubtful, doubtful, doubtful], rules=RULES)[-1] == ("", "a dog sat")
-    assert push_all([*shown, ("a dog sat", [0.45, 0.9, 0.9])], rules=RULES)[-1] == ("", "a dog sat")
-    assert push_all([*shown, ("a", [0.45])], rules=RULES)[-1] == ("", "a cat sat")
+    assert push_all([*shown, ("a dog sat", [0.15, 0.9, 0.9])], rules=RULES)[-1] == ("", "a dog sat")
+    assert push_all([*shown, ("a", [0.15])], rules=RULES)[-1] == ("", "a cat sat")
 
 
 def test_a_hypothesis_that_does_not_say_how_sure_it_is_counts_and_is_shown():

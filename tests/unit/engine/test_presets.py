@@ -166,7 +166,7 @@ def test_a_table_changes_a_preset_or_makes_one():
         ("cpu_threads", True, "must be an integer"),
         ("cpu_threads", 10**400, "from 0 to 64"),
         ("max_window_s", 1, "from 2 to 29"),
-        ("commit", "0.8:2", "`presets.mine.commit` must be tiers .* such as 0.8:2:0,0.5:2:1.2: .* not '0.8:2'"),
+        ("commit", "0.8:2", "`presets.mine.commit` must be tiers .* such as 0.8:2:0,0.5:2:1.2,0.2:3:2: .* not '0.8:2'"),
         ("commit", "", "must be tiers"),
         ("commit", "0.8:2:0,", "must be tiers"),
         ("commit", "1.1:2:0", "must be tiers"),
