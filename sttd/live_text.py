@@ -81,8 +81,8 @@ class LiveText:
         default=0.8,
     )
     show_after_s: float = number(
-        "a new word is shown when all hypotheses of so long agree on it, two at least; in the first two seconds, of "
-        "0.3 of the audio",
+        "a new word is shown when all hypotheses of so long agree on it, two at least; in the first 1.5 s of an "
+        "utterance this and `show_from` are less, in proportion",
         minimum=0,
         maximum=10,
         default=0.6,

@@ -11,8 +11,8 @@ the two newest hypotheses that have it and say so. The rules:
     `hold_back_s` of the end of the audio: the decoder hears words there of which it has only the beginning.
  3. **Shown**, behind what is stable, is a word that is as sure as `show_from` in the newest hypothesis; or that all
     hypotheses of the last `show_after_s` have, two at least; or that is shown already and heard again. None behind the
-    first that is not. A word that has stood for `_SOONER` of the audio has stood long enough: so an utterance begins to
-    be shown sooner, while there is little that could be taken back.
+    first that is not. In the first `_EARLY_S` of audio both ask for less, in proportion: an utterance begins to be
+    shown soon, while there is little that could be taken back.
  4. **A shown word gives way** to another only if that is as sure as `change_from`, or the hypothesis before had it too.
     Else what was shown stays, however the newest hypothesis goes on.
  5. **Case and punctuation** of a shown word stay, unless the hypothesis before wrote it as the newest does, or it
@@ -52,7 +52,7 @@ from sttd.live_text import LiveText, Tier, tiers
 from sttd.options import TUNING
 
 AGREED = Tier(probability=0.0, hypotheses=3, over_s=0.0)  # measured: two are contradicted half as often again, or twice
-_SOONER = 0.3  # measured (`benchmarks live_text`): first text 1.5 -> 1.1 s after the onset, erasure 0.01 more
+_EARLY_S = 1.5  # measured (`benchmarks live_text`): first text 1.5 -> 0.7 s after the onset, erasure 0.02 more
 _SAME_S = 0.01  # less is no difference between two lengths of audio
 
 
@@ -200,13 +200,17 @@ class Stabiliser:
     def _length_to_show(self, rest: Sequence[_Heard], *, agreed: int) -> int:
         """How many words may be shown, of which so many become stable (rules 3 and 6)."""
         length = max(agreed, self._heard_for_long(rest), _common(rest, self._tail))
-        while length < len(rest) and _as_sure(rest[length], self.rules.show_from):
+        while length < len(rest) and _as_sure(rest[length], self._less_early(self.rules.show_from)):
             length += 1
         return length
 
+    def _less_early(self, wanted: float) -> float:
+        """What is wanted of a word that is not shown yet (rule 3)."""
+        return wanted * min(1.0, self._audio_s / _EARLY_S)
+
     def _heard_for_long(self, rest: Sequence[_Heard]) -> int:
         """How many words all hypotheses of the last `show_after_s` have."""
-        since_s = self._audio_s - min(self.rules.show_after_s, _SOONER * self._audio_s) + _SAME_S
+        since_s = self._audio_s - self._less_early(self.rules.show_after_s) + _SAME_S
         same = len(rest)
         for before in self._before:
             same = min(same, _common(rest, before.words))

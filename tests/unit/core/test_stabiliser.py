@@ -283,13 +283,14 @@ def test_certainties_of_another_text_are_not_used():
 
 def test_a_new_word_is_shown_when_it_is_sure_or_was_heard_for_long():
     said = [("so we", [0.9, 0.5])] * 3
-    assert push_all(said, rules=RULES, before_s=1.0) == [("", "so"), ("so", ""), ("so", " we")]
-    assert push_all([("eh so", [0.5, 0.9])], rules=RULES) == [("", "")]
+    assert push_all(said, rules=RULES, before_s=1.1) == [("", "so"), ("so", ""), ("so", " we")]
+    assert push_all([("eh so", [0.5, 0.9])], rules=RULES, before_s=1.1) == [("", "")]
 
 
 def test_in_the_beginning_less_is_long():
-    said = [("so we", [0.9, 0.5])] * 2
-    assert push_all(said, rules=RULES, before_s=0.5) == [("", "so"), ("so", " we")]  # 0.4 s of 1.3
+    said = [("so we", [0.5, 0.3])] * 2
+    assert push_all(said, rules=RULES, before_s=0.2) == [("", "so"), ("", "so we")]
+    assert push_all(said, rules=RULES, before_s=1.1) == [("", ""), ("", "")]
 
 
 def test_a_shown_word_gives_way_to_one_that_is_sure_or_was_heard_twice():
