@@ -128,6 +128,21 @@ def test_subtitles_are_those_that_the_daemon_writes(page, seed):
     assert [cue["end_s"] for cue in found] == pytest.approx([cue.end_s for cue in expected])
 
 
+def test_a_text_that_is_written_otherwise_than_its_words_is_cut_between_words_too(page):
+    """The final keeps the form of the stable text; the words are as the decoder wrote them."""
+    text = "And so my fellow Americans, ask not what your country can do for you, ask what you can do"
+    words = [
+        {"word": " " + word, "start_s": 0.25 * at, "end_s": 0.25 * at + 0.2}
+        for at, word in enumerate(text.upper().split())
+    ]
+    words[-1]["word"] = " do"
+    found = of(page, "export.cuesOf", {"text": text, "start_s": 0.0, "end_s": 5.0, "words": words})
+    shown = [line for cue in found for line in cue["lines"]]
+    assert " ".join(shown) == text
+    assert max(map(len, shown)) <= 42
+    assert all(before["end_s"] <= after["start_s"] for before, after in itertools.pairwise(found))
+
+
 def test_text_is_a_line_each_and_a_file_has_a_name_that_systems_take(page):
     assert of(page, "export.text", [{"text": "One."}, {"text": "Two."}]) == "One.\nTwo.\n"
     assert of(page, "export.fileName", 'a/b:c*"talk".mp3', "srt") == "a b c talk .mp3.srt"

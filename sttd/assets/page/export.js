@@ -70,10 +70,13 @@ function timed(line) {
   if (!line.text.trim()) return [];
   if (line.words && line.words.length) {
     let at = line.words[0].start_s;
-    return pieces(line.text, line.words).map(({ text, word }) => {
-      const piece = { text, start_s: word ? word.start_s : at, end_s: word ? word.end_s : at };
-      at = piece.end_s;
-      return piece;
+    return pieces(line.text, line.words).flatMap(({ text, word }) => {
+      const start_s = word ? word.start_s : at, end_s = word ? word.end_s : at;
+      // Where the text is written otherwise than the words are, several stand in one piece: the last has the time.
+      const texts = text.match(/\s*\S+/g) || [text];
+      const before = texts.slice(0, -1).map((each) => ({ text: each, start_s: at, end_s: start_s }));
+      at = end_s;
+      return [...before, { text: texts[texts.length - 1], start_s, end_s }];
     });
   }
   const texts = line.text.split(/\s+/).filter(Boolean).flatMap((word) =>
