@@ -39,12 +39,8 @@ class Anew:
     """With what a session begins in place of one that was lost."""
 
     lost_bytes: int  # no final covers them, and none will
+    again_bytes: int  # of audio in `again`
     again: tuple[bytes | Finalize, ...]  # in order
-
-    @property
-    def again_bytes(self) -> int:
-        """How much of it is audio."""
-        return sum(len(said) for said in self.again if isinstance(said, bytes))
 
 
 class Owed:
@@ -96,8 +92,9 @@ class Owed:
             self._kept.clear()
             self._kept_from = self._sent
         again = tuple(self._behind(self._first_again()))
-        begins = self._sent - sum(len(said) for said in again if isinstance(said, bytes))
-        anew = Anew(lost_bytes=max(begins - self._settled, 0), again=again)
+        again_bytes = sum(len(said) for said in again if isinstance(said, bytes))
+        lost_bytes = max(self._sent - again_bytes - self._settled, 0)
+        anew = Anew(lost_bytes=lost_bytes, again_bytes=again_bytes, again=again)
         self._told_again = self._told_again + 1 if anew.again_bytes else 0
         self._sent = self._settled = self._kept_from = 0
         self._kept, self._finalizes = deque(), deque()

@@ -268,3 +268,27 @@ def test_after_a_crash_the_next_daemon_serves_on_the_sockets_it_left_and_is_told
         assert (told.lost_bytes, told.again_bytes) == (0, len(NOISE))
         session.finalize()
         assert next(event for event in session if isinstance(event, Final)).text == HEARD
+
+
+def rows_of(daemon):
+    return daemon.call("sessions")["sessions"]
+
+
+def test_what_three_daemons_running_crash_with_is_not_said_to_the_next(serve):
+    """It may be what they crash of. Lost: that, and it is counted; the session goes on behind it."""
+    daemon = serve("--tcp", "off", "--model", "fake")
+    with blocking.open_session(socket_path=daemon.control, reconnect_s=60, **TOLD) as session:
+        session.send(NOISE)
+        told = []
+        for _ in range(3):
+            eventually(lambda daemon=daemon: [session.poll()] and any(row["utterances"] for row in rows_of(daemon)))
+            daemon.expected_status = -signal.SIGSEGV
+            daemon.process.send_signal(signal.SIGSEGV)
+            daemon.process.wait(PATIENCE_S)
+            daemon = serve("--tcp", "off", "--model", "fake")
+            anew = next(event for event in session if isinstance(event, Reconnected))
+            told.append((anew.lost_bytes, anew.again_bytes))
+        assert told == [(0, len(NOISE)), (0, len(NOISE)), (len(NOISE), 0)]
+        session.send(NOISE)
+        session.finalize()
+        assert next(event for event in session if isinstance(event, Final)).text == HEARD

@@ -43,6 +43,8 @@ def word(text, start_s=0.0, end_s=0.0, probability=0.9):
         (" w1 w2", [" w1", " w2"], [" w1", " w2"]),
         ("これは本です。", ["これ", "は", "本", "です"], ["これ", "は", "本", "です。"]),
         ("other text", ["this", "text"], ["other text"]),
+        ("For you Ask what", ["for", "you,", "ask", "what"], ["For", " you", " Ask", " what"]),
+        ("that is a mat", ["it", "a", "mat"], ["that is a", " mat"]),
         ("kept and more", ["kept"], ["kept", " and more"]),
         ("no words", [], ["no words"]),
     ],
@@ -129,11 +131,9 @@ def test_subtitles_are_those_that_the_daemon_writes(page, seed):
 
 
 def test_a_text_that_is_written_otherwise_than_its_words_is_cut_between_words_too(page):
-    """The final keeps the form of the stable text; the words are as the decoder wrote them."""
     text = "And so my fellow Americans, ask not what your country can do for you, ask what you can do"
     words = [
-        {"word": " " + word, "start_s": 0.25 * at, "end_s": 0.25 * at + 0.2}
-        for at, word in enumerate(text.upper().split())
+        {"word": " w" + word, "start_s": 0.25 * at, "end_s": 0.25 * at + 0.2} for at, word in enumerate(text.split())
     ]
     words[-1]["word"] = " do"
     found = of(page, "export.cuesOf", {"text": text, "start_s": 0.0, "end_s": 5.0, "words": words})

@@ -72,9 +72,9 @@ function timed(line) {
     let at = line.words[0].start_s;
     return pieces(line.text, line.words).flatMap(({ text, word }) => {
       const start_s = word ? word.start_s : at, end_s = word ? word.end_s : at;
-      // Where the text is written otherwise than the words are, several stand in one piece: the last has the time.
+      // Where words of the text are no words that have a time, several stand in one piece: the last has it.
       const texts = text.match(/\s*\S+/g) || [text];
-      const before = texts.slice(0, -1).map((each) => ({ text: each, start_s: at, end_s: start_s }));
+      const before = texts.slice(0, -1).map((each) => ({ text: each, start_s: Math.min(at, start_s), end_s: start_s }));
       at = end_s;
       return [...before, { text: texts[texts.length - 1], start_s, end_s }];
     });

@@ -17,8 +17,7 @@ export function pieces(text, words) {
   const found = [];
   let place = 0;
   for (const word of words || []) {
-    const shown = word.word.trim();
-    const at = shown ? text.indexOf(shown, place) : -1;
+    const [at, shown] = written(text, word.word.trim(), place);
     if (at < 0) continue;
     const between = text.slice(place, at);
     const own = found.length ? between.search(/\s|$/) : 0;  // a comma is the word's that it stands behind
@@ -51,6 +50,20 @@ export function tokens(text) {
     found.push(part);
   }
   return found;
+}
+
+const AHEAD = 4;  // words of the text in which one that is written otherwise is looked for
+
+/** Where a text has a word from `place` on, and as what; -1: nowhere. A final keeps the form of the stable text: another
+    case, or no comma. */
+function written(text, shown, place) {
+  if (!shown) return [-1, ""];
+  const same = text.indexOf(shown, place);
+  if (same >= 0 && !/[\p{L}\p{N}]/u.test(text.slice(place, same))) return [same, shown];
+  const wanted = plain(shown);
+  const near = wanted ? [...text.slice(place).matchAll(/\S+/g)].slice(0, AHEAD) : [];
+  const found = near.find(([other]) => plain(other) === wanted);
+  return found ? [place + found.index, found[0]] : [same, shown];
 }
 
 const plain = (word) => word.toLowerCase().replace(/[^\p{L}\p{N}]/gu, "");

@@ -17,7 +17,7 @@ def final(end_s, reason="endpoint"):
 
 
 def anew(lost=0, *again):
-    return Anew(lost_bytes=lost, again=again)
+    return Anew(lost_bytes=lost, again_bytes=sum(len(said) for said in again if isinstance(said, bytes)), again=again)
 
 
 def test_a_finalize_covers_what_was_sent_before_it_however_much_of_that_was_quiet():

@@ -1,6 +1,12 @@
-"""What `sttctl listen` refuses before it has asked for a session."""
+"""What `sttctl listen` refuses before it has asked for a session, and what it writes of one that was lost."""
+
+from types import SimpleNamespace
 
 import pytest
+from sttd_client.channel_clock import ChannelClock, Epoch
+from sttd_client.ctl.listen import _Display, _Output
+from sttd_client.events import Reconnected
+from sttd_client.transcripts import Hole
 
 
 @pytest.mark.parametrize(
@@ -38,3 +44,17 @@ def test_a_transcript_that_is_there_is_not_overwritten_unless_that_is_asked_for(
         sttctl("listen", "-o", str(path), "--force", "--file", "/nonexistent.wav")[0] == 1
     )  # it came to the next step
     assert path.read_text() == "an hour of work"  # and is still there: nothing was heard
+
+
+@pytest.mark.parametrize(("lost_bytes", "holes"), [(0, []), (3200, []), (64_000, [(1.0, 3.0, "connection_lost")])])
+def test_what_is_lost_with_a_session_is_a_hole_from_its_last_final_to_where_the_next_begins(lost_bytes, holes):
+    clock = ChannelClock(epoch=Epoch(), bytes_per_s=32_000, is_filled=True)
+    clock.said(4 * 32_000, 4.0)
+    clock.begin_anew(32_000)
+    written = []
+    transcript = SimpleNamespace(begin=lambda: None, add=lambda entry: written.append(entry.what))
+    channel = SimpleNamespace(name="you", clock=clock, settled_s=1.0)
+    output = _Output(_Display(lambda event, channel: None), transcript)
+    output.take(channel, Reconnected(session="s2", lost_bytes=lost_bytes, again_bytes=32_000))
+    assert all(isinstance(hole, Hole) for hole in written)
+    assert [(hole.start_s, hole.end_s, hole.code) for hole in written] == holes
