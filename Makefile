@@ -2,6 +2,12 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Most tests wait for something, so one more at a time than there are cores; more than four want memory.
+JOBS   ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores + 1 : 4)))
+
+# Compiled modules are kept: a daemon that compiles its own at every start takes half as long again, and tests start
+# hundreds.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test check lock audit run bench fuzz soak programs ray demo-model deb client clean setup
 .DEFAULT_GOAL := help
@@ -33,9 +39,9 @@ check: $(VENV)/.dev  ## ruff, mypy strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# Most tests wait for something. A file's tests stay together, as they share a daemon; more than four workers want memory.
+# A file's tests stay together, as they share a daemon.
 test: check  ## everything that needs no GPU; models are fetched once, or their tests skipped
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder --durations=25
+	$(BIN)/pytest --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder --durations=25
 
 lock:            ## newer releases of what sttd needs, with their hashes; run the tests after it
 	scripts/make-lock

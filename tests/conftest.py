@@ -36,6 +36,12 @@ def pytest_addoption(parser):
         parser.addoption(switch, action="store_true", help=f"also run tests marked {marker}")
 
 
+def pytest_configure(config):
+    from tests.watchdog import Watchdog
+
+    config.pluginmanager.register(Watchdog(config))
+
+
 def pytest_collection_modifyitems(config, items):
     for item in items:
         for marker, switch in SWITCHES.items():

@@ -61,8 +61,10 @@ def test_interims_grow_into_the_final(demo):
     assert words(finals(events)[0]["text"])[:2] == ["hello", "world"]
 
 
-def test_promises_hold_on_every_recording(demo, testdata):
+def test_promises_hold_on_every_recording(demo, testdata, request):
+    """On those of more than 15 s where slow tests run: they are seven of sixty, and two fifths of the time."""
     rows = [json.loads(line) for line in (testdata / "speech" / "manifest.jsonl").read_text().splitlines()]
+    rows = [row for row in rows if row["duration_s"] <= 15 or request.config.getoption("--run-slow")]
     silent = []
     for row in rows:
         events = transcribe(demo, read_pcm(testdata / "speech" / row["file"]), interim=row["duration_s"] < 8)

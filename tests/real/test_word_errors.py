@@ -42,8 +42,9 @@ def model(request):
 
 
 @pytest.fixture(scope="module")
-def clips(testdata):
-    return english(testdata)
+def clips(testdata, request):
+    """The English recordings; every second one where slow tests do not run."""
+    return english(testdata)[:: 1 if request.config.getoption("--run-slow") else 2]
 
 
 @pytest.fixture(scope="module")
