@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -34,12 +35,13 @@ def pipewire(directory, *, pulse_layer=True):
     """A PipeWire of its own; yields the environment of a desktop with it, or of one that lacks the pulse layer."""
     need("pipewire", "wireplumber", "pipewire-pulse", "dbus-run-session", "pactl", "paplay", "pw-record")
     environ = _environ(directory)
-    # A shell of its own, so that they end together.
-    script = "pipewire & wireplumber & exec pipewire-pulse"
+    # A shell of its own, so that they end together. WirePlumber that finds no PipeWire yet ends by itself.
+    script = 'pipewire & until [ -S "$XDG_RUNTIME_DIR/pipewire-0" ]; do sleep 0.05; done; '
+    script += "wireplumber & exec pipewire-pulse"
     with _running(["dbus-run-session", "--", "sh", "-c", script], environ, directory):
         _wait_for_pactl(environ)
         for module in _sinks():
-            _pactl(environ, "load-module", *module.split())
+            wait_for(partial(_pactl, environ, "load-module", *module.split()), "the output cannot be made")
         _choose(environ)
         yield environ if pulse_layer else environ | {"PULSE_SERVER": _NO_SERVER}
 
@@ -75,11 +77,12 @@ def _sinks():
 
 
 def _choose(environ):
-    wait_for(lambda: _pactl(environ, "set-default-sink", OUTPUT), "the output does not come")
-    wait_for(lambda: _pactl(environ, "set-default-source", f"{MICROPHONE}.monitor"), "the microphone does not come")
-
     def are_chosen():
-        return {f"Default Sink: {OUTPUT}", f"Default Source: {MICROPHONE}.monitor"} <= set(_info(environ).splitlines())
+        # Asked again each time: WirePlumber may come later than who asks, and then chooses by itself.
+        asked = _pactl(environ, "set-default-sink", OUTPUT)
+        asked &= _pactl(environ, "set-default-source", f"{MICROPHONE}.monitor")
+        chosen = {f"Default Sink: {OUTPUT}", f"Default Source: {MICROPHONE}.monitor"}
+        return asked and chosen <= set(_info(environ).splitlines())
 
     wait_for(are_chosen, lambda: _info(environ))
 

@@ -132,7 +132,10 @@ def _pair() -> tuple[trio.SocketStream, trio.SocketStream]:
 
 @attrs.frozen(eq=False)
 class _Lingering(trio.abc.Stream):
-    """A socket that is closed when its peer has read the last bytes: a close with unread data would reset them."""
+    """A socket that is closed when its peer has read the last bytes: a close with unread data would reset them.
+
+    What is sent to a peer that is gone is lost, and no error: TLS would not hear what it had said before.
+    """
 
     stream: trio.SocketStream
 
@@ -140,7 +143,10 @@ class _Lingering(trio.abc.Stream):
         return bytes(await self.stream.receive_some(max_bytes))
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self.stream.send_all(data)
+        try:
+            await self.stream.send_all(data)
+        except trio.BrokenResourceError:
+            await trio.lowlevel.checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.stream.wait_send_all_might_not_block()

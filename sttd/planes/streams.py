@@ -66,12 +66,14 @@ RESTS = Rests()  # of the event loop that all connections of a process share
 class UpgradedStream(trio.abc.Stream):
     """A connection whose handshake was read already, so that `head` takes its place.
 
-    Differs from the stream it wraps in four ways:
+    Differs from the stream it wraps in five ways:
 
     - After `head` nothing is received until `release`, then `rest`, then what the peer sends. The library loses frames
       that arrive before it has accepted the handshake, and some clients do not wait for that.
     - A cancelled `send_all` does not tear what it was sending: the remainder goes out before the next bytes. So a
       client that reads again after it was given up finds whole frames, and the reason of the close after them.
+    - What is sent to a peer that is gone is lost, and no error: what it had said before is still to be read, its last
+      words and its close among it. The end comes with the end of that.
     - What the peer sends goes past a `FrameGuard`, a few frames a turn. Its messages are for `next_message`, and
       nothing more is received until they were taken; after our close frame they are thrown away. The library gets the
       rest: pings, pongs, the close. After a violation all is thrown away, and `violation` tells whoever waits for it.
@@ -278,9 +280,8 @@ class UpgradedStream(trio.abc.Stream):
         while self._unsent:
             try:
                 sent = await self._stream.socket.send(self._unsent)
-            except OSError as error:
-                self._end()
-                raise trio.BrokenResourceError("the peer is gone") from error
+            except OSError:
+                sent = len(self._unsent)
             self._unsent = self._unsent[sent:]
         if data and data[0] == _CLOSE_FRAME:
             self._discards = True

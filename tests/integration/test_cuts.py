@@ -43,7 +43,7 @@ def speech():
 
 @pytest.fixture
 async def watchdog():
-    with trio.fail_after(3 * PATIENCE_S):
+    with trio.fail_after(PATIENCE_S):
         yield
 
 
@@ -75,7 +75,10 @@ def plan_of(seed, *, count, up_bytes, down_bytes):
 
 
 def forget(daemon):
-    """End the sessions of which the closing handshake was cut: they wait for a client that has all it wanted."""
+    """End the sessions of which the closing handshake was cut: they wait for a client that has all it wanted.
+
+    That is also where a proxy ends with its test, before it has handed on the last frame.
+    """
     with suppress(OSError):  # it has stopped
         for row in daemon.call("sessions")["sessions"]:
             with suppress(RuntimeError):  # it is just going
@@ -298,6 +301,7 @@ async def test_while_a_proxy_is_restarted_a_program_notices_nothing(fake, tmp_pa
             await session.stop()
             while not events or not isinstance(events[-1], Stopped):  # noqa: ASYNC110 - the other task tells nobody
                 await trio.sleep(0.02)
+    forget(fake)
     assert told(events) == expected
     assert sum(isinstance(event, Resumed) for event in events) == 1
 

@@ -75,6 +75,51 @@ def test_a_client_that_vanishes_in_an_utterance_has_its_final_with_who_listens(s
         eventually(lambda: line.call("status")["sessions"]["active"] == 1)
 
 
+@contextmanager
+def standing_still(daemon):
+    """What comes meanwhile lies before it when it goes on."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+
+
+def leave_at_once(client):
+    """Say goodbye and go, as a program that ends: nothing more can be written to it."""
+    client.protocol.send_close(1000)
+    client.socket.sendall(b"".join(client.protocol.data_to_send()))
+    client.socket.shutdown(socket.SHUT_RDWR)
+
+
+def test_what_was_said_last_is_heard_where_nothing_can_be_told_to_who_said_it(serve):
+    daemon = serve("--tcp", "off", "--model", "fake")
+    with ControlLine(daemon) as line, speaker(daemon):
+        line.call("subscribe", topics=["transcripts"])
+        with daemon.connect() as client:
+            start(client, **{**TOLD, "words": True, "interim": True})
+            with standing_still(daemon):
+                for text in ("wrong", "more that has to be answered"):
+                    client.send(text)
+                client.send(NOISE)
+                say(client, "stop")
+                leave_at_once(client)
+        event = line.event()
+        assert (event["event"], event["reason"], event["text"]) == ("final", "stop", HEARD)
+
+
+def test_who_leaves_a_resumable_session_has_left_it_where_nothing_can_be_told_to_him(serve):
+    """Else it is kept for him, and counts as one of his, for as long as it could be resumed."""
+    daemon = serve("--tcp", "off", "--model", "fake", "--set", "limits.resume_s=3600")
+    with speaker(daemon), daemon.connect() as client:
+        start(client, **TOLD, resumable=True)
+        with standing_still(daemon):
+            for _ in range(3):
+                client.send(bytes(32_000))  # a second each, which is acknowledged
+            leave_at_once(client)
+        eventually(lambda: daemon.call("status")["sessions"]["active"] == 1)
+
+
 def test_a_daemon_that_was_stopped_for_a_while_goes_on_where_it_was(serve):
     daemon = serve("--tcp", "off", "--model", "fake", "--set", "limits.idle_timeout_s=5")
     with speaker(daemon) as client:

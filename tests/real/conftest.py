@@ -19,7 +19,8 @@ from benchmarks.recordings import load
 from sttd.engine.store.models import ModelStore
 from tests.running import PATIENCE_S, RunningDaemon
 
-MODELS = ("tiny.en", "base")  # one for English alone and small, one for many languages
+# One for English alone and small, one for many languages, which takes thrice as long: each day it hears those.
+MODELS = ("tiny.en", pytest.param("base", marks=pytest.mark.slow))
 PULL_S = 900.0  # chosen: 150 MB over a slow line
 
 

@@ -60,6 +60,7 @@ def test_a_model_that_is_killed_while_it_decodes_hears_every_word(model_on_disk,
     assert daemon.call("status")["health"]["engine_restarts"] == 1
 
 
+@pytest.mark.slow
 def test_unload_leaves_the_daemon_as_it_was(model_on_disk, serve, recordings):
     model_on_disk("tiny.en")
     daemon = serve("--tcp", "off", "--model", "tiny.en", "--set", "engine.spare_ttl_s=0")

@@ -16,7 +16,7 @@ STTCTL = Path(sys.executable).with_name("sttctl")
 # Chosen. Of some 450 MB that loading and decoding took, 3 to 17 MB stayed.
 KEPT_SHARE = 1 / 4
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 def sttctl(daemon, *arguments):

@@ -26,15 +26,19 @@ def converse(client, pcm):
     return read_to_end(client)
 
 
-@pytest.mark.parametrize("way", ["tcp", "unix"])
-def test_the_shortest_client(model_on_disk, serve, recordings, way):
+def test_the_shortest_client(model_on_disk, serve, recordings):
     model_on_disk("tiny.en")
     port = free_port()
     daemon = serve("--tcp", f"127.0.0.1:{port}", "--model", "tiny.en")
     address = f"ws://127.0.0.1:{port}/ws"
-    with connect(address) if way == "tcp" else unix_connect(str(daemon.audio), address) as client:
-        hello, started, *events = converse(client, as_bytes(recordings["jfk"].samples))
-        assert client.close_code == 1000
+    for open_client in (lambda: connect(address), lambda: unix_connect(str(daemon.audio), address)):
+        with open_client() as client:
+            hello, started, *events = converse(client, as_bytes(recordings["jfk"].samples))
+            assert client.close_code == 1000
+        check(hello, started, events)
+
+
+def check(hello, started, events):
     assert (hello["type"], started["type"], started["model"]) == ("hello", "started", "tiny.en")
     check_promises(events)
     assert events[-1]["audio_s"] == pytest.approx(11.0, abs=0.03)

@@ -42,7 +42,10 @@ def test_after_it():
 
 @pytest.mark.parametrize(
     ("test", "said", "others"),
-    [("test_a_deaf_task", "nobody_comes", "after"), ("test_a_lock", "no Trio loop", "after or slow")],
+    [
+        ("test_a_deaf_task", "nobody_comes", "after"),
+        pytest.param("test_a_lock", "no Trio loop", "after or slow", marks=pytest.mark.slow),
+    ],
 )
 def test_a_test_that_hangs_is_named_and_the_others_run(tmp_path, test, said, others):
     (tmp_path / "conftest.py").write_text(CONFTEST)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from sttd.errors import ConfigError
 from sttd.host.tls import Cipher, server_context
@@ -120,6 +121,26 @@ async def test_a_peer_that_is_cut_off_is_an_end_of_input_for_the_plane():
         await stream.send_eof()  # without the alert
         await ended.wait()
         await gone.wait()
+
+
+async def test_what_a_peer_had_said_is_heard_though_nothing_can_be_told_to_it_any_more():
+    """More than the plane's own socket takes at once: the rest is with the peer's when that is closed."""
+    said, gone = bytes(250_000), trio.Event()
+
+    async def tell_first(stream):
+        async with stream:
+            await gone.wait()
+            await stream.send_all(b"x")
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert len(await read_all(stream)) == len(said)
+
+    theirs, ours = (trio.SocketStream(end) for end in trio.socket.socketpair())
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Cipher(server_context(PEM, KEY)).serve, ours, tell_first)
+            await secured(theirs).send_all(said)
+            await theirs.aclose()
+            gone.set()
 
 
 async def test_cancellation_cuts_the_connection():

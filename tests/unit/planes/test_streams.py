@@ -13,6 +13,7 @@ from sttd.planes.streams import Rests, UpgradedStream, linger
 PING, OTHER_PING = b"\x89\x80\0\0\0\0", b"\x89\x81\0\0\0\0x"
 UNMASKED, CLOSE = b"\x81\x00", b"\x88\x02\x03\xea"
 MESSAGE = b"\x82\x85\0\0\0\0audio"
+MASKED_CLOSE = b"\x88\x82\0\0\0\0\x03\xe8"
 
 
 @asynccontextmanager
@@ -262,12 +263,19 @@ async def test_a_cancelled_send_is_finished_by_the_next_one():
     assert received == first + second
 
 
-async def test_a_lost_peer_and_a_closed_stream_say_so():
-    async with pair() as (ours, theirs):
-        stream = UpgradedStream(ours, head=b"x")
+async def test_what_a_peer_had_said_is_read_though_nothing_can_be_told_to_it_any_more():
+    async with read_stream() as (received, stream, theirs):
+        await theirs.send_all(MESSAGE + MESSAGE + MASKED_CLOSE)
         await theirs.aclose()
-        with pytest.raises(trio.BrokenResourceError):
-            await stream.send_all(b"x")
+        await stream.send_all(b"x")
+        assert [await stream.next_message() for _ in range(3)] == [b"audio", b"audio", None]
+        await wait_all_tasks_blocked()
+        assert received == [MASKED_CLOSE, b""]
+
+
+async def test_a_closed_stream_says_so():
+    async with pair() as (ours, _theirs):
+        stream = UpgradedStream(ours, head=b"x")
         await stream.aclose()
         await stream.aclose()
         with pytest.raises(trio.ClosedResourceError):
