@@ -11,7 +11,7 @@ from benchmarks.words import words
 from sttd.wire.cues import clock
 from tests.browser import IDLE, NEEDS_BROWSER, browser, url_of, write_microphone
 
-pytestmark = [pytest.mark.real, *NEEDS_BROWSER]
+pytestmark = [pytest.mark.real, pytest.mark.slow, *NEEDS_BROWSER]
 
 LINES = "of.keeping.kept()[0].lines"
 MARGIN_S = 0.3  # of playing.js

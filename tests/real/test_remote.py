@@ -8,7 +8,7 @@ from benchmarks.recordings import as_bytes
 from benchmarks.words import words
 from tests.running import RunningDaemon, check_promises, free_port, read_to_end, say, speak, start, transcribe
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 def finals(events):

@@ -43,8 +43,8 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def clips(testdata, request):
-    """The English recordings; every third one where slow tests do not run."""
-    return english(testdata)[:: 1 if request.config.getoption("--run-slow") else 3]
+    """The English recordings; every fourth one where slow tests do not run."""
+    return english(testdata)[:: 1 if request.config.getoption("--run-slow") else 4]
 
 
 @pytest.fixture(scope="module")
