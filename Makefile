@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-# Most tests wait for something, so two more at a time than there are cores; more than four want memory.
-JOBS   ?= $(shell cores=$$(nproc); echo $$((cores < 2 ? cores + 2 : 4)))
+# Most tests wait for something, so one more at a time than there are cores; more than four want memory.
+JOBS   ?= $(shell cores=$$(nproc); echo $$((cores < 4 ? cores + 1 : 4)))
 
 # Compiled modules are kept: a daemon that compiles its own at every start takes half as long again, and tests start
 # hundreds.

@@ -15,7 +15,7 @@ from benchmarks.recordings import as_bytes
 from benchmarks.words import words
 from tests.running import PATIENCE_S, transcribe
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 OWN_GROWTH_BYTES = 5_000_000  # of the daemon itself, whatever its model took
 
@@ -60,7 +60,6 @@ def test_a_model_that_is_killed_while_it_decodes_hears_every_word(model_on_disk,
     assert daemon.call("status")["health"]["engine_restarts"] == 1
 
 
-@pytest.mark.slow
 def test_unload_leaves_the_daemon_as_it_was(model_on_disk, serve, recordings):
     model_on_disk("tiny.en")
     daemon = serve("--tcp", "off", "--model", "tiny.en", "--set", "engine.spare_ttl_s=0")

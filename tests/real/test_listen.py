@@ -17,7 +17,7 @@ from tests.sound_servers import MICROPHONE, OUTPUT, play_until, pulseaudio
 
 STTCTL = Path(sys.executable).with_name("sttctl")
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 def test_a_call_becomes_subtitles_that_say_who_spoke(daemon_with, testdata, tmp_path):

@@ -14,7 +14,7 @@ from tests.wyoming_client import open_client, text_of
 
 PIECE_BYTES = 3200  # 100 ms
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.slow]
 
 
 def test_a_satellite_gets_text_of_a_person(model_on_disk, serve, recordings):
