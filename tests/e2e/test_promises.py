@@ -62,7 +62,7 @@ def test_interims_grow_into_the_final(demo):
 
 
 def test_promises_hold_on_every_recording(demo, testdata, request):
-    """On those of more than 15 s where slow tests run: they are seven of sixty, and two fifths of the time."""
+    """On those of more than 15 s where slow tests run: they are eight of sixty, and nearly half of the audio."""
     rows = [json.loads(line) for line in (testdata / "speech" / "manifest.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["duration_s"] <= 15 or request.config.getoption("--run-slow")]
     silent = []

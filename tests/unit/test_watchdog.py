@@ -12,10 +12,10 @@ CONFTEST = """
 from tests.watchdog import Watchdog
 
 def pytest_configure(config):
-    config.pluginmanager.register(Watchdog(config, limit_s=4.0))
+    config.pluginmanager.register(Watchdog(config, limit_s=10.0))
 """
 TESTS = """
-import threading, time
+import signal, threading
 import pytest, trio
 
 async def nobody_comes():
@@ -33,10 +33,10 @@ def test_a_lock():
 
 @pytest.mark.slow
 def test_which_may_be_slow():
-    time.sleep(4.5)
+    assert not any(signal.getitimer(signal.ITIMER_REAL))
 
 def test_after_it():
-    pass
+    assert any(signal.getitimer(signal.ITIMER_REAL))
 """
 
 
@@ -60,6 +60,6 @@ def test_a_test_that_hangs_is_named_and_the_others_run(tmp_path, test, said, oth
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": ""},
     )
     assert f"1 failed, {1 + others.count(' or ')} passed" in run.stdout
-    assert f"test_it.py::{test} did not end within 4 s" in run.stderr
+    assert f"test_it.py::{test} did not end within 10 s" in run.stderr
     assert said in run.stderr
     assert f"crashed while running 'test_it.py::{test}'" in run.stdout
