@@ -32,7 +32,7 @@ from sttd.engine.leases import PoolEntry
 from sttd.errors import EXIT_OK, SttdError
 from sttd.host import logs, privacy, rundir, sockets
 from sttd.host.duties import supervised
-from sttd.host.heap import HeapCare
+from sttd.host.heap import HeapCare, settle
 from sttd.host.looplag import LoopWatch
 from sttd.host.suspend import watch_sleep
 from sttd.host.systemd import InheritedSocket, Notifier
@@ -44,6 +44,7 @@ from sttd.planes.control import serve_control
 from sttd.planes.drain import Drain
 from sttd.planes.http import serve_http
 from sttd.planes.lasting import Lasting
+from sttd.planes.streams import RESTS
 from sttd.planes.wyoming import serve_wyoming
 from sttd.service import Service
 from sttd.session.registry import Registry
@@ -110,6 +111,7 @@ class Daemon:
         service, engine = self.service, self.service.engine
         async with open_engine(engine), trio.open_nursery() as watch:
             watch.start_soon(service.health.run)
+            watch.start_soon(RESTS.run)
             async with trio.open_nursery() as duties:
                 await duties.start(self._heed_signals)
                 for duty in (
@@ -152,6 +154,7 @@ class Daemon:
             await keeping.start(self._lasting.run)
             async with trio.open_nursery() as planes:
                 await self._open_planes(planes)
+                settle()
                 self.service.open()
                 self.notifier.ready(self.service.summary())
                 log.info("ready", listeners=", ".join(self.listeners.names), preset=self.plan.config.models.model)

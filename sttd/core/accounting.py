@@ -1,6 +1,6 @@
-"""The small arithmetic behind the scheduler: what was used lately, what a call costs, how long things took.
+"""The small arithmetic behind decisions: what was used lately, what a call costs, how often and how long things took.
 
-All three forget: a workstation's load of ten minutes ago says nothing about the next second.
+All of it forgets: a workstation's load of ten minutes ago says nothing about the next second.
 """
 
 from __future__ import annotations
@@ -41,6 +41,21 @@ class Ledger:
 
 _LEDGER_LIMIT = 1024  # accounts before the faded ones are swept out
 _NEGLIGIBLE_S = 0.001
+
+
+@attrs.define(eq=False)
+class Frequency:
+    """How often a second something happened lately; the last second counts for most, what is older for little."""
+
+    _count: float = attrs.field(default=0.0, init=False)  # each worth less as time goes on
+    _counted_at: float = attrs.field(default=-math.inf, init=False)
+
+    def happened(self, *, times: float = 1, now: float) -> float:
+        """Count it, so many times. Returns how often it has happened in a second, this included."""
+        passed_s = now - self._counted_at
+        self._count = times + (self._count * (1 - passed_s) if 0 <= passed_s < 1 else 0)
+        self._counted_at = now
+        return self._count
 
 
 @attrs.define(eq=False)

@@ -89,7 +89,7 @@ class Activity:
     @property
     def is_quiet(self) -> bool:
         """Whether WebRTC hears nothing and Silero is sure that nothing is there, in all frames."""
-        return not self.webrtc.any() and not self.probability.any()
+        return not np.count_nonzero(self.webrtc) and not np.count_nonzero(self.probability)  # faster than `any`
 
     def __iter__(self) -> Iterator[tuple[bool, float]]:
         """Frame by frame: the WebRTC flag and the probability."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 import attrs
+import numpy as np
 
 from sttd.core.endpointer import Activity
 from sttd.core.types import FRAME_SAMPLES, SAMPLE_RATE
@@ -33,8 +34,8 @@ class FaintSpeech:
         if self._told:
             return False
         voice = activity.probability >= _SURE  # never of a network that is not there: its NaN is no number
-        heard = int((voice & activity.webrtc).sum())
+        heard = int(np.count_nonzero(voice & activity.webrtc))
         self._heard += heard
-        self._faint += int(voice.sum()) - heard
+        self._faint += int(np.count_nonzero(voice)) - heard
         self._told = self._faint >= ENOUGH_S * _FRAMES_PER_S and self._faint > self._heard
         return self._told

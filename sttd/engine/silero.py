@@ -30,7 +30,8 @@ from sttd.engine.onnxfile import float_tensors
 
 STEP_SAMPLES = 512  # 32 ms, what Silero v6 was trained on
 CONTEXT_SAMPLES = 64  # of the step before, in front of each step
-MAX_BLOCK = 32  # steps in one product: beyond, their intermediate values leave the cache
+# Steps in one product. With more an intermediate value has 128 KB, and the heap may give such pages back each time.
+MAX_BLOCK = 24
 
 _SIZE = CONTEXT_SAMPLES + STEP_SAMPLES
 _WINDOW, _HOP = 256, 128
@@ -142,7 +143,8 @@ def _convolution(weights: Samples, bias: Samples, *, taps: slice) -> _Layer:
 class _Network:
     window: Samples
     convolutions: tuple[_Layer, _Layer, _Layer, _Layer]
-    cell: _Layer
+    cell: _Layer  # what the input adds to the gates
+    recurrent: Samples  # what the state adds
     last: _Layer
 
     @classmethod
@@ -160,7 +162,6 @@ class _Network:
         last, last_bias, from_input, from_state, biases = rest[6:]
         # A sigmoid is half a tanh of half its argument, and a half: so one tanh does for all gates.
         halves = np.repeat(np.array([0.5, 1.0], np.float32), [_GATES, _UNITS])
-        weights = np.concatenate([from_input[0], from_state[0]], axis=1).T * halves
         bias_sum = (biases[0, : 4 * _UNITS] + biases[0, 4 * _UNITS :]) * halves
         return cls(
             window=window,
@@ -170,7 +171,8 @@ class _Network:
                 _convolution(rest[2], rest[3], taps=slice(1, 3)),  # of two columns
                 _convolution(rest[4], rest[5], taps=slice(1, 2)),  # of one column
             ),
-            cell=_Layer(np.ascontiguousarray(weights), bias_sum),
+            cell=_Layer(np.ascontiguousarray(from_input[0].T * halves), bias_sum),
+            recurrent=np.ascontiguousarray(from_state[0].T * halves),
             last=_Layer(np.ascontiguousarray(last[0]) * np.float32(0.5), last_bias * np.float32(0.5)),
         )
 
@@ -179,7 +181,7 @@ class _Network:
         order = sorted(range(len(batch)), key=lambda index: -len(batch[index].samples))
         longest_first = [batch[index] for index in order]
         counts = [len(steps.samples) for steps in longest_first]
-        columns = self._encode([steps.samples for steps in longest_first])
+        inputs = self.cell(self._encode([steps.samples for steps in longest_first]))
         starts = np.cumsum([0, *counts[:-1]])
         h = np.array([steps.state.h for steps in longest_first])
         c = np.array([steps.state.c for steps in longest_first])
@@ -188,7 +190,7 @@ class _Network:
         for step in range(counts[0]):
             while counts[active - 1] <= step:
                 active -= 1
-            probability = self._advance(columns[starts[:active] + step], h[:active], c[:active])
+            probability = self._advance(inputs[starts[:active] + step], h[:active], c[:active])
             for index, value in zip(order, probability, strict=False):
                 answers[index].append(value)
         for row, steps in enumerate(longest_first):
@@ -220,9 +222,12 @@ class _Network:
         rows = second.relu(_view(columns, (n, 2, 3 * 128), (5 * stride, 2 * stride, item)).reshape(2 * n, -1))
         return fourth.relu(third.relu(rows.reshape(n, -1)))
 
-    def _advance(self, columns: Samples, h: Samples, c: Samples) -> list[float]:
-        """One step of several sessions, whose states `h` and `c` are replaced; probabilities of speech."""
-        gates = self.cell(np.concatenate([columns, h], axis=1))
+    def _advance(self, gates: Samples, h: Samples, c: Samples) -> list[float]:
+        """One step of several sessions, whose states `h` and `c` are replaced; probabilities of speech.
+
+        `gates` are what the inputs add to them, and are overwritten.
+        """
+        gates += h @ self.recurrent
         np.tanh(gates, out=gates)
         sigmoids = gates[:, :_GATES]
         sigmoids *= np.float32(0.5)

@@ -2,12 +2,11 @@
 
 Everything in the daemon but the engine's threads shares one loop: a step of a task that computes for 100 ms delays each
 session's text by as much. `LoopWatch` is a Trio instrument that names such a task, and a sampler whose percentile
-`status` shows. A step costs it about a microsecond.
+`status` shows. A step ends where the next begins, or the loop waits, so that each costs one call.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -36,21 +35,23 @@ class LoopWatch(trio.abc.Instrument):
     hold_s: float = HOLD_S
     clock: Callable[[], float] = time.perf_counter  # not Trio's, which tests stop
     holds: int = attrs.field(default=0, init=False)
-    _step_began: float = attrs.field(
-        default=math.inf, init=False
-    )  # it is installed within a step, which does not count
+    _step: trio.lowlevel.Task | None = attrs.field(default=None, init=False)  # whose it is; None: the loop waits
+    _step_began: float = attrs.field(default=0.0, init=False)
     _reported: dict[str, float] = attrs.field(factory=dict, init=False)  # task name -> when
     _lags_s: deque[float] = attrs.field(factory=lambda: deque(maxlen=int(WINDOW_S / SAMPLE_EVERY_S)), init=False)
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """Trio calls it before each step of each task."""
-        self._step_began = self.clock()
+        now = self.clock()
+        if self._step is not None and now - self._step_began >= self.hold_s:
+            self._report(self._step, now - self._step_began)
+        self._step, self._step_began = task, now
 
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Trio calls it after each step."""
-        took_s = self.clock() - self._step_began
-        if took_s >= self.hold_s:
-            self._report(task, took_s)
+    def before_io_wait(self, timeout: float) -> None:
+        """Trio calls it when no task has anything to do."""
+        if self._step is not None and (held_s := self.clock() - self._step_began) >= self.hold_s:
+            self._report(self._step, held_s)
+        self._step = None
 
     def _report(self, task: trio.lowlevel.Task, took_s: float) -> None:
         self.holds += 1

@@ -313,7 +313,7 @@ class _Connection:
                 while True:
                     if self.talk.phase is Phase.OPEN:
                         await session.wait_for_room()
-                    message = await self.reader.next_message(calm=session.calm)
+                    message = await self.reader.next_message(calm=session.calm, joined=True)
                     # A session that drops takes everything at once, which is no progress.
                     if session.options.overflow != "drop":
                         self.speaker.progress()

@@ -44,11 +44,17 @@ class Outflow:
 
     async def write(self, send: Callable[[], Awaitable[object]]) -> None:
         """Let `send` write a message, behind those that are being written. Raises what it raises."""
-        async with self._writing:
+        try:
+            self._writing.acquire_nowait()  # `acquire` would take a turn of the loop
+        except trio.WouldBlock:
+            await self._writing.acquire()
+        try:
             with trio.move_on_after(self.stall_s) as self._patience:
                 await send()
             if self._patience.cancelled_caught:
                 self.stalled.set()
+        finally:
+            self._writing.release()
 
     def progress(self) -> None:
         """Something was taken from the client."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Final, TypeVar
 
 import attrs
@@ -90,13 +91,16 @@ class Reader(Attention):
         """Within, `next_message` is called again as soon as a message is dealt with."""
         return self.stream.attended()
 
-    async def next_message(self, *, calm: bool = False) -> str | bytes:
-        """The next message. `calm`: nobody is in a hurry for it. Raises ConnectionClosed when all was read."""
+    async def next_message(self, *, calm: bool = False, joined: bool = False) -> str | bytes:
+        """The next message. Raises ConnectionClosed when all was read.
+
+        `calm`: nobody is in a hurry for it. `joined`: as in `UpgradedStream`.
+        """
         self.stream.calm = calm
         if self.stream.has_message:
-            message = await self.stream.next_message()
+            message = await self.stream.next_message(joined=joined)
         else:
-            message = await self.wait_for(self.stream.next_message)
+            message = await self.wait_for(partial(self.stream.next_message, joined=joined))
         if message is None:
             await self.wait_for(self.socket.get_message)  # the library knows how it ended
             raise AssertionError("messages do not pass through the library")

@@ -13,9 +13,11 @@ from typing import Final
 import attrs
 import trio
 
+from sttd.core.accounting import Frequency
 from sttd.errors import ProtocolError
 from sttd.host.pace import Pace
 from sttd.host.sockets import Listener
+from sttd.host.ticks import Ticks
 from sttd.wire.frames import FrameGuard, LargeMessages
 from sttd.wire.jsontext import MAX_MESSAGE_BYTES
 
@@ -31,33 +33,44 @@ _SEGMENT_BYTES = 1400  # about that of Ethernet; loopback's is 64 KiB
 # good for a minute of interims; this is good for half an hour.
 _SEND_BUFFER_BYTES = 1024 * 1024
 
-_LATELY_S: Final = 1.0
-_READS_A_SECOND: Final = 200.0  # chosen: four speakers with messages of 20 ms, a twentieth of a core
-_REST_S: Final = 0.04  # chosen: on average a message of 20 ms waits for 10 ms
-_CALM_REST_S: Final = 0.08  # chosen: a start takes the endpointer 240 ms and more
-_SMALL_BYTES: Final = 4096  # 128 ms of 16-bit audio at 16 kHz; who sends more at once is no microphone
+_MESSAGES_A_SECOND: Final = 200.0  # chosen: four speakers with messages of 20 ms, a twentieth of a core
+_TICK_S: Final = 0.04  # chosen: on average a message waits for half of it
+_CALM_S: Final = 0.08  # chosen: a start takes the endpointer 240 ms and more
+_MANY_CALM_S: Final = 0.24  # chosen: the same
+_JOINED_BYTES: Final = 4096  # chosen: 128 ms of 16-bit audio at 16 kHz
 
 
 @attrs.define(eq=False)
 class Rests:
-    """How long a connection rests between two reads, so that messages which come one by one are dealt with together.
+    """How long a connection waits before it reads on, so that messages which come one by one are dealt with together.
 
-    What a message costs is mostly the turns of the loop that it takes. One speaker has them all: nobody rests below
-    `_READS_A_SECOND` of all connections together. Beyond, small messages wait for each other for `_REST_S`, which is
-    as long as a step of the voice detector; and where nobody has spoken for a while, up to `_CALM_REST_S`. Where they
-    come less often than that, there is nothing to wait for.
+    One speaker has a turn of the loop for each message: nobody waits below `_MESSAGES_A_SECOND` of all connections
+    together. Beyond, small messages wait for the next of the ticks that all have in common; and where nobody has spoken
+    for a while, for one that comes less often. There they wait for each other even if they are few, if several come in
+    that time: an assistant that listens all day need not wake the processor 50 times a second.
     """
 
-    _reads: float = 0.0  # of late, each worth less as time goes on
-    _counted_at: float = 0.0
+    ticks: dict[float, Ticks] = attrs.field(
+        factory=lambda: {every_s: Ticks(every_s) for every_s in (_TICK_S, _CALM_S, _MANY_CALM_S)}
+    )
+    _messages: Frequency = attrs.field(factory=Frequency, init=False)
 
-    def until(self, size_bytes: int, *, period_s: float, calm: bool, now: float) -> float:
-        """When to read next, after a read of so much; `period_s` is how long it took for each message to come."""
-        lately = now - self._counted_at
-        self._reads = 1 + (self._reads * (1 - lately / _LATELY_S) if 0 <= lately < _LATELY_S else 0)
-        self._counted_at = now
-        rest_s = _CALM_REST_S if calm else _REST_S if self._reads > _READS_A_SECOND * _LATELY_S else 0.0
-        return now + rest_s if period_s < rest_s and size_bytes <= _SMALL_BYTES else 0.0
+    async def run(self) -> None:
+        """Tick, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for ticks in self.ticks.values():
+                nursery.start_soon(ticks.run)
+
+    def before_next(self, size_bytes: int, *, messages: int, period_s: float, calm: bool, now: float) -> Ticks | None:
+        """What to wait for before the next read, after one of so much; None: nothing.
+
+        `period_s` is how long it took for each message to come.
+        """
+        if size_bytes >= RECEIVE_BYTES:
+            return None  # there is more: it is a recording, and none of the many
+        if self._messages.happened(times=messages, now=now) > _MESSAGES_A_SECOND:
+            return self.ticks[_MANY_CALM_S if calm else _TICK_S]
+        return self.ticks[_CALM_S] if calm and period_s < _CALM_S else None
 
 
 RESTS = Rests()  # of the event loop that all connections of a process share
@@ -106,7 +119,7 @@ class UpgradedStream(trio.abc.Stream):
         self._ended = False  # no more messages will come
         self._gone = False  # nothing at all will come
         self._discards = False  # those that come all the same are thrown away
-        self._rest_until = 0.0
+        self._tick: Ticks | None = None  # to wait for before the next read
         self._pumped_at = -math.inf
         self._violated = trio.Event()
         self._wading = trio.CancelScope()  # through what comes after a violation
@@ -140,8 +153,11 @@ class UpgradedStream(trio.abc.Stream):
             self._attended = False
             self._called.unpark_all()
 
-    async def next_message(self) -> str | bytes | None:
-        """The next message; None: no more will come. One caller at a time."""
+    async def next_message(self, *, joined: bool = False) -> str | bytes | None:
+        """The next message; None: no more will come. One caller at a time.
+
+        `joined`: small binary ones that have come by now are one, for whom it is all the same how they were cut.
+        """
         guard = self._guard
         while not guard.messages:
             if self._ended:
@@ -152,9 +168,20 @@ class UpgradedStream(trio.abc.Stream):
                 self._called.unpark_all()
                 await self._arrived.park()
         message = guard.messages.popleft()
+        if joined and isinstance(message, bytes):
+            message = self._with_more(message)
         if not self._is_for_others:
             self._called.unpark_all()
         return message
+
+    def _with_more(self, message: bytes) -> bytes:
+        """A small message and those that lie right behind it."""
+        waiting, pieces, size = self._guard.messages, [message], len(message)
+        while waiting and isinstance(behind := waiting[0], bytes) and size + len(behind) <= _JOINED_BYTES:
+            pieces.append(behind)
+            size += len(behind)
+            waiting.popleft()
+        return message if len(pieces) == 1 else b"".join(pieces)
 
     def message_taken(self) -> None:
         """The oldest of the messages that were received is dealt with; to be told where `large` is shared."""
@@ -217,10 +244,9 @@ class UpgradedStream(trio.abc.Stream):
             if self._received:
                 await trio.lowlevel.checkpoint()
             else:
-                rests = self._rest_until > trio.current_time()
-                if rests:
-                    await trio.sleep_until(self._rest_until)
-                self._received = self._at_hand() if rests else b""
+                if self._tick is not None:
+                    await self._tick.readable(self._stream.socket.fileno())
+                    self._received = self._at_hand()
                 self._received = self._received or bytes(await self._stream.receive_some(RECEIVE_BYTES))
                 self._read_bytes = len(self._received)
                 self.received_bytes += self._read_bytes
@@ -238,8 +264,9 @@ class UpgradedStream(trio.abc.Stream):
             return
         now = trio.current_time()
         self._received = self._received[self._guard.admit(self._received, now=now) :]
-        period_s = (now - self._pumped_at) / max(1, len(self._guard.messages))
-        self._rest_until = RESTS.until(self._read_bytes, period_s=period_s, calm=self.calm, now=now)
+        messages = len(self._guard.messages)
+        period_s = (now - self._pumped_at) / max(1, messages)
+        self._tick = RESTS.before_next(self._read_bytes, messages=messages, period_s=period_s, calm=self.calm, now=now)
         self._pumped_at = now
 
     async def _keep(self, pace: Pace) -> None:

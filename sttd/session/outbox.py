@@ -73,7 +73,7 @@ class Outbox:
 
     async def receive(self) -> SessionEvent:
         """The next event. Raises trio.EndOfChannel after the last one; cancelling loses nothing."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # whoever writes what was received lets others have their turns
         while not self._events:
             if self._closed:
                 raise trio.EndOfChannel

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.core.accounting import CallCost, CostBook, LatencyWindow, Ledger
+from sttd.core.accounting import CallCost, CostBook, Frequency, LatencyWindow, Ledger
 
 
 def test_an_account_fades_and_never_falls_below_zero():
@@ -32,6 +32,15 @@ def test_faded_accounts_are_swept_out():
     ledger.charge("later", 1.0, now=100)
     assert len(ledger._accounts) == 2
     assert ledger.value("late", now=100) == 1.0
+
+
+@given(st.floats(2, 500), st.integers(1, 5))
+def test_how_often_a_steady_thing_happens(a_second, times):
+    frequency = Frequency()
+    for count in range(round(10 * a_second)):
+        often = frequency.happened(times=times, now=count / a_second)
+    assert often == pytest.approx(times * a_second, rel=0.01, abs=times)
+    assert frequency.happened(now=12.0 + 1 / a_second) == 1
 
 
 def test_the_cost_of_a_batch_is_learned():

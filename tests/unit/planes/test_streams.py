@@ -174,37 +174,60 @@ async def test_after_our_close_messages_are_thrown_away_until_the_peer_has_close
         assert not stream.has_message
 
 
-def test_nobody_rests_while_few_messages_come_and_many_wait_for_each_other():
-    rests, small = Rests(), {"size_bytes": 640, "period_s": 0.02, "calm": False}
-    assert {rests.until(**small, now=second / 100) for second in range(1000)} == {0.0}
-    many = [rests.until(**small, now=10 + second / 1000) for second in range(1000)]
-    assert many[-1] == pytest.approx(10.999 + 0.04)
-    calm = small | {"calm": True}
-    assert rests.until(**calm | {"size_bytes": 16 * 1024}, now=11.0) == 0.0  # a recording
-    assert rests.until(**calm | {"period_s": 0.1}, now=11.0) == 0.0  # nothing would come in a rest
-    assert rests.until(**small, now=20.0) == 0.0
-    assert rests.until(**calm, now=20.0) == pytest.approx(20.08)
+def test_nobody_waits_while_few_messages_come_and_many_wait_for_each_other():
+    rests, one = Rests(), {"size_bytes": 640, "messages": 1, "period_s": 0.02, "calm": False}
+    calm = one | {"calm": True}
+    assert {rests.before_next(**one, now=count / 100) for count in range(1000)} == {None}
+    assert rests.before_next(**calm, now=10.0).every_s == 0.08
+    assert rests.before_next(**calm | {"period_s": 0.1}, now=10.0) is None  # nothing would come meanwhile
+    many = [rests.before_next(**one, now=10 + count / 1000) for count in range(1000)]
+    assert many[-1].every_s == 0.04
+    assert rests.before_next(**calm | {"period_s": 0.1}, now=11.0).every_s == 0.24
+    assert rests.before_next(**calm | {"size_bytes": 16 * 1024}, now=11.0) is None
+    assert rests.before_next(**one, now=20.0) is None
 
 
-async def test_messages_that_come_one_by_one_are_read_together_after_a_rest(autojump_clock):
-    async with read_stream() as (_, stream, theirs):
-        stream.calm = True
-        for count, waited in ((1, 0.0), (1, 0.0), (3, 0.08)):  # the first say how often they come
-            for _ in range(count):
-                await theirs.send_all(MESSAGE)
-            began = trio.current_time()
-            assert [await stream.next_message() for _ in range(count)] == [b"audio"] * count
-            assert trio.current_time() - began == pytest.approx(waited)
+def test_a_recording_is_none_of_the_many():
+    rests = Rests()
+    for count in range(1000):
+        rests.before_next(16 * 1024, messages=26, period_s=0.0, calm=False, now=count / 1000)
+    assert rests.before_next(640, messages=1, period_s=0.02, calm=False, now=1.0) is None
+
+
+async def test_messages_that_come_one_by_one_are_read_together_at_a_tick(autojump_clock, monkeypatch):
+    monkeypatch.setattr("sttd.planes.streams.RESTS", rests := Rests())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(rests.run)
+        async with read_stream() as (_, stream, theirs):
+            stream.calm = True
+            for count, waited_s in ((1, 0.0), (1, 0.0), (3, 0.08)):  # the first say how often they come
+                for _ in range(count):
+                    await theirs.send_all(MESSAGE)
+                began = trio.current_time() // 0.08
+                assert [await stream.next_message() for _ in range(count)] == [b"audio"] * count
+                assert trio.current_time() // 0.08 - began == waited_s // 0.08
+        nursery.cancel_scope.cancel()
 
 
 async def test_who_sends_more_at_once_than_a_microphone_is_not_kept_waiting_for_the_last_of_it(autojump_clock):
     async with read_stream() as (_, stream, theirs):
         stream.calm = True
         began = trio.current_time()
-        for count in (1000, 1):  # of the first read a few are looked at in a turn
+        for count in (1500, 1):  # of the first read a few are looked at in a turn
             await theirs.send_all(MESSAGE * count)
             assert [await stream.next_message() for _ in range(count)] == [b"audio"] * count
         assert trio.current_time() == began
+
+
+async def test_small_messages_of_audio_that_have_come_are_one_where_that_is_asked_for():
+    words, long = b"\x81\x85\0\0\0\0words", b"\x82\xfe" + (4090).to_bytes(2, "big") + bytes(4 + 4090)
+    async with read_stream() as (_, stream, theirs):
+        await theirs.send_all(MESSAGE * 3 + words + MESSAGE + long + MESSAGE * 2)
+        await wait_all_tasks_blocked(0.01)
+        heard = [await stream.next_message(joined=True) for _ in range(4)]
+        assert heard == [b"audio" * 3, "words", b"audio" + bytes(4090), b"audio" * 2]
+        await theirs.send_all(MESSAGE * 2)
+        assert [await stream.next_message() for _ in range(2)] == [b"audio"] * 2
 
 
 async def test_who_is_held_back_by_the_pace_of_its_user_is_not_silent(autojump_clock):
