@@ -90,6 +90,7 @@ class Performer:
     _performing: bool = attrs.field(default=False, init=False)
     _held: dict[tuple[int, Role], _Held] = attrs.field(factory=dict, init=False)
     _looking: trio.CancelScope | None = attrs.field(default=None, init=False)  # while there may be interims
+    _pause: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)  # between two looks
     _tickets: dict[JobId, Ticket] = attrs.field(factory=dict, init=False)
     _later: set[JobId] = attrs.field(factory=set, init=False)  # jobs that wait for their time
 
@@ -118,12 +119,15 @@ class Performer:
                 self._do(self._waiting.popleft())
         finally:
             self._performing = False
-        if self.hearing.showing and self._looking is None and self.nursery is not None:
-            self._looking = trio.CancelScope()
-            self.nursery.start_soon(self._look, self._looking)
-        elif self._looking is not None and not self.hearing.showing:
+        showing = self.hearing.showing
+        if self._looking is not None and not showing:
             self._looking.cancel()
             self._looking = None
+        elif self._looking is not None:
+            self._pause.deadline = trio.current_time() + _LOOK_S
+        elif showing and self.nursery is not None:
+            self._looking = trio.CancelScope()
+            self.nursery.start_soon(self._look, self._looking)
 
     def tell_what_was_said(self) -> None:
         """A bug has ended the work in the middle: of what was to be done, do what the client is owed."""
@@ -178,10 +182,11 @@ class Performer:
         return self.nursery
 
     async def _look(self, scope: trio.CancelScope) -> None:
-        """Audio and decodes ask whether an interim is due; so somebody must where none come."""
+        """Audio and decodes ask whether an interim is due; so somebody must where none come for a while."""
         with scope:
             while True:
-                await trio.sleep(_LOOK_S)
+                with trio.move_on_after(_LOOK_S) as self._pause:
+                    await trio.sleep_forever()
                 load, waits = self.decoding.load, self.interim_waits
                 self.perform(self.hearing.look(now=self.clock(), load=load, interim_waits=waits))
 
