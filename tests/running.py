@@ -6,6 +6,7 @@ socket for the control plane.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -22,8 +23,13 @@ import msgpack
 import numpy as np
 from websockets.sync.client import ClientConnection, unix_connect
 
+from tests.zygote import Child, Zygote
+
 # How long anything may take that is under way: a machine with other work to do is not a daemon that hangs. Chosen.
 PATIENCE_S = 300.0
+
+
+zygote = functools.cache(Zygote)
 
 
 @attrs.define
@@ -31,7 +37,7 @@ class RunningDaemon:
     """`sttd serve` on private sockets."""
 
     directory: Path
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Child
     expected_status: int = 0
     signalled: bool = False
 
@@ -55,13 +61,14 @@ class RunningDaemon:
         if os.geteuid():  # only root sees the descriptors of a process that keeps its memory to itself
             arguments = ("--set", "server.traceable=true", *arguments)
         environ = {key: value for key, value in os.environ.items() if not key.startswith("STTD_")}
+        environ |= {"XDG_CONFIG_HOME": str(directory / "no-config"), **(env or {})}
+        command = ["serve", "--runtime-dir", str(directory), *arguments]
+        process: subprocess.Popen[str] | Child
         with (directory / "log").open("w") as log:
-            process = subprocess.Popen(
-                [*through, sys.executable, "-m", "sttd", "serve", "--runtime-dir", str(directory), *arguments],
-                stderr=log,
-                text=True,
-                env={**environ, "XDG_CONFIG_HOME": str(directory / "no-config"), **(env or {})},
-            )
+            if through:
+                process = subprocess.Popen([*through, sys.executable, "-m", "sttd", *command], stderr=log, env=environ)
+            else:
+                process = zygote().start(command, env=environ, log=log)
         daemon = cls(directory, process)
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
