@@ -40,6 +40,7 @@ from sttd.engine.whisper.features import (
     normalised,
     window_for,
 )
+from sttd.engine.whisper.keeping import completed
 from sttd.engine.whisper.languages import LanguageChooser
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.passes import Known
@@ -205,8 +206,8 @@ class Decoder:
         """The attempts, but for items whose text does not begin with the one that it is to keep and need not differ.
 
         Those are decoded once more with that text forced. The forced attempt is taken where it is less probable by the
-        margin at most, as the alignment says of both, for a search does not say how probable a forced beginning is.
-        Whatever goes wrong with it, the attempt that was free stands.
+        margin at most, as the alignment says of both, for a search does not say how probable a forced beginning is; and
+        with all of its words (`keeping`). Whatever goes wrong with it, the attempt that was free stands.
         """
         wanted = {
             index: self._to_keep(batch[index], attempt, languages[index])
@@ -224,7 +225,11 @@ class Decoder:
                 timestamps=key.timestamps,
                 languages=[languages[index] for index in freed],
             )
-            forced = dict(zip(freed, again, strict=True))
+            forced = {
+                index: whole
+                for index, attempt in zip(freed, again, strict=True)
+                if (whole := completed(attempt, attempts[index], wanted=wanted[index], codec=self._codec)) is not None
+            }
             free_logprobs = self._mean_logprobs(encoded, batch, {index: attempts[index] for index in freed}, languages)
             forced_logprobs = self._mean_logprobs(encoded, batch, forced, languages)
         except Exception:

@@ -93,9 +93,11 @@ class TextCodec:
     def prefix(self, options: DecodeOptions) -> list[int]:
         """Tokens of the text that the result must start with."""
         text = options.prefix.strip()
-        if not text:
-            return []
-        return [*self._opening, *_encode(self._tokenizer, " " + text, eot=self.eot)][:MAX_PREFIX]
+        return self.encode(text)[:MAX_PREFIX] if text else []
+
+    def encode(self, text: str) -> list[int]:
+        """The tokens of a text that stands at the beginning."""
+        return [*self._opening, *_encode(self._tokenizer, " " + text, eot=self.eot)]
 
     def is_punctuation(self, token: int) -> bool:
         """Whether a token is punctuation and nothing else. A part of a character is none."""

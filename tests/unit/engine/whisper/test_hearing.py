@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from unittest.mock import Mock
 
+import attrs
 import numpy as np
 import pytest
 
@@ -183,6 +184,34 @@ def test_in_a_batch_only_what_contradicts_is_forced(demo, clips):
     outcomes = demo.decode([item(clips[name][0], keep=keep, keep_margin=100.0) for name, keep in keeps.items()])
     assert outcomes[0].text.startswith("Turn off the")
     assert [outcome.text for outcome in outcomes[1:]] == [clips[name][1] for name in ("date", "number")]
+
+
+@pytest.mark.parametrize("timed", [False, True])
+def test_a_final_does_not_end_early_for_the_text_that_it_keeps(demo, clips, monkeypatch, timed):
+    """Both ways of decoding; long audio has timestamps among its tokens."""
+    whole = Search.forced
+
+    def stops_early(self, *args, texts, **others):
+        attempts = whole(self, *args, texts=texts, **others)
+        return [
+            attrs.evolve(attempt, tokens=tuple(self.codec.encode(text)))
+            for attempt, text in zip(attempts, texts, strict=True)
+        ]
+
+    samples, *_ = clips["light"]
+    monkeypatch.setattr("sttd.engine.whisper.decoder.LONG_S", 0.1 if timed else 100.0)
+    free = hear(demo, samples).text
+    monkeypatch.setattr(Search, "forced", stops_early)
+    heard = hear(demo, samples, keep="Turn off the", keep_margin=100.0)
+    assert heard.text == free.replace("Turn on the", "Turn off the")
+    assert len(heard.text) > len("Turn off the") + 5
+    assert hear(demo, samples, keep="Turn off the", keep_margin=0.0).text == free
+
+
+def test_what_cannot_be_put_together_stays_as_it_was_heard(demo, clips, monkeypatch):
+    monkeypatch.setattr("sttd.engine.whisper.decoder.completed", lambda *_, **__: None)
+    samples, text, *_ = clips["light"]
+    assert hear(demo, samples, keep="Turn off the", keep_margin=100.0).text == text
 
 
 def test_where_forcing_fails_the_free_text_stands(demo, clips, monkeypatch):
