@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sttd.core.stabiliser import Stabiliser, nearest_prefix, resumption
 from sttd.core.text import tidy
 from sttd.core.types import Certainty, Word
-from sttd.live_text import LiveText
+from sttd.live_text import QUICK, LiveText
 
 TWICE = LiveText(commit="0:2:0", show_from=0, change_from=0)  # stable is what two say, shown is all
 
@@ -231,7 +231,7 @@ def test_a_contradicting_hypothesis_resumes_where_the_last_stable_words_come(sta
 
 # ---------------------------------------------------------------- how sure the decoder is
 
-RULES = LiveText()
+RULES = QUICK
 
 
 def test_sure_words_are_stable_when_two_hypotheses_have_them():
@@ -255,7 +255,7 @@ def test_no_word_is_stable_behind_one_that_is_not():
 
 
 def test_a_word_is_as_sure_as_its_least_sure_piece_without_its_punctuation():
-    stabiliser = Stabiliser()
+    stabiliser = Stabiliser(rules=RULES)
     pieces = [("don", 0.9), ("'t", 0.7), (" go", 0.9), (",", 0.1), (" Jo", 0.9)]
     certainties = [Certainty(word=word, least=least) for word, least in pieces]
     for _ in range(2):
@@ -317,7 +317,7 @@ def test_a_word_that_one_hypothesis_makes_stable_is_shown_in_place_of_another():
 
 
 def test_time_does_not_go_back():
-    stabiliser = Stabiliser()
+    stabiliser = Stabiliser(rules=RULES)
     for audio_s in (1.0, 2.2, 0.5):
         stabiliser.push("so we go", certainties=sure("so we go", 0.6), audio_s=audio_s)
     assert stabiliser.stable_text == "so we"

@@ -22,6 +22,7 @@ from sttd.engine.presets import (
 )
 from sttd.engine.whisper.options import Settings
 from sttd.errors import ConfigError
+from sttd.live_text import QUICK, LiveText
 
 LAPTOP = Machine(cores=8)
 SMALL_GPU = Machine(cores=8, gpu_bytes=(4 * 1024**3,))
@@ -156,6 +157,12 @@ def test_a_table_changes_a_preset_or_makes_one():
     assert mine.device == base.device == "cpu"
 
 
+def test_the_smallest_have_quicker_live_text_and_all_others_the_defaults():
+    quick = {name for name, preset in builtin_presets().items() if preset.live_text == QUICK}
+    assert quick == {"demo", "tiny", "tiny.en"}
+    assert {preset.live_text for name, preset in builtin_presets().items() if name not in quick} == {LiveText()}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -166,7 +173,11 @@ def test_a_table_changes_a_preset_or_makes_one():
         ("cpu_threads", True, "must be an integer"),
         ("cpu_threads", 10**400, "from 0 to 64"),
         ("max_window_s", 1, "from 2 to 29"),
-        ("commit", "0.8:2", "`presets.mine.commit` must be tiers .* such as 0.8:2:0,0.5:2:1.2,0.2:3:2: .* not '0.8:2'"),
+        (
+            "commit",
+            "0.8:2",
+            "`presets.mine.commit` must be tiers .* such as 0.8:2:0,0.5:3:1.6,0.3:4:2.4: .* not '0.8:2'",
+        ),
         ("commit", "", "must be tiers"),
         ("commit", "0.8:2:0,", "must be tiers"),
         ("commit", "1.1:2:0", "must be tiers"),
