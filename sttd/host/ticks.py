@@ -51,7 +51,7 @@ class Ticks:
 
         Its owner closes it when nobody waits any more. Cancelling loses nothing.
         """
-        if self._epoll is None:
+        if self._epoll is None or descriptor < 0:  # closed: whoever reads is told
             await trio.lowlevel.checkpoint_if_cancelled()
             return
         _watch(self._epoll, descriptor)

@@ -115,6 +115,16 @@ async def test_without_ticks_nobody_waits(autojump_clock, pipes):
     assert trio.current_time() == began
 
 
+async def test_for_a_socket_that_was_closed_nobody_waits(autojump_clock):
+    ours, theirs = trio.socket.socketpair()
+    ours.close()
+    theirs.close()
+    began = trio.current_time()
+    async with ticking() as ticks:
+        await ticks.readable(ours.fileno())
+    assert trio.current_time() == began
+
+
 async def test_while_nobody_waits_it_does_not_tick(autojump_clock, pipes):
     ((descriptor, other),) = pipes(1)
     async with ticking() as ticks:
