@@ -9,6 +9,7 @@ have ended, however they did, the zygote ends what is left, and then itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -106,24 +107,26 @@ def main(number: int) -> None:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake)
     children: dict[int, int] = {}  # pid: where to say how it ended
-    while True:
-        ready = select.select([asked, woken], [], [])[0]
-        if woken in ready:
-            os.read(woken, 4096)
-            _bury(children)
-        if asked in ready:
-            message, descriptors, *_ = socket.recv_fds(asked, _MESSAGE_BYTES, 2)
-            if not message:
-                break
-            log, report = descriptors
-            pid = os.fork()
-            if not pid:
-                _become(log, json.loads(message))
-            os.close(log)
-            os.write(report, b"%d\n" % pid)
-            children[pid] = report
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
+    try:
+        while True:
+            ready = select.select([asked, woken], [], [])[0]
+            if woken in ready:
+                os.read(woken, 4096)
+                _bury(children)
+            if asked in ready:
+                message, descriptors, *_ = socket.recv_fds(asked, _MESSAGE_BYTES, 2)
+                if not message:
+                    return
+                log, report = descriptors
+                pid = os.fork()
+                if not pid:
+                    _become(log, json.loads(message))
+                os.close(log)
+                children[pid] = report
+                _say(report, b"%d\n" % pid)
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
 
 
 def _bury(children: dict[int, int]) -> None:
@@ -131,8 +134,14 @@ def _bury(children: dict[int, int]) -> None:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
             report = children.pop(pid)
-            os.write(report, b"%d" % os.waitstatus_to_exitcode(status))
+            _say(report, b"%d" % os.waitstatus_to_exitcode(status))
             os.close(report)
+
+
+def _say(report: int, what: bytes) -> None:
+    """To whoever started it, unless he has ended without a word: the others are still to be seen to."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(report, what)
 
 
 def _become(log: int, asked: dict[str, Any]) -> NoReturn:

@@ -20,7 +20,7 @@ import attrs
 from sttd.engine.contract import Preset
 from sttd.engine.store.catalogue import PUBLISHED, pull_unit
 from sttd.errors import ConfigError, ModelError
-from sttd.live_text import QUICK, LiveText
+from sttd.live_text import QUICK
 from sttd.options import MAX_WORKERS
 
 CORES_PER_WORKER: Final = 4
@@ -34,9 +34,6 @@ COMPUTE_LADDER: Final[Mapping[str, str]] = {
     "bfloat16": "int8_bfloat16",
     "int16": "int8",
 }
-
-
-_QUICK: Final = ("tiny", "tiny.en")  # measured with tiny.en
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +73,7 @@ def builtin_presets() -> dict[str, Preset]:
             model=model.name,
             smaller=model.smaller,
             summary=f"Whisper {model.name}, {'English' if model.english else 'many languages'}",
-            **attrs.asdict(QUICK if model.name in _QUICK else LiveText()),
+            **attrs.asdict(model.live_text),
         )
         for model in PUBLISHED.values()
     ]

@@ -1,4 +1,4 @@
-"""When freed heap goes back to the kernel: after a burst of what clients sent. And what the collector looks at.
+"""When freed heap goes back to the kernel: after a burst of what clients sent. `settle` is about Python's collector.
 
 The C library keeps what is freed, for the next decode (`engine/memory.py`), and the end of a model gives it back. What
 clients sent has no model: 120 connections with 1 MiB of an unfinished message each leave 128 MiB behind. So:

@@ -35,7 +35,7 @@ class LoopWatch(trio.abc.Instrument):
     hold_s: float = HOLD_S
     clock: Callable[[], float] = time.perf_counter  # not Trio's, which tests stop
     holds: int = attrs.field(default=0, init=False)
-    _step: trio.lowlevel.Task | None = attrs.field(default=None, init=False)  # whose it is; None: the loop waits
+    _step: trio.lowlevel.Task | None = attrs.field(default=None, init=False)  # whose it is; None: nobody's
     _step_began: float = attrs.field(default=0.0, init=False)
     _reported: dict[str, float] = attrs.field(factory=dict, init=False)  # task name -> when
     _lags_s: deque[float] = attrs.field(factory=lambda: deque(maxlen=int(WINDOW_S / SAMPLE_EVERY_S)), init=False)
@@ -48,7 +48,7 @@ class LoopWatch(trio.abc.Instrument):
         self._step, self._step_began = task, now
 
     def before_io_wait(self, timeout: float) -> None:
-        """Trio calls it when no task has anything to do."""
+        """Trio calls it at the end of each turn."""
         if self._step is not None and (held_s := self.clock() - self._step_began) >= self.hold_s:
             self._report(self._step, held_s)
         self._step = None

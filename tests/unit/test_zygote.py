@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -39,10 +40,27 @@ def test_the_environment_is_the_one_that_was_given(tmp_path):
     assert daemon.stop() == 0
 
 
-def test_what_is_left_ends_with_the_tests(log, tmp_path):
-    tests = Zygote()
-    child = tests.start(["serve", "--runtime-dir", str(tmp_path), "--tcp", "off", "--model", "fake"], env={}, log=log)
-    os.kill(child.pid, 0)
+def runs(pid):
+    """Whether it has not ended; one that nobody has buried has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_what_is_left_ends_with_the_tests(log, tmp_path, deaf):
+    """Also where nobody hears any more how one of them has ended, as when a worker leaves at once."""
+    tests, options = Zygote(), ["--tcp", "off", "--model", "fake", "--set", "server.wyoming=[]"]
+    one, other = (
+        tests.start(["serve", "--runtime-dir", str(tmp_path / name), *options], env={}, log=log)
+        for name in ("one", "other")
+    )
+    eventually(lambda: all((tmp_path / name / "control.sock").exists() for name in ("one", "other")))
+    if deaf:
+        os.close(one._report)
+        os.kill(one.pid, signal.SIGKILL)
+        eventually(lambda: not runs(one.pid))
     tests.leave()
-    eventually(lambda: child.poll() is not None)
-    assert child.returncode == -signal.SIGKILL
+    eventually(lambda: not runs(one.pid) and not runs(other.pid))
+    assert other.wait() == -signal.SIGKILL

