@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 import attrs
 
 from sttd.config.tree import Config
-from sttd.engine.contract import Preset
+from sttd.engine.shelf import Shelf
 from sttd.options import FILE_ENDPOINTING, Endpointing, SessionOptions, Tuning
 
 
@@ -33,16 +32,15 @@ def session_defaults(config: Config, *, kind: Literal["live", "file"]) -> Sessio
     )
 
 
-def session_tuning(config: Config, presets: Mapping[str, Preset], options: SessionOptions, *, whole: bool) -> Tuning:
+def session_tuning(config: Config, shelf: Shelf, options: SessionOptions, *, whole: bool) -> Tuning:
     """What a session with these options keeps to until it ends; `whole`: all of its audio is there."""
-    final, interim = presets[options.model], presets[options.interim_model]
     return Tuning(
         speculate_ms=0 if whole else config.endpointing.speculate_ms,
         pre_roll_ms=config.endpointing.pre_roll_ms,
         interim_min_ms=config.interim.interim_min_ms,
         hold_back_ms=config.interim.hold_back_ms,
         lag_warning_s=config.limits.lag_warning_s,
-        max_window_s=final.max_window_s,
-        live_text=interim.live_text,
-        keep_margin=final.keep_margin,
+        max_window_s=shelf.preset(options.model).max_window_s,
+        live_text=shelf.live_text(options.interim_model),
+        keep_margin=shelf.live_text(options.model).keep_margin,
     )

@@ -274,7 +274,7 @@ class Service:
             uid=peer.uid,
             api=api,
             options=options,
-            tuning=session_tuning(self.settings, self.preset_table, options, whole=whole),
+            tuning=session_tuning(self.settings, self.stock.shelf, options, whole=whole),
             models=self.pool,
             decoding=self.dispatcher,
             silero=silero,

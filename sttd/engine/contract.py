@@ -59,6 +59,7 @@ class Preset:
     change_from: float = same(LiveText, "change_from")
     show_after_s: float = same(LiveText, "show_after_s")
     keep_margin: float = same(LiveText, "keep_margin")
+    has_live_text: bool = False  # it says one of these five itself; else those of its model hold (`Shelf.live_text`)
     smaller: str | None = string("the preset to fall back to out of memory, with `models.allow_smaller`")
     summary: str = string("what it is good for, in a line", one_line=True, default="")
     options: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
@@ -66,7 +67,7 @@ class Preset:
 
     @property
     def live_text(self) -> LiveText:
-        """When words of its interims are shown and stable."""
+        """When words of its interims are shown and stable, if it says so itself."""
         return LiveText(**{field.name: getattr(self, field.name) for field in attrs.fields(LiveText)})
 
 

@@ -11,6 +11,7 @@ from sttd.engine.contract import Backend, Preset
 from sttd.engine.presets import builtin_presets
 from sttd.errors import ConfigError
 from sttd.fields import FieldError, rules_of
+from sttd.live_text import LiveText
 
 
 def configured_presets(
@@ -55,4 +56,5 @@ def _changed(preset: Preset, table: Mapping[str, Any]) -> Preset:
             fields[key] = rules[key].check(f"presets.{preset.name}.{key}", value)
         except FieldError as error:
             raise ConfigError(error.message, data={"option": error.field}) from None
-    return attrs.evolve(preset, options=options, **fields)
+    has_live_text = preset.has_live_text or not fields.keys().isdisjoint(attrs.fields_dict(LiveText))
+    return attrs.evolve(preset, options=options, has_live_text=has_live_text, **fields)

@@ -18,9 +18,8 @@ from typing import Final
 import attrs
 
 from sttd.engine.contract import Preset
-from sttd.engine.store.catalogue import PUBLISHED, pull_unit
+from sttd.engine.store.catalogue import EMBEDDED, PUBLISHED, live_text, pull_unit
 from sttd.errors import ConfigError, ModelError
-from sttd.live_text import QUICK
 from sttd.options import MAX_WORKERS
 
 CORES_PER_WORKER: Final = 4
@@ -50,9 +49,9 @@ def builtin_presets() -> dict[str, Preset]:
         Preset(
             name="demo",
             backend="whisper",
-            model="demo",
+            model=EMBEDDED,
             max_window_s=20.0,  # beyond, its errors are three times as many (its card)
-            **attrs.asdict(QUICK),
+            **attrs.asdict(live_text(EMBEDDED)),
             summary="the embedded demo voice model, English, 3 MB",
         ),
         Preset(

@@ -12,6 +12,7 @@ from sttd.engine.leases import Loaded, PresetRow, preset_row
 from sttd.engine.presets import not_found, not_local
 from sttd.engine.store import catalogue
 from sttd.errors import ModelError
+from sttd.live_text import LiveText
 from sttd.options import LANGUAGES
 
 
@@ -55,6 +56,14 @@ class Shelf:
     def translates(self, name: str) -> bool:
         """Whether nothing is known that keeps a preset's model from it. Raises ModelError `model_not_found`."""
         return catalogue.translates(self._model(name)) and not self.english_only(name)
+
+    def live_text(self, name: str) -> LiveText:
+        """When words of a preset's interims are shown and stable; what it does not say is as its model, now, needs it.
+
+        Raises ModelError `model_not_found`.
+        """
+        preset = self.preset(name)
+        return preset.live_text if preset.has_live_text else catalogue.live_text(self._model(name))
 
     def instead(self, name: str, able: Callable[[str], bool], *, among: Collection[str]) -> str | None:
         """How to come by a model that is able to do what that of a preset is not, in words; None: nothing is known.

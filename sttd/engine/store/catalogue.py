@@ -235,6 +235,12 @@ def translates(model: str) -> bool:
     return not english_only(model) and _TURBO not in model.rstrip("/").rpartition("/")[2]
 
 
+def live_text(model: str) -> LiveText:
+    """When words of a model's interims are shown and stable, as far as its name says."""
+    known = _published(model)
+    return known.live_text if known is not None else QUICK if model == EMBEDDED else LiveText()
+
+
 def _published(model: str) -> Published | None:
     """The row of a model, by its name, its repository or a folder that is called like one of them."""
     return _BY_NAME.get(model.rstrip("/").rpartition("/")[2])

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sttd.config.tree import Config
+from sttd.defaults import session_tuning
 from sttd.engine.contract import Preset, options_of
 from sttd.engine.fake import FakeBackend, FakeOptions
 from sttd.engine.preset_config import configured_presets
@@ -20,9 +22,11 @@ from sttd.engine.presets import (
     share_cores,
     smaller_presets,
 )
+from sttd.engine.shelf import Shelf
 from sttd.engine.whisper.options import Settings
 from sttd.errors import ConfigError
 from sttd.live_text import QUICK, LiveText
+from sttd.options import SessionOptions
 
 LAPTOP = Machine(cores=8)
 SMALL_GPU = Machine(cores=8, gpu_bytes=(4 * 1024**3,))
@@ -161,6 +165,32 @@ def test_the_smallest_have_quicker_live_text_and_all_others_the_defaults():
     quick = {name for name, preset in builtin_presets().items() if preset.live_text == QUICK}
     assert quick == {"demo", "tiny", "tiny.en"}
     assert {preset.live_text for name, preset in builtin_presets().items() if name not in quick} == {LiveText()}
+
+
+def test_a_preset_that_says_nothing_of_live_text_has_that_of_the_model_it_means():
+    @attrs.frozen
+    class Found(FakeBackend):
+        """`auto` is the smallest model here."""
+
+        def describe(self, preset):
+            return attrs.evolve(super().describe(preset), model="tiny.en" if preset.model == "auto" else preset.model)
+
+    presets = configured(
+        {
+            "mine": {"model": "/srv/models/tiny.en"},
+            "mine too": {"model": "/srv/models/ours"},
+            "sure": {"model": "tiny.en", "commit": LiveText().commit},
+            "tiny": {"keep_margin": 1},
+        }
+    )
+    shelf = Shelf(presets, {"whisper": Found(), "fake": Found()})
+    quick = {name for name in presets if shelf.live_text(name) == QUICK}
+    assert quick == {"demo", "tiny.en", "auto", "mine"}
+    assert shelf.live_text("sure") == shelf.live_text("mine too") == shelf.live_text("base") == LiveText()
+    assert shelf.live_text("tiny") == attrs.evolve(QUICK, keep_margin=1.0)
+    options = SessionOptions(model="base", interim_model="auto")
+    tuning = session_tuning(Config(), shelf, options, whole=False)
+    assert (tuning.live_text, tuning.keep_margin) == (QUICK, LiveText().keep_margin)
 
 
 @pytest.mark.parametrize(
