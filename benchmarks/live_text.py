@@ -226,7 +226,8 @@ class Figures:
         kept = _common(stable, final)
         self.utterances += 1
         self.with_stable += bool(stable)
-        self.contradicted += kept < len(stable)
+        # Numbers that follow each other are one word to `words`: "2" is no word of "2, 3", and yet it was kept.
+        self.contradicted += kept < len(stable) and not utterance.final.startswith(before)
         self.updates += len(shown)
         self.erased += sum(len(old) - _common(old, new) for old, new in pairwise([*shown, final]))
         written = [event.text.split() for _, event in utterance.interims] + [utterance.final.split()]
