@@ -209,11 +209,31 @@ def cut_loops(
     return kept
 
 
+def until_repeated(tokens: Sequence[Token]) -> list[Token]:
+    """The tokens up to where all that follows is the same again: a word thrice or a phrase twice, then its beginning.
+
+    The last token may be a part of one.
+    """
+    keys = [token.key for token in tokens]
+    for at in range(len(keys)):
+        size, times = _run(keys, at, eager=True)
+        if times > 1 and _begins(keys[at : at + size], keys[at + times * size :]):
+            return list(tokens[: at + size])
+    return list(tokens)
+
+
+def _begins(whole: Sequence[str], part: Sequence[str]) -> bool:
+    """Whether `part`, whose last token may be cut, is how `whole` begins."""
+    if len(part) > len(whole):
+        return False
+    return not part or (part[:-1] == whole[: len(part) - 1] and whole[len(part) - 1].startswith(part[-1]))
+
+
 def _takes_time(words: Sequence[Word]) -> bool:
     return words[-1].end_s - words[0].start_s >= _TOKEN_S * len(words)
 
 
-def _run(keys: Sequence[str], at: int, *, eager: bool, least: int) -> tuple[int, int]:
+def _run(keys: Sequence[str], at: int, *, eager: bool, least: int = 0) -> tuple[int, int]:
     """The size and count of the run that begins there; 1 and 1 if none does."""
     for size in range(1, min(_LONGEST_LOOP, (len(keys) - at) // 2) + 1):
         if keys[at + size] != keys[at]:

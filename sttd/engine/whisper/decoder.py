@@ -27,7 +27,7 @@ from sttd.core.types import (
     seconds,
 )
 from sttd.engine.contract import NOBODY, SomeWaiters, Unfinished, Waiters
-from sttd.engine.whisper.doubt import doubtful
+from sttd.engine.whisper.doubt import doubtful, once
 from sttd.engine.whisper.features import (
     FULL_WINDOW,
     HOP,
@@ -44,7 +44,7 @@ from sttd.engine.whisper.keeping import completed
 from sttd.engine.whisper.languages import LanguageChooser
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.passes import Known
-from sttd.engine.whisper.search import Attempt, Language, Search
+from sttd.engine.whisper.search import LEAST_PROBABILITY, Attempt, Language, Search
 from sttd.engine.whisper.segments import speaks_on, split_at_timestamps
 from sttd.engine.whisper.tokens import TextCodec, compression_ratio
 from sttd.engine.whisper.writing import Writer
@@ -56,7 +56,6 @@ log = logs.get(__name__)
 # utterances of 8 to 17 s, joined from recordings: word errors 9.1 -> 3.6 % (tiny.en), 5.4 -> 3.1 % (base), lost words
 # 71 -> 4 of 1128 and 38 -> 3 of 1140. Of 5 to 8 s hardly anything is lost, and with them both hear a little worse.
 LONG_S: Final = 8.0
-LEAST_PROBABILITY: Final = 1e-6  # chosen: one token that cannot be does not outweigh all others
 MIN_REST_S: Final = 1.0  # a window's rest shorter than this holds no words
 UNHEARD_S: Final = 1.5  # chosen: longer than the pause that ends an utterance, and the last timestamp is not exact
 _QUIET_MS: Final = 100  # with 50 ms the demo model had its last words
@@ -158,6 +157,8 @@ class Decoder:
             tried=tried,
             waiters=waiters,
         ):
+            if key.effort is Effort.QUICK:
+                settled = {index: self._once(batch[index], attempt) for index, attempt in settled.items()}
             if key.window < FULL_WINDOW:
                 doubted = [index for index, attempt in settled.items() if self._doubts(batch[index], attempt)]
                 again = [index for index in doubted if not waiters.gone(index)]
@@ -274,6 +275,9 @@ class Decoder:
             index: float(np.mean(np.log(np.maximum(one.probabilities, LEAST_PROBABILITY))))
             for index, one in aligned.items()
         }
+
+    def _once(self, item: DecodeItem, attempt: Attempt) -> Attempt:
+        return once(attempt, audio_s=seconds(len(item.samples)), codec=self._codec)
 
     def _doubts(self, item: DecodeItem, attempt: Attempt) -> bool:
         text = self._codec.decode(attempt.tokens)

@@ -33,6 +33,7 @@ from sttd.engine.whisper.tokens import MAX_TOKENS, TextCodec, compression_ratio
 
 BEST_OF: Final = 5  # samples drawn at a temperature above 0
 MAX_INITIAL_TIMESTAMP: Final = 50  # 1 s, as faster-whisper limits it
+LEAST_PROBABILITY: Final = 1e-6  # chosen: one token that cannot be does not outweigh all others
 _LARGEST: Final = 80.0  # of an exponent, so that no float overflows; the probability is nothing long before
 
 
