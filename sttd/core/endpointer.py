@@ -62,6 +62,7 @@ _AGREE = _samples(300)
 _ONSET_DELAY = _samples(40)  # onset → start of the first frame that shows Silero ≥ 0.5; median over the recordings
 _OFFSET_DELAY = _samples(80)  # end of speech → end of the last frame that shows Silero ≥ 0.35; likewise
 _DEFAULTS = Endpointing()  # the detector's aggressiveness where the client finalizes
+_FADING_FRAMES = 5  # 100 ms: from Silero's edge to the pause, by default
 _HANGOVER = (_samples(160), _samples(160), _samples(120), _samples(120))  # of WebRTC, by aggressiveness
 
 
@@ -163,6 +164,7 @@ class Endpointer:
     _webrtc_end: int = attrs.field(default=0, init=False)  # corrected, see rule 3
     _silero_end: int | None = attrs.field(default=None, init=False)  # None: no speech since the last close
     _speaking: bool = attrs.field(default=False, init=False)
+    _silent_frames: int = attrs.field(default=_FADING_FRAMES + 1, init=False)  # since the last one with speech
     _onset: int = attrs.field(default=0, init=False)
     _paused_end: int | None = attrs.field(default=None, init=False)
     _hint: TurnHint = attrs.field(default=TurnHint.NEUTRAL, init=False)
@@ -172,6 +174,11 @@ class Endpointer:
     def paused_end(self) -> int | None:
         """Where the speech ended if the open utterance is paused."""
         return self._paused_end
+
+    @property
+    def fades(self) -> bool:
+        """Whether speech was heard until just now: a pause may be near, or it was a plosive."""
+        return self._speaking and self._paused_end is None and 0 < self._silent_frames <= _FADING_FRAMES
 
     @property
     def end_sample(self) -> int:
@@ -209,13 +216,13 @@ class Endpointer:
         self._confirmed = (self._confirmed << 1 | (probability >= SPEECH_ON)) & _HISTORY
         if voiced:
             self._webrtc_end = self._now - self._hangover
+        self._silent_frames += 1
         if probability >= SPEECH_OFF:
             self._silero_end = self._now - delay
+            self._silent_frames = 0
         if not self._speaking:
             return self._start(trained=not alone or self._now > _UNTRAINED)
-        if probability >= SPEECH_OFF:
-            return self._resume()
-        return self._wait()
+        return self._wait() if self._silent_frames else self._resume()
 
     def pass_quiet(self, frames: int) -> None:
         """Take so many frames in which neither witness hears anything, between utterances that the detectors open.

@@ -8,7 +8,10 @@ Rules:
     takes a number too, and is answered by an empty final.
  2. Finals leave in the order of their numbers: one that is ready waits for those before it.
  3. Options that change in an utterance apply to the next one, the aggressiveness of the detector included (`Tune`).
- 4. After every input that may have made an interim due, the open turn is asked whether it wants one.
+ 4. After every input that may have made an interim due, the open turn is asked whether it wants one; not as the speech
+    fades, unless the audio stops there. A pause comes within 100 ms then, or speech goes on, and a call that has begun
+    holds the model: of ten finals of base on two slow cores three waited 0.34 to 0.45 s behind an interim that had
+    begun just before the pause.
 
 The inputs return actions, in the order in which they are to be performed. The clock, the load of the models and the
 fate of jobs come in as arguments.
@@ -139,7 +142,7 @@ class Hearing:
 
     def look(self, *, now: float, load: float = 0.0, interim_waits: bool = False) -> list[Action]:
         """Nothing has come for a while: an interim that was not due yet may be now. Arguments as of `hear`."""
-        return self._show_if_due(now=now, load=load, waits=interim_waits)
+        return self._show_if_due(now=now, load=load, waits=interim_waits, stopped=True)
 
     def finalize(self, *, now: float) -> list[Action]:
         """The client ends the utterance."""
@@ -273,9 +276,11 @@ class Hearing:
                 # The aggressiveness may have changed in the utterance (rule 3).
                 return [*found.close(event, now=now), *_tune(self.options.endpointing)]
 
-    def _show_if_due(self, *, now: float, load: float, waits: bool = False) -> list[Action]:
-        turn = self._open_turn
-        if turn is None or not turn.wants_interim(self.position, now=now, load=load, waits=waits):
+    def _show_if_due(self, *, now: float, load: float, waits: bool = False, stopped: bool = False) -> list[Action]:
+        turn, speculates = self._open_turn, self.tuning.speculate_ms > 0
+        if turn is None or (self._assembler.fades and speculates and not stopped):
+            return []
+        if not turn.wants_interim(self.position, now=now, load=load, waits=waits):
             return []
         snapshot = self._assembler.snapshot()
         return [*turn.show(snapshot, now=now)] if snapshot is not None else []

@@ -237,6 +237,11 @@ class UtteranceAssembler:
         self._endpointer.skip(samples)
         return events
 
+    @property
+    def fades(self) -> bool:
+        """Whether the open utterance has just become silent: it may be about to pause."""
+        return self._endpointer.fades
+
     def snapshot(self) -> Snapshot | None:
         """The open utterance so far, or None."""
         if self._open is None:

@@ -123,6 +123,40 @@ def test_the_hangover_depends_on_the_aggressiveness():
     assert ends == [68 * FRAME_MS - hangover for hangover in (160, 160, 120, 120)]
 
 
+@pytest.mark.parametrize("silero", [True, False])
+def test_speech_fades_from_the_first_silent_frame_until_the_pause(silero):
+    endpointer = Endpointer(FIXED, speculate_ms=180)
+    fading = []
+    for letter in "." * 50 + "S" * 50 + "." * 2 + "S" * 5 + "." * 20:
+        voiced, probability = FRAMES[letter]
+        event = endpointer.push(voiced=voiced, probability=probability if silero else math.nan)
+        fading.append(endpointer.fades)
+        if isinstance(event, SpeechPaused):
+            paused_at = len(fading) - 1
+    assert not any(fading[:100])
+    assert fading[100:102] == [True, True]
+    assert not any(fading[102:107])
+    assert all(fading[107:paused_at])
+    assert not any(fading[paused_at:])
+
+
+@pytest.mark.parametrize(
+    ("endpointer", "text"),
+    [
+        (Endpointer(FIXED, speculate_ms=2000), "." * 50 + "S" * 50 + "." * 20),  # the pause is far away
+        (Endpointer(None), "." * 50),  # nothing was heard at all, and the client says what is an utterance
+        (Endpointer(FIXED), "." * 50 + "S" * 50 + "n" * 20),
+    ],
+)
+def test_speech_fades_for_a_tenth_of_a_second_at_most(endpointer, text):
+    fading = []
+    for letter in text:
+        voiced, probability = FRAMES[letter]
+        endpointer.push(voiced=voiced, probability=probability)
+        fading.append(endpointer.fades)
+    assert sum(fading) <= 5
+
+
 def test_a_pause_ends_when_speech_resumes():
     events = script("." * 9 + "S" * 50 + "." * 12 + "S" * 20 + "." * 40, Endpointer(FIXED))
     assert kinds(events) == [SpeechStarted, SpeechPaused, SpeechResumed, SpeechPaused, SpeechEnded]
