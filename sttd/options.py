@@ -233,8 +233,8 @@ class SessionOptions:
         changes="session",
     )
     context: Context = string(
-        "what a final is decoded with: `auto`, also the end of what was said just before, where the speaker goes on "
-        "soon; `off`, its own audio alone",
+        "what an utterance is decoded with: `auto`, also the end of what was said just before, where the speaker goes "
+        "on soon; `off`, its own audio alone",
         choices=("auto", "off"),
         default="auto",
         changes="utterance",

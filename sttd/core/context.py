@@ -11,13 +11,18 @@ decodes does the cutting). Rules:
     and with the utterance into what costs no more than that and the one before (`LIMITS_S`). One that does not fit is
     not cut: its end without its beginning misleads (measured on free speech in long utterances: base had 5 more of 116
     words wrong with the last 8 s in front), and so long a piece has sense enough by itself.
- 3. **Forgotten** is what was said once the silence after it is too long, once an utterance has no text or none that a
+ 3. **Interims** have it too where it costs them no longer window (`INTERIM_LIMITS_S`). What words mean is known sooner
+    with it, and less is taken back (`docs/explanation/figures.md`), for tokens that are decoded once more: one takes
+    1.4 times as long (base, 3 s in front of 0.8 to 3.2 s).
+ 4. **Forgotten** is what was said once the silence after it is too long, once an utterance has no text or none that a
     decode made, and by `configure` with another language: a session that changes its language begins anew.
 
 Nothing of it leaves the session, and no more than `LEAD_S` of sound is kept.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
@@ -28,6 +33,7 @@ NEAR_S = 1.5
 LEAD_S = 8.0
 # What encoder windows of 15, 20 and 30 s hold, with the quiet that short ones must have behind the audio.
 LIMITS_S = (12.4, 17.4, 29.9)
+INTERIM_LIMITS_S = (7.4,)  # the shortest window of interims, 10 s, likewise
 _LATE_S = 1.5  # an onset is known so long after it was, at most (`core/utterance.py`)
 _GOES_ON = frozenset(["endpoint", "max_length"])  # reasons of utterances that ended by themselves
 
@@ -68,12 +74,18 @@ class SessionContext:
             self._parts = tuple(attrs.evolve(part, samples=part.samples.copy()) for part in kept)
 
     def passed(self, position: int) -> None:
-        """The audio clock is there, and no utterance is under way (rule 3)."""
+        """The audio clock is there, and no utterance is under way (rule 4)."""
         if self._parts and seconds(position) - self._end_s > NEAR_S + _LATE_S:
             self._parts = ()
 
     def before(
-        self, utterance: int, samples: Samples, *, begin_s: float, language: str | None
+        self,
+        utterance: int,
+        samples: Samples,
+        *,
+        begin_s: float,
+        language: str | None,
+        limits_s: Sequence[float] = LIMITS_S,
     ) -> tuple[Samples, Lead] | None:
         """The audio of an utterance with what it goes on from in front of it; None: it goes on from nothing.
 
@@ -82,11 +94,12 @@ class SessionContext:
             samples: its audio.
             begin_s: where its speech begins.
             language: its own, if that is settled.
+            limits_s: what both may be long, from window to window (rules 2 and 3).
         """
         if not self._is_near(utterance, begin_s=begin_s, language=language):
             return None
         least = len(self._parts[-1].samples) + len(samples)
-        limits = (round(limit_s * SAMPLE_RATE) for limit_s in LIMITS_S)
+        limits = (round(limit_s * SAMPLE_RATE) for limit_s in limits_s)
         limit = next((limit for limit in limits if limit >= least), None)
         if limit is None:
             return None

@@ -10,7 +10,8 @@ Where words of the item are stable already, the rest begins with those if it can
 worse by no more than they are long, for words that follow like ones that went before are taken for these.
 
 There is no rest to be had where the two hardly agree (`_LEAST`), or where what is left is too little for the speech
-(`_WORD_S`, `_PACE`): a decoder may end after the first of two sentences. Then the item is decoded alone.
+(`_WORD_S`, `_PACE`): a decoder may end after the first of two sentences. Then the item is decoded alone; an
+interim says nothing, for the next one is soon, and finals wait behind a second decode of it (rule 7 of `core/turn.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy.typing as npt
 from sttd.core import text as text_rules
 from sttd.core.forms import same_words, spelt
 from sttd.core.text import Token
-from sttd.core.types import Certainty, DecodeItem, Hypothesis, Lead, Segment, Word, seconds
+from sttd.core.types import Certainty, DecodeItem, Effort, Hypothesis, Lead, Segment, Word, seconds
 
 _Piece = TypeVar("_Piece", Word, Certainty)
 
@@ -80,15 +81,16 @@ def divide(lead: Lead, text: str, *, keep: str = "", language: str = "en") -> Di
 
 
 def own(item: DecodeItem, heard: Hypothesis) -> Hypothesis | None:
-    """What was heard of the item alone, its times counted from its own beginning; None: it must be decoded alone."""
+    """What was heard of the item alone, its times counted from its own beginning; None: it must be decoded alone.
+
+    Of an interim of which that would be so: nothing.
+    """
     assert item.lead is not None
     divided = divide(item.lead, heard.text, keep=item.options.keep, language=heard.language)
     lead_s, end_s = seconds(item.lead.samples), seconds(len(item.samples))
-    if divided is None or not divided.own:
-        return None
-    words_a_second = max(1 / _WORD_S, _PACE * len(divided.lead) / lead_s)
-    if len(divided.own) < words_a_second * (end_s - lead_s - _EDGES_S):
-        return None
+    if divided is None or not divided.own or _breaks_off(divided, lead_s=lead_s, own_s=end_s - lead_s):
+        interim = item.options.effort is Effort.QUICK
+        return attrs.evolve(heard, text="", segments=(), certainties=None, ending=None) if interim else None
     tokens, first = [*divided.lead, *divided.own], len(divided.lead)
     words = _behind(heard.words, tokens, first=first)
     certainties = None if heard.certainties is None else _behind(heard.certainties, tokens, first=first) or None
@@ -103,6 +105,12 @@ def own(item: DecodeItem, heard: Hypothesis) -> Hypothesis | None:
         words=words,
     )
     return attrs.evolve(heard, text=divided.own_text, segments=(segment,), certainties=certainties)
+
+
+def _breaks_off(divided: Divided, *, lead_s: float, own_s: float) -> bool:
+    """Whether the item's own words are too few for its speech."""
+    words_a_second = max(1 / _WORD_S, _PACE * len(divided.lead) / lead_s)
+    return len(divided.own) < words_a_second * (own_s - _EDGES_S)
 
 
 def _letters(tokens: Sequence[Token]) -> list[str]:

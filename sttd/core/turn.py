@@ -14,8 +14,9 @@ Rules:
     are taken asks again until there is one: what was said is still here, and a late final is worth more than none.
     (When the client has left, nobody waits: one more try.) If another reason may pass, the end of the utterance asks
     once more.
- 2. **Interims.** Of the audio so far, when the cadence wants one and their model is here. None is asked for while one
-    is decoded; one that still waits in the queue is replaced there by the newer one. What is shown of them, the
+ 2. **Interims.** Of the audio so far, when the cadence wants one and their model is here; but not as the speech fades
+    (`core/hearing.py` sees to that): what a pause asks for would wait behind it. None is asked for while one is
+    decoded; one that still waits in the queue is replaced there by the newer one. What is shown of them, the
     stabiliser decides. One that says nothing (guard 1), or whose first word is improbable while none is stable, was
     not heard: noise makes such texts, and always the same.
  3. **Language.** What an interim heard is shown once its language is sure (`core/languages.py`), and from then on the
@@ -31,9 +32,9 @@ Rules:
     those words while it is no less probable than by the margin. With `lock_stable` the text is forced, and kept in any
     case. Where interims have made more stable since a speculation began and it contradicts that, the utterance is
     decoded again; if that fails, the speculation stands.
- 7. **Context.** A final is decoded with what the utterance goes on from in front of it (`core/context.py`), if that is
-    known when its decode is asked for. Interims are not: they would take half as long again, and what of them is stable
-    the final keeps (rule 6).
+ 7. **Context.** An utterance is decoded with what it goes on from in front of it (`core/context.py`), if that is known
+    when its decode is asked for; interims while both are short, and until `_FRUITLESS` of them said nothing for it:
+    then it is no context, or its text was wrong.
  8. **Exactly one final**, whatever becomes of models and decodes. Without a decode its text is what the client was told
     to be stable. Nothing but it follows the end of the speech.
 """
@@ -48,7 +49,7 @@ import attrs
 from sttd.core import text as text_rules
 from sttd.core.actions import Action, Cancel, Hint, JobId, Lease, Promote, Release, Role, Say, Submit
 from sttd.core.cadence import Cadence
-from sttd.core.context import SessionContext
+from sttd.core.context import INTERIM_LIMITS_S, LIMITS_S, SessionContext
 from sttd.core.languages import SessionLanguages, UtteranceLanguage
 from sttd.core.results import NOT_DECODED, final_of, interim_words, is_decoded
 from sttd.core.stabiliser import Stabiliser
@@ -77,6 +78,7 @@ from sttd.options import SessionOptions, Tuning
 # When a job should have started, in seconds after it was submitted; orders jobs within a class. Chosen: a final is
 # waited for, an interim is worth little when it is late, and a file has time.
 _DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
+_FRUITLESS = 2  # chosen: the first often comes before there is a word to be heard
 _FIRST_WORD = 0.1  # measured: below are 8 of 407 interims of speech, most of them wrong, and what noise makes up
 _RETRY_S = 0.2  # chosen: the least time between two tries to get a lease, or room in the queue for a file
 
@@ -102,10 +104,11 @@ class _Leased(enum.Enum):
 
 @attrs.frozen(eq=False)
 class _Shown:
-    """An interim under way."""
+    """An interim under way; `led`: with a context in front (rule 7)."""
 
     job: JobId
     snapshot: Snapshot
+    led: bool
 
 
 @attrs.define(eq=False)
@@ -156,6 +159,7 @@ class Turn:
     _fallback: tuple[Outcome, bool] | None = attrs.field(default=None, init=False)  # the final if that fails (rule 6)
     _decided_at: float = attrs.field(default=0.0, init=False)
     _seq: int = attrs.field(default=0, init=False)
+    _fruitless: int = attrs.field(default=0, init=False)  # interims that said nothing with a context in front
     _heard_until: int = attrs.field(default=0, init=False)  # the sample that the newest interim reaches to
     _heard_text: str = attrs.field(default="", init=False)  # by the newest interim, whatever was shown of it
     _language: UtteranceLanguage = attrs.field(init=False)
@@ -217,8 +221,9 @@ class Turn:
     def show(self, snapshot: Snapshot, *, now: float) -> list[Action]:
         """Decode an interim of that audio; `wants_interim` said so."""
         self._cadence.submitted(audio_s=seconds(len(snapshot.samples)), now=now)
-        self._interim = _Shown(self._new_job(), snapshot)
-        return [self._submit(self._interim.job, snapshot.samples, JobClass.INTERIM, now=now)]
+        submit = self._submit(self._new_job(), snapshot.samples, JobClass.INTERIM, now=now)
+        self._interim = _Shown(submit.job, snapshot, led=submit.item.lead is not None)
+        return [submit]
 
     def paused(self, pause: Paused, *, now: float) -> list[Action]:
         """The speaker stopped for long enough that this may be the end (rule 4)."""
@@ -390,9 +395,12 @@ class Turn:
 
     def _take_interim(self, outcome: Outcome, *, now: float) -> list[Action]:
         assert self._interim is not None
-        snapshot, self._interim = self._interim.snapshot, None
+        snapshot, led, self._interim = self._interim.snapshot, self._interim.led, None
         self._cadence.completed(seconds=outcome.decode_s, now=now)
         hypothesis = outcome.hypothesis
+        if led and not hypothesis.text.strip():
+            self._fruitless += 1
+            return []
         audio_s = seconds(len(snapshot.samples))
         if not self._is_heard(hypothesis, audio_s=audio_s):
             return []
@@ -506,12 +514,13 @@ class Turn:
         options = self.options
         return options.context == "auto" and options.kind == "live" and options.task == "transcribe"
 
-    def _before(self, samples: Samples) -> tuple[Samples, Lead] | None:
+    def _before(self, samples: Samples, *, interim: bool) -> tuple[Samples, Lead] | None:
         """The audio with its lead, and that (rule 7)."""
-        if not self._has_context:
+        if not self._has_context or (interim and self._fruitless >= _FRUITLESS):
             return None
         begin_s = seconds(self.opened.at_sample)
-        return self.context.before(self.number, samples, begin_s=begin_s, language=self._language.code)
+        language, limits_s = self._language.code, INTERIM_LIMITS_S if interim else LIMITS_S
+        return self.context.before(self.number, samples, begin_s=begin_s, language=language, limits_s=limits_s)
 
     def _submit(
         self, job: JobId, samples: Samples, job_class: JobClass, *, now: float, complete: bool = False
@@ -519,7 +528,7 @@ class Turn:
         options, file = self.options, self.options.kind == "file"
         interim = job_class is JobClass.INTERIM
         settled = self._language.code
-        before = None if interim else self._before(samples)
+        before = self._before(samples, interim=interim)
         locked = options.lock_stable and before is None  # behind a lead a text is kept at any price, not forced at once
         decode = DecodeOptions(
             effort=Effort.QUICK if interim else Effort.TIMED if file else Effort.FULL,

@@ -4,7 +4,8 @@ Rules:
 
 1. Audio goes as a WAV of 16 bits, 16 kHz, one channel, of at least `LEAST_S`: shorter ones are refused by servers, so
    they are filled up with silence. What stands in front of an item (its lead) is not sent; its text is, at the end of
-   the prompt, which is how Whisper is told what was said before.
+   the prompt, which is how Whisper is told what was said before. Not so of interims: of so little speech Whisper is
+   apt to write its prompt.
 2. A language is sent where the session has one. Where it has none the server's word counts, with the certainty
    `HEARD`, since servers do not say how sure they are. One that the client did not allow: `wrong_language` says which
    to ask for.
@@ -124,11 +125,12 @@ def request_for(
         boundary: of the parts of the form; random.
         language: in place of the item's own.
     """
-    options, lead = item.options, item.lead
+    options = item.options
+    lead = item.lead.text if item.lead is not None and options.effort is not Effort.QUICK else ""
     fields = [("model", model), ("response_format", answer), ("temperature", "0")]
     if (code := language or options.language) and options.task == "transcribe":
         fields.append(("language", code))
-    if prompt := _prompt(options, lead.text if lead is not None else ""):
+    if prompt := _prompt(options, lead):
         fields.append(("prompt", prompt))
     if answer == "verbose_json" and options.task == "transcribe":
         kinds = ("segment", "word") if options.words else ("segment",)

@@ -280,8 +280,14 @@ class Decoder:
         return once(attempt, audio_s=seconds(len(item.samples)), codec=self._codec)
 
     def _doubts(self, item: DecodeItem, attempt: Attempt) -> bool:
-        text = self._codec.decode(attempt.tokens)
-        audio_s = seconds(len(item.samples))
+        """An interim is doubted for what is its own: people begin a phrase again behind a pause."""
+        text, audio_s = self._codec.decode(attempt.tokens), seconds(len(item.samples))
+        if item.lead is not None and item.options.effort is Effort.QUICK:
+            divided = leads.divide(item.lead, text, language=item.options.language or "en")
+            if divided is None:
+                return False  # it says nothing
+            text, audio_s = divided.own_text, audio_s - seconds(item.lead.samples)
+            attempt = attrs.evolve(attempt, compression_ratio=compression_ratio(text))
         return doubtful(attempt, text, effort=item.options.effort, audio_s=audio_s, settings=self._settings)
 
     def _in_full(
@@ -306,7 +312,7 @@ class Decoder:
         """What one pass makes of some of the items.
 
         Where Whisper opened a segment and stopped it goes on from there, as faster-whisper does by seeking; an item
-        with a lead is then decoded alone, and so is one of whose text it cannot be told what is its own. Of files
+        with a lead is then decoded alone, and so is a final of whose text it cannot be told what is its own. Of files
         that, and the tries that were not made, become calls of their own when somebody waits for the worker.
         """
         results: dict[int, Hypothesis | Unfinished] = {}

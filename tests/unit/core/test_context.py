@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sttd.core.context import LEAD_S, LIMITS_S, NEAR_S, SessionContext
+from sttd.core.context import INTERIM_LIMITS_S, LEAD_S, LIMITS_S, NEAR_S, SessionContext
 from sttd.core.results import NOT_DECODED
 from sttd.core.types import SAMPLE_RATE, Final
 
@@ -41,8 +41,8 @@ def said(*finals, decoded=True):
 FIRST = final(1, "Ask not", start_s=0.0, end_s=2.0)
 
 
-def before(session, number=2, *, begin_s=3.0, language="en", own_s=2.0):
-    return session.before(number, audio(own_s, 0.5), begin_s=begin_s, language=language)
+def before(session, number=2, *, begin_s=3.0, language="en", own_s=2.0, limits_s=LIMITS_S):
+    return session.before(number, audio(own_s, 0.5), begin_s=begin_s, language=language, limits_s=limits_s)
 
 
 def test_what_was_said_just_before_stands_in_front():
@@ -131,8 +131,8 @@ utterances = st.lists(
 )
 
 
-@given(utterances, st.floats(0.1, 29.0))
-def test_no_more_is_kept_or_decoded_than_is_allowed(spoken, own_s):
+@given(utterances, st.floats(0.1, 29.0), st.sampled_from([LIMITS_S, INTERIM_LIMITS_S]))
+def test_no_more_is_kept_or_decoded_than_is_allowed(spoken, own_s, limits_s):
     session, at_s = SessionContext(), 0.0
     for number, (length_s, gap_s, text, language) in enumerate(spoken, start=1):
         begin_s = at_s + gap_s
@@ -140,12 +140,12 @@ def test_no_more_is_kept_or_decoded_than_is_allowed(spoken, own_s):
         each = final(number, text, start_s=begin_s, end_s=at_s, language=language)
         session.said(each, audio(length_s), decoded=True)
         assert session.kept_s <= LEAD_S
-    found = before(session, number=len(spoken) + 1, begin_s=at_s, language="e", own_s=own_s)
+    found = before(session, number=len(spoken) + 1, begin_s=at_s, language="e", own_s=own_s, limits_s=limits_s)
     if found is not None:
         samples, lead = found
         assert 0 < lead.samples <= LEAD_S * SAMPLE_RATE
         assert len(samples) == lead.samples + round(own_s * SAMPLE_RATE)
-        assert len(samples) <= LIMITS_S[-1] * SAMPLE_RATE
+        assert len(samples) <= limits_s[-1] * SAMPLE_RATE
         assert lead.text
         assert spoken[-1][2:] == (spoken[-1][2], "e")
 

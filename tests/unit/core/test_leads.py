@@ -1,12 +1,13 @@
 """What of a text that was heard of an item and what stands in front of it is the item's own."""
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sttd.core import leads
-from sttd.core.types import SAMPLE_RATE, Certainty, DecodeItem, DecodeOptions, Hypothesis, Lead, Segment, Word
+from sttd.core.types import SAMPLE_RATE, Certainty, DecodeItem, DecodeOptions, Effort, Hypothesis, Lead, Segment, Word
 from sttd.engine.fake import FakeModel, FakeOptions
 
 
@@ -75,6 +76,19 @@ def heard_of(*spoken):
         avg_logprob=-0.3,
         certainties=tuple(Certainty(word=word.word, least=0.5) for word in timed),
     )
+
+
+@pytest.mark.parametrize(
+    "spoken",
+    [[("Ask", 0.0), ("not", 0.6)], [("something", 0.0), ("else", 0.6)], [("Ask", 0.0), ("not", 0.6), ("what", 2.0)]],
+)
+def test_where_nothing_is_to_be_had_a_final_is_decoded_alone_and_an_interim_says_nothing(spoken):
+    final = item("Ask not", own_s=6.0)
+    assert leads.own(final, heard_of(*spoken)) is None
+    interim = attrs.evolve(final, options=attrs.evolve(final.options, effort=Effort.QUICK))
+    left = leads.own(interim, attrs.evolve(heard_of(*spoken), ending=0.9))
+    assert left is not None
+    assert (left.text, left.words, left.certainties, left.ending) == ("", (), None, None)
 
 
 def test_times_count_from_the_beginning_of_the_item():

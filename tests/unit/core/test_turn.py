@@ -6,8 +6,9 @@ import pytest
 
 from sttd.core import text
 from sttd.core.actions import Lease, Release, Submit
+from sttd.core.context import INTERIM_LIMITS_S
 from sttd.core.turn import Phase
-from sttd.core.types import Effort, Failure, JobClass
+from sttd.core.types import SAMPLE_RATE, Effort, Failure, JobClass
 from sttd.errors import DecodeError, ModelError, OverloadedError
 from sttd.options import Endpointing, Tuning
 from tests.unit.core.spoken import Spoken, options, outcome
@@ -718,14 +719,37 @@ def test_a_final_is_decoded_with_what_was_said_just_before_in_front():
     utterance = second()
     utterance.show(0.9)
     utterance.close(1.5)
-    interim, final = utterance.job(INTERIM).item, utterance.job(FINAL).item
-    assert interim.lead is None
+    final = utterance.job(FINAL).item
     assert final.lead.text == "ask not"
     assert len(final.samples) == final.lead.samples + len(utterance.turn._closed.samples)
-    assert interim.recording != final.recording
     assert final.options.languages is None
     utterance.decoded(FINAL, seconds=1.5)
     assert (utterance.final.text, utterance.final.start_s, utterance.final.end_s) == ("w1 w2 w3 w4 w5", 2.0, 3.5)
+
+
+def test_an_interim_has_it_in_front_while_both_are_short():
+    utterance = second()
+    room_s = INTERIM_LIMITS_S[-1] - 1.2 - 0.12  # less the one before
+    for said_s in (0.9, room_s - 0.1, room_s + 0.1):
+        utterance.show(said_s)
+    short, longer, long = (submit.item for submit in utterance.all(Submit) if submit.job_class is INTERIM)
+    assert short.lead.text == longer.lead.text == "ask not"
+    assert long.lead is None
+    assert len(longer.samples) <= INTERIM_LIMITS_S[-1] * SAMPLE_RATE
+    assert short.recording == longer.recording != long.recording
+    assert utterance.interims[0].text == "w1 w2 w3"
+
+
+def test_interims_that_say_nothing_for_it_are_decoded_alone_from_the_third_on():
+    utterance = second()
+    for said_s in (0.6, 1.2, 1.8, 2.4):
+        text = "" if utterance.turn._fruitless < 2 else "what your"
+        utterance.show(said_s, text=text)
+    utterance.close(2.8)
+    leads = [submit.item.lead is not None for submit in utterance.all(Submit)]
+    assert utterance.jobs == [INTERIM] * 4 + [FINAL]
+    assert leads == [True, True, False, False, True]
+    assert [interim.text for interim in utterance.interims] == ["what your", "what your"]
 
 
 def test_so_is_a_speculation_and_its_words_are_on_the_clock_of_the_session():

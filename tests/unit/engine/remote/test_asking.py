@@ -97,6 +97,9 @@ def test_the_sound_before_an_item_stays_here_and_its_text_goes_with_the_prompt()
     form, audio = fields(request(whole))
     assert len(audio) == 44 + 2 * 2 * SAMPLE_RATE
     assert read_request(form.fields, has_file=True, task="transcribe").prompt == "What was said."
+    interim = attrs.evolve(whole, options=attrs.evolve(whole.options, effort=Effort.QUICK))
+    form, again = fields(request(interim))
+    assert (again, read_request(form.fields, has_file=True, task="transcribe").prompt) == (audio, None)
 
 
 @given(st.lists(st.floats(-2, 2, width=32), max_size=50))
