@@ -29,9 +29,9 @@ Rules:
  5. **Final.** Else the whole utterance is decoded. A window of a file that is refused comes again when the refusal
     says; a refused or failed final of a live session is told to the client.
  6. **The final keeps the stable text.** Whoever decodes it is told the stable text, and prefers a text that begins with
-    those words while it is no less probable than by the margin. With `lock_stable` the text is forced, and kept in any
-    case. Where interims have made more stable since a speculation began and it contradicts that, the utterance is
-    decoded again; if that fails, the speculation stands.
+    those words while it is no less probable than by the margin; with `lock_stable` however improbable it is, and if
+    there is none, the stable text takes the place of its beginning. Where interims have made more stable since a
+    speculation began and it contradicts that, the utterance is decoded again; if that fails, the speculation stands.
  7. **Context.** An utterance is decoded with what it goes on from in front of it (`core/context.py`), if that is known
     when its decode is asked for; interims while both are short, and until `_FRUITLESS` of them said nothing for it:
     then it is no context, or its text was wrong.
@@ -529,7 +529,6 @@ class Turn:
         interim = job_class is JobClass.INTERIM
         settled = self._language.code
         before = self._before(samples, interim=interim)
-        locked = options.lock_stable and before is None  # behind a lead a text is kept at any price, not forced at once
         decode = DecodeOptions(
             effort=Effort.QUICK if interim else Effort.TIMED if file else Effort.FULL,
             language=settled,
@@ -541,8 +540,7 @@ class Turn:
             words=options.words and not interim,
             prompt=options.prompt,
             hotwords=options.hotwords,
-            prefix=self.stable_text if locked and not interim else "",
-            keep="" if locked or interim or file else self.stable_text,
+            keep="" if interim or file else self.stable_text,
             keep_margin=math.inf if options.lock_stable else self.tuning.keep_margin,
         )
         recording = f"{self.session}/{self.number}"

@@ -67,7 +67,7 @@ class DecodeOptions:
     words: bool = False  # word timestamps asked for
     prompt: str = ""
     hotwords: tuple[str, ...] = ()
-    prefix: str = ""  # text that the result must start with (`lock_stable`)
+    prefix: str = ""  # text that the result must start with
     keep: str = ""  # text whose words the result is to start with, if that costs no more than the margin
     keep_margin: float = 0.0  # mean log probability of a token; looked at by `Effort.FULL`
 

@@ -563,8 +563,9 @@ def test_a_locked_prefix_stays_in_the_final():
     stable = shown.text[: shown.stable_chars]
     utterance.close(1.0)
     assert stable
-    assert utterance.job(FINAL).item.options.prefix == stable
-    assert utterance.job(INTERIM).item.options.prefix == ""
+    asked = utterance.job(FINAL).item.options
+    assert (asked.keep, asked.keep_margin) == (stable, math.inf)
+    assert utterance.job(INTERIM).item.options.keep == ""
     utterance.decoded(FINAL, "something else")
     assert utterance.final.text.startswith(stable)
 
@@ -585,16 +586,15 @@ def test_a_final_is_told_what_to_keep_and_how_dearly():
     utterance.close(2.0)
     for job in (SPECULATIVE, FINAL):
         asked = utterance.job(job).item.options
-        assert (asked.keep, asked.keep_margin, asked.prefix) == (stable, 0.3, "")
+        assert (asked.keep, asked.keep_margin) == (stable, 0.3)
     assert utterance.job(INTERIM).item.options.keep == ""
 
 
-@pytest.mark.parametrize("changes", [{"lock_stable": True}, {"kind": "file", "interim": True}])
-def test_nothing_is_to_be_kept_where_it_is_forced_or_nobody_listens(changes):
-    utterance = spoken(**changes)
+def test_nothing_is_to_be_kept_of_a_file():
+    utterance = spoken(kind="file", interim=True)
     stable_as(utterance, "I will go home")
     utterance.close(2.0)
-    assert utterance.job(FILE if "kind" in changes else FINAL).item.options.keep == ""
+    assert utterance.job(FILE).item.options.keep == ""
 
 
 @pytest.mark.parametrize(
@@ -659,7 +659,7 @@ def test_where_it_is_locked_a_final_is_made_to_keep_it():
     utterance.decoded(SPECULATIVE, "I'd go home.")
     utterance.close(1.2)
     asked = utterance.job(FINAL).item.options
-    assert (asked.prefix, asked.keep) == ("I will go", "")
+    assert (asked.keep, asked.keep_margin) == ("I will go", math.inf)
     utterance.fails(FINAL, FAILED)
     assert utterance.final.text == "I will go home."
 
@@ -791,17 +791,6 @@ def test_nothing_stands_in_front_of_what_does_not_go_on(where):
     utterance = second(**where)
     utterance.close(1.5)
     assert utterance.all(Submit)[-1].item.lead is None
-
-
-def test_behind_a_lead_a_locked_text_is_kept_at_any_price():
-    utterance = second(lock_stable=True)
-    utterance.show(1.0)
-    utterance.show(1.6)
-    utterance.show(2.4)
-    assert utterance.turn.stable_text
-    utterance.close(2.4)
-    asked = utterance.job(FINAL).item.options
-    assert (asked.prefix, asked.keep, asked.keep_margin) == ("", utterance.turn.stable_text, math.inf)
 
 
 def test_what_has_room_for_less_in_front_is_another_recording():
