@@ -226,8 +226,7 @@ class Figures:
         kept = _common(stable, final)
         self.utterances += 1
         self.with_stable += bool(stable)
-        # Numbers that follow each other are one word to `words`: "2" is no word of "2, 3", and yet it was kept.
-        self.contradicted += kept < len(stable) and not utterance.final.startswith(before)
+        self.contradicted += kept < len(stable) and not _goes_on(before, utterance.final)
         self.updates += len(shown)
         self.erased += sum(len(old) - _common(old, new) for old, new in pairwise([*shown, final]))
         written = [event.text.split() for _, event in utterance.interims] + [utterance.final.split()]
@@ -261,6 +260,14 @@ class Figures:
             "shown_s": round(statistics.fmean(self.shown_s or [float("nan")]), 2),
             "first_s": round(statistics.median(self.firsts_s or [float("nan")]), 2),
         }
+
+
+def _goes_on(stable: str, final: str) -> bool:
+    """Whether a final begins with a text to the letter, and with whole words of it.
+
+    Numbers that follow each other are one word to `words`: "2" is none of "2, 3", and yet it was kept.
+    """
+    return final.startswith(stable) and not final[len(stable) : len(stable) + 1].isalnum()
 
 
 def _common(before: Sequence[str], after: Sequence[str]) -> int:

@@ -33,8 +33,9 @@ Rules:
     there is none, the stable text takes the place of its beginning. Where interims have made more stable since a
     speculation began and it contradicts that, the utterance is decoded again; if that fails, the speculation stands.
  7. **Context.** An utterance is decoded with what it goes on from in front of it (`core/context.py`), if that is known
-    when its decode is asked for; interims from `_LED_FROM_S` on, before which nothing new is heard with it, while both
-    are short, and until `_FRUITLESS` of them said nothing for it: then it is no context, or its text was wrong.
+    when its decode is asked for; interims from `_LED_FROM_S` of speech on, before which nothing new is heard with it,
+    while both are short, and until `_FRUITLESS` of them said nothing for it: then it is no context, or its text was
+    wrong.
  8. **Exactly one final**, whatever becomes of models and decodes. Without a decode its text is what the client was told
     to be stable. Nothing but it follows the end of the speech.
 """
@@ -78,7 +79,7 @@ from sttd.options import SessionOptions, Tuning
 # When a job should have started, in seconds after it was submitted; orders jobs within a class. Chosen: a final is
 # waited for, an interim is worth little when it is late, and a file has time.
 _DEADLINE_S = {JobClass.FINAL: 0.3, JobClass.SPECULATIVE: 0.3, JobClass.INTERIM: 0.5, JobClass.FILE: 30.0}
-_LED_FROM_S = 1.0  # with the pre-roll; measured: of 22 interims that said nothing all were of 0.7 s at most
+_LED_FROM_S = 0.6  # of speech; measured: of 22 interims in which there was nothing new all had 0.3 s at most
 _FRUITLESS = 2  # chosen
 _FIRST_WORD = 0.1  # measured: below are 8 of 407 interims of speech, most of them wrong, and what noise makes up
 _RETRY_S = 0.2  # chosen: the least time between two tries to get a lease, or room in the queue for a file
@@ -519,7 +520,7 @@ class Turn:
         """The audio with its lead, and that (rule 7)."""
         if not self._has_context:
             return None
-        if interim and (self._fruitless >= _FRUITLESS or seconds(len(samples)) < _LED_FROM_S):
+        if interim and (self._fruitless >= _FRUITLESS or self._speech_s(samples) < _LED_FROM_S):
             return None
         begin_s = seconds(self.opened.at_sample)
         language, limits_s = self._language.code, INTERIM_LIMITS_S if interim else LIMITS_S

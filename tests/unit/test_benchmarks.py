@@ -425,9 +425,10 @@ def test_a_final_that_says_other_words_contradicts_the_stable_ones_however_they_
     figures = live_text.Figures()
     shown = Interim(utterance=1, seq=1, text="Mr. Smith goes", stable_chars=9, start_s=0.0, end_s=1.0)
     two = Interim(utterance=1, seq=1, text="2", stable_chars=1, start_s=0.0, end_s=1.0)
-    for said, final in ((shown, "mister Smith goes."), (shown, "Mr. Smyth goes."), (two, "2, 3"), (two, "3")):
+    kept, contradicted = ((shown, "mister Smith goes."), (two, "2, 3")), ((shown, "Mr. Smyth goes."), (two, "23"))
+    for said, final in (*kept, *contradicted, (shown, "Mr. Smithson goes.")):
         figures.add(live_text.Utterance(interims=[(1.0, said)], final=final, ends=[], onset_s=0.0))
-    assert (figures.with_stable, figures.contradicted) == (4, 2)
+    assert (figures.with_stable, figures.contradicted) == (5, 3)
 
 
 def test_a_replay_hears_each_thing_once_and_moves_its_own_clock():

@@ -27,7 +27,7 @@ from sttd.core.types import (
     seconds,
 )
 from sttd.engine.contract import NOBODY, SomeWaiters, Unfinished, Waiters
-from sttd.engine.whisper.doubt import doubtful, once
+from sttd.engine.whisper.doubt import doubtful, said_once
 from sttd.engine.whisper.features import (
     FULL_WINDOW,
     HOP,
@@ -44,7 +44,7 @@ from sttd.engine.whisper.keeping import completed
 from sttd.engine.whisper.languages import LanguageChooser
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.passes import Known
-from sttd.engine.whisper.search import LEAST_PROBABILITY, Attempt, Language, Search
+from sttd.engine.whisper.search import Attempt, Language, Search, mean_logprob
 from sttd.engine.whisper.segments import speaks_on, split_at_timestamps
 from sttd.engine.whisper.tokens import TextCodec, compression_ratio
 from sttd.engine.whisper.writing import Writer
@@ -158,7 +158,7 @@ class Decoder:
             waiters=waiters,
         ):
             if key.effort is Effort.QUICK:
-                settled = {index: self._once(batch[index], attempt) for index, attempt in settled.items()}
+                settled = {index: self._said_once(batch[index], attempt) for index, attempt in settled.items()}
             if key.window < FULL_WINDOW:
                 doubted = [index for index, attempt in settled.items() if self._doubts(batch[index], attempt)]
                 again = [index for index in doubted if not waiters.gone(index)]
@@ -271,13 +271,10 @@ class Decoder:
             index: [token for token in attempt.tokens if token < self._codec.eot] for index, attempt in attempts.items()
         }
         aligned = self._writer.aligned(encoded, batch, languages=languages, texts=texts)
-        return {
-            index: float(np.mean(np.log(np.maximum(one.probabilities, LEAST_PROBABILITY))))
-            for index, one in aligned.items()
-        }
+        return {index: mean_logprob(one.probabilities) for index, one in aligned.items()}
 
-    def _once(self, item: DecodeItem, attempt: Attempt) -> Attempt:
-        return once(attempt, audio_s=seconds(len(item.samples)), codec=self._codec)
+    def _said_once(self, item: DecodeItem, attempt: Attempt) -> Attempt:
+        return said_once(attempt, audio_s=seconds(len(item.samples)), codec=self._codec)
 
     def _doubts(self, item: DecodeItem, attempt: Attempt) -> bool:
         """An interim is doubted for what is its own: people begin a phrase again behind a pause."""

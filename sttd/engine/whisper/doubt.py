@@ -7,9 +7,10 @@ window, with all temperatures, has the last word:
 1. Its text repeats itself too much (`compression_ratio_threshold`): it was in a loop.
 2. Words stand in it three times running, phrases twice, or more of them than the fastest speaker says
    (`core/text.py`). People repeat themselves, too; they wait for a second decode, and nothing of theirs is lost.
-   An interim that nobody can have said so quickly is cut where it begins again instead (`once`). Of 1,225 (tiny.en,
-   base) nine were in a loop; the full window heard what it repeats, but for a word, and took two to six times as long
-   as an interim does, with finals behind it: 3.8 s for 1.2 s of CPU, and 3.3 s for a final that had to wait.
+   An interim that nobody can have said so quickly is cut where it begins again instead (`said_once`). Of 1,225
+   (tiny.en, base) nine were in a loop; the full window heard hardly anything else than what it repeats, and took two
+   to six times as long as an interim does, with finals behind it: 3.8 s for 1.2 s of CPU, and 3.3 s for a final that
+   had to wait.
 3. Of finals: the search came to its bound, or is less probable than `LOGPROB` a token; or silence is more probable than
    `no_speech_threshold`, or the text is empty. That nothing was said is believed in the full window only.
 """
@@ -20,12 +21,11 @@ import bisect
 from typing import Final
 
 import attrs
-import numpy as np
 
 from sttd.core.text import Evidence, cut_loops, tidy, tokenise, until_repeated
 from sttd.core.types import Effort
 from sttd.engine.whisper.options import Settings
-from sttd.engine.whisper.search import LEAST_PROBABILITY, Attempt
+from sttd.engine.whisper.search import Attempt, mean_logprob
 from sttd.engine.whisper.tokens import TextCodec, compression_ratio
 
 # Chosen. It costs little and decides little: of 318 utterances of tiny.en, three quarters of them disturbed, 53 are
@@ -56,7 +56,7 @@ def doubtful(attempt: Attempt, text: str, *, effort: Effort, audio_s: float, set
     return effort is Effort.FULL and (silent or attempt.cut or attempt.avg_logprob < LOGPROB)
 
 
-def once(attempt: Attempt, *, audio_s: float, codec: TextCodec) -> Attempt:
+def said_once(attempt: Attempt, *, audio_s: float, codec: TextCodec) -> Attempt:
     """An interim's attempt without what it says again, where nobody can have said all of it in so many seconds."""
 
     def spoken(length: int) -> int:
@@ -79,6 +79,6 @@ def once(attempt: Attempt, *, audio_s: float, codec: TextCodec) -> Attempt:
         attempt,
         tokens=said,
         probabilities=known or None,
-        avg_logprob=float(np.mean(np.log(np.maximum(known, LEAST_PROBABILITY)))) if known else attempt.avg_logprob,
+        avg_logprob=mean_logprob(known) if known else attempt.avg_logprob,
         compression_ratio=compression_ratio(codec.decode(said).strip()),
     )

@@ -33,7 +33,7 @@ from sttd.engine.whisper.tokens import MAX_TOKENS, TextCodec, compression_ratio
 
 BEST_OF: Final = 5  # samples drawn at a temperature above 0
 MAX_INITIAL_TIMESTAMP: Final = 50  # 1 s, as faster-whisper limits it
-LEAST_PROBABILITY: Final = 1e-6  # chosen: one token that cannot be does not outweigh all others
+_LEAST_PROBABILITY: Final = 1e-6  # chosen: one token that cannot be does not outweigh all others
 _LARGEST: Final = 80.0  # of an exponent, so that no float overflows; the probability is nothing long before
 
 
@@ -227,6 +227,11 @@ class Search:
             return attempts[-1]
         candidates = [attempt for attempt in attempts if not self.repetitive(attempt)] or attempts
         return max(candidates, key=lambda attempt: attempt.avg_logprob)
+
+
+def mean_logprob(probabilities: Sequence[float]) -> float:
+    """Of the tokens of a text."""
+    return float(np.mean(np.log(np.maximum(probabilities, _LEAST_PROBABILITY))))
 
 
 def _probability(logits: Any, token: int) -> float:

@@ -99,22 +99,8 @@ def test_what_was_said_while_an_interim_was_decoded_is_decoded_next():
     assert [event.end_s for event in session.said[1:]] == [1.0, 2.0]
 
 
-def test_no_interim_begins_as_the_speech_fades():
-    session = Listened.to(endpointing=Endpointing(), tuning=Tuning(interim_min_ms=300))
-    session.hear(1.0, speech=False)
-    session.hear(0.6)
-    session.lease()
-    session.decode()
-    session.now += 10
-    session.hear(0.26)
-    session.hear(0.06, speech=False)
-    assert session.jobs == {}
-    session.hear(0.02)
-    assert [job.job_class for job in session.jobs.values()] == [JobClass.INTERIM]
-
-
-@pytest.mark.parametrize("speculate_ms", [0, 180])
-def test_where_the_audio_stops_as_the_speech_fades_its_last_words_are_shown(speculate_ms):
+def fading(*, speculate_ms=180):
+    """Who has just stopped to speak, when an interim becomes due."""
     tuning = Tuning(interim_min_ms=300, speculate_ms=speculate_ms)
     session = Listened.to(endpointing=Endpointing(), tuning=tuning)
     session.hear(1.0, speech=False)
@@ -124,6 +110,19 @@ def test_where_the_audio_stops_as_the_speech_fades_its_last_words_are_shown(spec
     session.now += 10
     session.hear(0.26)
     session.hear(0.06, speech=False)
+    return session
+
+
+def test_no_interim_begins_as_the_speech_fades():
+    session = fading()
+    assert session.jobs == {}
+    session.hear(0.02)
+    assert [job.job_class for job in session.jobs.values()] == [JobClass.INTERIM]
+
+
+@pytest.mark.parametrize("speculate_ms", [0, 180])
+def test_where_the_audio_stops_as_the_speech_fades_its_last_words_are_shown(speculate_ms):
+    session = fading(speculate_ms=speculate_ms)
     assert len(session.jobs) == (speculate_ms == 0)  # where nothing is asked for in a pause nothing would wait
     session.now += 10
     session.do(session.hearing.look(now=session.now))

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sttd.core.types import Effort
-from sttd.engine.whisper.doubt import doubtful, once
+from sttd.engine.whisper.doubt import doubtful, said_once
 from sttd.engine.whisper.options import Settings
 from sttd.engine.whisper.search import Attempt
 from sttd.engine.whisper.tokens import compression_ratio
@@ -84,7 +84,7 @@ def spoken(text, *, audio_s, sure=True):
     attempt = attrs.evolve(
         SURE, tokens=tokens, probabilities=probabilities, compression_ratio=compression_ratio(text), cut=True
     )
-    left = once(attempt, audio_s=audio_s, codec=Letters())
+    left = said_once(attempt, audio_s=audio_s, codec=Letters())
     assert left.tokens == tokens[: len(left.tokens)]
     assert left.probabilities == (probabilities[: len(left.tokens)] if sure else None)
     return left
@@ -136,10 +136,10 @@ class Bytes:
 def test_of_tokens_that_are_no_characters_the_whole_ones_are_left(text, size, left):
     codec = Bytes(size)
     attempt = attrs.evolve(SURE, tokens=codec.encode(text), compression_ratio=compression_ratio(text))
-    assert codec.decode(once(attempt, audio_s=0.6, codec=codec).tokens) == left
+    assert codec.decode(said_once(attempt, audio_s=0.6, codec=codec).tokens) == left
 
 
 @given(st.text("ab c.", max_size=80), st.floats(0.0, 5.0))
 def test_what_is_left_of_an_interim_is_its_beginning_and_cutting_it_again_leaves_it(text, audio_s):
     left = spoken(text, audio_s=audio_s)
-    assert once(left, audio_s=audio_s, codec=Letters()) == left
+    assert said_once(left, audio_s=audio_s, codec=Letters()) == left
